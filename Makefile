@@ -1,0 +1,29 @@
+# The commands of the README; plain `make` lists them.
+#   PYTHON=/path/to/python3   the interpreter that .venv is made from (3.11 to 3.13)
+#   TORCH_INDEX=...           torch and torchvision from this index or folder, without the CUDA packages
+#   ARGS="..."                passed on to the command
+PYTHON ?= python3
+export PYTHON
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help setup demo test lint
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: ## make .venv from requirements.lock (the others do it by themselves)
+	@sh scripts/setup.sh
+
+demo: setup ## teacher, distillation, evaluation, registration: the whole way (about 20 minutes)
+	@.venv/bin/python -m flows.distill $(ARGS)
+
+test: setup ## the tests that are not slow; ARGS="-m slow" for the others
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: setup ## ruff and basedpyright
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/basedpyright

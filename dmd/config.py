@@ -1,0 +1,236 @@
+"""The schema of params.yaml: frozen groups, units and ranges. A wrong key, type or value names itself.
+
+No field has a default: params.yaml is the one place where a number stands.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from dmd.errors import ConfigError
+
+NO_FOLDER = Path("zoo/none")  # DVC wants a path that exists: this file stands for "no external folder"
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Source = Literal["train", "folder", "hub"]
+
+
+class Group(BaseModel):
+    """One group of params.yaml: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RuntimeConfig(Group):
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto takes cuda where there is one, else cpu")
+    threads: int = Field(ge=1, le=256, description="CPU threads of every stage; the number changes the last bits")
+
+
+class DataConfig(Group):
+    source: Literal["digits"] = Field(description="name of the data set")
+    seed: Seed = Field(description="seed of the split")
+    validation: Count = Field(description="images held out to watch training")
+    test: Count = Field(description="images held out for the final figures")
+
+
+class ExternalSource(Group):
+    """Where a network comes from: trained here, a folder, or a hub id at a revision."""
+
+    source: Source = Field(description="train here, load a folder, or fetch from the hub")
+    folder: str = Field(description="path of the folder, for source: folder")
+    hub_id: str = Field(description="owner/name on the hub, for source: hub")
+    revision: str = Field(description="branch, tag or commit of hub_id")
+
+    @model_validator(mode="after")
+    def _source_is_named(self) -> "ExternalSource":
+        if self.source == "folder" and not Path(self.folder).is_dir():
+            raise ValueError(f"folder: {self.folder!r} is not a folder; source: folder needs one that exists")
+        if self.source == "hub" and self.hub_id.count("/") != 1:
+            raise ValueError(f"hub_id: {self.hub_id!r} is not a hub id; source: hub needs one such as owner/name")
+        return self
+
+
+class TeacherConfig(ExternalSource):
+    seed: Seed = Field(description="seed of initialisation, batches and noise")
+    channels: list[Count] = Field(min_length=1, description="block_out_channels of the UNet2DModel")
+    layers_per_block: Count = Field(description="residual blocks per resolution")
+    prediction_type: Literal["v_prediction", "epsilon"] = Field(description="what the network predicts")
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(description="diffusers' name")
+    timesteps: int = Field(ge=10, le=100_000, description="T, the length of the noise schedule")
+    steps: Count = Field(description="optimizer steps")
+    batch_size: Count = Field(description="images per step")
+    lr: LearningRate = Field(description="peak learning rate of AdamW")
+    warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(ge=0, le=1, description="AdamW's weight decay")
+    label_dropout: float = Field(ge=0, lt=1, description="share of labels replaced by the null class")
+    ema_decay: Decay = Field(description="decay of the weights' moving average, per step")
+    grad_clip: float = Field(gt=0, description="largest L2 norm of the gradient")
+
+
+class EvaluatorConfig(ExternalSource):
+    seed: Seed = Field(description="seed of initialisation and batches")
+    hidden_size: int = Field(ge=8, multiple_of=8, description="width of both towers")
+    layers: Count = Field(description="transformer layers of each tower")
+    projection_dim: int = Field(ge=2, description="dimensions of the evaluator's features")
+    steps: Count = Field(description="optimizer steps of the CLIP model")
+    batch_size: int = Field(ge=2, description="image-caption pairs per step")
+    lr: LearningRate = Field(description="peak learning rate of AdamW, both networks")
+    classifier_width: Count = Field(description="channels of the classifier's first layer")
+    classifier_features: int = Field(ge=2, description="dimensions of its penultimate features")
+    classifier_steps: Count = Field(description="optimizer steps of the classifier")
+
+
+class BaselineConfig(Group):
+    seed: Seed = Field(description="seed of the teacher's noise")
+    samples: int = Field(ge=16, description="images per noise draw")
+    draws: int = Field(ge=2, description="noise draws; a figure is their mean, its interval comes from their spread")
+    ddim_steps: list[Count] = Field(min_length=1, description="DDIM steps the teacher is judged at")
+    batch_size: Count = Field(description="images sampled at once")
+    neighbours: Count = Field(description="k of precision and recall")
+    pictures_per_class: int = Field(ge=1, le=20, description="images of each class in the pictures")
+
+
+class PairsConfig(Group):
+    count: int = Field(ge=0, description="deterministic teacher pairs (z, x); 0 makes an empty store")
+    ddim_steps: Count = Field(description="DDIM steps of the teacher's ODE")
+    seed: Seed = Field(description="seed of the pairs' noise and labels")
+    batch_size: Count = Field(description="pairs sampled at once")
+
+
+class MethodConfig(Group):
+    name: Literal["dmd"] = Field(description="distillation method")
+    critic_turns: Count = Field(description="critic turns per generator turn")
+    generator_timestep: Literal["last"] | Annotated[int, Field(ge=0)] = Field(
+        description="index at which the generator is conditioned; last is T-1"
+    )
+    t_min: float = Field(ge=0, lt=1, description="share of T where the score difference starts")
+    t_max: float = Field(gt=0, le=1, description="share of T where it ends")
+    normaliser_min: float = Field(gt=0, description="lower clamp of the per-sample normaliser, in image units")
+    regression_weight: float = Field(ge=0, description="weight of the regression loss on pairs")
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> "MethodConfig":
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min: {self.t_min} must be below t_max ({self.t_max})")
+        return self
+
+
+class TrainConfig(Group):
+    seed: Seed = Field(description="seed of latents, labels, times and noise")
+    generator_turns: Count = Field(description="length of the run")
+    batch_size: Count = Field(description="images per turn")
+    lr_generator: LearningRate = Field(description="AdamW's learning rate of the generator")
+    lr_critic: LearningRate = Field(description="AdamW's learning rate of the critic")
+    warmup_turns: int = Field(ge=0, description="linear warm-up, in turns of the network itself")
+    lr_schedule: Literal["constant", "cosine"] = Field(description="what follows the warm-up")
+    weight_decay: float = Field(ge=0, le=1, description="AdamW's weight decay")
+    grad_clip: float = Field(gt=0, description="largest L2 norm of a network's gradient")
+    ema_decay: Decay = Field(description="decay of the generator's moving average, per generator turn")
+    validate_every: Count = Field(description="generator turns between validation images")
+    checkpoint_every: Count = Field(description="generator turns between resumable checkpoints")
+
+
+class EvaluateConfig(Group):
+    batch_size: Count = Field(description="images generated at once")
+    seed: Seed = Field(description="seed of the student's noise")
+    timing_batch: Count = Field(description="images per timed call")
+    timing_repeats: int = Field(ge=3, description="timed calls; the median counts")
+
+
+class RegisterConfig(Group):
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="registered model in MLflow")
+    experiment: str = Field(min_length=1, description="experiment in MLflow")
+
+
+class Params(Group):
+    """The whole of params.yaml."""
+
+    runtime: RuntimeConfig
+    data: DataConfig
+    teacher: TeacherConfig
+    evaluator: EvaluatorConfig
+    baseline: BaselineConfig
+    pairs: PairsConfig
+    method: MethodConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    register_: RegisterConfig = Field(alias="register")
+
+    @model_validator(mode="after")
+    def _groups_agree(self) -> "Params":
+        t_gen, last = self.method.generator_timestep, self.teacher.timesteps - 1
+        if self.teacher.source == "train" and t_gen != "last" and t_gen > last:
+            raise ValueError(f"method.generator_timestep: {t_gen} lies beyond the teacher's last index, {last}")
+        if self.method.regression_weight > 0 and self.pairs.count == 0:
+            raise ValueError("method.regression_weight: needs pairs; set pairs.count above 0, or the weight to 0")
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate params.yaml whole. Raises ConfigError with one line for each mistake."""
+    try:
+        raw = YAML(typ="safe").load(path)  # YAML 1.2, as DVC reads it: 1e-3 is a number
+    except OSError as e:
+        raise ConfigError(f"{path}: {e.strerror or e}") from None
+    except YAMLError as e:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: holds no groups; expected {', '.join(_keys(Params))}")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as e:
+        raise ConfigError("\n".join(f"{path}: {_explain(error)}" for error in e.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    """One line: the key, its value, and what is allowed."""
+    loc = [str(part) for part in error["loc"] if part in _every_key() or isinstance(part, int)]
+    key = ".".join(loc)
+    match error["type"]:
+        case "extra_forbidden":
+            siblings = _keys(_group_at(error["loc"][:-1]))
+            name = str(error["loc"][-1])
+            close = difflib.get_close_matches(name, siblings, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            return f"{'.'.join(map(str, error['loc']))}: unknown key; {hint}allowed: {', '.join(siblings)}"
+        case "missing":
+            return f"{'.'.join(map(str, error['loc']))}: missing; {_allowed(error['loc'])}"
+        case "value_error":
+            return f"{key + '.' if key else ''}{error['ctx']['error']}"
+        case _:
+            return f"{key}: {error['input']!r} is not allowed: {error['msg'].lower()}; {_allowed(error['loc'])}"
+
+
+def _group_at(loc: tuple) -> type[BaseModel]:
+    group = {_alias(Params, name): field.annotation for name, field in Params.model_fields.items()}
+    return group[loc[0]] if loc else Params  # type: ignore[return-value]
+
+
+def _alias(group: type[BaseModel], name: str) -> str:
+    return group.model_fields[name].alias or name
+
+
+def _keys(group: type[BaseModel]) -> list[str]:
+    return [_alias(group, name) for name in group.model_fields]
+
+
+def _every_key() -> set[str]:
+    return {*_keys(Params), *(key for name in _keys(Params) for key in _keys(_group_at((name,))))}
+
+
+def _allowed(loc: tuple) -> str:
+    """The description of a field, and its choices where it has them."""
+    if len(loc) < 2:
+        return "it is a group of keys"
+    field = _group_at(loc[:1]).model_fields.get(str(loc[1]))
+    if field is None:
+        return "see dmd/config.py"
+    choices = [c for c in get_args(field.annotation) if isinstance(c, str)]
+    return f"it is {field.description}" + (f" (one of {', '.join(choices)})" if choices else "")

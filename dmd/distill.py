@@ -1,0 +1,35 @@
+"""One distillation from start, or from where it was interrupted, to its end: progress, checkpoints, validation."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from dmd.checkpoint import Scratch
+from dmd.config import TrainConfig
+from dmd.generator import Generator
+from dmd.methods import Method
+from dmd.progress import Progress
+from dmd.teachers import Teacher
+from dmd.trainer import TrainState, train
+
+Validate = Callable[[Generator, int], dict[str, float]]  # (generator, turn) -> numbers for the row of that turn
+
+
+def distill(
+    method: Method, cfg: TrainConfig, teacher: Teacher, labels: Tensor | None, classes: tuple[str, ...], scratch: Scratch, validate: Validate
+) -> tuple[Generator, list[dict[str, float]]]:
+    """Train to the end. Returns the averaged generator and one row of numbers per generator turn."""
+    state = TrainState(teacher, cfg)
+    if saved := scratch.load():
+        state.load_state_dict(saved)
+    generator = Generator(state.ema, method.generator_timestep, teacher.shape, classes if teacher.classes else ())
+    with Progress("train", cfg.generator_turns, "turns", state.turn) as progress:
+        for row in train(state, method, cfg, teacher, labels if teacher.classes else None):
+            last = state.turn == cfg.generator_turns
+            if last or state.turn % cfg.validate_every == 0:
+                row |= validate(generator, state.turn)
+            state.rows.append(row)
+            progress.update(critic=row["critic_total"], dm=row["generator_dm"])
+            if state.turn % cfg.checkpoint_every == 0 or last:
+                scratch.save(state.state_dict())
+    return generator, state.rows

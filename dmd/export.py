@@ -1,0 +1,53 @@
+"""A generator as a diffusers folder that needs nothing of this project to run."""
+
+import json
+from pathlib import Path
+
+from dmd.files import new_folder, write_text
+from dmd.generator import Generator
+from dmd.teachers import Teacher, sampling_scheduler, save_pipeline
+
+CARD = """---
+library_name: diffusers
+tags: [one-step, distribution-matching-distillation]
+---
+# A one-step generator
+
+Distilled from a diffusion model by Distribution Matching Distillation. One network pass makes an image:
+
+```python
+import torch
+from diffusers import DDIMPipeline
+from PIL import Image
+
+pipe = DDIMPipeline.from_pretrained(".")  # this folder
+rng = torch.Generator().manual_seed(0)
+labels = torch.tensor([0, 1, 2]){no_labels}
+z = torch.stack([torch.randn({shape}, generator=rng) for _ in labels])
+pipe.scheduler.set_timesteps(1)
+with torch.inference_mode():
+    out = pipe.unet(z, {t}{label_argument}).sample
+    x = pipe.scheduler.step(out, {t}, z, eta=0.0).pred_original_sample
+pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte()  # [B, C, H, W]
+Image.fromarray(pixels[0].permute(1, 2, 0).squeeze(-1).numpy()).save("image.png")
+```
+
+Labels: {classes}.
+"""
+
+
+def export_generator(generator: Generator, teacher: Teacher, out: Path) -> None:
+    """Write unet, scheduler, generator.json and a card; the folder appears whole or not at all."""
+    names = generator.classes
+    about = {"timestep": generator.timestep, "shape": list(generator.shape), "classes": list(names)}
+    card = CARD.format(
+        shape=tuple(generator.shape),
+        t=generator.timestep,
+        no_labels="" if names else "  # this generator takes no labels: only their number counts",
+        label_argument=", class_labels=labels" if names else "",
+        classes=", ".join(f"{i} {name}" for i, name in enumerate(names)) or "none",
+    )
+    with new_folder(out) as folder:
+        save_pipeline(generator.denoiser.net, sampling_scheduler(teacher.scheduler), folder)
+        write_text(folder / "generator.json", json.dumps(about, indent=2) + "\n")
+        write_text(folder / "README.md", card)

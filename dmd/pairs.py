@@ -1,0 +1,65 @@
+"""Deterministic teacher pairs (z, x) for the regression loss: the teacher's ODE from noise to image."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dmd.config import PairsConfig
+from dmd.files import new_folder, write_text
+from dmd.progress import Progress
+from dmd.sampling import ddim, draw_noise
+from dmd.teachers import Teacher
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """z and x [N, C, H, W] float32 on the network's scale, labels [N] or None."""
+
+    z: Tensor
+    x: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def draw(self, n: int, rng: torch.Generator) -> "Pairs":
+        """n pairs, with repetition."""
+        index = torch.randint(len(self.z), (n,), generator=rng).to(self.z.device)
+        return Pairs(self.z[index], self.x[index], None if self.labels is None else self.labels[index])
+
+    def to(self, device: torch.device) -> "Pairs":
+        return Pairs(self.z.to(device), self.x.to(device), None if self.labels is None else self.labels.to(device))
+
+
+@torch.inference_mode()
+def make_pairs(teacher: Teacher, labels: Tensor | None, cfg: PairsConfig, device: torch.device) -> Pairs:
+    """cfg.count pairs by DDIM with cfg.ddim_steps passes; labels [M] are gone through in turn, None for no labels."""
+    rng = torch.Generator().manual_seed(cfg.seed)
+    given = None if labels is None or not teacher.classes else labels[torch.arange(cfg.count) % len(labels)]
+    z = draw_noise(teacher.shape, cfg.count, rng)
+    x = torch.empty_like(z)
+    with Progress("pairs", cfg.count, "pairs") as progress:
+        for start in range(0, cfg.count, cfg.batch_size):
+            part = slice(start, start + cfg.batch_size)
+            cond = None if given is None else given[part].to(device)
+            x[part] = ddim(teacher.denoiser, z[part].to(device), teacher.scheduler, cfg.ddim_steps, cond).cpu()
+            progress.update(len(x[part]))
+    return Pairs(z, x, given)
+
+
+def save_pairs(pairs: Pairs, out: Path) -> None:
+    """Write the store; one with no pairs is valid too."""
+    tensors = {"z": pairs.z, "x": pairs.x} | ({} if pairs.labels is None else {"labels": pairs.labels})
+    with new_folder(out) as folder:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "pairs.safetensors")
+        write_text(folder / "manifest.json", json.dumps({"count": len(pairs)}, indent=2) + "\n")
+
+
+def load_pairs(folder: Path) -> Pairs:
+    """Read the store that `save_pairs` wrote."""
+    tensors = load_file(folder / "pairs.safetensors")
+    return Pairs(tensors["z"], tensors["x"], tensors.get("labels"))

@@ -1,0 +1,62 @@
+"""Progress with ETA: a bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts to `total`; `update` may carry numbers to show beside it. Use as a context manager."""
+
+    def __init__(self, what: str, total: int, unit: str, start: int = 0) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.start, self.done = start, start
+        self.began = self.said = time.monotonic()
+        on_terminal = sys.stderr.isatty()
+        self.bar: Any = tqdm(total=total, desc=what, unit=unit, initial=start, leave=True) if on_terminal else None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, n: int = 1, **numbers: float) -> None:
+        self.done += n
+        if self.bar is not None:
+            self.bar.update(n)
+            self.bar.set_postfix({k: f"{v:.4g}" for k, v in numbers.items()}, refresh=False)
+            return
+        now = time.monotonic()
+        if now - self.said >= SECONDS_BETWEEN_LINES or self.done >= self.total:
+            self.said = now
+            print(self._line(now, numbers), file=sys.stderr, flush=True)
+
+    def _line(self, now: float, numbers: dict[str, float]) -> str:
+        took = now - self.began
+        left = took / max(self.done - self.start, 1) * (self.total - self.done)
+        time_part = f"ETA {clock(left)}" if self.done < self.total else f"took {clock(took)}"
+        shown = "".join(f", {k} {v:.4g}" for k, v in numbers.items())
+        return f"{self.what}: {self.done}/{self.total} {self.unit} ({100 * self.done // self.total} %), {time_part}{shown}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+def track(items: Iterable[T], what: str, total: int, unit: str) -> Iterator[T]:
+    """Iterate with progress, one unit per item."""
+    with Progress(what, total, unit) as progress:
+        for item in items:
+            yield item
+            progress.update()

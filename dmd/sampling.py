@@ -1,0 +1,59 @@
+"""From noise to images: the generator's one step, the teacher's deterministic sampler, and batches of either."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from dmd.denoisers import Cond, Denoiser
+
+
+def one_step(generator: Denoiser, z: Tensor, t: int, cond: Cond = None) -> Tensor:
+    """x = G(z): x0 predicted from pure noise at the fixed index t. z [B, C, H, W] unit noise -> x [B, C, H, W]."""
+    return generator(generator.process.prior(z), torch.full((len(z),), t, device=z.device), cond)
+
+
+def ddim(teacher: Denoiser, z: Tensor, scheduler: DDIMScheduler, steps: int, cond: Cond = None) -> Tensor:
+    """The teacher's deterministic DDIM trajectory (eta 0) from z [B, C, H, W], in `steps` network passes."""
+    scheduler.set_timesteps(steps, device=z.device)
+    x = teacher.process.prior(z)
+    for t in scheduler.timesteps:
+        out = teacher.predict(x, t.expand(len(x)), cond)
+        x = scheduler.step(out, t, x, eta=0.0).prev_sample  # type: ignore[union-attr]
+    return x
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """[-1, 1] -> 0..255, rounded; the one place where images become bytes."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def draw_noise(shape: tuple[int, ...], n: int, rng: torch.Generator) -> Tensor:
+    """Unit noise [n, *shape], image by image: the first k of n images are the same for every n."""
+    return torch.stack([torch.randn(shape, generator=rng) for _ in range(n)]) if n else torch.empty(0, *shape)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Something that makes images: (z, cond) -> x in `nfe` network passes."""
+
+    name: str
+    nfe: int
+    shape: tuple[int, int, int]
+    conditional: bool
+    device: torch.device
+    make: Callable[[Tensor, Cond], Tensor]
+
+    @torch.inference_mode()
+    def images(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """uint8 images [B, C, H, W] on the CPU, one per label (whose number alone counts where there is no condition)."""
+        z = draw_noise(self.shape, len(labels), rng).to(self.device)
+        return to_uint8(self.make(z, labels.to(self.device) if self.conditional else None)).cpu()
+
+    def batches(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
+        """`images` in batches. The noise of image i depends on (seed, i) only, not on batch_size."""
+        rng = torch.Generator().manual_seed(seed)
+        for part in labels.split(batch_size):
+            yield self.images(part, rng)

@@ -1,0 +1,148 @@
+"""A teacher as a diffusers folder: from a folder, from the hub, or made new; read back as a Denoiser."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from dmd.config import TeacherConfig
+from dmd.denoisers import Cond, Denoiser, as_denoiser
+from dmd.errors import TeacherError
+from dmd.files import write_text
+from dmd.sampling import Sampler, ddim
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen teacher, the scheduler that samples it, and what it was told about images and labels."""
+
+    denoiser: Denoiser
+    scheduler: DDIMScheduler
+    shape: tuple[int, int, int]
+    classes: int  # rows of the class embedding; 0 = unconditional
+
+    def sampler(self, steps: int) -> Sampler:
+        """Deterministic DDIM in `steps` network passes."""
+        denoiser, scheduler = self.denoiser, self.scheduler
+        device = next(denoiser.parameters()).device
+        make = partial(_ddim, denoiser, scheduler, steps)
+        return Sampler(f"ddim_{steps}", steps, self.shape, bool(self.classes), device, make)
+
+
+def _ddim(denoiser: Denoiser, scheduler: DDIMScheduler, steps: int, z: Tensor, cond: Cond) -> Tensor:
+    return ddim(denoiser, z, scheduler, steps, cond)
+
+
+def new_unet(cfg: TeacherConfig, shape: tuple[int, int, int], classes: int) -> UNet2DModel:
+    """A UNet2DModel for images [C, H, W] and `classes` labels plus the null class; attention in the inner block."""
+    depth = len(cfg.channels)
+    if shape[1] % 2 ** (depth - 1) or shape[2] % 2 ** (depth - 1):
+        raise TeacherError(f"teacher.channels: {depth} levels halve the image {depth - 1} times; {shape[1:]} does not allow it")
+    return UNet2DModel(
+        sample_size=shape[1:],
+        in_channels=shape[0],
+        out_channels=shape[0],
+        layers_per_block=cfg.layers_per_block,
+        block_out_channels=tuple(cfg.channels),
+        down_block_types=("DownBlock2D",) * (depth - 1) + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
+        norm_num_groups=gcd(8, *cfg.channels),
+        num_class_embeds=classes + 1 if classes else None,
+    )
+
+
+def new_scheduler(cfg: TeacherConfig) -> DDPMScheduler:
+    """The noise schedule of a teacher trained here."""
+    return DDPMScheduler(
+        num_train_timesteps=cfg.timesteps,
+        beta_schedule=cfg.beta_schedule,
+        prediction_type=cfg.prediction_type,
+        clip_sample=False,
+    )
+
+
+def save_pipeline(net: nn.Module, scheduler: Any, folder: Path) -> None:
+    """Write unet, scheduler and model_index.json as diffusers does: safetensors and json."""
+    DDIMPipeline(unet=net, scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
+    for config in folder.rglob("*.json"):  # diffusers writes where a network was loaded from: no two clones would agree
+        content = json.loads(config.read_text())
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            write_text(config, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def fetch(cfg: TeacherConfig, out: Path) -> dict[str, str]:
+    """Copy a teacher from a folder or the hub into the diffusers folder `out`. Returns where it came from."""
+    if cfg.source == "hub":
+        location = Path(download(cfg.hub_id, cfg.revision))
+        origin = {"source": "hub", "hub_id": cfg.hub_id, "commit": location.name}
+    else:
+        location, origin = Path(cfg.folder), {"source": "folder"}
+    pipe = load_pipeline(location)
+    save_pipeline(pipe.unet, pipe.scheduler, out)
+    return origin
+
+
+def download(hub_id: str, revision: str) -> str:
+    """Fetch a diffusers pipeline from the hub, or find it in the local cache. Returns its folder, named by the commit."""
+    try:
+        return str(DiffusionPipeline.download(hub_id, revision=revision))
+    except (OSError, ValueError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise TeacherError(
+            f"hub_id {hub_id!r} at {revision!r} could not be fetched and is not in the local cache ({reason}); "
+            "check the name and the network, or use source: folder"
+        ) from e
+
+
+def load_pipeline(folder: Path) -> Any:
+    """Load a pipeline folder by diffusers' own loader. Raises TeacherError where it is missing, damaged or of another kind."""
+    if not (folder / "model_index.json").is_file():
+        raise TeacherError(f"{folder} is not a diffusers pipeline folder: it has no model_index.json")
+    try:
+        pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as e:
+        raise TeacherError(f"{folder} could not be loaded: {' '.join(str(e).split())[:300]}") from e
+    net = getattr(pipe, "unet", None)
+    if not isinstance(net, UNet2DModel):
+        raise TeacherError(f"{folder} holds a {type(pipe).__name__}; only pipelines with a UNet2DModel are supported")
+    return pipe
+
+
+def load_teacher(folder: Path, device: torch.device) -> Teacher:
+    """The teacher in `folder`, frozen, in eval mode."""
+    pipe = load_pipeline(folder)
+    net: UNet2DModel = pipe.unet
+    try:
+        denoiser = as_denoiser(net, pipe.scheduler)
+    except ValueError as e:
+        raise TeacherError(f"{folder}: {e}") from e
+    size = net.config["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return Teacher(
+        denoiser=denoiser.eval().requires_grad_(False).to(device),
+        scheduler=sampling_scheduler(pipe.scheduler),
+        shape=(net.config["in_channels"], height, width),
+        classes=net.config["num_class_embeds"] or 0,
+    )
+
+
+def sampling_scheduler(scheduler: Any) -> DDIMScheduler:
+    """Deterministic DDIM over the same noise schedule; trailing spacing starts at T-1, so that one step works too."""
+    return DDIMScheduler.from_config(
+        scheduler.config, timestep_spacing="trailing", clip_sample=False, thresholding=False, set_alpha_to_one=True
+    )
+
+
+def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> None:
+    """Raise TeacherError where the teacher's images or labels are not the data's."""
+    if teacher.shape != shape:
+        raise TeacherError(f"the teacher makes images of shape {teacher.shape}, the data are {shape}")
+    if teacher.classes and teacher.classes < classes:
+        raise TeacherError(f"the teacher knows {teacher.classes} labels, the data have {classes}")

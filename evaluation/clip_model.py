@@ -1,0 +1,96 @@
+"""A small CLIP model trained on the images and their captions: the default judge of text and image."""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from dmd.config import EvaluatorConfig
+from dmd.data import Split
+from dmd.files import write_text
+from dmd.optim import learning_rate, optimizer_step, step_rng
+from dmd.progress import Progress
+from evaluation.features import ClipJudge
+
+MAX_TOKENS = 77
+
+
+def new_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A byte-level tokenizer without merges. All 256 bytes are in it: unknown text must not read as the end token."""
+    alphabet = _byte_alphabet()
+    words = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>", "<|pad|>"]
+    vocab = {word: i for i, word in enumerate(words)}
+    write_text(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False))
+    write_text(folder / "merges.txt", "#version: 0.2\n")
+    return CLIPTokenizer(
+        vocab=str(folder / "vocab.json"),
+        merges=str(folder / "merges.txt"),
+        bos_token="<|startoftext|>",
+        eos_token="<|endoftext|>",
+        unk_token="<|pad|>",
+        pad_token="<|pad|>",
+        model_max_length=MAX_TOKENS,
+    )
+
+
+def _byte_alphabet() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes, as CLIP's tokenizer spells them."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [b for b in range(256) if b not in printable]
+    return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
+
+
+def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """Two small transformers; patches of 2 pixels for small images, as many as 8 a side for larger ones."""
+    tower = {
+        "hidden_size": cfg.hidden_size,
+        "intermediate_size": 4 * cfg.hidden_size,
+        "num_hidden_layers": cfg.layers,
+        "num_attention_heads": cfg.hidden_size // 8 if cfg.hidden_size < 64 else cfg.hidden_size // 16,
+    }
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text = {**tower, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS}
+    vision = {**tower, "image_size": image_size, "patch_size": max(2, image_size // 8)}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=cfg.projection_dim, **ids))
+
+
+def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.device) -> None:
+    """Train on images and captions, and write the transformers folder. Equal captions are positives of one another."""
+    torch.manual_seed(cfg.seed)
+    tokenizer = new_tokenizer(folder)
+    size = max(train.shape[1:])
+    model = new_clip(cfg, size, tokenizer).to(device).train()
+    processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    judge = ClipJudge(model, tokenizer, processor)
+    captions = sorted(set(train.captions))
+    index = torch.tensor([captions.index(c) for c in train.captions])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.1)
+    with Progress("evaluator", cfg.steps, "steps") as progress:
+        for step in range(cfg.steps):
+            batch = torch.randint(len(index), (cfg.batch_size,), generator=step_rng(cfg.seed, step))
+            loss = contrastive_loss(judge, train.images[batch], captions, index[batch])
+            lr = learning_rate(cfg.lr, step, cfg.steps // 20, cfg.steps, "cosine")
+            optimizer_step(optimizer, model, loss, lr, 1.0, f"evaluator loss at step {step}")
+            progress.update(loss=loss.item())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def contrastive_loss(judge: ClipJudge, images: Tensor, captions: list[str], index: Tensor) -> Tensor:
+    """CLIP's symmetric loss where several images may have one caption. index [B] names each image's caption."""
+    present = index.unique()
+    text = F.normalize(judge.text_embeds([captions[i] for i in present.tolist()]), dim=-1)
+    image = F.normalize(judge.image_embeds(images), dim=-1)
+    logits = judge.model.logit_scale.exp() * image @ text.T  # [B, captions present]
+    is_match = (index[:, None] == present[None]).to(logits)
+    to_text = -(is_match * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    to_image = -(is_match / is_match.sum(dim=0) * logits.log_softmax(dim=0)).sum(dim=0).mean()
+    return 0.5 * (to_text + to_image)

@@ -1,0 +1,36 @@
+"""What is looked at while a generator trains: pictures, and a distance to the validation split.
+
+Its noise and its reference are its own, never those of the final figures.
+"""
+
+from pathlib import Path
+
+import torch
+
+from dmd.data import Split
+from dmd.files import write_bytes
+from dmd.generator import Generator
+from evaluation.distances import Gaussian, frechet_distance
+from evaluation.features import Extractor
+from evaluation.pictures import image_grid, png
+
+ROUNDS = 4  # times the validation labels are gone through
+ROWS = 4  # of the picture, a column per class
+
+
+class Validator:
+    """Called every few turns with the averaged generator; writes a picture, returns the distance."""
+
+    def __init__(self, extractor: Extractor, validation: Split, seed: int, folder: Path) -> None:
+        self.extractor, self.seed, self.folder = extractor, seed, folder
+        self.labels = validation.labels.repeat(ROUNDS)
+        self.real = Gaussian.fit(extractor(validation.images))
+        self.columns = len(validation.class_names)
+
+    def __call__(self, generator: Generator, turn: int) -> dict[str, float]:
+        sampler = generator.sampler()
+        rng = torch.Generator().manual_seed(self.seed)
+        images = sampler.images(self.labels, rng)
+        cells = sampler.images(torch.arange(self.columns).repeat(ROWS), rng).numpy()
+        write_bytes(self.folder / f"turn_{turn:06d}.png", png(image_grid(cells.reshape(ROWS, self.columns, *cells.shape[1:]))))
+        return {"validation_fd": frechet_distance(Gaussian.fit(self.extractor(images)), self.real)}

@@ -1,0 +1,111 @@
+"""`python -m flows.distill`: run what has changed, publish the result to MLflow, register the generator."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from dmd.config import ConfigError, load_params
+from flows.errors import UserError
+from flows.graph import ancestors, is_unchanged, stage_graph
+from flows.roots import only_one, prefect_database
+from flows.store import check_reachable, tracking_uri
+
+# Heavy modules are imported where they are needed: a misspelt key is told in a second.
+CONSOLE = {
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s %(task_run_name)-9s | %(message)s",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
+}
+GO_ON = "what has finished is kept; the same command goes on from there"
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception: what is running is ended on the way out."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m flows.distill", description=__doc__)
+    parser.add_argument("--target", metavar="STAGE", help="only this stage and what it stands on; publishes nothing")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(Path.cwd(), args.target)
+    except ConfigError as e:
+        return _fail(str(e), 2)
+    except UserError as e:
+        return _fail(str(e), 1)
+    except KeyboardInterrupt:
+        return _fail(f"interrupted; {GO_ON}", 130)
+    except Terminated:
+        return _fail(f"terminated; {GO_ON}", 143)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _fail(message: str, code: int) -> int:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr, flush=True)
+    return code
+
+
+def _run(root: Path, target: str | None) -> int:
+    if not (root / "dvc.yaml").is_file():
+        raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
+    load_params(root / "params.yaml")
+    graph = stage_graph(root)
+    if target:
+        ancestors(graph, target)  # names a stage that isn't there, before any work
+    else:
+        check_reachable(tracking_uri(root))
+    if version := None if target else _finished(root):
+        print("Nothing changed: every stage is as dvc.lock records it, and the result is published and registered.\n")
+        return _end(root, version)
+    with only_one(root / "runs" / "flow.lock", "another run works in this folder; wait for it, or stop it"):
+        version = _flow(root, target)
+    return _end(root, version) if version else 0
+
+
+def _finished(root: Path) -> str | None:
+    """The registered version, if there is nothing to do."""
+    if not is_unchanged(root):
+        return None
+    from flows.register import registered
+
+    return registered(root)
+
+
+def _flow(root: Path, target: str | None) -> str | None:
+    """Run the flow; the version it registered, or None for a target."""
+    for name, form in CONSOLE.items():
+        os.environ.setdefault(name, form)
+    prefect_database(root).parent.mkdir(parents=True, exist_ok=True)
+    from flows import server
+    from flows.pipeline import distill
+
+    server.quiet_console()
+    if not server.is_configured():
+        print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
+    server.connect()
+    state = distill(root, target, return_state=True)
+    if not state.is_completed():
+        raise UserError(state.message or f"the flow run ended {state.name}")
+    from flows.register import registered
+
+    return None if target else registered(root)
+
+
+def _end(root: Path, version: str) -> int:
+    from flows.summary import summary
+
+    print(summary(root, version), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

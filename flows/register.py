@@ -1,0 +1,130 @@
+"""`python -m flows.register`: put the workspace's generator into MLflow's registry, once, without a pickle."""
+
+import argparse
+import sys
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmd.config import ConfigError
+from flows.errors import UserError
+from flows.record import GENERATOR, RESULT, Record, numbers, read_record
+from flows.roots import main_worktree, only_one
+from flows.store import database, opened, tracking_uri
+from flows.tracking import find_run, publish
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ALIAS = "candidate"
+CODE = Path(__file__).with_name("pyfunc_generator.py")
+NEEDS = ("mlflow", "torch", "diffusers", "safetensors", "numpy", "pandas", "pillow")
+LINEAGE = ("git.sha", "git.dirty", "dvc.lock.sha256", "dvc.data.md5", "params.sha256", "prefect.flow_run_id")
+
+
+def register(root: Path, run_id: str) -> str:
+    """The version that holds this result, new only where there is none; the alias `candidate` names it afterwards."""
+    record = read_record(root)
+    name = record.params.register_.name
+    with only_one(main_worktree(root) / "runs" / "publish.lock"), opened(root) as client:
+        version = find_version(client, name, record.result) or _new_version(client, record, run_id)
+        if _candidate(client, name) != version:
+            client.set_registered_model_alias(name, ALIAS, version)
+        return version
+
+
+def registered(root: Path) -> str | None:
+    """The candidate's version, if it is this very result and its run is complete; changes nothing."""
+    file = database(tracking_uri(root))
+    if file and not file.exists():
+        return None
+    record = read_record(root)
+    name = record.params.register_.name
+    with opened(root) as client:
+        experiment = client.get_experiment_by_name(record.params.register_.experiment)
+        if experiment is None or find_run(client, experiment.experiment_id, record.result) is None:
+            return None
+        version = find_version(client, name, record.result)
+        return version if version and _candidate(client, name) == version else None
+
+
+def _candidate(client: "MlflowClient", name: str) -> str:
+    return str(client.get_registered_model(name).aliases.get(ALIAS))
+
+
+def find_version(client: "MlflowClient", name: str, result: str) -> str | None:
+    versions = client.search_model_versions(f"name = '{name}' and tags.`{RESULT}` = '{result}'")
+    ready = [int(v.version) for v in versions if v.status == "READY"]
+    return str(min(ready)) if ready else None
+
+
+def _new_version(client: "MlflowClient", record: Record, run_id: str) -> str:
+    import mlflow
+    from mlflow.models import Model
+
+    run = client.get_run(run_id)
+    if run.data.tags.get(RESULT) != record.result:
+        raise UserError(f"the MLflow run {run_id} holds another result than the workspace; publish this one first")
+    logged = Model.log(
+        artifact_path=None,
+        name="generator",
+        flavor=mlflow.pyfunc,
+        run_id=run_id,  # the run is finished and stays so: log_model would open it again
+        python_model=str(CODE),
+        artifacts={"generator": str(record.root / GENERATOR)},
+        signature=_signature(),
+        input_example=_example(),
+        pip_requirements=[f"{package}=={installed(package).partition('+')[0]}" for package in NEEDS],
+    )
+    name, tags = record.params.register_.name, {**_headline(record), **_lineage(run.data.tags)}
+    return str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
+
+
+def _headline(record: Record) -> dict[str, str]:
+    """What a list of versions should show."""
+    student = record.metrics["student"]
+    figures = {**numbers(student["fd"], "fd"), **numbers(record.metrics["ratio"]["fd"], "ratio")}
+    figures |= {"clip_score": student["clip_score"], "nfe": student["nfe"]}
+    return {RESULT: record.result, **{key: f"{value:.6g}" for key, value in figures.items()}}
+
+
+def _lineage(tags: dict[str, str]) -> dict[str, str]:
+    return {key: tags[key] for key in LINEAGE if key in tags}
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec("long", "label")]),
+        outputs=Schema([ColSpec("long", "label"), ColSpec("string", "png")]),
+        params=ParamSchema([ParamSpec("seed", "long", 0), ParamSpec("images", "long", 1)]),
+    )
+
+
+def _example() -> Any:
+    import pandas as pd
+
+    return pd.DataFrame({"label": [0]}), {"seed": 0, "images": 1}
+
+
+def main() -> int:
+    """Publish if necessary, then register; print name, version and alias."""
+    argparse.ArgumentParser(prog="python -m flows.register", description=__doc__).parse_args()
+    root = Path.cwd()
+    try:
+        record = read_record(root)
+        version = register(root, publish(root))
+    except ConfigError as e:
+        print(*(f"error: {line}" for line in str(e).splitlines()), sep="\n", file=sys.stderr)
+        return 2
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    print(f"{record.params.register_.name} version {version} ({ALIAS})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

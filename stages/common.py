@@ -1,0 +1,80 @@
+"""What every stage does: read its paths, validate params.yaml, set up torch, and say in one line what went wrong."""
+
+import argparse
+import errno
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from dmd.config import Params, RuntimeConfig, load_params
+from dmd.errors import ConfigError, DataError, UserError
+from dmd.progress import clock
+
+FREE_MIB = 200  # what the largest stage of the default run writes, with room to spare
+
+Stage = Callable[[argparse.Namespace, Params, torch.device], str]
+
+
+def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:
+    """Run a stage as a command. `stage` returns one line that says what it made; an error is one line and exit code 1."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the file of numbers")
+    for path in (*inputs, *outs):
+        parser.add_argument(f"--{path.replace('_', '-')}", type=Path, required=True)
+    args = parser.parse_args()
+    start = time.monotonic()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        params = load_params(args.params)
+        _check_paths(args, inputs, outs)
+        said = stage(args, params, prepare_torch(params.runtime))
+    except (UserError, FloatingPointError) as e:
+        fail(name, str(e))
+    except OSError as e:
+        fail(name, f"the disk is full: {e.filename or args.params.parent.absolute()}" if e.errno == errno.ENOSPC else str(e))
+    except torch.OutOfMemoryError as e:
+        fail(name, f"out of memory: {str(e).splitlines()[0]}; lower the batch size of this stage in {args.params}")
+    except KeyboardInterrupt:
+        fail(name, "interrupted; run again to go on from the last checkpoint", code=130)
+    print(f"{name}: {said} ({clock(time.monotonic() - start)})", file=sys.stderr, flush=True)
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    """SIGTERM ends the stage as Ctrl-C does: temporary files go, the checkpoint stays."""
+    raise KeyboardInterrupt
+
+
+def fail(name: str, message: str, code: int = 1) -> NoReturn:
+    """End the process with one line for each mistake."""
+    for line in message.splitlines():
+        print(f"error: {name}: {line}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def prepare_torch(cfg: RuntimeConfig) -> torch.device:
+    """Threads and determinism as params say, whatever the caller's environment; returns the device."""
+    torch.set_num_threads(cfg.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if cfg.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[cfg.device]:
+        raise ConfigError(f"runtime.device: {cfg.device!r} is not available on this machine; use auto or cpu")
+    return torch.device(cfg.device)
+
+
+def _check_paths(args: argparse.Namespace, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:
+    """Before any work: inputs exist, and there is room for the outs."""
+    for name in inputs:
+        if not getattr(args, name).exists():
+            raise DataError(f"--{name}: {getattr(args, name)} does not exist; run the stage that makes it (dvc repro)")
+    for name in outs:
+        parent = next(p for p in getattr(args, name).absolute().parents if p.exists())
+        if shutil.disk_usage(parent).free < FREE_MIB * 2**20:
+            raise OSError(errno.ENOSPC, f"less than {FREE_MIB} MiB free", str(parent))

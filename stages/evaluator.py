@@ -1,0 +1,42 @@
+"""Stage `evaluator`: the CLIP model that judges, and a small classifier whose features judge independently."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+
+from dmd.config import EvaluatorConfig, Params
+from dmd.data import Split, load_split
+from dmd.errors import EvaluatorError
+from dmd.files import new_folder
+from evaluation.classifier import train_classifier
+from evaluation.clip_model import train_clip
+from evaluation.features import load_extractors
+from evaluation.hub import download_clip
+from stages.common import run
+
+
+def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
+    train, validation = load_split(args.data, "train"), load_split(args.data, "validation")
+    with new_folder(args.out) as folder:
+        write_clip(params.evaluator, train, folder / "clip", device)
+        accuracy = train_classifier(params.evaluator, train, validation, folder / "classifier", device)
+        load_extractors(folder, device)  # a folder that cannot be read must fail here, not in the next stage
+    return f"CLIP from {params.evaluator.source}; classifier {100 * accuracy:.1f} % right on the validation split"
+
+
+def write_clip(cfg: EvaluatorConfig, train: Split, out: Path, device: torch.device) -> None:
+    """The CLIP model as a transformers folder, whatever its source."""
+    if cfg.source == "train":
+        out.mkdir()
+        train_clip(cfg, train, out, device)
+        return
+    source = Path(cfg.folder) if cfg.source == "folder" else download_clip(cfg.hub_id, cfg.revision)
+    if not (source / "config.json").is_file():
+        raise EvaluatorError(f"{source} is not a transformers folder: it has no config.json")
+    shutil.copytree(source, out)
+
+
+if __name__ == "__main__":
+    run("evaluator", main, inputs=("data",), outs=("out",))

@@ -1,0 +1,23 @@
+"""Stage `pairs`: deterministic teacher pairs (z, x) for the regression loss; count 0 makes an empty store."""
+
+import argparse
+
+import torch
+
+from dmd.config import Params
+from dmd.data import load_split
+from dmd.pairs import make_pairs, save_pairs
+from dmd.teachers import check_fits, load_teacher
+from stages.common import run
+
+
+def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
+    train = load_split(args.data, "train")
+    teacher = load_teacher(args.teacher, device)
+    check_fits(teacher, train.shape, len(train.class_names))
+    save_pairs(make_pairs(teacher, train.labels, params.pairs, device), args.out)
+    return f"{params.pairs.count} pairs"
+
+
+if __name__ == "__main__":
+    run("pairs", main, inputs=("data", "teacher"), outs=("out",))

@@ -1,0 +1,47 @@
+"""Stage `train`: distillation -> the generator as a diffusers folder, losses, validation images over time."""
+
+import argparse
+
+import pandas as pd
+import torch
+
+from dmd.checkpoint import Scratch
+from dmd.config import Params
+from dmd.data import load_split
+from dmd.distill import distill
+from dmd.errors import ConfigError
+from dmd.export import export_generator
+from dmd.files import new_folder, write_bytes, write_text
+from dmd.methods import METHODS
+from dmd.pairs import load_pairs
+from dmd.teachers import check_fits, load_teacher
+from evaluation.features import load_extractors
+from evaluation.validation import Validator
+from stages.common import run
+
+INPUTS = ("data", "teacher", "evaluator", "pairs")
+GROUPS = ("method", "train", "runtime")
+
+
+def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
+    split, validation = load_split(args.data, "train"), load_split(args.data, "validation")
+    teacher = load_teacher(args.teacher, device)
+    check_fits(teacher, split.shape, len(split.class_names))
+    try:
+        method = METHODS[params.method.name](params.method, teacher.denoiser.process.timesteps, load_pairs(args.pairs).to(device))
+    except ValueError as e:
+        raise ConfigError(str(e)) from None
+    scratch = Scratch("train", {g: getattr(params, g).model_dump() for g in GROUPS}, {i: getattr(args, i) for i in INPUTS})
+    validator = Validator(load_extractors(args.evaluator, device)[1]["classifier"], validation, params.train.seed, scratch.folder)
+    generator, rows = distill(method, params.train, teacher, split.labels, split.class_names, scratch, validator)
+    with new_folder(args.validation) as folder:
+        for picture in sorted(scratch.folder.glob("turn_*.png")):
+            write_bytes(folder / picture.name, picture.read_bytes())
+    write_text(args.losses, pd.DataFrame(rows).to_csv(index=False))
+    export_generator(generator, teacher, args.out)
+    scratch.discard()
+    return f"{len(rows)} generator turns, validation FD {rows[-1]['validation_fd']:.3f}"
+
+
+if __name__ == "__main__":
+    run("train", main, inputs=INPUTS, outs=("out", "losses", "validation"))

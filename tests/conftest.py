@@ -1,0 +1,73 @@
+"""Small real things that tests share: a tiny teacher folder, a tiny data folder, a toy network that depends on its inputs."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from dmd.config import Params, load_params
+from dmd.data import prepare
+from dmd.denoisers import Denoiser, as_denoiser
+from dmd.teachers import Teacher, load_teacher, new_scheduler, new_unet, save_pipeline
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+
+
+class ToyNet(nn.Module):
+    """A network with diffusers' call signature whose output depends on the image, the time and the label."""
+
+    def __init__(self, channels: int = 1, classes: int = 10) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.time = nn.Linear(1, channels)
+        self.label = nn.Embedding(classes + 1, channels)
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> SimpleNamespace:
+        shift = self.time(t.to(x.dtype)[:, None] / 1000)
+        if class_labels is not None:
+            shift = shift + self.label(class_labels)
+        return SimpleNamespace(sample=torch.tanh(self.conv(x) + shift[:, :, None, None]))
+
+
+def scheduler(prediction_type: str = "v_prediction", beta_schedule: str = "squaredcos_cap_v2") -> DDPMScheduler:
+    return DDPMScheduler(1000, beta_schedule=beta_schedule, prediction_type=prediction_type, clip_sample=False)
+
+
+def toy_denoiser(prediction_type: str = "v_prediction", seed: int = 0, dtype: torch.dtype = torch.float32) -> Denoiser:
+    torch.manual_seed(seed)
+    return as_denoiser(ToyNet().to(dtype), scheduler(prediction_type))
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """The default params.yaml."""
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
+    out = tmp_path_factory.mktemp("data") / "data"
+    prepare(params.data, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
+    """An untrained class-conditional UNet as a diffusers folder."""
+    folder = tmp_path_factory.mktemp("teacher") / "teacher"
+    torch.manual_seed(0)
+    cfg = params.teacher.model_copy(update={"channels": [8, 8]})
+    net = new_unet(cfg, (1, 8, 8), 10)
+    with torch.no_grad():
+        net.conv_out.weight.normal_(std=0.05)  # diffusers starts the last layer near zero: let the output depend on the input
+    save_pipeline(net, new_scheduler(cfg), folder)
+    return folder
+
+
+@pytest.fixture
+def teacher(teacher_folder: Path) -> Teacher:
+    return load_teacher(teacher_folder, CPU)

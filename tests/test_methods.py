@@ -1,0 +1,137 @@
+"""Turns: who learns when, at which t, from what; and that nobody else moves."""
+
+import pytest
+import torch
+from conftest import toy_denoiser
+from torch import Tensor
+
+from dmd.config import MethodConfig, Params
+from dmd.losses import denoising_loss, distribution_matching_loss
+from dmd.methods import METHODS, Method, Networks
+from dmd.pairs import Pairs
+from dmd.sampling import one_step
+
+NO_PAIRS = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
+
+
+def method(params: Params, pairs: Pairs = NO_PAIRS, **changes: object) -> Method:
+    cfg = MethodConfig(**{**params.method.model_dump(), **changes})  # type: ignore[arg-type]
+    return METHODS[cfg.name](cfg, 1000, pairs)
+
+
+def networks(different: bool = True) -> Networks:
+    teacher = toy_denoiser(seed=0).requires_grad_(False)
+    if not different:
+        return Networks(teacher, teacher.copy(), teacher.copy())
+    return Networks(teacher, toy_denoiser(seed=1), toy_denoiser(seed=2))
+
+
+def batch(n: int = 6) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(5)
+    return torch.randn(n, 1, 8, 8, generator=rng), torch.randint(10, (n,), generator=rng)
+
+
+def rng(seed: int = 7) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_generator_learns_after_every_k_critic_turns(params: Params, k: int) -> None:
+    m = method(params, critic_turns=k)
+    turns = [m.turns(step) for step in range(3 * k)]
+    assert all(t[0] == "critic" for t in turns)
+    assert [i for i, t in enumerate(turns) if "generator" in t] == [k - 1, 2 * k - 1, 3 * k - 1]
+
+
+@pytest.mark.parametrize("turn", ["critic", "generator"])
+def test_a_turn_gives_gradients_to_its_own_network_only(params: Params, turn: str) -> None:
+    nets = networks()
+    method(params).loss(turn, nets, *batch(), rng())["total"].backward()
+    for name in ("teacher", "generator", "critic"):
+        grads = [p.grad for p in getattr(nets, name).parameters()]
+        assert all(g is None for g in grads) == (name != turn), name
+
+
+def test_fresh_copies_have_nothing_to_learn(params: Params) -> None:
+    """A critic that equals the teacher sees no difference: the distribution matching gradient is exactly zero."""
+    nets = networks(different=False)
+    method(params).loss("generator", nets, *batch(), rng())["total"].backward()
+    assert max(p.grad.abs().max().item() for p in nets.generator.parameters() if p.grad is not None) == 0
+
+
+def test_the_generator_turn_is_the_papers_formula(params: Params) -> None:
+    """The loss of a turn, written out: x = G(z, T-1); t in [0.02 T, 0.98 T]; real and fake at one x_t with the labels."""
+    nets, (z, y) = networks(), batch()
+    got = method(params).loss("generator", nets, z, y, rng())
+    r = rng()
+    x = nets.generator(z, torch.full((len(z),), 999), y)
+    t = torch.randint(20, 981, (len(z),), generator=r)
+    x_t = nets.teacher.process.add_noise(x, torch.randn(x.shape, generator=r), t)
+    want = distribution_matching_loss(x, nets.teacher(x_t, t, y), nets.critic(x_t, t, y), params.method.normaliser_min)
+    torch.testing.assert_close(got["total"], want, rtol=1e-6, atol=0)
+
+
+def test_the_critic_turn_is_the_teachers_own_loss_on_generated_images(params: Params) -> None:
+    """For a v-model: the plain mean squared error of v, over the whole range of t, on what the generator makes now."""
+    nets, (z, y) = networks(), batch()
+    got = method(params).loss("critic", nets, z, y, rng())
+    r = rng()
+    x = one_step(nets.generator, z, 999, y).detach()
+    t = torch.randint(0, 1000, (len(z),), generator=r)
+    eps = torch.randn(x.shape, generator=r)
+    x_t = nets.critic.process.add_noise(x, eps, t)
+    want = ((nets.critic.predict(x_t, t, y) - nets.critic.target(x, eps, t)) ** 2).mean()
+    torch.testing.assert_close(got["total"], want, rtol=1e-4, atol=0)
+    assert denoising_loss(nets.critic(x_t, t, y), x, nets.critic.loss_weight(t)).item() == got["total"].item()
+
+
+def drawn_t(params: Params, turn: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Tensor:
+    seen: list[Tensor] = []
+    nets = networks()
+    add_noise = nets.teacher.process.add_noise
+
+    def spy(x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        seen.append(t)
+        return add_noise(x0, eps, t)
+
+    for net in (nets.teacher, nets.critic):
+        monkeypatch.setattr(net.process, "add_noise", spy)
+    m = method(params, **changes)
+    for seed in range(60):
+        m.loss(turn, nets, *batch(64), rng(seed))
+    return torch.cat(seen)
+
+
+def test_score_differences_are_taken_inside_the_range(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = drawn_t(params, "generator", monkeypatch)
+    assert (t.min().item(), t.max().item()) == (20, 980)
+
+
+def test_the_critic_learns_over_the_whole_range(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = drawn_t(params, "critic", monkeypatch)
+    assert (t.min().item(), t.max().item()) == (0, 999)
+
+
+def test_t_is_uniform(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = drawn_t(params, "generator", monkeypatch).double()
+    assert t.mean().item() == pytest.approx(500, abs=15) and t.std().item() == pytest.approx(961 / 12**0.5, abs=10)
+
+
+def test_an_earlier_generator_timestep_is_used_and_a_later_one_refused(params: Params) -> None:
+    nets, (z, y) = networks(), batch()
+    x = one_step(nets.generator, z, 400, y)
+    got = method(params, generator_timestep=400).loss("generator", nets, z, y, rng())
+    assert got["x_mean"].item() == pytest.approx(x.mean().item())
+    with pytest.raises(ValueError, match=r"generator_timestep: 1000 lies beyond the teacher's last index, 999"):
+        method(params, generator_timestep=1000)
+
+
+def test_regression_on_pairs_is_added_with_its_weight(params: Params) -> None:
+    """Generator images of the pairs' noise against the pairs' images, times the weight, on top of distribution matching."""
+    nets = networks()
+    z, y = batch(1)
+    pairs = Pairs(z, torch.zeros_like(z), y)  # one pair: every draw is this one
+    losses = method(params, pairs, regression_weight=0.25).loss("generator", nets, *batch(), rng())
+    x = one_step(nets.generator, z, 999, y)
+    assert losses["regression"].item() == pytest.approx((x**2).mean().item(), rel=1e-5)
+    assert losses["total"].item() == pytest.approx((losses["dm"] + 0.25 * losses["regression"]).item(), rel=1e-6)

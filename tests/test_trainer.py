@@ -1,0 +1,226 @@
+"""The loop: resume equals uninterrupted to the bit, budgets and averages count generator turns, errors stop the run."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import toy_denoiser
+from test_methods import method
+from torch import Tensor
+
+from dmd.checkpoint import Scratch
+from dmd.config import Params, TrainConfig
+from dmd.denoisers import VDenoiser
+from dmd.ema import update_ema
+from dmd.errors import CheckpointError
+from dmd.optim import learning_rate, optimizer_step
+from dmd.processes import append_dims
+from dmd.teacher_trainer import TeacherState, train_teacher
+from dmd.teachers import Teacher
+from dmd.trainer import TrainState, train
+
+LABELS = torch.arange(10)
+
+
+def small(params: Params, **changes: object) -> TrainConfig:
+    return params.train.model_copy(update={"generator_turns": 6, "batch_size": 8, "warmup_turns": 2, **changes})
+
+
+def run(teacher: Teacher, params: Params, cfg: TrainConfig, state: TrainState, turns: int | None = None) -> list[dict[str, float]]:
+    m = method(params, critic_turns=3)
+    return list(islice(train(state, m, cfg, teacher, LABELS), turns))
+
+
+def weights(state: TrainState) -> dict[str, Tensor]:
+    nets = {"generator": state.nets.generator, "critic": state.nets.critic, "ema": state.ema}
+    return {f"{n}.{k}": v.clone() for n, net in nets.items() for k, v in net.state_dict().items()}
+
+
+def test_resumed_equals_uninterrupted_to_the_bit(teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    cfg = small(params)
+    whole = TrainState(teacher, cfg)
+    rows = run(teacher, params, cfg, whole)
+    first = TrainState(teacher, cfg)
+    run(teacher, params, cfg, first, turns=2)
+    scratch = Scratch("train", {"a": 1}, {})
+    scratch.save(first.state_dict())
+    second = TrainState(teacher, cfg)
+    saved = Scratch("train", {"a": 1}, {}).load()
+    assert saved is not None
+    second.load_state_dict(saved)
+    assert run(teacher, params, cfg, second) == rows[2:]
+    a, b = weights(whole), weights(second)
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_budgets_count_generator_turns(teacher: Teacher, params: Params) -> None:
+    cfg = small(params)
+    state = TrainState(teacher, cfg)
+    rows = run(teacher, params, cfg, state)
+    assert [r["turn"] for r in rows] == [1, 2, 3, 4, 5, 6] and [r["step"] for r in rows] == [3, 6, 9, 12, 15, 18]
+
+
+def test_each_turn_moves_its_own_network_and_the_average_moves_on_generator_turns(
+    teacher: Teacher, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every single turn: which weights moved? The teacher's never do."""
+    cfg = small(params, generator_turns=2)
+    state = TrainState(teacher, cfg)
+    before = weights(state)
+    frozen = {k: v.clone() for k, v in teacher.denoiser.state_dict().items()}
+    moved: list[tuple[str, set[str]]] = []
+    m = method(params, critic_turns=3)
+    loss = m.loss
+
+    def spy(turn: str, *args: object) -> dict[str, Tensor]:
+        nonlocal before
+        now = weights(state)
+        changed = {k.split(".")[0] for k in now if not torch.equal(now[k], before[k])}
+        moved.append((turn, changed))
+        before = now
+        return loss(turn, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(m, "loss", spy)
+    list(train(state, m, cfg, teacher, LABELS))
+    # What had moved when each turn began, that is, what the turn before it did.
+    assert [t for t, _ in moved] == ["critic", "critic", "critic", "generator"] * 2
+    assert [c for _, c in moved] == [set(), {"critic"}, {"critic"}, {"critic"}, {"generator", "ema"}, {"critic"}, {"critic"}, {"critic"}]
+    assert all(torch.equal(v, frozen[k]) for k, v in teacher.denoiser.state_dict().items())
+
+
+def test_the_average_is_the_closed_form() -> None:
+    """ema_n = d^n ema_0 + (1 - d) sum d^(n-i) w_i."""
+    net, ema = torch.nn.Linear(1, 1, bias=False).double(), torch.nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        ema.weight.fill_(5.0)
+        for value in (1.0, 2.0, 3.0):
+            net.weight.fill_(value)
+            update_ema(ema, net, 0.9)
+    assert ema.weight.item() == pytest.approx(0.9**3 * 5 + 0.1 * (0.81 * 1 + 0.9 * 2 + 3), abs=1e-12)
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    rates = [learning_rate(1.0, t, 4, 100, "cosine") for t in range(101)]
+    assert rates[0] == pytest.approx(0.2) and rates[100] == pytest.approx(0, abs=1e-12) and max(rates) == max(rates[3:6])
+    assert [learning_rate(1.0, t, 0, 100, "constant") for t in (0, 50, 99)] == [1.0, 1.0, 1.0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(teacher: Teacher, params: Params) -> None:
+    cfg = small(params)
+    state = TrainState(teacher, cfg)
+    run(teacher, params, cfg, state, turns=1)
+    with torch.no_grad():
+        next(state.nets.critic.parameters()).fill_(float("nan"))
+    before = weights(state)
+    with pytest.raises(FloatingPointError, match="critic loss at generator turn 1, step 3 is nan"):
+        run(teacher, params, cfg, state)
+    assert all(torch.equal(v, before[k]) or "critic" in k for k, v in weights(state).items())
+
+
+def test_the_gradient_is_clipped_per_network() -> None:
+    net = torch.nn.Linear(4, 1, bias=False)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    before = net.weight.detach().clone()
+    norm = optimizer_step(optimizer, net, 1000 * net(torch.ones(1, 4)).sum(), 1.0, 0.5, "loss")
+    assert norm == pytest.approx(2000) and (net.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
+
+
+class GaussianDenoiser(VDenoiser):
+    """The exact denoiser of N(mean, std^2), learnable: E[x0 | x_t] = mean + alpha std^2 (x_t - alpha mean) / var(x_t)."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        template = toy_denoiser()
+        super().__init__(torch.nn.Identity(), template.process)
+        self.mean = torch.nn.Parameter(torch.tensor(mean))
+        self.log_std = torch.nn.Parameter(torch.tensor(std).log())
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        alpha, sigma = (append_dims(v, x_t.ndim).float() for v in (self.process.alpha(t), self.process.sigma(t)))
+        variance = (2 * self.log_std).exp()
+        return self.mean + alpha * variance * (x_t - alpha * self.mean) / (alpha**2 * variance + sigma**2)
+
+
+class AffineGenerator(GaussianDenoiser):
+    """x = mean + std z."""
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self.mean + self.log_std.exp() * x_t
+
+
+def test_with_exact_scores_the_generator_reaches_the_targets_mean_and_std(params: Params) -> None:
+    """The whole loop on a problem whose answer is known: N(0.5, 0.3^2), started from N(-1, 1)."""
+    target = GaussianDenoiser(0.5, 0.3)
+    teacher = Teacher(target, None, (1, 4, 4), 0)  # type: ignore[arg-type]
+    cfg = small(params, generator_turns=500, batch_size=64, lr_generator=2e-2, lr_critic=5e-2, warmup_turns=0, weight_decay=0.0, ema_decay=0.9)
+    state = TrainState(teacher, cfg)
+    generator, critic = AffineGenerator(-1.0, 1.0), GaussianDenoiser(-1.0, 1.0)
+    state.nets.generator.__class__ = AffineGenerator
+    state.nets.generator.load_state_dict(generator.state_dict())
+    state.nets.critic.load_state_dict(critic.state_dict())
+    list(train(state, method(params), cfg, teacher, None))
+    mean, std = state.nets.generator.mean.item(), state.nets.generator.log_std.exp().item()  # type: ignore[union-attr,operator]
+    assert mean == pytest.approx(0.5, abs=0.03) and std == pytest.approx(0.3, abs=0.03)
+
+
+def test_a_teacher_learns_and_resumes_to_the_bit(params: Params) -> None:
+    cfg = params.teacher.model_copy(update={"steps": 8, "batch_size": 16, "warmup_steps": 2})
+    images = torch.rand(40, 1, 8, 8) * 2 - 1
+    labels = torch.arange(40) % 10
+
+    def state() -> TeacherState:
+        return TeacherState(toy_denoiser(), cfg)
+
+    whole, first, second = state(), state(), state()
+    list(train_teacher(whole, cfg, images, labels, 10))
+    list(islice(train_teacher(first, cfg, images, labels, 10), 3))
+    second.load_state_dict(first.state_dict())
+    list(train_teacher(second, cfg, images, labels, 10))
+    assert all(torch.equal(a, b) for a, b in zip(whole.ema.state_dict().values(), second.ema.state_dict().values(), strict=True))
+
+
+def test_labels_are_dropped_at_the_given_rate(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = params.teacher.model_copy(update={"steps": 30, "batch_size": 100, "label_dropout": 0.25})
+    denoiser = toy_denoiser()
+    seen: list[Tensor] = []
+    predict = denoiser.predict
+    monkeypatch.setattr(denoiser, "predict", lambda x, t, cond: seen.append(cond) or predict(x, t, cond))
+    list(train_teacher(TeacherState(denoiser, cfg), cfg, torch.zeros(50, 1, 8, 8), torch.arange(50) % 10, 10))
+    share = (torch.cat(seen) == 10).float().mean().item()
+    assert share == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_checkpoint_of_other_code_is_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    scratch = Scratch("train", {"lr": 1.0}, {})
+    scratch.save({"step": 3})
+    later = Scratch("train", {"lr": 1.0}, {})
+    later.code = "changed"
+    with pytest.raises(CheckpointError, match="DMD_RESUME=continue"):
+        later.load()
+    monkeypatch.setenv("DMD_RESUME", "continue")
+    assert later.load() == {"step": 3}
+    monkeypatch.setenv("DMD_RESUME", "fresh")
+    assert later.load() is None and not later.state_file.exists()
+
+
+def test_a_checkpoint_belongs_to_its_parameters_and_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a").write_text("1")
+    folders = {Scratch("train", {"lr": 1.0}, {"data": data}).folder, Scratch("train", {"lr": 2.0}, {"data": data}).folder}
+    (data / "a").write_text("2")
+    folders.add(Scratch("train", {"lr": 1.0}, {"data": data}).folder)
+    assert len(folders) == 3
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    scratch = Scratch("train", {}, {})
+    scratch.state_file.write_bytes(b"PK not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"state.pt cannot be read .* delete it"):
+        scratch.load()
+
+
