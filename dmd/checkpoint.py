@@ -4,6 +4,7 @@ DVC deletes a stage's outs before it runs, and keeping them (`persist`) hands on
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -59,8 +60,13 @@ class Scratch:
     def save(self, state: dict[str, Any]) -> None:
         """Write atomically; a crash leaves the previous state."""
         tmp = self.state_file.with_suffix(".tmp")
-        torch.save({**state, "code": self.code}, tmp)
-        tmp.replace(self.state_file)
+        buffer = io.BytesIO()  # torch's own writer hides the system's error, such as a full disk, in a RuntimeError
+        torch.save({**state, "code": self.code}, buffer)
+        try:
+            tmp.write_bytes(buffer.getbuffer())
+            tmp.replace(self.state_file)
+        finally:
+            tmp.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
         """The last state, or None. Raises CheckpointError if other code wrote it and the user has not said what to do."""

@@ -7,7 +7,6 @@ from torch import nn
 @torch.no_grad()
 def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
     """ema <- decay ema + (1 - decay) net, for parameters; buffers are copied."""
-    for target, source in zip(ema.parameters(), net.parameters(), strict=True):
-        target.lerp_(source, 1 - decay)
+    torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
     for target, source in zip(ema.buffers(), net.buffers(), strict=True):
         target.copy_(source)

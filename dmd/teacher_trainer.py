@@ -19,7 +19,7 @@ class TeacherState:
         self.step = 0
         self.denoiser = denoiser
         self.ema = denoiser.copy().requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
+        self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
         self.rows: list[dict[str, float]] = []
 
     def state_dict(self) -> dict:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers.utils.logging import disable_progress_bar
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ from dmd.denoisers import Cond, Denoiser, as_denoiser
 from dmd.errors import TeacherError
 from dmd.files import write_text
 from dmd.sampling import Sampler, ddim
+
+disable_progress_bar()  # of loading a pipeline: a tenth of a second, in between the stage's own lines
 
 
 @dataclass(frozen=True)

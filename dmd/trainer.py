@@ -22,7 +22,7 @@ class TrainState:
         self.nets = Networks(teacher.denoiser, teacher.denoiser.copy(), teacher.denoiser.copy())
         self.ema = teacher.denoiser.copy().requires_grad_(False)
         self.optimizers = {
-            turn: torch.optim.AdamW(self.nets.of_turn(turn).parameters(), lr=lr, weight_decay=cfg.weight_decay)
+            turn: torch.optim.AdamW(self.nets.of_turn(turn).parameters(), lr=lr, weight_decay=cfg.weight_decay, fused=True)
             for turn, lr in (("generator", cfg.lr_generator), ("critic", cfg.lr_critic))
         }
         self.rows: list[dict[str, float]] = []

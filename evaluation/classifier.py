@@ -50,7 +50,7 @@ def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder
     """Train on labels, write the folder, return the accuracy on `held_out`."""
     torch.manual_seed(cfg.seed)
     net = Classifier(train.shape[0], cfg.classifier_width, cfg.classifier_features, len(train.class_names)).to(device)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=cfg.lr, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
     with Progress("classifier", cfg.classifier_steps, "steps") as progress:
         for step in range(cfg.classifier_steps):
             batch = torch.randint(len(train.labels), (cfg.batch_size,), generator=step_rng(cfg.seed, step))

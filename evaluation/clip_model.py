@@ -13,7 +13,7 @@ from dmd.data import Split
 from dmd.files import write_text
 from dmd.optim import learning_rate, optimizer_step, step_rng
 from dmd.progress import Progress
-from evaluation.features import ClipJudge
+from evaluation.features import ClipJudge, no_bars
 
 MAX_TOKENS = 77
 
@@ -71,7 +71,7 @@ def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.d
     judge = ClipJudge(model, tokenizer, processor)
     captions = sorted(set(train.captions))
     index = torch.tensor([captions.index(c) for c in train.captions])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
     with Progress("evaluator", cfg.steps, "steps") as progress:
         for step in range(cfg.steps):
             batch = torch.randint(len(index), (cfg.batch_size,), generator=step_rng(cfg.seed, step))
@@ -79,7 +79,8 @@ def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.d
             lr = learning_rate(cfg.lr, step, cfg.steps // 20, cfg.steps, "cosine")
             optimizer_step(optimizer, model, loss, lr, 1.0, f"evaluator loss at step {step}")
             progress.update(loss=loss.item())
-    model.save_pretrained(folder)
+    with no_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -1,6 +1,7 @@
 """What images are judged by: networks that turn uint8 images [B, C, H, W] into features [B, D]."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from dmd.errors import EvaluatorError
 from evaluation.classifier import load_classifier
@@ -57,10 +59,21 @@ class ClipJudge:
         return embeds[[different.index(c) for c in captions]]
 
 
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Without transformers' bars, of a tenth of a second each; downloads keep theirs."""
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        enable_progress_bar()
+
+
 def load_clip(folder: Path, device: torch.device) -> ClipJudge:
     """A transformers CLIP folder. Raises EvaluatorError where it is missing, damaged or something else."""
     try:
-        model = CLIPModel.from_pretrained(folder, local_files_only=True).to(device).eval()  # type: ignore[arg-type]
+        with no_bars():
+            model = CLIPModel.from_pretrained(folder, local_files_only=True).to(device).eval()  # type: ignore[arg-type]
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
     except Exception as e:  # transformers, tokenizers and safetensors each raise kinds of their own

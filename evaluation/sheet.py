@@ -18,9 +18,10 @@ def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sample
 
 
 def real_cells(real: Split, per_class: int) -> Tensor:
-    """The first images of each class, class by class; again from the start where a class has too few."""
+    """The first images of each class, class by class; again from the start where a class has too few, blank where it has none."""
     rows = []
     for label in range(len(real.class_names)):
         index = (real.labels == label).nonzero()[:, 0]
-        rows.append(real.images[index[torch.arange(per_class) % len(index)]])
+        blank = real.images.new_full((per_class, *real.shape), 255)
+        rows.append(real.images[index[torch.arange(per_class) % len(index)]] if len(index) else blank)
     return torch.cat(rows)

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from dmd.config import ConfigError, load_params
-from flows.errors import UserError
+from dmd.config import load_params
+from dmd.errors import ConfigError, UserError
 from flows.graph import ancestors, is_unchanged, stage_graph
 from flows.roots import only_one, prefect_database
 from flows.store import check_reachable, tracking_uri

@@ -1,8 +1,4 @@
-"""What a user is told in one line, without a traceback."""
-
-
-class UserError(RuntimeError):
-    """An expected failure: its text is one clear sentence for the one who started the run."""
+"""Other tools' errors, made fit for a user."""
 
 
 def one_line(error: BaseException) -> str:

@@ -11,7 +11,8 @@ from dvc.repo import Repo
 from dvc.scm import SCMError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.errors import UserError, one_line
+from dmd.errors import UserError
+from flows.errors import one_line
 
 
 class Busy(UserError):

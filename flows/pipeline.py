@@ -6,12 +6,15 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
 
-from dmd.config import ConfigError, load_params
-from flows.errors import UserError
-from flows.graph import ancestors, stage_graph
+from dmd.config import load_params
+from dmd.errors import UserError
+from flows.graph import StageSpec, ancestors, stage_graph
+from flows.process import STOP
 from flows.register import ALIAS, register
 from flows.stage import stage_task
 from flows.tracking import publish
@@ -39,25 +42,43 @@ def register_task(root: Path, run_id: str) -> State[Any]:
     return Completed(name="Registered", message=f"{name} version {version}", data=version)
 
 
-@flow(name="distill", persist_result=False)
+STAGES_AT_ONCE = 2  # teacher beside evaluator, baseline beside train: each stage uses runtime.threads of its own
+
+
+def run_stages(specs: dict[str, StageSpec], root: Path) -> dict[str, State[Any]]:
+    """Each stage as soon as those it stands on are done; returns their final states. An interrupt ends what is running."""
+    STOP.clear()
+    futures: dict[str, PrefectFuture[Any]] = {}
+    try:
+        for name, spec in specs.items():
+            upstream = [futures[dep] for dep in spec.deps]
+            futures[name] = stage_task(spec).submit(spec, root, wait_for=upstream)
+        for future in futures.values():
+            future.wait()
+    except BaseException:
+        STOP.set()
+        for future in futures.values():
+            future.wait()
+        raise
+    return {name: future.state for name, future in futures.items()}
+
+
+@flow(name="distill", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
 def distill(root: Path | None = None, target: str | None = None) -> State[Any]:
     """Bring the workspace at `root` up to date and publish its result; with `target`, only what that stage needs.
 
-    Stages run one after the other in the main thread, where a cancel reaches them at once.
+    A stage that fails does not end one that runs beside it: its result is kept.
     """
     root = (root or Path.cwd()).resolve()
     try:
         load_params(root / "params.yaml")
         graph = stage_graph(root)
         names = ancestors(graph, target) if target else list(graph)
-    except (ConfigError, UserError) as e:
+    except UserError as e:
         return Failed(message=str(e), data=e)
-    states: dict[str, State[Any]] = {}
-    for name in names:
-        upstream = [states[dep] for dep in graph[name].deps]
-        states[name] = stage_task(graph[name])(graph[name], root, wait_for=upstream, return_state=True)
-        if not states[name].is_completed():
-            return Failed(message=states[name].message)
+    states = run_stages({name: graph[name] for name in names}, root)
+    if failed := [s for s in states.values() if s.is_failed() or s.is_crashed()]:
+        return Failed(message="\n".join(s.message or str(s.name) for s in failed))
     outcomes = ", ".join(f"{name} {state.name}" for name, state in states.items())
     if target:
         return Completed(message=outcomes)

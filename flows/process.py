@@ -16,6 +16,14 @@ INTERRUPT_PATIENCE = 10.0  # seconds; a Prefect runner kills a cancelled flow af
 TERMINATE_PATIENCE = 5.0  # seconds
 
 
+# Set by the main thread, where cancels and signals arrive, to end the commands that worker threads are running.
+STOP = threading.Event()
+
+
+class Stopped(RuntimeError):
+    """The command was ended because the flow is ending."""
+
+
 class TookTooLong(TimeoutError):
     """The command was still running at its deadline, and has been ended."""
 
@@ -28,6 +36,8 @@ def environment() -> dict[str, str]:
 
 def run_streaming(argv: Sequence[str], cwd: Path, on_line: Callable[[str], None], timeout: float | None = None) -> int:
     """Run a command, hand on each line of its output (standard error included), return its exit code."""
+    if STOP.is_set():
+        raise Stopped("the flow is ending")
     process = subprocess.Popen(
         argv,
         cwd=cwd,
@@ -56,6 +66,8 @@ def _lines(process: subprocess.Popen[str], timeout: float | None) -> Iterator[st
         try:
             line = lines.get(timeout=POLL)
         except queue.Empty:
+            if STOP.is_set():
+                raise Stopped("the flow is ending") from None
             if process.poll() is not None:  # it is gone, but something it left behind holds the pipe
                 return
             continue

@@ -12,8 +12,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from dmd.config import Params, load_params
+from dmd.errors import UserError
 from dmd.files import sha256
-from flows.errors import UserError
 from flows.graph import changed
 from flows.roots import git
 

@@ -6,8 +6,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmd.config import ConfigError
-from flows.errors import UserError
+from dmd.errors import ConfigError, UserError
 from flows.record import GENERATOR, RESULT, Record, numbers, read_record
 from flows.roots import main_worktree, only_one
 from flows.store import database, opened, tracking_uri
@@ -65,6 +64,8 @@ def _new_version(client: "MlflowClient", record: Record, run_id: str) -> str:
     run = client.get_run(run_id)
     if run.data.tags.get(RESULT) != record.result:
         raise UserError(f"the MLflow run {run_id} holds another result than the workspace; publish this one first")
+    # Without this, the model's files go to MLflow's default experiment, in the working directory.
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
     logged = Model.log(
         artifact_path=None,
         name="generator",

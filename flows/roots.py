@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.errors import UserError
+from dmd.errors import UserError
 
 
 def git(root: Path, *args: str) -> str | None:

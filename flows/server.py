@@ -8,7 +8,8 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
-from flows.errors import UserError, one_line
+from dmd.errors import UserError
+from flows.errors import one_line
 
 ENGINES = ("task_engine", "flow_engine")  # what these say is in Prefect's own records and in our summary
 

@@ -11,11 +11,12 @@ from typing import Any
 from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 
-from flows.errors import UserError
+from dmd.errors import UserError
 from flows.graph import StageSpec
-from flows.process import TookTooLong, run_streaming
+from flows.process import Stopped, TookTooLong, run_streaming
 
 RETRY_DELAY = 5  # seconds
 BUSY_DELAY = 5.0  # seconds between two looks at a stage whose files another DVC process holds
@@ -23,13 +24,16 @@ BUSY_PATIENCE = 3600.0  # seconds, for a stage that has no time-out of its own
 
 Log = Callable[[str], None]
 
-# What DVC advises after each stage; in a flow of seven stages it drowns the rest.
-HINTS = (
+# What DVC says and advises at each stage; in a flow of seven stages it drowns the rest.
+NOISE = (
+    "Data and pipelines are up to date.",
+    "Generating lock file",
+    "Updating lock file",
     "To track the changes with git, run:",
     "\tgit add ",
     "To enable auto staging, run:",
     "\tdvc config ",
-    "Use `dvc",
+    "Use `dvc push`",
 )
 
 
@@ -60,12 +64,14 @@ def _repro(spec: StageSpec, root: Path, log: Log) -> tuple[list[str], int]:
 
     def hear(line: str) -> None:
         lines.append(line)
-        if line and not line.startswith((*HINTS, f"error: {spec.name}: ", "ERROR: failed to reproduce")):
+        if line and not line.startswith((*NOISE, f"error: {spec.name}: ", "ERROR: failed to reproduce")):
             log(line)
 
     argv = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", spec.name]
     try:
         return lines, run_streaming(argv, root, hear, spec.timeout)
+    except Stopped as e:
+        raise StageError(spec.name, str(e), explained=True) from None
     except TookTooLong as e:
         raise StageError(spec.name, str(e), timed_out=True) from None
 
@@ -111,6 +117,8 @@ def run_stage(spec: StageSpec, root: Path) -> State[Any]:
     try:
         outcome = reproduce(spec, root, log)
     except StageError as e:
+        if not e.explained and task_run.run_count <= spec.retries:
+            log(f"{e}; trying again in {RETRY_DELAY} s")
         return Failed(name="TimedOut" if e.timed_out else "Failed", message=str(e), data=e)
     seconds = time.monotonic() - start
     log(f"{outcome.lower()} in {seconds:.0f} s" if outcome == "Ran" else outcome.lower())

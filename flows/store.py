@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.errors import UserError, one_line
+from dmd.errors import UserError
+from flows.errors import one_line
 from flows.roots import main_worktree
 
 if TYPE_CHECKING:

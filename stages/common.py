@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from safetensors import SafetensorError
 
 from dmd.config import Params, RuntimeConfig, load_params
 from dmd.errors import ConfigError, DataError, UserError
@@ -36,13 +37,21 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...])
         said = stage(args, params, prepare_torch(params.runtime))
     except (UserError, FloatingPointError) as e:
         fail(name, str(e))
-    except OSError as e:
-        fail(name, f"the disk is full: {e.filename or args.params.parent.absolute()}" if e.errno == errno.ENOSPC else str(e))
+    except (OSError, SafetensorError) as e:
+        fail(name, _file_trouble(e))
     except torch.OutOfMemoryError as e:
         fail(name, f"out of memory: {str(e).splitlines()[0]}; lower the batch size of this stage in {args.params}")
     except KeyboardInterrupt:
         fail(name, "interrupted; run again to go on from the last checkpoint", code=130)
     print(f"{name}: {said} ({clock(time.monotonic() - start)})", file=sys.stderr, flush=True)
+
+
+def _file_trouble(e: Exception) -> str:
+    """safetensors has an exception of its own for a full disk, which carries the system's number only as text."""
+    if getattr(e, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(e):
+        where = getattr(e, "filename", None) or Path.cwd()
+        return f"the disk is full: {where} (nothing was written; make room and run again)"
+    return " ".join(str(e).split())
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:
@@ -61,6 +70,7 @@ def prepare_torch(cfg: RuntimeConfig) -> torch.device:
     """Threads and determinism as params say, whatever the caller's environment; returns the device."""
     torch.set_num_threads(cfg.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads what it has not written
     if cfg.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

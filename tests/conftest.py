@@ -15,6 +15,7 @@ from dmd.teachers import Teacher, load_teacher, new_scheduler, new_unet, save_pi
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
+torch.set_num_threads(1)  # the networks are tiny: more threads wait for one another
 
 
 class ToyNet(nn.Module):

@@ -14,8 +14,8 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from dmd.errors import UserError
 from flows import distill, process, stage
-from flows.errors import UserError
 from flows.graph import StageSpec, ancestors, changed, is_unchanged, stage_graph
 from flows.process import TookTooLong, run_streaming
 from flows.roots import main_worktree, only_one

@@ -1,5 +1,6 @@
 """The page, its table and its pictures: complete, self-contained, the same bytes for the same input."""
 
+import copy
 import io
 import re
 from html.parser import HTMLParser
@@ -34,7 +35,7 @@ def measures(nfe: int, fd: float, half: float) -> Measures:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def metrics() -> dict[str, Any]:
     teachers = {f"ddim_{n}": measures(n, fd, 0.05) for n, fd in ((100, 0.7), (10, 3.6), (25, 1.7), (50, 1.0))}
     shares = dict.fromkeys(NAMES, 0.9)
@@ -50,7 +51,7 @@ def metrics() -> dict[str, Any]:
     ).model_dump()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def timing() -> dict[str, Any]:
     return Timing(
         student=Latency(nfe=1, seconds_per_image=0.0005),
@@ -63,7 +64,7 @@ def timing() -> dict[str, Any]:
     ).model_dump()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def inputs(metrics: dict[str, Any], timing: dict[str, Any]) -> ReportInputs:
     turn = np.arange(700)
     values = np.random.default_rng(0).random(700)
@@ -77,6 +78,11 @@ def inputs(metrics: dict[str, Any], timing: dict[str, Any]) -> ReportInputs:
         "after 100 generator turns": picture,
     }
     return ReportInputs("A <title>", metrics, timing, losses, pictures, {"reproduce": "make demo && echo <done>"})
+
+
+@pytest.fixture(scope="module")
+def html(inputs: ReportInputs) -> str:
+    return render_report(inputs)
 
 
 class Page(HTMLParser):
@@ -100,8 +106,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_page_is_self_contained(inputs: ReportInputs) -> None:
-    html = render_report(inputs)
+def test_page_is_self_contained(html: str) -> None:
     page = Page(html)
     assert page.open == []
     references = [a[k] or "" for _, a in page.tags for k in ("src", "href", "xlink:href", "srcset", "data") if k in a]
@@ -112,8 +117,7 @@ def test_page_is_self_contained(inputs: ReportInputs) -> None:
     assert len(html) < 500_000
 
 
-def test_page_says_everything(inputs: ReportInputs) -> None:
-    html = render_report(inputs)
+def test_page_says_everything(inputs: ReportInputs, html: str) -> None:
     text = cells(summary_table(inputs.metrics, inputs.timing))
     for name, row in zip(text.index, text.to_numpy().tolist(), strict=True):
         assert f'<th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in row) in html
@@ -127,8 +131,9 @@ def test_page_says_everything(inputs: ReportInputs) -> None:
 
 
 def test_no_panel_without_data(inputs: ReportInputs) -> None:
-    inputs.metrics["student"]["clip_score"] = None
-    bare = ReportInputs("bare", inputs.metrics, {}, pd.DataFrame(), {}, {})
+    metrics = copy.deepcopy(inputs.metrics)
+    metrics["student"]["clip_score"] = None
+    bare = ReportInputs("bare", metrics, {}, pd.DataFrame(), {}, {})
     html = render_report(bare)
     for heading in ("Samples", "Training", "Where the figures come from", "Lineage"):
         assert f"<h2>{heading}" not in html
@@ -136,8 +141,7 @@ def test_no_panel_without_data(inputs: ReportInputs) -> None:
     assert "of the CLIP score" not in html
 
 
-def test_lineage(inputs: ReportInputs) -> None:
-    html = render_report(inputs)
+def test_lineage(html: str) -> None:
     once = add_lineage(html, {"model": "<b>digits</b> v1", "git sha": r"\1 & <!-- lineage -->"})
     assert "<td>&lt;b&gt;digits&lt;/b&gt; v1</td>" in once and r"<td>\1 &amp; &lt;!-- lineage --&gt;</td>" in once
     twice = add_lineage(once, {"model": "v2"})
@@ -147,6 +151,7 @@ def test_lineage(inputs: ReportInputs) -> None:
 
 
 def test_headline_claims_only_what_the_intervals_show(metrics: dict[str, Any]) -> None:
+    metrics = copy.deepcopy(metrics)
     assert ratio_card(metrics, "clip").tone == "bad" and ratio_card(metrics, "clip").value == "1.20"
     metrics["student"]["interval"]["fd"]["clip"] = {"low": 0.70, "high": 0.98}
     assert ratio_card(metrics, "clip").tone == "even"

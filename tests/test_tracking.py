@@ -24,12 +24,13 @@ from mlflow.artifacts import download_artifacts
 from PIL import Image
 from ruamel.yaml import YAML
 
+from dmd.errors import UserError
 from flows import register as registry
 from flows import tracking
-from flows.errors import UserError
 from flows.record import RESULT
 from flows.register import register, registered
 from flows.store import tracking_uri
+from flows.summary import summary
 from flows.tracking import publish
 
 REPO = Path(__file__).parents[1]
@@ -241,23 +242,33 @@ def test_an_interrupted_run_is_closed_and_does_not_count(
     (half,) = [run for run in runs(client) if run.info.run_id not in before]
     assert half.info.status == "FAILED"
     monkeypatch.undo()
+    earlier = client.create_run(half.info.experiment_id, start_time=1, tags={RESULT: half.data.tags[RESULT]})
+    client.set_terminated(earlier.info.run_id, "FAILED")
     assert publish(workspace) == run_id
-    client.delete_run(half.info.run_id)
+    for run in (half, earlier):
+        client.delete_run(run.info.run_id)
 
 
 @pytest.mark.parametrize(
-    "host, pid, status", [("here", "dead", "KILLED"), ("here", "alive", "RUNNING"), ("away", "dead", "RUNNING")]
+    "host, pid, status",
+    [
+        ("here", "dead", "KILLED"),
+        ("here", "given to another process", "KILLED"),
+        ("here", "alive", "RUNNING"),
+        ("away", "dead", "RUNNING"),
+    ],
 )
 def test_only_runs_of_dead_publishers_here_are_closed(
     workspace: Path, client: MlflowClient, run_id: str, host: str, pid: str, status: str
 ):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
     tags = {
         "publisher.host": socket.gethostname() if host == "here" else "elsewhere",
-        "publisher.pid": str(os.getpid() if pid == "alive" else dead.pid),
+        "publisher.pid": str(ended.pid if pid == "dead" else os.getpid()),
     }
-    left = client.create_run(client.get_run(run_id).info.experiment_id, tags=tags)
+    start = 1 if pid.startswith("given") else None  # milliseconds; None is now
+    left = client.create_run(client.get_run(run_id).info.experiment_id, start_time=start, tags=tags)
     assert publish(workspace) == run_id
     assert client.get_run(left.info.run_id).info.status == status
     client.delete_run(left.info.run_id)
@@ -278,6 +289,15 @@ def test_a_version_carries_lineage_and_headline_figures(client: MlflowClient, ru
     assert {found.tags[key] == tags[key] for key in (RESULT, "git.sha", "dvc.data.md5", "dvc.lock.sha256")} == {True}
     figures = {key: float(found.tags[key]) for key in ("fd.clip", "fd.cnn", "ratio.clip", "clip_score", "nfe")}
     assert figures == {"fd.clip": 1.25, "fd.cnn": 0.5, "ratio.clip": 1.0, "clip_score": 21.5, "nfe": 1}
+
+
+def test_the_models_files_lie_beside_the_store(workspace: Path, client: MlflowClient, run_id: str, version: str):
+    source = client.get_model_version(NAME, version).source
+    assert source is not None
+    model = client.get_logged_model(source.removeprefix("models:/"))
+    assert model.artifact_location.startswith((workspace / "runs" / "mlflow" / "artifacts").as_uri())
+    assert (model.source_run_id, model.experiment_id) == (run_id, client.get_run(run_id).info.experiment_id)
+    assert not Path("mlruns").exists()
 
 
 def test_a_moved_alias_comes_back_and_another_result_is_another_version(
@@ -364,3 +384,18 @@ def test_the_requirements_name_installed_versions(version: str):
     lines = (folder / "requirements.txt").read_text().split()
     assert {line.split("==")[0] for line in lines} == set(registry.NEEDS)
     assert all(line.count("==") == 1 for line in lines)
+
+
+def test_the_last_words_name_everything(workspace: Path, version: str):
+    words = summary(workspace, version)
+    assert [line.split()[0] for line in words.splitlines()[3:6]] == ["real", "teacher", "student"]
+    for part in (
+        "FD, student / best teacher: 1.000 on clip features, 1.000 on cnn features",
+        "reports/index.html",
+        f"models:/{NAME}@candidate",
+        f"{NAME} version {version}",
+        f"mlflow ui --backend-store-uri '{tracking_uri(workspace)}'",
+        "-m dmd.sample --generator artifacts/generator --labels 0,1,2 --seed 0 --out grid.png",
+        "dvc exp run -S ",
+    ):
+        assert part in words

@@ -1,0 +1,245 @@
+"""Data and teachers: whole or not at all, unchanged since they were written, and refused with a sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CPU
+from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DModel
+
+from dmd.config import Params
+from dmd.data import SPLITS, load_split, prepare
+from dmd.errors import DataError, TeacherError
+from dmd.export import export_generator
+from dmd.files import new_folder, sha256, write_bytes
+from dmd.generator import Generator, load_generator
+from dmd.pairs import load_pairs, make_pairs, save_pairs
+from dmd.sample import grid, read_labels
+from dmd.sampling import draw_noise, one_step
+from dmd.teachers import Teacher, check_fits, download, fetch, load_teacher
+
+
+def test_the_splits_are_the_whole_data_set_once(data_folder: Path, params: Params) -> None:
+    from sklearn.datasets import load_digits
+
+    splits = {name: load_split(data_folder, name) for name in SPLITS}
+    assert [len(s.images) for s in splits.values()] == [1797 - 450, params.data.validation, params.data.test]
+    together = torch.cat([s.images.flatten(1) for s in splits.values()])
+    original = torch.from_numpy(load_digits().data * (255 / 16)).round().to(torch.uint8)
+    assert sorted(map(bytes, together.numpy())) == sorted(map(bytes, original.numpy()))
+
+
+def test_labels_belong_to_their_images(data_folder: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    by_image = {(d * (255 / 16)).round().astype("uint8").tobytes(): int(t) for d, t in zip(digits.data, digits.target, strict=True)}
+    split = load_split(data_folder, "test")
+    assert [by_image[bytes(i)] for i in split.images.flatten(1).numpy()] == split.labels.tolist()
+    words = [f"a handwritten {split.class_names[i]}" for i in split.labels.tolist()]
+    assert split.captions == words and split.class_names[7] == "seven"
+
+
+def test_preparing_twice_gives_the_same_bytes(data_folder: Path, params: Params, tmp_path: Path) -> None:
+    prepare(params.data, tmp_path / "again")
+    assert sha256(tmp_path / "again") == sha256(data_folder)
+    prepare(params.data.model_copy(update={"seed": 1}), tmp_path / "other")
+    assert sha256(tmp_path / "other") != sha256(data_folder)
+
+
+def test_a_changed_byte_is_found(data_folder: Path, params: Params, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    prepare(params.data, folder)
+    file = folder / "train.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.safetensors has changed"):
+        load_split(folder, "train")
+    assert len(load_split(folder, "test").images) == params.data.test
+
+
+def test_splits_that_leave_nothing_are_refused(params: Params, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leaves nothing to train on: digits has 1797 images"):
+        prepare(params.data.model_copy(update={"test": 1700}), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match="No space"), new_folder(out) as folder:
+        (folder / "half").write_text("x")
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(out) as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(RuntimeError), new_folder(out) as folder:
+        raise RuntimeError
+    assert (out / "a").read_text() == "1" and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "metrics.json"
+    write_bytes(file, b"old")
+
+    def full(self: Path, data: bytes) -> int:
+        self.open("wb").write(data[:2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(file, b"new content")
+    assert file.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def generator_folder(teacher: Teacher, out: Path, timestep: int = 999) -> Generator:
+    denoiser = teacher.denoiser.copy().eval()
+    with torch.no_grad():
+        for p in denoiser.parameters():
+            p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    classes = tuple("zero one two three four five six seven eight nine".split())
+    generator = Generator(denoiser, timestep, teacher.shape, classes)
+    export_generator(generator, teacher, out)
+    return generator
+
+
+@pytest.mark.parametrize("timestep", [999, 400])
+def test_the_card_of_an_exported_generator_is_right(teacher: Teacher, tmp_path: Path, timestep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippet in the card, run as it stands, gives the image that this project gives for the same seed."""
+    generator = generator_folder(teacher, tmp_path / "generator", timestep)
+    snippet = (tmp_path / "generator/README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert "dmd" not in snippet
+    monkeypatch.chdir(tmp_path / "generator")
+    namespace: dict = {}
+    exec(snippet, namespace)
+    ours = generator.sampler().images(torch.tensor([0, 1, 2]), torch.Generator().manual_seed(0))
+    assert torch.equal(namespace["pixels"], ours) and ours.float().std() > 5
+    assert Path("image.png").is_file()
+
+
+def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> None:
+    generator = generator_folder(teacher, tmp_path / "generator", 700)
+    back = load_generator(tmp_path / "generator", CPU)
+    z, y = draw_noise((1, 8, 8), 5, torch.Generator().manual_seed(3)), torch.arange(5)
+    assert torch.equal(back.sampler().make(z, y), one_step(generator.denoiser, z, 700, y))
+    assert (back.timestep, back.classes) == (700, generator.classes)
+    names = {p.name for p in (tmp_path / "generator").rglob("*") if p.is_file()}
+    expected = {"model_index.json", "config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json", "generator.json", "README.md"}
+    assert names == expected
+
+
+def test_exports_do_not_say_where_they_came_from(teacher: Teacher, teacher_folder: Path, tmp_path: Path) -> None:
+    """diffusers writes the path a network was loaded from into its config: two clones would differ."""
+    generator_folder(teacher, tmp_path / "generator")
+    for file in (tmp_path / "generator").rglob("*.json"):
+        assert str(teacher_folder.parent) not in file.read_text() and "_name_or_path" not in file.read_text(), file
+
+
+def test_an_unconditional_generator_runs_in_the_stock_pipeline(tmp_path: Path) -> None:
+    """One step with trailing spacing is one_step at T-1."""
+    torch.manual_seed(0)
+    net = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    DDPMPipeline(net, DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")).save_pretrained(tmp_path / "t")
+    teacher = load_teacher(tmp_path / "t", CPU)
+    assert teacher.classes == 0
+    generator = Generator(teacher.denoiser, 999, teacher.shape, ())
+    export_generator(generator, teacher, tmp_path / "generator")
+    pipe = DDIMPipeline.from_pretrained(tmp_path / "generator")
+    pipe.set_progress_bar_config(disable=True)
+    images = pipe(batch_size=2, num_inference_steps=1, generator=torch.Generator().manual_seed(1), output_type="np").images
+    z = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    ours = (one_step(generator.denoiser, z, 999).clamp(-1, 1) + 1) / 2
+    torch.testing.assert_close(torch.from_numpy(images).permute(0, 3, 1, 2), ours.detach(), rtol=0, atol=1e-5)
+
+
+def test_a_teacher_folder_is_copied_without_change(teacher_folder: Path, params: Params, tmp_path: Path) -> None:
+    cfg = params.teacher.model_copy(update={"source": "folder", "folder": str(teacher_folder)})
+    assert fetch(cfg, tmp_path / "copy") == {"source": "folder"}
+    a, b = load_teacher(teacher_folder, CPU), load_teacher(tmp_path / "copy", CPU)
+    assert all(torch.equal(x, y) for x, y in zip(a.denoiser.state_dict().values(), b.denoiser.state_dict().values(), strict=True))
+
+
+def damaged(folder: Path, tmp_path: Path, file: str, content: bytes | None) -> Path:
+    import shutil
+
+    copy = tmp_path / "damaged"
+    shutil.copytree(folder, copy)
+    if content is None:
+        (copy / file).write_bytes((copy / file).read_bytes()[:5000])
+    else:
+        (copy / file).write_bytes(content)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("unet/diffusion_pytorch_model.safetensors", None),
+        ("unet/diffusion_pytorch_model.safetensors", b""),
+        ("unet/config.json", b"{"),
+        ("model_index.json", b"not json"),
+    ],
+)
+def test_a_damaged_teacher_is_one_line_that_names_it(teacher_folder: Path, tmp_path: Path, file: str, content: bytes | None) -> None:
+    folder = damaged(teacher_folder, tmp_path, file, content)
+    with pytest.raises(TeacherError) as e:
+        load_teacher(folder, CPU)
+    assert str(folder) in str(e.value) and "\n" not in str(e.value)
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"not a diffusers pipeline folder: it has no model_index\.json"):
+        load_teacher(tmp_path, CPU)
+    with pytest.raises(TeacherError, match=r"is not a generator folder"):
+        load_generator(tmp_path, CPU)
+
+
+def test_a_hub_id_without_network_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(TeacherError, match=r"hub_id 'owner/no-such-model' at 'main' could not be fetched") as e:
+        download("owner/no-such-model", "main")
+    assert "\n" not in str(e.value) and "source: folder" in str(e.value)
+
+
+def test_a_teacher_of_another_shape_is_refused(teacher: Teacher) -> None:
+    with pytest.raises(TeacherError, match=r"shape \(1, 8, 8\), the data are \(3, 8, 8\)"):
+        check_fits(teacher, (3, 8, 8), 10)
+    with pytest.raises(TeacherError, match=r"knows 11 labels, the data have 100"):
+        check_fits(teacher, (1, 8, 8), 100)
+
+
+def test_pairs_are_the_teachers_own_trajectories(teacher: Teacher, params: Params, tmp_path: Path) -> None:
+    cfg = params.pairs.model_copy(update={"count": 7, "ddim_steps": 4, "batch_size": 3})
+    save_pairs(make_pairs(teacher, torch.arange(5), cfg, CPU), tmp_path / "pairs")
+    pairs = load_pairs(tmp_path / "pairs")
+    assert pairs.labels is not None and pairs.labels.tolist() == [0, 1, 2, 3, 4, 0, 1]
+    with torch.inference_mode():
+        torch.testing.assert_close(teacher.sampler(4).make(pairs.z, pairs.labels), pairs.x, rtol=1e-4, atol=1e-5)
+
+
+def test_no_pairs_are_an_empty_valid_store(teacher: Teacher, params: Params, tmp_path: Path) -> None:
+    save_pairs(make_pairs(teacher, torch.arange(5), params.pairs, CPU), tmp_path / "pairs")
+    assert len(load_pairs(tmp_path / "pairs")) == 0
+    assert json.loads((tmp_path / "pairs/manifest.json").read_text()) == {"count": 0}
+
+
+def test_labels_are_read_as_numbers_or_names() -> None:
+    classes = ("zero", "one", "two")
+    assert read_labels("2, one,0", classes) == [2, 1, 0] and read_labels("", classes) == [0, 1, 2]
+    with pytest.raises(ValueError, match="'3' is none of 0..2 or zero, one, two"):
+        read_labels("0,3", classes)
+    with pytest.raises(ValueError, match="takes no labels"):
+        read_labels("0", ())
+
+
+def test_a_grid_has_a_column_per_label(teacher: Teacher, tmp_path: Path) -> None:
+    generator = generator_folder(teacher, tmp_path / "generator")
+    picture = torch.from_numpy(__import__("numpy").array(grid(generator, [3, 5, 8], 2, 4, 2)))
+    images = generator.sampler().images(torch.tensor([3, 3, 5, 5, 8, 8]), torch.Generator().manual_seed(4))
+    assert picture.shape == (2 * 8 * 2, 3 * 8 * 2)
+    assert torch.equal(picture[16:32:2, 16:32:2], images[3, 0])  # second row, second column: the second image of label 5
