@@ -43,7 +43,7 @@ def fingerprint(params: dict[str, Any], inputs: dict[str, Path]) -> str:
 def code_hash() -> str:
     """Hash of the project's modules that this process has imported (the schema apart: it holds no numbers)."""
     root = Path(__file__).resolve().parents[1]
-    files = {Path(m.__file__).resolve() for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
+    files = {Path(file).resolve() for m in list(sys.modules.values()) if (file := getattr(m, "__file__", None))}
     ours = sorted(f for f in files if f.is_relative_to(root) and ".venv" not in f.parts and f.name != "config.py")
     return hashlib.sha256("".join(sha256(f) for f in ours).encode()).hexdigest()[:16]
 
@@ -69,13 +69,15 @@ class Scratch:
             tmp.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """The last state, or None. Raises CheckpointError if other code wrote it and the user has not said what to do."""
+        """The last state, or None. Raises CheckpointError if other code wrote it and nobody said what to do."""
         if not self.state_file.exists():
             return None
         try:
             state = torch.load(self.state_file, map_location="cpu", weights_only=True)
         except Exception as e:  # torch raises half a dozen kinds for a damaged file; all mean the same to the user
-            raise CheckpointError(f"{self.state_file} cannot be read ({type(e).__name__}); delete it to start afresh") from e
+            raise CheckpointError(
+                f"{self.state_file} cannot be read ({type(e).__name__}); delete it to start afresh"
+            ) from e
         choice = os.environ.get(ON_CODE_CHANGE)
         if choice == "fresh":
             self.discard()
@@ -83,7 +85,7 @@ class Scratch:
             return None
         if state.pop("code") != self.code and choice != "continue":
             raise CheckpointError(
-                f"{self.folder} holds an unfinished run made by other code; set {ON_CODE_CHANGE}=continue to go on with it, "
+                f"{self.folder} holds an unfinished run of other code; set {ON_CODE_CHANGE}=continue to go on with it, "
                 f"or {ON_CODE_CHANGE}=fresh to start again"
             )
         return state

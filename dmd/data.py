@@ -1,9 +1,10 @@
 """A data set by name, split and stored: images, labels, captions, and a manifest with counts and hashes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from dmd.config import DataConfig
 from dmd.errors import DataError
 from dmd.files import new_folder, sha256, write_text
 
-SPLITS = ("train", "validation", "test")
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -49,7 +50,7 @@ class Split:
 def _digits() -> Dataset:
     from sklearn.datasets import load_digits  # the import costs a second, and only this source needs it
 
-    digits = load_digits()
+    digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels, 0..16
     return Dataset(
         torch.from_numpy(images)[:, None], torch.from_numpy(digits.target).long(), DIGIT_NAMES, "a handwritten {name}"
@@ -65,12 +66,14 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def prepare(cfg: DataConfig, out: Path) -> dict[str, int]:
-    """Split the data set and write it to `out`. Returns the count of each split. Raises DataError if the splits eat it up."""
+    """Split the data set and write it to `out`. Returns each split's count. Raises DataError if none is left."""
     dataset = SOURCES[cfg.source]()
     n = len(dataset.images)
     held_out = cfg.validation + cfg.test
     if held_out >= n:
-        raise DataError(f"data.validation + data.test = {held_out} leaves nothing to train on: {cfg.source} has {n} images")
+        raise DataError(
+            f"data.validation + data.test = {held_out} leaves nothing to train on: {cfg.source} has {n} images"
+        )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(cfg.seed))
     parts = dict(zip(SPLITS, order.split([n - held_out, cfg.validation, cfg.test]), strict=True))
     with new_folder(out) as folder:
@@ -83,14 +86,16 @@ def prepare(cfg: DataConfig, out: Path) -> dict[str, int]:
     return {name: len(index) for name, index in parts.items()}
 
 
-def _manifest(cfg: DataConfig, dataset: Dataset, parts: dict[str, Tensor], folder: Path) -> dict:
+def _manifest(cfg: DataConfig, dataset: Dataset, parts: Mapping[str, Tensor], folder: Path) -> dict:
     return {
         "source": cfg.source,
         "image_shape": list(dataset.images.shape[1:]),
         "class_names": list(dataset.class_names),
         "class_captions": [dataset.caption.format(name=name) for name in dataset.class_names],
         "counts": {name: len(index) for name, index in parts.items()},
-        "per_class": {name: dataset.labels[i].bincount(minlength=len(dataset.class_names)).tolist() for name, i in parts.items()},
+        "per_class": {
+            name: dataset.labels[i].bincount(minlength=len(dataset.class_names)).tolist() for name, i in parts.items()
+        },
         "sha256": {p.name: sha256(p) for p in sorted(folder.iterdir())},
     }
 
@@ -107,5 +112,9 @@ def load_split(folder: Path, name: str) -> Split:
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as e:
         raise DataError(f"{folder}: no usable split {name!r} ({e}); run the data stage again") from None
     return Split(
-        tensors["images"], tensors["labels"], captions, tuple(manifest["class_names"]), tuple(manifest["class_captions"])
+        tensors["images"],
+        tensors["labels"],
+        captions,
+        tuple(manifest["class_names"]),
+        tuple(manifest["class_captions"]),
     )

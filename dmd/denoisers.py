@@ -90,7 +90,7 @@ DENOISERS: dict[str, type[Denoiser]] = {"epsilon": EpsDenoiser, "v_prediction": 
 
 
 def as_denoiser(net: nn.Module, scheduler: Any) -> Denoiser:
-    """Adapt a diffusers network by the scheduler it was trained with. Raises ValueError for an unknown prediction type."""
+    """Adapt a diffusers network by the scheduler it was trained with. Raises ValueError for an unknown kind."""
     kind = scheduler.config.prediction_type
     if kind not in DENOISERS:
         raise ValueError(f"prediction_type {kind!r} is not supported; known: {', '.join(DENOISERS)}")

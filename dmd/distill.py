@@ -16,7 +16,13 @@ Validate = Callable[[Generator, int], dict[str, float]]  # (generator, turn) -> 
 
 
 def distill(
-    method: Method, cfg: TrainConfig, teacher: Teacher, labels: Tensor | None, classes: tuple[str, ...], scratch: Scratch, validate: Validate
+    method: Method,
+    cfg: TrainConfig,
+    teacher: Teacher,
+    labels: Tensor | None,
+    classes: tuple[str, ...],
+    scratch: Scratch,
+    validate: Validate,
 ) -> tuple[Generator, list[dict[str, float]]]:
     """Train to the end. Returns the averaged generator and one row of numbers per generator turn."""
     state = TrainState(teacher, cfg)

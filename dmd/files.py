@@ -52,7 +52,7 @@ def sha256(path: Path) -> str:
 
 
 def write_image(path: Path, image: Image.Image) -> None:
-    """Write a picture whole, in the format of the path's ending. Raises ValueError for an ending that means no format."""
+    """Write a picture whole, in the format of the path's ending. Raises ValueError for an unknown ending."""
     if path.suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"{path}: no picture format has the ending {path.suffix!r}; use .png")
     buffer = io.BytesIO()

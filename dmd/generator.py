@@ -32,7 +32,7 @@ class Generator:
 
 
 def load_generator(folder: Path, device: torch.device) -> Generator:
-    """Read the folder that `export_generator` wrote. Raises TeacherError where it is missing, damaged or something else."""
+    """Read the folder that `export_generator` wrote. Raises TeacherError where it cannot be read."""
     try:
         about = json.loads((folder / "generator.json").read_text())
     except (OSError, json.JSONDecodeError) as e:

@@ -1,4 +1,4 @@
-"""The optimizer's step; learning rates and randomness as pure functions of a step, so that resume needs no other state."""
+"""The optimizer's step; learning rates and randomness as functions of a step, so that resume needs no more."""
 
 import math
 
@@ -19,7 +19,9 @@ def step_rng(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def optimizer_step(optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor, lr: float, clip: float, what: str) -> float:
+def optimizer_step(
+    optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor, lr: float, clip: float, what: str
+) -> float:
     """One AdamW step at learning rate lr with the gradient clipped. Returns its norm before clipping.
 
     Raises FloatingPointError, before any weight changes, if the loss or the gradient is not finite.

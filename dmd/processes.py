@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -12,7 +11,7 @@ def append_dims(v: Tensor, ndim: int) -> Tensor:
 
 
 class DDPMProcess(nn.Module):
-    """Variance-preserving process of a DDPM-type model: alpha = sqrt(alphas_cumprod), sigma = sqrt(1 - alphas_cumprod)."""
+    """Variance-preserving process of a DDPM-type model: alpha^2 = alphas_cumprod, sigma^2 = 1 - alphas_cumprod."""
 
     alpha_grid: Tensor
     sigma_grid: Tensor
@@ -49,5 +48,5 @@ class DDPMProcess(nn.Module):
         return alpha * x0 + sigma * eps
 
     def prior(self, z: Tensor) -> Tensor:
-        """The terminal input made of unit noise z. As in diffusers it is z itself, so that equal seeds give equal images."""
+        """The terminal input made of unit noise z. As in diffusers it is z itself: equal seeds, equal images."""
         return z

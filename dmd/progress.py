@@ -44,7 +44,9 @@ class Progress:
         left = took / max(self.done - self.start, 1) * (self.total - self.done)
         time_part = f"ETA {clock(left)}" if self.done < self.total else f"took {clock(took)}"
         shown = "".join(f", {k} {v:.4g}" for k, v in numbers.items())
-        return f"{self.what}: {self.done}/{self.total} {self.unit} ({100 * self.done // self.total} %), {time_part}{shown}"
+        return (
+            f"{self.what}: {self.done}/{self.total} {self.unit} ({100 * self.done // self.total} %), {time_part}{shown}"
+        )
 
 
 def clock(seconds: float) -> str:

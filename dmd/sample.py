@@ -1,4 +1,4 @@
-"""`python -m dmd.sample --generator FOLDER --labels 0,1,2 --seed 0 --out grid.png`: images from a finished generator."""
+"""`python -m dmd.sample --generator FOLDER --labels 0,1,2 --seed 0 --out grid.png`: a generator's images."""
 
 import argparse
 import sys

@@ -48,7 +48,7 @@ class Sampler:
 
     @torch.inference_mode()
     def images(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """uint8 images [B, C, H, W] on the CPU, one per label (whose number alone counts where there is no condition)."""
+        """uint8 images [B, C, H, W] on the CPU, one per label (only their number counts without conditions)."""
         z = draw_noise(self.shape, len(labels), rng).to(self.device)
         return to_uint8(self.make(z, labels.to(self.device) if self.conditional else None)).cpu()
 

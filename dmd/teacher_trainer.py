@@ -38,8 +38,10 @@ class TeacherState:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def train_teacher(state: TeacherState, cfg: TeacherConfig, images: Tensor, labels: Tensor, null: int) -> Iterator[dict[str, float]]:
-    """Advance `state` in place, yielding the losses of each step. images [N, C, H, W] in [-1, 1]; null is the empty label."""
+def train_teacher(
+    state: TeacherState, cfg: TeacherConfig, images: Tensor, labels: Tensor, null: int
+) -> Iterator[dict[str, float]]:
+    """Advance `state` in place, yielding each step's numbers. images [N, C, H, W] in [-1, 1]; null: the empty label."""
     device = next(state.denoiser.parameters()).device
     while state.step < cfg.steps:
         rng = step_rng(cfg.seed, state.step)
@@ -50,7 +52,9 @@ def train_teacher(state: TeacherState, cfg: TeacherConfig, images: Tensor, label
         eps = torch.randn(x0.shape, generator=rng)
         loss = diffusion_loss(state.denoiser, *(v.to(device) for v in (x0, eps, t, cond)))
         lr = learning_rate(cfg.lr, state.step, cfg.warmup_steps, cfg.steps, "cosine")
-        norm = optimizer_step(state.optimizer, state.denoiser, loss, lr, cfg.grad_clip, f"teacher loss at step {state.step}")
+        norm = optimizer_step(
+            state.optimizer, state.denoiser, loss, lr, cfg.grad_clip, f"teacher loss at step {state.step}"
+        )
         # The average of the first steps would be mostly the initial weights: let the window grow with the run.
         update_ema(state.ema, state.denoiser, min(cfg.ema_decay, (1 + state.step) / (10 + state.step)))
         state.step += 1

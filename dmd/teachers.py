@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from diffusers.utils.logging import disable_progress_bar
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmd.config import TeacherConfig
 from dmd.denoisers import Cond, Denoiser, as_denoiser
@@ -47,7 +47,9 @@ def new_unet(cfg: TeacherConfig, shape: tuple[int, int, int], classes: int) -> U
     """A UNet2DModel for images [C, H, W] and `classes` labels plus the null class; attention in the inner block."""
     depth = len(cfg.channels)
     if shape[1] % 2 ** (depth - 1) or shape[2] % 2 ** (depth - 1):
-        raise TeacherError(f"teacher.channels: {depth} levels halve the image {depth - 1} times; {shape[1:]} does not allow it")
+        raise TeacherError(
+            f"teacher.channels: {depth} levels halve the image {depth - 1} times; {shape[1:]} does not allow it"
+        )
     return UNet2DModel(
         sample_size=shape[1:],
         in_channels=shape[0],
@@ -71,7 +73,7 @@ def new_scheduler(cfg: TeacherConfig) -> DDPMScheduler:
     )
 
 
-def save_pipeline(net: nn.Module, scheduler: Any, folder: Path) -> None:
+def save_pipeline(net: Any, scheduler: Any, folder: Path) -> None:
     """Write unet, scheduler and model_index.json as diffusers does: safetensors and json."""
     DDIMPipeline(unet=net, scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
     for config in folder.rglob("*.json"):  # diffusers writes where a network was loaded from: no two clones would agree
@@ -93,7 +95,7 @@ def fetch(cfg: TeacherConfig, out: Path) -> dict[str, str]:
 
 
 def download(hub_id: str, revision: str) -> str:
-    """Fetch a diffusers pipeline from the hub, or find it in the local cache. Returns its folder, named by the commit."""
+    """Fetch a diffusers pipeline from the hub, or find it in the local cache. Returns its folder, named by commit."""
     try:
         return str(DiffusionPipeline.download(hub_id, revision=revision))
     except (OSError, ValueError) as e:
@@ -105,7 +107,7 @@ def download(hub_id: str, revision: str) -> str:
 
 
 def load_pipeline(folder: Path) -> Any:
-    """Load a pipeline folder by diffusers' own loader. Raises TeacherError where it is missing, damaged or of another kind."""
+    """Load a pipeline folder by diffusers' own loader. Raises TeacherError where that fails."""
     if not (folder / "model_index.json").is_file():
         raise TeacherError(f"{folder} is not a diffusers pipeline folder: it has no model_index.json")
     try:
@@ -138,9 +140,10 @@ def load_teacher(folder: Path, device: torch.device) -> Teacher:
 
 def sampling_scheduler(scheduler: Any) -> DDIMScheduler:
     """Deterministic DDIM over the same noise schedule; trailing spacing starts at T-1, so that one step works too."""
-    return DDIMScheduler.from_config(
+    made: Any = DDIMScheduler.from_config(
         scheduler.config, timestep_spacing="trailing", clip_sample=False, thresholding=False, set_alpha_to_one=True
     )
+    return made
 
 
 def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> None:

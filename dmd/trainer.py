@@ -22,7 +22,9 @@ class TrainState:
         self.nets = Networks(teacher.denoiser, teacher.denoiser.copy(), teacher.denoiser.copy())
         self.ema = teacher.denoiser.copy().requires_grad_(False)
         self.optimizers = {
-            turn: torch.optim.AdamW(self.nets.of_turn(turn).parameters(), lr=lr, weight_decay=cfg.weight_decay, fused=True)
+            turn: torch.optim.AdamW(
+                self.nets.of_turn(turn).parameters(), lr=lr, weight_decay=cfg.weight_decay, fused=True
+            )
             for turn, lr in (("generator", cfg.lr_generator), ("critic", cfg.lr_critic))
         }
         self.rows: list[dict[str, float]] = []
@@ -47,7 +49,9 @@ class TrainState:
             optimizer.load_state_dict(state["optimizers"][turn])
 
 
-def train(state: TrainState, method: Method, cfg: TrainConfig, teacher: Teacher, labels: Tensor | None) -> Iterator[dict[str, float]]:
+def train(
+    state: TrainState, method: Method, cfg: TrainConfig, teacher: Teacher, labels: Tensor | None
+) -> Iterator[dict[str, float]]:
     """Advance `state` in place until cfg.generator_turns; yields a row of numbers after each generator turn.
 
     labels [N] is what conditions are drawn from; None for an unconditional teacher.
@@ -59,7 +63,11 @@ def train(state: TrainState, method: Method, cfg: TrainConfig, teacher: Teacher,
         rng = step_rng(cfg.seed, state.step)
         for turn in method.turns(state.step):
             z = draw_noise(teacher.shape, cfg.batch_size, rng).to(device)
-            cond = None if labels is None else labels[torch.randint(len(labels), (cfg.batch_size,), generator=rng)].to(device)
+            cond = (
+                None
+                if labels is None
+                else labels[torch.randint(len(labels), (cfg.batch_size,), generator=rng)].to(device)
+            )
             losses = method.loss(turn, state.nets, z, cond, rng)
             norm = _learn(state, turn, cfg, losses["total"], method.cfg.critic_turns)
             for name, value in losses.items():

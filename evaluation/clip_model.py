@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,7 @@ def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) ->
         "num_hidden_layers": cfg.layers,
         "num_attention_heads": cfg.hidden_size // 8 if cfg.hidden_size < 64 else cfg.hidden_size // 16,
     }
-    ids = {
+    ids: dict[str, Any] = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -66,8 +67,11 @@ def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.d
     torch.manual_seed(cfg.seed)
     tokenizer = new_tokenizer(folder)
     size = max(train.shape[1:])
-    model = new_clip(cfg, size, tokenizer).to(device).train()
-    processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    model = new_clip(cfg, size, tokenizer).train()
+    model.to(device)  # type: ignore[arg-type]
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": size}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
     judge = ClipJudge(model, tokenizer, processor)
     captions = sorted(set(train.captions))
     index = torch.tensor([captions.index(c) for c in train.captions])

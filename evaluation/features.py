@@ -26,7 +26,8 @@ class ClipJudge:
 
     def __init__(self, model: CLIPModel, tokenizer: Any, processor: CLIPImageProcessor) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.size = model.config.vision_config.image_size
+        vision: Any = model.config.vision_config
+        self.size: int = vision.image_size
         self.mean = torch.tensor(processor.image_mean).reshape(1, 3, 1, 1)
         self.std = torch.tensor(processor.image_std).reshape(1, 3, 1, 1)
 

@@ -49,7 +49,11 @@ class Judge:
         scores = self._score([split.images], self.clip.caption_features(split.captions))
         assert scores.clip_score is not None
         return RealMeasures(
-            clip_score=scores.clip_score, fd=scores.fd, precision=scores.precision, recall=scores.recall, samples=len(split.images)
+            clip_score=scores.clip_score,
+            fd=scores.fd,
+            precision=scores.precision,
+            recall=scores.recall,
+            samples=len(split.images),
         )
 
     def pictures(self, sampler: Sampler) -> Tensor:
@@ -86,12 +90,12 @@ class Scores:
 
 
 def clip_score(image_embeds: Tensor, text_embeds: Tensor) -> float:
-    """100 x cosine, no less than 0 (Hessel et al. 2021, with the weight that torchmetrics uses), mean over pairs [N, D]."""
+    """100 x cosine, no less than 0 (Hessel et al. 2021, with torchmetrics' weight), mean over pairs [N, D]."""
     return (100 * F.cosine_similarity(image_embeds.double(), text_embeds.double())).clamp_min(0).mean().item()
 
 
 def score(features: dict[str, Tensor], captions: Tensor | None, ref: Reference) -> Scores:
-    """Judge one set of images by its features; captions [N, D] are the text embeddings of its conditions, None without."""
+    """Judge one set of images by its features; captions [N, D] are its conditions' text embeddings, or None."""
     pr = {k: precision_recall(v, ref.features[k], ref.radii[k], ref.neighbours) for k, v in features.items()}
     return Scores(
         fd={k: frechet_distance(Gaussian.fit(v), ref.gaussians[k]) for k, v in features.items()},

@@ -49,7 +49,9 @@ def _peak_memory_mib() -> float:
 def _host(device: torch.device) -> Host:
     return Host(
         machine=platform.machine(),
-        processor=torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+        processor=torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.backends.cpu.get_cpu_capability(),
         device=device.type,
         threads=torch.get_num_threads(),
         python=platform.python_version(),

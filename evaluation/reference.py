@@ -34,7 +34,9 @@ class Reference:
 
     def save(self, folder: Path) -> None:
         tensors = {f"features.{k}": v.contiguous() for k, v in self.features.items()}
-        save_file(tensors | {"labels": self.labels, "picture_labels": self.picture_labels}, folder / "reference.safetensors")
+        save_file(
+            tensors | {"labels": self.labels, "picture_labels": self.picture_labels}, folder / "reference.safetensors"
+        )
         plan = {k: getattr(self, k) for k in ("captions", "draws", "neighbours", "picture_seed")}
         write_text(folder / "plan.json", json.dumps(plan, indent=2) + "\n")
 

@@ -13,12 +13,16 @@ def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sample
     """PNG bytes. teacher [N, C, H, W] holds the cells of the reference's picture labels, made from the same noise."""
     labels = judge.reference.picture_labels
     per_class = len(labels) // len(real.class_names)
-    panels = {"real, held out": real_cells(real, per_class), "teacher": teacher, "student, one step": judge.pictures(student)}
+    panels = {
+        "real, held out": real_cells(real, per_class),
+        "teacher": teacher,
+        "student, one step": judge.pictures(student),
+    }
     return comparison({name: images.numpy() for name, images in panels.items()}, list(real.class_names), per_class)
 
 
 def real_cells(real: Split, per_class: int) -> Tensor:
-    """The first images of each class, class by class; again from the start where a class has too few, blank where it has none."""
+    """The first images of each class, class by class; repeated where there are too few, blank where there are none."""
     rows = []
     for label in range(len(real.class_names)):
         index = (real.labels == label).nonzero()[:, 0]

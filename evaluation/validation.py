@@ -32,5 +32,7 @@ class Validator:
         rng = torch.Generator().manual_seed(self.seed)
         images = sampler.images(self.labels, rng)
         cells = sampler.images(torch.arange(self.columns).repeat(ROWS), rng).numpy()
-        write_bytes(self.folder / f"turn_{turn:06d}.png", png(image_grid(cells.reshape(ROWS, self.columns, *cells.shape[1:]))))
+        write_bytes(
+            self.folder / f"turn_{turn:06d}.png", png(image_grid(cells.reshape(ROWS, self.columns, *cells.shape[1:])))
+        )
         return {"validation_fd": frechet_distance(Gaussian.fit(self.extractor(images)), self.real)}

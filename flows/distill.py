@@ -92,7 +92,7 @@ def _flow(root: Path, target: str | None) -> str | None:
     if not server.is_configured():
         print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
     server.connect()
-    state = distill(root, target, return_state=True)
+    state = distill(root, target, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
     if not state.is_completed():
         raise UserError(state.message or f"the flow run ended {state.name}")
     from flows.register import registered

@@ -44,15 +44,17 @@ def register_task(root: Path, run_id: str) -> State[Any]:
 
 STAGES_AT_ONCE = 2  # teacher beside evaluator, baseline beside train: each stage uses runtime.threads of its own
 
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE)
+
 
 def run_stages(specs: dict[str, StageSpec], root: Path) -> dict[str, State[Any]]:
-    """Each stage as soon as those it stands on are done; returns their final states. An interrupt ends what is running."""
+    """Each stage as soon as those it stands on are done; returns the final states. An interrupt ends what runs."""
     STOP.clear()
     futures: dict[str, PrefectFuture[Any]] = {}
     try:
         for name, spec in specs.items():
             upstream = [futures[dep] for dep in spec.deps]
-            futures[name] = stage_task(spec).submit(spec, root, wait_for=upstream)
+            futures[name] = stage_task(spec).submit(spec, root, wait_for=upstream)  # type: ignore[call-overload]
         for future in futures.values():
             future.wait()
     except BaseException:
@@ -63,7 +65,7 @@ def run_stages(specs: dict[str, StageSpec], root: Path) -> dict[str, State[Any]]
     return {name: future.state for name, future in futures.items()}
 
 
-@flow(name="distill", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
+@flow(name="distill", persist_result=False, task_runner=RUNNER)
 def distill(root: Path | None = None, target: str | None = None) -> State[Any]:
     """Bring the workspace at `root` up to date and publish its result; with `target`, only what that stage needs.
 

@@ -63,11 +63,11 @@ def _lines(process: subprocess.Popen[str], timeout: float | None) -> Iterator[st
     assert process.stdout is not None
     threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
     while time.monotonic() < deadline:
+        if STOP.is_set():
+            raise Stopped("the flow is ending")
         try:
             line = lines.get(timeout=POLL)
         except queue.Empty:
-            if STOP.is_set():
-                raise Stopped("the flow is ending") from None
             if process.poll() is not None:  # it is gone, but something it left behind holds the pipe
                 return
             continue

@@ -23,7 +23,7 @@ Stage = Callable[[argparse.Namespace, Params, torch.device], str]
 
 
 def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:
-    """Run a stage as a command. `stage` returns one line that says what it made; an error is one line and exit code 1."""
+    """Run a stage as a command. `stage` returns a line that says what it made; an error is one line, exit code 1."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the file of numbers")
     for path in (*inputs, *outs):
@@ -70,7 +70,7 @@ def prepare_torch(cfg: RuntimeConfig) -> torch.device:
     """Threads and determinism as params say, whatever the caller's environment; returns the device."""
     torch.set_num_threads(cfg.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads what it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and nothing reads what it has not written
     if cfg.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

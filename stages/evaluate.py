@@ -32,10 +32,16 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     samplers = [teacher.sampler(m.nfe) for m in baseline.teachers.values()]
     timed = judge.reference.labels[: params.evaluate.timing_batch]
     timing = time_samplers(student, samplers, timed, params.evaluate.timing_repeats)
-    shown = load_file(args.baseline / "pictures.safetensors")[max(baseline.teachers, key=lambda k: baseline.teachers[k].nfe)]
+    shown = load_file(args.baseline / "pictures.safetensors")[
+        max(baseline.teachers, key=lambda k: baseline.teachers[k].nfe)
+    ]
     picture = comparison_sheet(judge, load_split(args.data, "test"), shown, student)
-    over_time = {f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))}
-    facts = {f"{name} sha256": sha256(getattr(args, name)) for name in INPUTS[:5]} | versions() | {"reproduce": "dvc repro"}
+    over_time = {
+        f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))
+    }
+    facts = (
+        {f"{name} sha256": sha256(getattr(args, name)) for name in INPUTS[:5]} | versions() | {"reproduce": "dvc repro"}
+    )
     report = ReportInputs(
         title="A teacher and its one-step student",
         metrics=metrics.model_dump(),

@@ -37,8 +37,10 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     return f"{size:,} parameters, source {origin['source']}" + (f", loss {rows[-1]['loss']:.4f}" if rows else "")
 
 
-def train(args: argparse.Namespace, params: Params, split: Split, folder: Path, device: torch.device) -> list[dict[str, float]]:
-    """Train to the end, resuming what an interrupted run left. Writes the averaged weights; returns one row per 10 steps."""
+def train(
+    args: argparse.Namespace, params: Params, split: Split, folder: Path, device: torch.device
+) -> list[dict[str, float]]:
+    """Train to the end, resuming what an interrupted run left. Writes averaged weights; returns a row per 10 steps."""
     cfg, classes = params.teacher, len(split.class_names)
     torch.manual_seed(cfg.seed)
     net, scheduler = new_unet(cfg, split.shape, classes), new_scheduler(cfg)

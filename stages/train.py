@@ -28,11 +28,17 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     teacher = load_teacher(args.teacher, device)
     check_fits(teacher, split.shape, len(split.class_names))
     try:
-        method = METHODS[params.method.name](params.method, teacher.denoiser.process.timesteps, load_pairs(args.pairs).to(device))
+        method = METHODS[params.method.name](
+            params.method, teacher.denoiser.process.timesteps, load_pairs(args.pairs).to(device)
+        )
     except ValueError as e:
         raise ConfigError(str(e)) from None
-    scratch = Scratch("train", {g: getattr(params, g).model_dump() for g in GROUPS}, {i: getattr(args, i) for i in INPUTS})
-    validator = Validator(load_extractors(args.evaluator, device)[1]["classifier"], validation, params.train.seed, scratch.folder)
+    scratch = Scratch(
+        "train", {g: getattr(params, g).model_dump() for g in GROUPS}, {i: getattr(args, i) for i in INPUTS}
+    )
+    validator = Validator(
+        load_extractors(args.evaluator, device)[1]["classifier"], validation, params.train.seed, scratch.folder
+    )
     generator, rows = distill(method, params.train, teacher, split.labels, split.class_names, scratch, validator)
     with new_folder(args.validation) as folder:
         for picture in sorted(scratch.folder.glob("turn_*.png")):

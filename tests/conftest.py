@@ -1,4 +1,4 @@
-"""Small real things that tests share: a tiny teacher folder, a tiny data folder, a toy network that depends on its inputs."""
+"""Small real things that tests share: a tiny teacher folder, a tiny data folder, a network that heeds its inputs."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,7 +64,9 @@ def teacher_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> 
     cfg = params.teacher.model_copy(update={"channels": [8, 8]})
     net = new_unet(cfg, (1, 8, 8), 10)
     with torch.no_grad():
-        net.conv_out.weight.normal_(std=0.05)  # diffusers starts the last layer near zero: let the output depend on the input
+        net.conv_out.weight.normal_(
+            std=0.05
+        )  # diffusers starts the last layer near zero: let the output depend on the input
     save_pipeline(net, new_scheduler(cfg), folder)
     return folder
 

@@ -34,7 +34,10 @@ def test_labels_belong_to_their_images(data_folder: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    by_image = {(d * (255 / 16)).round().astype("uint8").tobytes(): int(t) for d, t in zip(digits.data, digits.target, strict=True)}
+    by_image = {
+        (d * (255 / 16)).round().astype("uint8").tobytes(): int(t)
+        for d, t in zip(digits.data, digits.target, strict=True)
+    }
     split = load_split(data_folder, "test")
     assert [by_image[bytes(i)] for i in split.images.flatten(1).numpy()] == split.labels.tolist()
     words = [f"a handwritten {split.class_names[i]}" for i in split.labels.tolist()]
@@ -98,14 +101,16 @@ def generator_folder(teacher: Teacher, out: Path, timestep: int = 999) -> Genera
     with torch.no_grad():
         for p in denoiser.parameters():
             p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    classes = tuple("zero one two three four five six seven eight nine".split())
+    classes = tuple(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
     generator = Generator(denoiser, timestep, teacher.shape, classes)
     export_generator(generator, teacher, out)
     return generator
 
 
 @pytest.mark.parametrize("timestep", [999, 400])
-def test_the_card_of_an_exported_generator_is_right(teacher: Teacher, tmp_path: Path, timestep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_card_of_an_exported_generator_is_right(
+    teacher: Teacher, tmp_path: Path, timestep: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The snippet in the card, run as it stands, gives the image that this project gives for the same seed."""
     generator = generator_folder(teacher, tmp_path / "generator", timestep)
     snippet = (tmp_path / "generator/README.md").read_text().split("```python\n")[1].split("```")[0]
@@ -125,7 +130,14 @@ def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> No
     assert torch.equal(back.sampler().make(z, y), one_step(generator.denoiser, z, 700, y))
     assert (back.timestep, back.classes) == (700, generator.classes)
     names = {p.name for p in (tmp_path / "generator").rglob("*") if p.is_file()}
-    expected = {"model_index.json", "config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json", "generator.json", "README.md"}
+    expected = {
+        "model_index.json",
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "scheduler_config.json",
+        "generator.json",
+        "README.md",
+    }
     assert names == expected
 
 
@@ -143,14 +155,18 @@ def test_an_unconditional_generator_runs_in_the_stock_pipeline(tmp_path: Path) -
         sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
         down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
     )  # fmt: skip
-    DDPMPipeline(net, DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")).save_pretrained(tmp_path / "t")
+    DDPMPipeline(net, DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")).save_pretrained(
+        tmp_path / "t"
+    )
     teacher = load_teacher(tmp_path / "t", CPU)
     assert teacher.classes == 0
     generator = Generator(teacher.denoiser, 999, teacher.shape, ())
     export_generator(generator, teacher, tmp_path / "generator")
     pipe = DDIMPipeline.from_pretrained(tmp_path / "generator")
     pipe.set_progress_bar_config(disable=True)
-    images = pipe(batch_size=2, num_inference_steps=1, generator=torch.Generator().manual_seed(1), output_type="np").images
+    images = pipe(
+        batch_size=2, num_inference_steps=1, generator=torch.Generator().manual_seed(1), output_type="np"
+    ).images
     z = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     ours = (one_step(generator.denoiser, z, 999).clamp(-1, 1) + 1) / 2
     torch.testing.assert_close(torch.from_numpy(images).permute(0, 3, 1, 2), ours.detach(), rtol=0, atol=1e-5)
@@ -160,7 +176,10 @@ def test_a_teacher_folder_is_copied_without_change(teacher_folder: Path, params:
     cfg = params.teacher.model_copy(update={"source": "folder", "folder": str(teacher_folder)})
     assert fetch(cfg, tmp_path / "copy") == {"source": "folder"}
     a, b = load_teacher(teacher_folder, CPU), load_teacher(tmp_path / "copy", CPU)
-    assert all(torch.equal(x, y) for x, y in zip(a.denoiser.state_dict().values(), b.denoiser.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(x, y)
+        for x, y in zip(a.denoiser.state_dict().values(), b.denoiser.state_dict().values(), strict=True)
+    )
 
 
 def damaged(folder: Path, tmp_path: Path, file: str, content: bytes | None) -> Path:
@@ -184,7 +203,9 @@ def damaged(folder: Path, tmp_path: Path, file: str, content: bytes | None) -> P
         ("model_index.json", b"not json"),
     ],
 )
-def test_a_damaged_teacher_is_one_line_that_names_it(teacher_folder: Path, tmp_path: Path, file: str, content: bytes | None) -> None:
+def test_a_damaged_teacher_is_one_line_that_names_it(
+    teacher_folder: Path, tmp_path: Path, file: str, content: bytes | None
+) -> None:
     folder = damaged(teacher_folder, tmp_path, file, content)
     with pytest.raises(TeacherError) as e:
         load_teacher(folder, CPU)
@@ -231,7 +252,7 @@ def test_no_pairs_are_an_empty_valid_store(teacher: Teacher, params: Params, tmp
 def test_labels_are_read_as_numbers_or_names() -> None:
     classes = ("zero", "one", "two")
     assert read_labels("2, one,0", classes) == [2, 1, 0] and read_labels("", classes) == [0, 1, 2]
-    with pytest.raises(ValueError, match="'3' is none of 0..2 or zero, one, two"):
+    with pytest.raises(ValueError, match=r"'3' is none of 0\.\.2 or zero, one, two"):
         read_labels("0,3", classes)
     with pytest.raises(ValueError, match="takes no labels"):
         read_labels("0", ())
@@ -242,4 +263,6 @@ def test_a_grid_has_a_column_per_label(teacher: Teacher, tmp_path: Path) -> None
     picture = torch.from_numpy(__import__("numpy").array(grid(generator, [3, 5, 8], 2, 4, 2)))
     images = generator.sampler().images(torch.tensor([3, 3, 5, 5, 8, 8]), torch.Generator().manual_seed(4))
     assert picture.shape == (2 * 8 * 2, 3 * 8 * 2)
-    assert torch.equal(picture[16:32:2, 16:32:2], images[3, 0])  # second row, second column: the second image of label 5
+    assert torch.equal(
+        picture[16:32:2, 16:32:2], images[3, 0]
+    )  # second row, second column: the second image of label 5

@@ -18,7 +18,9 @@ def test_the_process_is_variance_preserving_and_equals_diffusers(beta_schedule: 
     s = scheduler(beta_schedule=beta_schedule)
     process = DDPMProcess.from_scheduler(s)
     t = torch.arange(1000)
-    torch.testing.assert_close(process.alpha(t) ** 2 + process.sigma(t) ** 2, torch.ones(1000).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        process.alpha(t) ** 2 + process.sigma(t) ** 2, torch.ones(1000).double(), rtol=0, atol=1e-12
+    )
     x0, eps = torch.randn(2, 1000, 1, 4, 4)
     torch.testing.assert_close(process.add_noise(x0, eps, t), s.add_noise(x0, eps, t), rtol=0, atol=1e-6)
 
@@ -44,7 +46,7 @@ class Fixed(nn.Module):
         super().__init__()
         self.out = out
 
-    def forward(self, x: Tensor, t: Tensor, **kwargs: Tensor):  # noqa: ANN201
+    def forward(self, x: Tensor, t: Tensor, **kwargs: Tensor):
         return type("Out", (), {"sample": self.out})
 
 
@@ -64,12 +66,14 @@ def test_eps_and_v_forms_of_one_prediction_agree() -> None:
     x_t, v = torch.randn(2, 5, 1, 8, 8).double()
     alpha, sigma = append_dims(process.alpha(t), 4), append_dims(process.sigma(t), 4)
     eps = alpha * v + sigma * x_t  # from x_t = alpha x0 + sigma eps, v = alpha eps - sigma x0
-    torch.testing.assert_close(EpsDenoiser(Fixed(eps), process)(x_t, t), VDenoiser(Fixed(v), process)(x_t, t), rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        EpsDenoiser(Fixed(eps), process)(x_t, t), VDenoiser(Fixed(v), process)(x_t, t), rtol=0, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_the_weighted_x0_error_is_the_networks_own_loss(prediction_type: str) -> None:
-    """loss_weight(t) |x0 - x0_hat|^2 = |target - output|^2, at every t: what the critic minimises is the teacher's loss."""
+    """loss_weight(t) |x0 - x0_hat|^2 = |target - output|^2, at every t: the critic minimises the teacher's loss."""
     denoiser = toy_denoiser(prediction_type, dtype=torch.float64)
     t = torch.arange(0, 1000, 37)
     x0, eps = torch.randn(2, len(t), 1, 8, 8).double()
@@ -86,7 +90,9 @@ def test_a_half_precision_network_is_converted_in_float32() -> None:
     x_t, t = torch.randn(2, 1, 8, 8).bfloat16(), torch.tensor([999, 999])
     x0 = denoiser(x_t, t)
     assert x0.dtype == torch.float32
-    exact = (x_t.double() - denoiser.process.sigma(t)[0] * denoiser.predict(x_t, t, None).double()) / denoiser.process.alpha(t)[0]
+    exact = (
+        x_t.double() - denoiser.process.sigma(t)[0] * denoiser.predict(x_t, t, None).double()
+    ) / denoiser.process.alpha(t)[0]
     torch.testing.assert_close(x0.double(), exact, rtol=1e-4, atol=1e-3)
 
 

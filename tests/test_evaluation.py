@@ -115,14 +115,24 @@ def judge() -> Judge:
     net = Classifier(1, 4, 64, 10).eval()
     labels = torch.arange(300) % 10
     real = torch.cat(list(sampler().batches(labels, 100, seed=77)))
-    reference = Reference({"evaluator": net(real), "classifier": net(real)}, labels, [str(i) for i in range(10)], 3, 3, labels[:20].clone(), 1)
+    reference = Reference(
+        {"evaluator": net(real), "classifier": net(real)},
+        labels,
+        [str(i) for i in range(10)],
+        3,
+        3,
+        labels[:20].clone(),
+        1,
+    )
     return Judge(FakeClip(), {"evaluator": net, "classifier": net}, reference)  # type: ignore[arg-type]
 
 
 def test_the_judge_is_repeatable_and_prefers_the_right_distribution() -> None:
     j = judge()
     good, again, bad = j.judge(sampler(), 5, 64), j.judge(sampler(), 5, 300), j.judge(sampler(0.5), 5, 64)
-    torch.testing.assert_close(torch.tensor(list(good.fd.values())), torch.tensor(list(again.fd.values())), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        torch.tensor(list(good.fd.values())), torch.tensor(list(again.fd.values())), rtol=1e-4, atol=1e-6
+    )
     assert good.draws == 3 and good.samples == 300
     for name in good.fd:
         assert good.interval.fd[name].low <= good.fd[name] <= good.interval.fd[name].high
@@ -134,7 +144,7 @@ def test_a_generator_without_conditions_has_no_clip_score() -> None:
     assert judge().judge(sampler(), 5, 64).clip_score is not None
 
 
-def test_the_reference_survives_its_folder(tmp_path) -> None:  # noqa: ANN001
+def test_the_reference_survives_its_folder(tmp_path) -> None:
     ref = judge().reference
     ref.save(tmp_path)
     back = Reference.load(tmp_path)

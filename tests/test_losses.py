@@ -20,7 +20,7 @@ def gradient(x: Tensor, real: Tensor, fake: Tensor, normaliser_min: float = 1e-4
 
 
 def test_the_gradient_is_the_normalised_score_difference() -> None:
-    """d loss / dx = (fake - real) / mean|x - real| / numel, one normaliser per sample. Descent moves x from fake to real."""
+    """d loss / dx = (fake - real) / mean|x - real| / numel, one normaliser per sample; descent goes to real."""
     x, real, fake = triple()
     w = (x - real).abs().mean(dim=(1, 2, 3), keepdim=True)
     torch.testing.assert_close(gradient(x, real, fake), ((fake - real) / w / x.numel()).detach(), rtol=1e-10, atol=0)
@@ -43,7 +43,9 @@ def test_it_does_not_depend_on_the_scale_of_the_difference() -> None:
     """Scaling (fake - real) and (x - real) together changes nothing."""
     x, real, fake = triple()
     scaled = (real + 7 * (x - real)).detach().requires_grad_()
-    torch.testing.assert_close(gradient(scaled, real, real + 7 * (fake - real)), gradient(x, real, fake), rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        gradient(scaled, real, real + 7 * (fake - real)), gradient(x, real, fake), rtol=1e-10, atol=0
+    )
 
 
 def test_the_normaliser_is_clamped() -> None:

@@ -60,7 +60,7 @@ def test_fresh_copies_have_nothing_to_learn(params: Params) -> None:
 
 
 def test_the_generator_turn_is_the_papers_formula(params: Params) -> None:
-    """The loss of a turn, written out: x = G(z, T-1); t in [0.02 T, 0.98 T]; real and fake at one x_t with the labels."""
+    """The loss of a turn, written out: x = G(z, T-1); t in [0.02 T, 0.98 T]; real, fake at one x_t with labels."""
     nets, (z, y) = networks(), batch()
     got = method(params).loss("generator", nets, z, y, rng())
     r = rng()
@@ -127,7 +127,7 @@ def test_an_earlier_generator_timestep_is_used_and_a_later_one_refused(params: P
 
 
 def test_regression_on_pairs_is_added_with_its_weight(params: Params) -> None:
-    """Generator images of the pairs' noise against the pairs' images, times the weight, on top of distribution matching."""
+    """Generator images of the pairs' noise against the pairs' images, times the weight, on top of the rest."""
     nets = networks()
     z, y = batch(1)
     pairs = Pairs(z, torch.zeros_like(z), y)  # one pair: every draw is this one

@@ -1,6 +1,9 @@
 """The stages as commands: one clear line and a non-zero exit for every mistake, nothing half written."""
 
+import contextlib
+import io
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -14,20 +17,29 @@ from conftest import ROOT
 from stages.common import FREE_MIB
 
 
-def stage(name: str, cwd: Path, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"stages.{name}", *map(str, args)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), "DMD_SCRATCH": str(cwd / "scratch"), **env},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def stage(name: str, *args: object) -> tuple[int, str]:
+    """`python -m stages.NAME args` in this process, which has torch imported already. Returns exit code and stderr."""
+    handler, err = signal.getsignal(signal.SIGTERM), io.StringIO()
+    argv, sys.argv = sys.argv, [f"stages.{name}", *map(str, args)]
+    try:
+        with contextlib.redirect_stderr(err):
+            runpy.run_module(f"stages.{name}", run_name="__main__")
+        return 0, err.getvalue()
+    except SystemExit as e:
+        return int(e.code or 0), err.getvalue()
+    finally:
+        sys.argv = argv
+        signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
-def project(tmp_path: Path, data_folder: Path) -> Path:
-    """A folder with params.yaml and data, as a stage sees it."""
+def project(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml and data, as a stage sees it; the working directory of the test."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(data_folder, tmp_path / "artifacts/data")
     (tmp_path / "zoo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
     return tmp_path
 
 
@@ -40,34 +52,41 @@ def change(project: Path, old: str, new: str) -> None:
 TEACHER = ("--data", "artifacts/data", "--out", "artifacts/teacher", "--losses", "reports/teacher_losses.csv")
 
 
-def refused(run: subprocess.CompletedProcess[str], name: str, *words: str) -> None:
-    errors = [line for line in run.stderr.splitlines() if line.startswith(f"error: {name}: ")]
-    assert run.returncode != 0 and len(errors) == 1 and "Traceback" not in run.stderr, run.stderr
+def refused(run: tuple[int, str], name: str, *words: str) -> None:
+    code, err = run
+    errors = [line for line in err.splitlines() if line.startswith(f"error: {name}: ")]
+    assert code != 0 and len(errors) == 1 and "Traceback" not in err, err
     for word in words:
         assert word in errors[0], errors[0]
 
 
 def test_a_misspelt_key_is_one_line(project: Path) -> None:
     change(project, "  critic_turns: 5", "  critic_turn: 5\n  critic_turns: 5")
-    refused(stage("data", project, "--out", "out"), "data", "method.critic_turn: unknown key", "did you mean 'critic_turns'?")
+    refused(stage("data", "--out", "out"), "data", "method.critic_turn: unknown key", "did you mean 'critic_turns'?")
     assert not (project / "out").exists()
 
 
 def test_a_negative_batch_size_is_one_line(project: Path) -> None:
     change(project, "  batch_size: 128", "  batch_size: -128")
-    refused(stage("data", project, "--out", "out"), "data", "teacher.batch_size: -128 is not allowed", "images per step")
+    refused(stage("data", "--out", "out"), "data", "teacher.batch_size: -128 is not allowed", "images per step")
 
 
 def test_a_teacher_folder_that_does_not_exist_is_one_line(project: Path) -> None:
-    change(project, "  source: train             # train | folder | hub\n  folder: zoo/none ", "  source: folder\n  folder: no/where ")
-    refused(stage("teacher", project, *TEACHER), "teacher", "'no/where' is not a folder")
+    change(
+        project,
+        "  source: train             # train | folder | hub\n  folder: zoo/none ",
+        "  source: folder\n  folder: no/where ",
+    )
+    refused(stage("teacher", *TEACHER), "teacher", "'no/where' is not a folder")
     assert not (project / "artifacts/teacher").exists()
 
 
-def test_a_hub_id_without_network_is_one_line(project: Path) -> None:
+def test_a_hub_id_without_network_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(project / "hf"))
     change(project, "  source: train             # train | folder | hub", "  source: hub")
     change(project, "  hub_id: none", "  hub_id: owner/no-such-model")
-    run = stage("teacher", project, *TEACHER, HF_HUB_OFFLINE="1", HF_HOME=str(project / "hf"))
+    run = stage("teacher", *TEACHER)
     refused(run, "teacher", "owner/no-such-model", "could not be fetched", "source: folder")
     assert sorted(p.name for p in (project / "artifacts").iterdir()) == ["data"]
 
@@ -76,31 +95,39 @@ def test_a_truncated_teacher_is_one_line(project: Path, teacher_folder: Path) ->
     shutil.copytree(teacher_folder, project / "mine")
     weights = project / "mine/unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    change(project, "  source: train             # train | folder | hub\n  folder: zoo/none ", "  source: folder\n  folder: mine ")
-    refused(stage("teacher", project, *TEACHER), "teacher", "mine could not be loaded")
+    change(
+        project,
+        "  source: train             # train | folder | hub\n  folder: zoo/none ",
+        "  source: folder\n  folder: mine ",
+    )
+    refused(stage("teacher", *TEACHER), "teacher", "mine could not be loaded")
     assert sorted(p.name for p in (project / "artifacts").iterdir()) == ["data"]
 
 
 def test_missing_inputs_are_one_line(project: Path) -> None:
     shutil.rmtree(project / "artifacts/data")
-    refused(stage("teacher", project, *TEACHER), "teacher", "artifacts/data does not exist", "dvc repro")
+    refused(stage("teacher", *TEACHER), "teacher", "artifacts/data does not exist", "dvc repro")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounting a small disk needs root on Linux")
 def test_a_full_disk_is_one_line(project: Path) -> None:
     disk = project / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("this sandbox does not allow mounts")
     try:
-        refused(stage("data", project, "--out", "disk/data"), "data", "the disk is full")
+        refused(stage("data", "--out", "disk/data"), "data", "the disk is full")
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_too_little_room_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture) -> None:
+def test_too_little_room_is_said_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture
+) -> None:
     from stages import common
 
     worked = []
@@ -151,7 +178,8 @@ def test_sigterm_leaves_the_checkpoint_and_no_half_written_folder(project: Path)
 def test_threads_come_from_params_not_from_the_caller(project: Path) -> None:
     """OMP_NUM_THREADS of a cluster's environment must not change the bits."""
     code = (
-        "import torch; from dmd.config import load_params; from pathlib import Path; from stages.common import prepare_torch;"
+        "import torch; from pathlib import Path; from dmd.config import load_params;"
+        "from stages.common import prepare_torch;"
         "prepare_torch(load_params(Path('params.yaml')).runtime); print(torch.get_num_threads())"
     )
     change(project, "threads: 1 ", "threads: 3 ")
@@ -166,4 +194,4 @@ def test_an_unavailable_device_is_one_line(project: Path) -> None:
     if torch.backends.mps.is_available():
         pytest.skip("this machine has what the test asks for")
     change(project, "device: auto", "device: mps")
-    refused(stage("data", project, "--out", "out"), "data", "runtime.device: 'mps' is not available")
+    refused(stage("data", "--out", "out"), "data", "runtime.device: 'mps' is not available")

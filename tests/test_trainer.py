@@ -27,7 +27,9 @@ def small(params: Params, **changes: object) -> TrainConfig:
     return params.train.model_copy(update={"generator_turns": 6, "batch_size": 8, "warmup_turns": 2, **changes})
 
 
-def run(teacher: Teacher, params: Params, cfg: TrainConfig, state: TrainState, turns: int | None = None) -> list[dict[str, float]]:
+def run(
+    teacher: Teacher, params: Params, cfg: TrainConfig, state: TrainState, turns: int | None = None
+) -> list[dict[str, float]]:
     m = method(params, critic_turns=3)
     return list(islice(train(state, m, cfg, teacher, LABELS), turns))
 
@@ -37,7 +39,9 @@ def weights(state: TrainState) -> dict[str, Tensor]:
     return {f"{n}.{k}": v.clone() for n, net in nets.items() for k, v in net.state_dict().items()}
 
 
-def test_resumed_equals_uninterrupted_to_the_bit(teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_equals_uninterrupted_to_the_bit(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
     cfg = small(params)
     whole = TrainState(teacher, cfg)
@@ -86,7 +90,16 @@ def test_each_turn_moves_its_own_network_and_the_average_moves_on_generator_turn
     list(train(state, m, cfg, teacher, LABELS))
     # What had moved when each turn began, that is, what the turn before it did.
     assert [t for t, _ in moved] == ["critic", "critic", "critic", "generator"] * 2
-    assert [c for _, c in moved] == [set(), {"critic"}, {"critic"}, {"critic"}, {"generator", "ema"}, {"critic"}, {"critic"}, {"critic"}]
+    assert [c for _, c in moved] == [
+        set(),
+        {"critic"},
+        {"critic"},
+        {"critic"},
+        {"generator", "ema"},
+        {"critic"},
+        {"critic"},
+        {"critic"},
+    ]
     assert all(torch.equal(v, frozen[k]) for k, v in teacher.denoiser.state_dict().items())
 
 
@@ -103,7 +116,9 @@ def test_the_average_is_the_closed_form() -> None:
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
     rates = [learning_rate(1.0, t, 4, 100, "cosine") for t in range(101)]
-    assert rates[0] == pytest.approx(0.2) and rates[100] == pytest.approx(0, abs=1e-12) and max(rates) == max(rates[3:6])
+    assert (
+        rates[0] == pytest.approx(0.2) and rates[100] == pytest.approx(0, abs=1e-12) and max(rates) == max(rates[3:6])
+    )
     assert [learning_rate(1.0, t, 0, 100, "constant") for t in (0, 50, 99)] == [1.0, 1.0, 1.0]
 
 
@@ -128,7 +143,7 @@ def test_the_gradient_is_clipped_per_network() -> None:
 
 
 class GaussianDenoiser(VDenoiser):
-    """The exact denoiser of N(mean, std^2), learnable: E[x0 | x_t] = mean + alpha std^2 (x_t - alpha mean) / var(x_t)."""
+    """The exact denoiser of N(mean, std^2), learnable: E[x0|x_t] = mean + alpha std^2 (x_t - alpha mean) / var(x_t)."""
 
     def __init__(self, mean: float, std: float) -> None:
         template = toy_denoiser()
@@ -153,7 +168,16 @@ def test_with_exact_scores_the_generator_reaches_the_targets_mean_and_std(params
     """The whole loop on a problem whose answer is known: N(0.5, 0.3^2), started from N(-1, 1)."""
     target = GaussianDenoiser(0.5, 0.3)
     teacher = Teacher(target, None, (1, 4, 4), 0)  # type: ignore[arg-type]
-    cfg = small(params, generator_turns=500, batch_size=64, lr_generator=2e-2, lr_critic=5e-2, warmup_turns=0, weight_decay=0.0, ema_decay=0.9)
+    cfg = small(
+        params,
+        generator_turns=500,
+        batch_size=64,
+        lr_generator=2e-2,
+        lr_critic=5e-2,
+        warmup_turns=0,
+        weight_decay=0.0,
+        ema_decay=0.9,
+    )
     state = TrainState(teacher, cfg)
     generator, critic = AffineGenerator(-1.0, 1.0), GaussianDenoiser(-1.0, 1.0)
     state.nets.generator.__class__ = AffineGenerator
@@ -177,7 +201,10 @@ def test_a_teacher_learns_and_resumes_to_the_bit(params: Params) -> None:
     list(islice(train_teacher(first, cfg, images, labels, 10), 3))
     second.load_state_dict(first.state_dict())
     list(train_teacher(second, cfg, images, labels, 10))
-    assert all(torch.equal(a, b) for a, b in zip(whole.ema.state_dict().values(), second.ema.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.ema.state_dict().values(), second.ema.state_dict().values(), strict=True)
+    )
 
 
 def test_labels_are_dropped_at_the_given_rate(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +237,10 @@ def test_a_checkpoint_belongs_to_its_parameters_and_inputs(tmp_path: Path, monke
     data = tmp_path / "data"
     data.mkdir()
     (data / "a").write_text("1")
-    folders = {Scratch("train", {"lr": 1.0}, {"data": data}).folder, Scratch("train", {"lr": 2.0}, {"data": data}).folder}
+    folders = {
+        Scratch("train", {"lr": 1.0}, {"data": data}).folder,
+        Scratch("train", {"lr": 2.0}, {"data": data}).folder,
+    }
     (data / "a").write_text("2")
     folders.add(Scratch("train", {"lr": 1.0}, {"data": data}).folder)
     assert len(folders) == 3
@@ -222,5 +252,3 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     scratch.state_file.write_bytes(b"PK not a checkpoint")
     with pytest.raises(CheckpointError, match=r"state.pt cannot be read .* delete it"):
         scratch.load()
-
-

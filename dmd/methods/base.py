@@ -38,7 +38,8 @@ class Method(ABC):
         self.generator_timestep = timesteps - 1 if cfg.generator_timestep == "last" else cfg.generator_timestep
         if self.generator_timestep >= timesteps:
             raise ValueError(
-                f"method.generator_timestep: {self.generator_timestep} lies beyond the teacher's last index, {timesteps - 1}"
+                f"method.generator_timestep: {self.generator_timestep} lies beyond the teacher's last index, "
+                f"{timesteps - 1}"
             )
 
     def turns(self, step: int) -> tuple[str, ...]:

@@ -1,0 +1,224 @@
+"""The whole pipeline on reduced numbers, as a user runs it: flow, second run, experiment, second clone, registry."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from dmd.files import sha256
+
+pytestmark = pytest.mark.slow
+
+REDUCED = {
+    "teacher": {"steps": 40, "batch_size": 32, "channels": [8, 16]},
+    "evaluator": {"steps": 20, "batch_size": 32, "classifier_steps": 20},
+    "baseline": {"samples": 100, "draws": 2, "ddim_steps": [2, 50]},
+    "pairs": {"count": 16, "ddim_steps": 2},
+    "method": {"critic_turns": 2, "regression_weight": 0.1},
+    "train": {"generator_turns": 6, "batch_size": 16, "validate_every": 3},
+    "evaluate": {"timing_batch": 16},
+}
+
+
+def copy_of_the_project(to: Path) -> Path:
+    """The working tree as a new git repository, with reduced numbers and without the record of another run."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("reports/"):
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, to / name)
+    yaml = YAML()
+    params = yaml.load(to / "params.yaml")
+    for group, changes in REDUCED.items():
+        params[group].update(changes)
+    yaml.dump(params, to / "params.yaml")
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "project"]):
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command], cwd=to, check=True)
+    return to
+
+
+def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python ARGS` as from an activated environment, without Prefect or MLflow servers configured."""
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PYTHONPATH", "DMD_SCRATCH")
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    identity = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=cwd,
+        env={**kept, **identity, "PATH": path, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def versions(project: Path) -> list[int]:
+    code = (
+        "import mlflow; from pathlib import Path; from flows.store import tracking_uri;"
+        "c = mlflow.MlflowClient(tracking_uri(Path.cwd()));"
+        "runs = c.search_runs([e.experiment_id for e in c.search_experiments()]);"
+        "print(len(c.search_model_versions()), len(runs), sum(r.info.status == 'RUNNING' for r in runs))"
+    )
+    return [int(word) for word in run(project, "-c", code).stdout.split()[-3:]]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The flow has run once."""
+    folder = copy_of_the_project(tmp_path_factory.mktemp("first") / "project")
+    (folder / "first_run.txt").write_text(run(folder, "-m", "flows.distill").stdout)
+    (folder / ".git/info/exclude").write_text("first_run.txt\n")
+    return folder
+
+
+def test_the_flow_ends_with_a_table_and_a_version(project: Path) -> None:
+    said = (project / "first_run.txt").read_text()
+    for word in (
+        "student",
+        "DDIM 2",
+        "DDIM 50",
+        "CLIP",
+        "precision",
+        "recall",
+        "reports/index.html",
+        "digits-one-step",
+    ):
+        assert word in said, said
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    assert metrics["student"]["nfe"] == 1 and set(metrics["teachers"]) == {"ddim_2", "ddim_50"}
+    assert set(metrics["ratio"]["fd"]) == {"evaluator", "classifier"}
+    assert versions(project) == [1, 1, 0]
+    status = run(project, "-m", "dvc", "status")
+    assert "up to date" in status.stdout
+
+
+def test_a_second_run_changes_nothing(project: Path) -> None:
+    again = run(project, "-m", "flows.distill")
+    assert "Nothing changed" in again.stdout
+    assert versions(project) == [1, 1, 0]
+
+
+def test_importing_every_module_makes_nothing_stale(project: Path) -> None:
+    modules = [
+        ".".join(p.relative_to(project).with_suffix("").parts)
+        for d in ("dmd", "evaluation", "flows")
+        for p in (project / d).rglob("*.py")
+    ]
+    run(
+        project,
+        "-c",
+        "import importlib\n" + "\n".join(f"importlib.import_module({m!r})" for m in modules if "pyfunc" not in m),
+    )
+    assert "up to date" in run(project, "-m", "dvc", "status").stdout
+
+
+def test_another_clone_gives_the_same_bytes(project: Path, tmp_path: Path) -> None:
+    """Another path, no Prefect, no MLflow: plain `dvc repro`."""
+    other = copy_of_the_project(tmp_path / "a/much/deeper/path")
+    run(other, "-m", "dvc", "repro")
+    for name in ("data", "teacher", "evaluator", "pairs", "generator"):
+        assert sha256(other / "artifacts" / name) == sha256(project / "artifacts" / name), name
+    assert (other / "reports/metrics.json").read_bytes() == (project / "reports/metrics.json").read_bytes()
+    assert "up to date" in run(other, "-m", "dvc", "status").stdout
+
+
+def test_an_experiment_runs_only_what_depends_on_its_change(project: Path) -> None:
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "run"], cwd=project, check=False
+    )
+    subprocess.run(["git", "add", "-A"], cwd=project, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "lock"], cwd=project, check=False
+    )
+    done = run(project, "-m", "dvc", "exp", "run", "-S", "method.critic_turns=3")
+    ran = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+    assert ran == ["train", "evaluate"]
+    assert "critic_turns" in run(project, "-m", "dvc", "params", "diff").stdout
+    assert "student.fd.classifier" in run(project, "-m", "dvc", "metrics", "diff").stdout
+
+
+def test_the_registered_model_answers_in_a_new_process(project: Path) -> None:
+    code = (
+        "import mlflow, base64, json; from pathlib import Path; from flows.store import tracking_uri;"
+        "mlflow.set_tracking_uri(tracking_uri(Path.cwd())); import pandas as pd;"
+        "m = mlflow.pyfunc.load_model('models:/digits-one-step@candidate');"
+        "out = m.predict(pd.DataFrame({'label': [3, 7]}), params={'seed': 5, 'images': 2});"
+        "print(json.dumps([base64.b64decode(p)[:4].hex() for p in out['png']]))"
+    )
+    answer = json.loads(run(project, "-c", code, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false").stdout.splitlines()[-1])
+    assert answer == ["89504e47"] * 4
+    stored = [p for p in (project / "runs/mlflow").rglob("*") if p.suffix in (".pkl", ".pt", ".pth", ".bin", ".joblib")]
+    assert stored == []
+
+
+def test_a_failing_stage_ends_the_flow_with_one_line_and_leaves_no_run(project: Path) -> None:
+    params = (project / "params.yaml").read_text()
+    before = versions(project)
+    try:
+        (project / "params.yaml").write_text(
+            params.replace("generator_timestep: last", "generator_timestep: 998\n  t_mni: 0.1")
+        )
+        done = run(project, "-m", "flows.distill", check=False)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 2 and len(errors) == 1 and "method.t_mni: unknown key" in errors[0]
+    finally:
+        (project / "params.yaml").write_text(params)
+    assert versions(project) == before
+
+
+def test_sample_makes_a_picture(project: Path) -> None:
+    run(
+        project,
+        "-m",
+        "dmd.sample",
+        "--generator",
+        "artifacts/generator",
+        "--labels",
+        "0,1,2",
+        "--seed",
+        "0",
+        "--out",
+        "grid.png",
+    )
+    first = (project / "grid.png").read_bytes()
+    run(
+        project,
+        "-m",
+        "dmd.sample",
+        "--generator",
+        "artifacts/generator",
+        "--labels",
+        "0,one,2",
+        "--seed",
+        "0",
+        "--out",
+        "grid.png",
+    )
+    assert (project / "grid.png").read_bytes() == first
+    wrong = run(
+        project,
+        "-m",
+        "dmd.sample",
+        "--generator",
+        "artifacts/generator",
+        "--labels",
+        "11",
+        "--out",
+        "x.png",
+        check=False,
+    )
+    assert wrong.returncode == 1 and "'11' is none of 0..9" in wrong.stderr and not (project / "x.png").exists()
