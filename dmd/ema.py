@@ -10,3 +10,8 @@ def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
     for target, source in zip(ema.buffers(), net.buffers(), strict=True):
         target.copy_(source)
+
+
+def warm_decay(decay: float, updates: int) -> float:
+    """The decay after `updates` updates: a short window at first, or the average would stay near the initial weights."""
+    return min(decay, (1 + updates) / (10 + updates))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dmd.config import TeacherConfig
 from dmd.denoisers import Denoiser
-from dmd.ema import update_ema
+from dmd.ema import update_ema, warm_decay
 from dmd.optim import learning_rate, optimizer_step, step_rng
 
 
@@ -55,8 +55,7 @@ def train_teacher(
         norm = optimizer_step(
             state.optimizer, state.denoiser, loss, lr, cfg.grad_clip, f"teacher loss at step {state.step}"
         )
-        # The average of the first steps would be mostly the initial weights: let the window grow with the run.
-        update_ema(state.ema, state.denoiser, min(cfg.ema_decay, (1 + state.step) / (10 + state.step)))
+        update_ema(state.ema, state.denoiser, warm_decay(cfg.ema_decay, state.step))
         state.step += 1
         yield {"step": state.step, "loss": loss.item(), "grad_norm": norm}
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmd.config import TrainConfig
-from dmd.ema import update_ema
+from dmd.ema import update_ema, warm_decay
 from dmd.methods import Method, Networks
 from dmd.optim import learning_rate, optimizer_step, step_rng
 from dmd.sampling import draw_noise
@@ -75,7 +75,7 @@ def train(
             row.setdefault(f"{turn}_grad_norm", []).append(norm)
         state.step += 1
         if "generator" in method.turns(state.step - 1):
-            update_ema(state.ema, state.nets.generator, cfg.ema_decay)
+            update_ema(state.ema, state.nets.generator, warm_decay(cfg.ema_decay, state.turn))
             state.turn += 1
             yield {"turn": state.turn, "step": state.step} | {k: sum(v) / len(v) for k, v in row.items()}
             row = {}
