@@ -15,7 +15,7 @@ NO_PAIRS = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
 
 
 def method(params: Params, pairs: Pairs = NO_PAIRS, **changes: object) -> Method:
-    cfg = MethodConfig(**{**params.method.model_dump(), **changes})  # type: ignore[arg-type]
+    cfg = MethodConfig(**{**params.method.model_dump(), "regression_weight": 0.0, **changes})  # type: ignore[arg-type]
     return METHODS[cfg.name](cfg, 1000, pairs)
 
 
