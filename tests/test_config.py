@@ -32,7 +32,7 @@ def load_changed(tmp_path: Path, old: str, new: str) -> None:
         ("source: train             # train | folder | hub\n  folder: zoo/none          # a diff",
          "source: folder\n  folder: no/where          # a diff", ["teacher", "no/where", "is not a folder"]),
         ("register:\n", "registry:\n", ["registry: unknown key", "did you mean 'register'"]),
-        ("  threads: 2 ", "  thread: 2 ", ["runtime.threads: missing", "CPU threads"]),
+        ("  threads: 1 ", "  thread: 1 ", ["runtime.threads: missing", "CPU threads"]),
     ],
 )  # fmt: skip
 def test_a_mistake_names_itself(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
