@@ -13,5 +13,5 @@ def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
 
 
 def warm_decay(decay: float, updates: int) -> float:
-    """The decay after `updates` updates: a short window at first, or the average would stay near the initial weights."""
+    """The decay after `updates` updates: a short window at first, or the average would stay near its start."""
     return min(decay, (1 + updates) / (10 + updates))

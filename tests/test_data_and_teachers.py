@@ -244,7 +244,8 @@ def test_pairs_are_the_teachers_own_trajectories(teacher: Teacher, params: Param
 
 
 def test_no_pairs_are_an_empty_valid_store(teacher: Teacher, params: Params, tmp_path: Path) -> None:
-    save_pairs(make_pairs(teacher, torch.arange(5), params.pairs.model_copy(update={"count": 0}), CPU), tmp_path / "pairs")
+    none = params.pairs.model_copy(update={"count": 0})
+    save_pairs(make_pairs(teacher, torch.arange(5), none, CPU), tmp_path / "pairs")
     assert len(load_pairs(tmp_path / "pairs")) == 0
     assert json.loads((tmp_path / "pairs/manifest.json").read_text()) == {"count": 0}
 

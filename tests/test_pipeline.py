@@ -47,11 +47,9 @@ def copy_of_the_project(to: Path) -> Path:
 
 def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
     """`python ARGS` as from an activated environment, without Prefect or MLflow servers configured."""
-    kept = {
-        k: v
-        for k, v in os.environ.items()
-        if k not in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PYTHONPATH", "DMD_SCRATCH")
-    }
+    # Importing flows, as other tests do, sets PREFECT_* and MLFLOW_* for this project's own folder.
+    dropped = ("PREFECT_", "MLFLOW_", "PYTHONPATH", "DMD_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     identity = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     done = subprocess.run(
