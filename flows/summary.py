@@ -35,21 +35,21 @@ def summary(root: Path, version: str) -> str:
 
 
 def _next(root: Path, uri: str, name: str) -> list[str]:
-    bin_ = _bin(root)
     classes = json.loads((root / GENERATOR / "generator.json").read_text()).get("classes", [])
     labels = ",".join(str(i) for i in range(min(3, max(1, len(classes)))))
-    ui = f"{bin_}mlflow ui --backend-store-uri '{uri}'" if database(uri) else f"open {uri}"
+    ui = f"mlflow ui --backend-store-uri '{uri}'" if database(uri) else f"open {uri}"
     return [
         f"{'open' if sys.platform == 'darwin' else 'xdg-open'} {REPORT}",
-        f"{bin_}python -m dmd.sample --generator {GENERATOR} --labels {labels} --seed 0 --out grid.png",
-        f"{bin_}dvc exp run -S train.seed=1    # only train and evaluate run again; then: {bin_}dvc exp show",
+        *_activate(root),
+        f"python -m dmd.sample --generator {GENERATOR} --labels {labels} --seed 0 --out grid.png",
+        "dvc exp run -S train.seed=1    # only train and evaluate run again; then: dvc exp show",
         f"{ui}    # runs, and versions of {name}",
     ]
 
 
-def _bin(root: Path) -> str:
-    """What has to stand before a command of this environment: nothing when it is activated."""
+def _activate(root: Path) -> list[str]:
+    """The command that activates this environment, unless it is active: DVC's stages call `python` by that name."""
     folder = Path(sys.executable).parent
     if shutil.which("python") == str(folder / "python"):
-        return ""
-    return f"{os.path.relpath(folder, root) if folder.is_relative_to(root) else folder}/"
+        return []
+    return [f"source {os.path.relpath(folder, root) if folder.is_relative_to(root) else folder}/activate"]
