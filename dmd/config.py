@@ -122,9 +122,19 @@ class MethodConfig(Group):
         return self
 
 
+class WarmStartConfig(Group):
+    """What happens before distribution matching: generator and critic start close to where they belong."""
+
+    turns: int = Field(ge=0, description="generator turns of regression on the teacher's pairs alone; 0 = none")
+    batch_size: Count = Field(description="pairs per turn")
+    lr: LearningRate = Field(description="AdamW's peak learning rate, decayed by a cosine")
+    critic_turns: int = Field(ge=0, description="critic turns that follow, in which it catches up with the generator")
+
+
 class TrainConfig(Group):
     seed: Seed = Field(description="seed of latents, labels, times and noise")
-    generator_turns: Count = Field(description="length of the run")
+    warm_start: WarmStartConfig = Field(description="what comes before distribution matching")
+    generator_turns: Count = Field(description="generator turns of distribution matching, after the warm start")
     batch_size: Count = Field(description="images per turn")
     lr_generator: LearningRate = Field(description="AdamW's learning rate of the generator")
     lr_critic: LearningRate = Field(description="AdamW's learning rate of the critic")
@@ -168,8 +178,12 @@ class Params(Group):
         t_gen, last = self.method.generator_timestep, self.teacher.timesteps - 1
         if self.teacher.source == "train" and t_gen != "last" and t_gen > last:
             raise ValueError(f"method.generator_timestep: {t_gen} lies beyond the teacher's last index, {last}")
-        if self.method.regression_weight > 0 and self.pairs.count == 0:
-            raise ValueError("method.regression_weight: needs pairs; set pairs.count above 0, or the weight to 0")
+        for key, value in (
+            ("method.regression_weight", self.method.regression_weight),
+            ("train.warm_start.turns", self.train.warm_start.turns),
+        ):
+            if value > 0 and self.pairs.count == 0:
+                raise ValueError(f"{key}: {value} needs pairs; set pairs.count above 0, or this to 0")
         return self
 
 
@@ -191,8 +205,8 @@ def load_params(path: Path) -> Params:
 
 def _explain(error: Any) -> str:
     """One line: the key, its value, and what is allowed."""
-    loc = [str(part) for part in error["loc"] if part in _every_key() or isinstance(part, int)]
-    key = ".".join(loc)
+    loc = [part for part in error["loc"] if isinstance(part, int) or _field_at(error["loc"], part) is not None]
+    key = ".".join(map(str, loc))
     match error["type"]:
         case "extra_forbidden":
             siblings = _keys(_group_at(error["loc"][:-1]))
@@ -209,28 +223,34 @@ def _explain(error: Any) -> str:
 
 
 def _group_at(loc: tuple) -> type[BaseModel]:
-    group = {_alias(Params, name): field.annotation for name, field in Params.model_fields.items()}
-    return group[loc[0]] if loc else Params  # type: ignore[return-value]
+    """The group that keys lead to; a key that is none of a group's own (pydantic names union members) is passed by."""
+    group: type[BaseModel] = Params
+    for part in loc:
+        field = _fields(group).get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            group = field.annotation
+    return group
 
 
-def _alias(group: type[BaseModel], name: str) -> str:
-    return group.model_fields[name].alias or name
+def _field_at(loc: tuple, part: object) -> Any:
+    """The field of that name, looked for in the group that holds it."""
+    return _fields(_group_at(loc[: loc.index(part)])).get(str(part))
+
+
+def _fields(group: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in group.model_fields.items()}
 
 
 def _keys(group: type[BaseModel]) -> list[str]:
-    return [_alias(group, name) for name in group.model_fields]
-
-
-def _every_key() -> set[str]:
-    return {*_keys(Params), *(key for name in _keys(Params) for key in _keys(_group_at((name,))))}
+    return list(_fields(group))
 
 
 def _allowed(loc: tuple) -> str:
     """The description of a field, and its choices where it has them."""
-    if len(loc) < 2:
-        return "it is a group of keys"
-    field = _group_at(loc[:1]).model_fields.get(str(loc[1]))
+    field = next((f for part in reversed(loc) if (f := _field_at(loc, part)) is not None), None)
     if field is None:
         return "see dmd/config.py"
+    if field.description is None:
+        return "it is a group of keys"
     choices = [c for c in get_args(field.annotation) if isinstance(c, str)]
     return f"it is {field.description}" + (f" (one of {', '.join(choices)})" if choices else "")

@@ -1,6 +1,7 @@
 """One distillation from start, or from where it was interrupted, to its end: progress, checkpoints, validation."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from dmd.progress import Progress
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, train
 
+SHOWN = ("critic_total", "generator_dm", "generator_regression")  # beside the progress bar
 Validate = Callable[[Generator, int], dict[str, float]]  # (generator, turn) -> numbers for the row of that turn
 
 
@@ -23,19 +25,22 @@ def distill(
     classes: tuple[str, ...],
     scratch: Scratch,
     validate: Validate,
-) -> tuple[Generator, list[dict[str, float]]]:
-    """Train to the end. Returns the averaged generator and one row of numbers per generator turn."""
+) -> tuple[Generator, list[dict[str, Any]]]:
+    """Train to the end. Returns the averaged generator of the best validation, and one row per generator turn."""
     state = TrainState(teacher, cfg)
     if saved := scratch.load():
         state.load_state_dict(saved)
     generator = Generator(state.ema, method.generator_timestep, teacher.shape, classes if teacher.classes else ())
-    with Progress("train", cfg.generator_turns, "turns", state.turn) as progress:
+    total = sum(phase.generator_turns for phase in method.phases(cfg))
+    with Progress("train", total, "turns", state.turn) as progress:
         for row in train(state, method, cfg, teacher, labels if teacher.classes else None):
-            last = state.turn == cfg.generator_turns
+            last = state.turn == total
             if last or state.turn % cfg.validate_every == 0:
                 row |= validate(generator, state.turn)
+                state.keep_if_best(row["validation_fd"])
             state.rows.append(row)
-            progress.update(critic=row["critic_total"], dm=row["generator_dm"])
+            progress.update(**{k: row[k] for k in SHOWN if k in row})
             if state.turn % cfg.checkpoint_every == 0 or last:
                 scratch.save(state.state_dict())
+    state.ema.load_state_dict(state.best["ema"])
     return generator, state.rows

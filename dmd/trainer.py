@@ -1,13 +1,15 @@
 """The distillation loop: yields after every generator turn; what to log, save and show is the caller's affair."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dmd.config import TrainConfig
+from dmd.denoisers import Cond
 from dmd.ema import update_ema, warm_decay
-from dmd.methods import Method, Networks
+from dmd.methods import Method, Networks, Phase
 from dmd.optim import learning_rate, optimizer_step, step_rng
 from dmd.sampling import draw_noise
 from dmd.teachers import Teacher
@@ -17,17 +19,27 @@ class TrainState:
     """The networks, their optimizers and counters: all that a resumed run needs beside the teacher."""
 
     def __init__(self, teacher: Teacher, cfg: TrainConfig) -> None:
-        self.step = 0  # critic turns done
-        self.turn = 0  # generator turns done
+        self.step = 0  # steps done, all phases together
+        self.turn = 0  # generator turns done, all phases together
         self.nets = Networks(teacher.denoiser, teacher.denoiser.copy(), teacher.denoiser.copy())
         self.ema = teacher.denoiser.copy().requires_grad_(False)
+        self.weight_decay = cfg.weight_decay
+        self.rows: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"score": float("inf"), "turn": 0, "ema": {}}
+        self.new_optimizers()
+
+    def new_optimizers(self) -> None:
+        """Every phase has its own: moments of another loss would steer its first turns."""
         self.optimizers = {
-            turn: torch.optim.AdamW(
-                self.nets.of_turn(turn).parameters(), lr=lr, weight_decay=cfg.weight_decay, fused=True
-            )
-            for turn, lr in (("generator", cfg.lr_generator), ("critic", cfg.lr_critic))
+            turn: torch.optim.AdamW(self.nets.of_turn(turn).parameters(), weight_decay=self.weight_decay, fused=True)
+            for turn in ("generator", "critic")
         }
-        self.rows: list[dict[str, float]] = []
+
+    def keep_if_best(self, score: float) -> None:
+        """Remember the averaged generator that has the lowest score so far."""
+        if score < self.best["score"]:
+            weights = {k: v.detach().clone() for k, v in self.ema.state_dict().items()}
+            self.best = {"score": score, "turn": self.turn, "ema": weights}
 
     def state_dict(self) -> dict:
         return {
@@ -38,10 +50,11 @@ class TrainState:
             "ema": self.ema.state_dict(),
             "optimizers": {turn: o.state_dict() for turn, o in self.optimizers.items()},
             "rows": self.rows,
+            "best": self.best,
         }
 
     def load_state_dict(self, state: dict) -> None:
-        self.step, self.turn, self.rows = state["step"], state["turn"], state["rows"]
+        self.step, self.turn, self.rows, self.best = (state[k] for k in ("step", "turn", "rows", "best"))
         self.nets.generator.load_state_dict(state["generator"])
         self.nets.critic.load_state_dict(state["critic"])
         self.ema.load_state_dict(state["ema"])
@@ -51,42 +64,57 @@ class TrainState:
 
 def train(
     state: TrainState, method: Method, cfg: TrainConfig, teacher: Teacher, labels: Tensor | None
-) -> Iterator[dict[str, float]]:
-    """Advance `state` in place until cfg.generator_turns; yields a row of numbers after each generator turn.
+) -> Iterator[dict[str, Any]]:
+    """Advance `state` in place through the method's phases; yields a row of numbers after each generator turn.
 
     labels [N] is what conditions are drawn from; None for an unconditional teacher.
     Raises FloatingPointError with network, turn, step and value if a loss or gradient is not finite.
     """
-    device = next(state.ema.parameters()).device
+    start = 0  # step at which a phase begins
+    for phase in method.phases(cfg):
+        if state.step < start + phase.steps:
+            yield from _run(state, phase, start, cfg, teacher, labels)
+        start += phase.steps
+
+
+def _run(
+    state: TrainState, phase: Phase, start: int, cfg: TrainConfig, teacher: Teacher, labels: Tensor | None
+) -> Iterator[dict[str, Any]]:
+    """One phase, from where `state` stands to its end."""
+    if state.step == start:
+        state.new_optimizers()
     row: dict[str, list[float]] = {}
-    while state.turn < cfg.generator_turns:
+    while (done := state.step - start) < phase.steps:
         rng = step_rng(cfg.seed, state.step)
-        for turn in method.turns(state.step):
-            z = draw_noise(teacher.shape, cfg.batch_size, rng).to(device)
-            cond = (
-                None
-                if labels is None
-                else labels[torch.randint(len(labels), (cfg.batch_size,), generator=rng)].to(device)
-            )
-            losses = method.loss(turn, state.nets, z, cond, rng)
-            norm = _learn(state, turn, cfg, losses["total"], method.cfg.critic_turns)
+        turns = phase.turns(done)
+        for turn in turns:
+            z, cond = _draw(phase.batch_size, teacher, labels, rng, next(state.ema.parameters()).device)
+            losses = phase.loss(turn, state.nets, z, cond, rng)
+            norm = _learn(state, turn, phase, done, cfg, losses["total"])
             for name, value in losses.items():
                 row.setdefault(f"{turn}_{name}", []).append(value.item())
             row.setdefault(f"{turn}_grad_norm", []).append(norm)
         state.step += 1
-        if "generator" in method.turns(state.step - 1):
-            update_ema(state.ema, state.nets.generator, warm_decay(cfg.ema_decay, state.turn))
+        if "generator" in turns:
+            update_ema(state.ema, state.nets.generator, warm_decay(cfg.ema_decay, done // phase.every["generator"]))
             state.turn += 1
-            yield {"turn": state.turn, "step": state.step} | {k: sum(v) / len(v) for k, v in row.items()}
+            yield {"turn": state.turn, "step": state.step, "phase": phase.name} | {
+                k: sum(v) / len(v) for k, v in row.items()
+            }
             row = {}
 
 
-def _learn(state: TrainState, turn: str, cfg: TrainConfig, loss: Tensor, critic_turns: int) -> float:
+def _draw(
+    n: int, teacher: Teacher, labels: Tensor | None, rng: torch.Generator, device: torch.device
+) -> tuple[Tensor, Cond]:
+    """Unit noise [n, C, H, W] and labels [n] as they occur in the data."""
+    z = draw_noise(teacher.shape, n, rng).to(device)
+    return z, None if labels is None else labels[torch.randint(len(labels), (n,), generator=rng)].to(device)
+
+
+def _learn(state: TrainState, turn: str, phase: Phase, done: int, cfg: TrainConfig, loss: Tensor) -> float:
     """One optimizer step of the network that the turn is named after. Returns its gradient's norm."""
-    base, done, total = {
-        "generator": (cfg.lr_generator, state.turn, cfg.generator_turns),
-        "critic": (cfg.lr_critic, state.step, cfg.generator_turns * critic_turns),
-    }[turn]
-    lr = learning_rate(base, done, cfg.warmup_turns, total, cfg.lr_schedule)
+    every = phase.every[turn]
+    lr = learning_rate(phase.lr[turn], done // every, cfg.warmup_turns, phase.steps // every, phase.lr_schedule)
     what = f"{turn} loss at generator turn {state.turn}, step {state.step}"
     return optimizer_step(state.optimizers[turn], state.nets.of_turn(turn), loss, lr, cfg.grad_clip, what)

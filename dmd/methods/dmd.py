@@ -1,17 +1,44 @@
-"""DMD (Yin et al. 2023, algorithm 1): distribution matching, with regression on teacher pairs where they are given."""
+"""DMD (Yin et al. 2023, algorithm 1): distribution matching, with regression on teacher pairs where they are given.
+
+Two things come from DMD2 (Yin et al. 2024): several critic turns per generator turn (section 4.2), and a warm start by
+regression (its one-step SDXL), after which distribution matching begins with every mode of the teacher in place.
+"""
 
 import torch
 from torch import Tensor
 
+from dmd.config import TrainConfig
 from dmd.denoisers import Cond
 from dmd.losses import denoising_loss, distribution_matching_loss, regression_loss
-from dmd.methods.base import Method, Networks
+from dmd.methods.base import Method, Networks, Phase
 from dmd.pairs import Pairs
 from dmd.sampling import one_step
 
 
 class DMD(Method):
     """The generator follows the score difference; the critic follows the generator."""
+
+    def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
+        """Warm start of the generator, then of the critic, then distribution matching."""
+        warm, k = cfg.warm_start, self.cfg.critic_turns
+        lr = {"generator": cfg.lr_generator, "critic": cfg.lr_critic}
+        run = (
+            Phase(
+                "warm_start", warm.turns, {"generator": 1}, self._warm_start, warm.batch_size,
+                {"generator": warm.lr}, "cosine",
+            ),
+            Phase("catch_up", warm.critic_turns, {"critic": 1}, self.loss, cfg.batch_size, lr, "constant"),
+            Phase(
+                "distill", cfg.generator_turns * k, {"critic": 1, "generator": k}, self.loss, cfg.batch_size,
+                lr, cfg.lr_schedule,
+            ),
+        )  # fmt: skip
+        return tuple(phase for phase in run if phase.steps)
+
+    def _warm_start(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+        """Regression alone: z and cond come from the pairs."""
+        loss = self._regression(nets, len(z), rng)
+        return {"total": loss, "regression": loss.detach()}
 
     def loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
         return self._critic(nets, z, cond, rng) if turn == "critic" else self._generator(nets, z, cond, rng)
