@@ -104,8 +104,21 @@ class PairsConfig(Group):
     batch_size: Count = Field(description="pairs sampled at once")
 
 
+class GanConfig(Group):
+    """The GAN loss of dmd2 and f_distill; dmd has none, and leaves these alone."""
+
+    weight: float = Field(ge=0, description="of the GAN loss in the generator's turn")
+    critic_weight: float = Field(ge=0, description="of the GAN loss in the critic's turn")
+    r1_weight: float = Field(ge=0, description="of the penalty on the discriminator's gradient at real images")
+    from_turn: int = Field(
+        ge=0, description="generator turn at which it begins; before it, distribution matching alone"
+    )
+    lr_factor: float = Field(gt=0, le=1, description="of both learning rates from then on, if from_turn is above 0")
+
+
 class MethodConfig(Group):
-    name: Literal["dmd"] = Field(description="distillation method")
+    name: Literal["dmd", "dmd2", "f_distill"] = Field(description="distillation method")
+    steps: int = Field(ge=1, le=64, description="network passes of the generator")
     critic_turns: Count = Field(description="critic turns per generator turn")
     generator_timestep: Literal["last"] | Annotated[int, Field(ge=0)] = Field(
         description="index at which the generator is conditioned; last is T-1"
@@ -114,11 +127,19 @@ class MethodConfig(Group):
     t_max: float = Field(gt=0, le=1, description="share of T where it ends")
     normaliser_min: float = Field(gt=0, description="lower clamp of the per-sample normaliser, in image units")
     regression_weight: float = Field(ge=0, description="weight of the regression loss on pairs")
+    regression_loss: Literal["l2", "huber"] = Field(description="distance in the regression loss")
+    gan: GanConfig = Field(description="the GAN loss")
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> "MethodConfig":
         if self.t_min >= self.t_max:
             raise ValueError(f"t_min: {self.t_min} must be below t_max ({self.t_max})")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_have_room(self) -> "MethodConfig":
+        if self.generator_timestep != "last" and self.steps > self.generator_timestep + 1:
+            raise ValueError(f"steps: {self.steps} do not fit below generator_timestep ({self.generator_timestep})")
         return self
 
 

@@ -46,6 +46,11 @@ class Split:
         c, h, w = self.images.shape[1:]
         return c, h, w
 
+    def draw(self, n: int, rng: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+        """n images [n, C, H, W] in [-1, 1] and their labels [n], with repetition."""
+        index = torch.randint(len(self.images), (n,), generator=rng)
+        return to_unit(self.images[index]).to(device), self.labels[index].to(device)
+
 
 def _digits() -> Dataset:
     from sklearn.datasets import load_digits  # the import costs a second, and only this source needs it

@@ -37,6 +37,21 @@ class Denoiser(nn.Module):
         sigma = append_dims(self.process.sigma(t), x_t.ndim).to(x_t.dtype)
         return self.to_x0(out, x_t, alpha, sigma)
 
+    def features(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
+        """The network's innermost activations [B, C', H', W'], through which gradients flow."""
+        seen: list[Tensor] = []
+
+        def _keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            seen.append(output)
+
+        inner: nn.Module = self.net.mid_block  # type: ignore[assignment]
+        handle = inner.register_forward_hook(_keep)
+        try:
+            self.predict(x_t, t, cond)
+        finally:
+            handle.remove()
+        return seen[0]
+
     @staticmethod
     @abstractmethod
     def to_x0(out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """One distillation from start, or from where it was interrupted, to its end: progress, checkpoints, validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from dmd.checkpoint import Scratch
 from dmd.config import TrainConfig
 from dmd.generator import Generator
-from dmd.methods import Method
+from dmd.methods import Method, Phase
 from dmd.progress import Progress
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, train
@@ -27,20 +27,52 @@ def distill(
     validate: Validate,
 ) -> tuple[Generator, list[dict[str, Any]]]:
     """Train to the end. Returns the averaged generator of the best validation, and one row per generator turn."""
-    state = TrainState(teacher, cfg)
+    nets = method.networks(teacher.denoiser, teacher.shape, bool(teacher.classes), cfg.seed)
+    state = TrainState(nets, cfg)
     if saved := scratch.load():
         state.load_state_dict(saved)
-    generator = Generator(state.ema, method.generator_timestep, teacher.shape, classes if teacher.classes else ())
-    total = sum(phase.generator_turns for phase in method.phases(cfg))
-    with Progress("train", total, "turns", state.turn) as progress:
-        for row in train(state, method, cfg, teacher, labels if teacher.classes else None):
+    generator = Generator(state.ema, method.timesteps_of_generator, teacher.shape, classes if teacher.classes else ())
+    phases = {phase.name: phase for phase in method.phases(cfg)}
+    total = sum(phase.generator_turns for phase in phases.values())
+    with PhaseProgress(phases.values(), state.turn) as progress:
+        for row in train(state, method, cfg, teacher.shape, labels if teacher.classes else None):
             last = state.turn == total
             if last or state.turn % cfg.validate_every == 0:
                 row |= validate(generator, state.turn)
-                state.keep_if_best(row["validation_fd"])
+                if not phases[row["phase"]].prepares:
+                    state.keep_if_best(row["validation_fd"])
             state.rows.append(row)
-            progress.update(**{k: row[k] for k in SHOWN if k in row})
+            progress.update(row)
             if state.turn % cfg.checkpoint_every == 0 or last:
                 scratch.save(state.state_dict())
     state.ema.load_state_dict(state.best["ema"])
     return generator, state.rows
+
+
+class PhaseProgress:
+    """A progress of its own for each phase, since their turns take different times."""
+
+    def __init__(self, phases: Iterable[Phase], turn: int) -> None:
+        """turn: generator turns already done, over all phases."""
+        self.names = [phase.name for phase in phases if phase.generator_turns]
+        self.totals = {phase.name: phase.generator_turns for phase in phases}
+        self.turn = turn
+        self.current: tuple[str, Progress] | None = None
+
+    def __enter__(self) -> "PhaseProgress":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.current is not None:
+            self.current[1].__exit__(*exc)
+
+    def update(self, row: dict[str, Any]) -> None:
+        """One generator turn done, with its row of numbers."""
+        name = row["phase"]
+        if self.current is None or self.current[0] != name:
+            self.__exit__(None, None, None)
+            place = self.names.index(name)
+            before = sum(self.totals[n] for n in self.names[:place])
+            what = f"train, {name} ({place + 1} of {len(self.names)})"
+            self.current = (name, Progress(what, self.totals[name], "turns", max(self.turn - before, 0)))
+        self.current[1].update(**{k: row[k] for k in SHOWN if k in row})

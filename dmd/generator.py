@@ -1,4 +1,4 @@
-"""Read a finished generator back: the Denoiser, the timestep it is conditioned at, and its classes."""
+"""Read a finished generator back: the Denoiser, the timesteps it is conditioned at, and its classes."""
 
 import json
 from dataclasses import dataclass
@@ -9,26 +9,27 @@ from torch import Tensor
 
 from dmd.denoisers import Cond, Denoiser
 from dmd.errors import TeacherError
-from dmd.sampling import Sampler, one_step
+from dmd.sampling import Sampler, generate
 from dmd.teachers import load_teacher
 
 
 @dataclass(frozen=True)
 class Generator:
-    """Makes an image in one network pass."""
+    """Makes an image in one network pass, or in one for each of `times`."""
 
     denoiser: Denoiser
-    timestep: int
+    times: tuple[int, ...]  # the indices it is conditioned at, one after the other
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
 
     def sampler(self) -> Sampler:
-        """One network pass from unit noise to x."""
-        device = next(self.denoiser.parameters()).device
-        return Sampler("student", 1, self.shape, bool(self.classes), device, self._make)
+        """From unit noise to x."""
+        device, steps = next(self.denoiser.parameters()).device, len(self.times)
+        latent = self.shape if steps == 1 else (steps, *self.shape)
+        return Sampler("student", steps, latent, bool(self.classes), device, self._make)
 
     def _make(self, z: Tensor, cond: Cond) -> Tensor:
-        return one_step(self.denoiser, z, self.timestep, cond)
+        return generate(self.denoiser, z, self.times, cond)
 
 
 def load_generator(folder: Path, device: torch.device) -> Generator:
@@ -38,4 +39,4 @@ def load_generator(folder: Path, device: torch.device) -> Generator:
     except (OSError, json.JSONDecodeError) as e:
         raise TeacherError(f"{folder} is not a generator folder: generator.json cannot be read ({e})") from None
     net = load_teacher(folder, device)
-    return Generator(net.denoiser, about["timestep"], net.shape, tuple(about["classes"]))
+    return Generator(net.denoiser, tuple(about["timesteps"]), net.shape, tuple(about["classes"]))

@@ -21,7 +21,7 @@ def step_rng(seed: int, step: int) -> torch.Generator:
 
 def optimizer_step(
     optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor, lr: float, clip: float, what: str
-) -> float:
+) -> Tensor:
     """One AdamW step at learning rate lr with the gradient clipped. Returns its norm before clipping.
 
     Raises FloatingPointError, before any weight changes, if the loss or the gradient is not finite.
@@ -29,11 +29,11 @@ def optimizer_step(
     if not loss.isfinite():
         raise FloatingPointError(f"{what} is {loss.item()}")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward(inputs=list(net.parameters()))  # a GAN's gradient passes through other networks, and stays in none
     norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
     if not norm.isfinite():
         raise FloatingPointError(f"{what} is {loss.item()}, but its gradient has norm {norm.item()}")
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
-    return norm.item()
+    return norm.detach()

@@ -56,7 +56,9 @@ def main() -> None:
         write_image(args.out, grid(generator, labels, args.images, args.seed, args.scale))
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
-    print(f"{args.out}: {len(labels) * args.images} images, seed {args.seed}, one network pass each")
+    print(
+        f"{args.out}: {len(labels) * args.images} images, seed {args.seed}, network passes each: {len(generator.times)}"
+    )
 
 
 if __name__ == "__main__":

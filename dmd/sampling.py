@@ -15,6 +15,27 @@ def one_step(generator: Denoiser, z: Tensor, t: int, cond: Cond = None) -> Tenso
     return generator(generator.process.prior(z), torch.full((len(z),), t, device=z.device), cond)
 
 
+def step_times(first: int, steps: int) -> tuple[int, ...]:
+    """Indices at which a generator of several steps is conditioned, evenly spread: 999, 749, 499, 249 for (999, 4)."""
+    return tuple(first - (first + 1) * k // steps for k in range(steps))
+
+
+def generate(generator: Denoiser, z: Tensor, times: tuple[int, ...], cond: Cond = None) -> Tensor:
+    """x [B, C, H, W] in len(times) passes: x0 from pure noise, then noised anew to each next index and predicted again.
+
+    z is unit noise [B, C, H, W], or [B, N, C, H, W] with noise of its own for each of N >= len(times) steps (DMD2,
+    section 4.5; diffusers' LCMScheduler samples so). Gradients flow through the last step alone.
+    """
+    noises = (z,) if z.ndim == 4 else z.unbind(1)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and len(times) == 1):
+        x = one_step(generator, noises[0], times[0], cond)
+    for k, time in enumerate(times[1:], start=1):
+        t = torch.full((len(x),), time, device=x.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and k == len(times) - 1):
+            x = generator(generator.process.add_noise(x, noises[k], t), t, cond)
+    return x
+
+
 def ddim(teacher: Denoiser, z: Tensor, scheduler: DDIMScheduler, steps: int, cond: Cond = None) -> Tensor:
     """The teacher's deterministic DDIM trajectory (eta 0) from z [B, C, H, W], in `steps` network passes."""
     scheduler.set_timesteps(steps, device=z.device)
@@ -41,7 +62,7 @@ class Sampler:
 
     name: str
     nfe: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]  # of the noise of one image
     conditional: bool
     device: torch.device
     make: Callable[[Tensor, Cond], Tensor]

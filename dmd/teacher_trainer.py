@@ -57,7 +57,7 @@ def train_teacher(
         )
         update_ema(state.ema, state.denoiser, warm_decay(cfg.ema_decay, state.step))
         state.step += 1
-        yield {"step": state.step, "loss": loss.item(), "grad_norm": norm}
+        yield {"step": state.step, "loss": loss.item(), "grad_norm": norm.item()}
 
 
 def diffusion_loss(denoiser: Denoiser, x0: Tensor, eps: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The registered model: labels in, PNG images out, one network pass each. It needs nothing of this project."""
+"""The registered model: labels in, PNG images out, one network pass for each step. It needs nothing of this project."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ class OneStepGenerator(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         folder = Path(context.artifacts["generator"])
         about = json.loads((folder / "generator.json").read_text())
-        self.timestep: int = about["timestep"]
+        self.times: list[int] = about["timesteps"]
         self.shape: list[int] = about["shape"]
         self.classes: list[str] = about["classes"]
         self.unet: Any = UNet2DModel.from_pretrained(folder, subfolder="unet").eval()
@@ -37,7 +37,7 @@ class OneStepGenerator(PythonModel):
         seed, images = int(params.get("seed", 0)), int(params.get("images", 1))
         labels = self._labels(model_input, seed, images)
         rng = torch.Generator().manual_seed(seed)
-        z = [torch.randn(self.shape, generator=rng) for _ in labels]
+        z = [torch.randn(len(self.times), *self.shape, generator=rng) for _ in labels]
         pngs = [png for i in range(0, len(z), BATCH) for png in self._draw(z[i : i + BATCH], labels[i : i + BATCH])]
         return pd.DataFrame({"label": labels, "png": pngs})
 
@@ -59,13 +59,18 @@ class OneStepGenerator(PythonModel):
 
     @torch.inference_mode()
     def _draw(self, z: list[torch.Tensor], labels: list[int]) -> list[str]:
-        x = torch.stack(z)
-        t = torch.tensor(self.timestep)
+        first, *others = torch.stack(z).unbind(1)
         conditional = self.unet.config.num_class_embeds is not None
-        out = self.unet(x, t, class_labels=torch.tensor(labels) if conditional else None).sample
-        x0 = self.scheduler.step(out, self.timestep, x, eta=0.0).pred_original_sample
+        cond = torch.tensor(labels) if conditional else None
+        x0 = self._x0(first, self.times[0], cond)
+        for t, noise in zip(self.times[1:], others, strict=True):
+            x0 = self._x0(self.scheduler.add_noise(x0, noise, torch.tensor(t)), t, cond)
         pixels = ((x0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         return [_png(image) for image in pixels]
+
+    def _x0(self, x: torch.Tensor, t: int, cond: torch.Tensor | None) -> torch.Tensor:
+        out = self.unet(x, torch.tensor(t), class_labels=cond).sample
+        return self.scheduler.step(out, t, x, eta=0.0).pred_original_sample
 
 
 def _png(image: Any) -> str:

@@ -29,7 +29,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     check_fits(teacher, split.shape, len(split.class_names))
     try:
         method = METHODS[params.method.name](
-            params.method, teacher.denoiser.process.timesteps, load_pairs(args.pairs).to(device)
+            params.method, teacher.denoiser.process.timesteps, load_pairs(args.pairs).to(device), split
         )
     except ValueError as e:
         raise ConfigError(str(e)) from None

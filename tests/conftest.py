@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from dmd.config import Params, load_params
-from dmd.data import prepare
+from dmd.data import DIGIT_NAMES, Split, prepare
 from dmd.denoisers import Denoiser, as_denoiser
 from dmd.teachers import Teacher, load_teacher, new_scheduler, new_unet, save_pipeline
 
@@ -41,6 +41,26 @@ def scheduler(prediction_type: str = "v_prediction", beta_schedule: str = "squar
 def toy_denoiser(prediction_type: str = "v_prediction", seed: int = 0, dtype: torch.dtype = torch.float32) -> Denoiser:
     torch.manual_seed(seed)
     return as_denoiser(ToyNet().to(dtype), scheduler(prediction_type))
+
+
+def unet_denoiser(seed: int = 0, channels: tuple[int, int] = (8, 8)) -> Denoiser:
+    """A tiny class-conditional UNet2DModel whose last layer is not near zero, so that its output heeds its input."""
+    torch.manual_seed(seed)
+    net = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=channels,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4, num_class_embeds=11,
+    )  # fmt: skip
+    with torch.no_grad():
+        net.conv_out.weight.normal_(std=0.05)
+    return as_denoiser(net, scheduler()).eval()
+
+
+def split(n: int = 40) -> Split:
+    """Random images with labels."""
+    rng = torch.Generator().manual_seed(11)
+    images = torch.randint(256, (n, 1, 8, 8), generator=rng, dtype=torch.uint8)
+    return Split(images, torch.arange(n) % 10, ["a digit"] * n, DIGIT_NAMES, ("a digit",) * 10)
 
 
 @pytest.fixture(scope="session")

@@ -96,30 +96,32 @@ def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     assert file.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
-def generator_folder(teacher: Teacher, out: Path, timestep: int = 999) -> Generator:
+def generator_folder(teacher: Teacher, out: Path, *times: int) -> Generator:
     denoiser = teacher.denoiser.copy().eval()
     with torch.no_grad():
         for p in denoiser.parameters():
             p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     classes = tuple(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
-    generator = Generator(denoiser, timestep, teacher.shape, classes)
+    generator = Generator(denoiser, times or (999,), teacher.shape, classes)
     export_generator(generator, teacher, out)
     return generator
 
 
-@pytest.mark.parametrize("timestep", [999, 400])
+@pytest.mark.parametrize("times", [(999,), (400,), (999, 749, 499, 249)])
 def test_the_card_of_an_exported_generator_is_right(
-    teacher: Teacher, tmp_path: Path, timestep: int, monkeypatch: pytest.MonkeyPatch
+    teacher: Teacher, tmp_path: Path, times: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The snippet in the card, run as it stands, gives the image that this project gives for the same seed."""
-    generator = generator_folder(teacher, tmp_path / "generator", timestep)
+    generator = generator_folder(teacher, tmp_path / "generator", *times)
     snippet = (tmp_path / "generator/README.md").read_text().split("```python\n")[1].split("```")[0]
     assert "dmd" not in snippet
     monkeypatch.chdir(tmp_path / "generator")
     namespace: dict = {}
     exec(snippet, namespace)
     ours = generator.sampler().images(torch.tensor([0, 1, 2]), torch.Generator().manual_seed(0))
-    assert torch.equal(namespace["pixels"], ours) and ours.float().std() > 5
+    # With several steps diffusers computes alpha and sigma in float32: a level's difference, here and there.
+    apart = (namespace["pixels"].int() - ours.int()).abs()
+    assert apart.max() <= (len(times) > 1) and apart.float().mean() < 0.01 and ours.float().std() > 5
     assert Path("image.png").is_file()
 
 
@@ -128,7 +130,7 @@ def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> No
     back = load_generator(tmp_path / "generator", CPU)
     z, y = draw_noise((1, 8, 8), 5, torch.Generator().manual_seed(3)), torch.arange(5)
     assert torch.equal(back.sampler().make(z, y), one_step(generator.denoiser, z, 700, y))
-    assert (back.timestep, back.classes) == (700, generator.classes)
+    assert (back.times, back.classes) == ((700,), generator.classes)
     names = {p.name for p in (tmp_path / "generator").rglob("*") if p.is_file()}
     expected = {
         "model_index.json",
@@ -160,7 +162,7 @@ def test_an_unconditional_generator_runs_in_the_stock_pipeline(tmp_path: Path) -
     )
     teacher = load_teacher(tmp_path / "t", CPU)
     assert teacher.classes == 0
-    generator = Generator(teacher.denoiser, 999, teacher.shape, ())
+    generator = Generator(teacher.denoiser, (999,), teacher.shape, ())
     export_generator(generator, teacher, tmp_path / "generator")
     pipe = DDIMPipeline.from_pretrained(tmp_path / "generator")
     pipe.set_progress_bar_config(disable=True)

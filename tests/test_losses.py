@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmd.losses import denoising_loss, distribution_matching_loss, regression_loss
+from dmd.losses import denoising_loss, distribution_matching_loss, regression_loss, score_difference
 
 B, SHAPE = 4, (3, 8, 8)
 
@@ -16,7 +16,7 @@ def triple(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def gradient(x: Tensor, real: Tensor, fake: Tensor, normaliser_min: float = 1e-4) -> Tensor:
-    return torch.autograd.grad(distribution_matching_loss(x, real, fake, normaliser_min), x)[0]
+    return torch.autograd.grad(distribution_matching_loss(x, score_difference(x, real, fake, normaliser_min)), x)[0]
 
 
 def test_the_gradient_is_the_normalised_score_difference() -> None:
@@ -58,7 +58,7 @@ def test_the_normaliser_is_clamped() -> None:
 
 def test_no_gradient_reaches_the_scores() -> None:
     x, real, fake = (v.detach().requires_grad_() for v in triple())
-    distribution_matching_loss(x, real, fake, 1e-4).backward()
+    distribution_matching_loss(x, score_difference(x, real, fake, 1e-4)).backward()
     assert x.grad is not None and real.grad is None and fake.grad is None
 
 
@@ -74,6 +74,12 @@ def test_denoising_loss_does_not_move_its_target() -> None:
     prediction = torch.zeros_like(x0).requires_grad_()
     denoising_loss(prediction, x0, torch.ones(B)).backward()
     assert x0.grad is None and prediction.grad is not None
+
+
+def test_huber_regression_is_linear_far_from_the_target() -> None:
+    """0.5 d^2 within 0.1 of the target, 0.1 (|d| - 0.05) beyond."""
+    x, target = torch.tensor([[0.05, 1.0]]), torch.zeros(1, 2)
+    assert regression_loss(x, target, "huber").item() == pytest.approx((0.5 * 0.05**2 + 0.1 * 0.95) / 2)
 
 
 def test_regression_loss_is_the_mean_squared_error() -> None:

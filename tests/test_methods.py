@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from conftest import toy_denoiser
+from conftest import split, toy_denoiser
 from torch import Tensor
 
 from dmd.config import MethodConfig, Params
-from dmd.losses import denoising_loss, distribution_matching_loss
+from dmd.losses import denoising_loss, distribution_matching_loss, score_difference
 from dmd.methods import METHODS, Method, Networks, Phase
 from dmd.pairs import Pairs
 from dmd.sampling import one_step
@@ -16,7 +16,7 @@ NO_PAIRS = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
 
 def method(params: Params, pairs: Pairs = NO_PAIRS, **changes: object) -> Method:
     cfg = MethodConfig(**{**params.method.model_dump(), "regression_weight": 0.0, **changes})  # type: ignore[arg-type]
-    return METHODS[cfg.name](cfg, 1000, pairs)
+    return METHODS[cfg.name](cfg, 1000, pairs, split())
 
 
 def networks(different: bool = True) -> Networks:
@@ -96,7 +96,8 @@ def test_the_generator_turn_is_the_papers_formula(params: Params) -> None:
     x = nets.generator(z, torch.full((len(z),), 999), y)
     t = torch.randint(20, 981, (len(z),), generator=r)
     x_t = nets.teacher.process.add_noise(x, torch.randn(x.shape, generator=r), t)
-    want = distribution_matching_loss(x, nets.teacher(x_t, t, y), nets.critic(x_t, t, y), params.method.normaliser_min)
+    grad = score_difference(x, nets.teacher(x_t, t, y), nets.critic(x_t, t, y), params.method.normaliser_min)
+    want = distribution_matching_loss(x, grad)
     torch.testing.assert_close(got["total"], want, rtol=1e-6, atol=0)
 
 

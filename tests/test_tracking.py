@@ -69,7 +69,7 @@ def save_generator(folder: Path, seed: int) -> None:
         timestep_spacing="trailing",
     )
     DDIMPipeline(unet, scheduler).save_pretrained(folder)
-    about = {"timestep": 999, "shape": SHAPE, "classes": ["zero", "one", "two"]}
+    about = {"timesteps": [999], "shape": SHAPE, "classes": ["zero", "one", "two"]}
     (folder / "generator.json").write_text(json.dumps(about))
 
 

@@ -14,6 +14,7 @@ from dmd.config import Params, TrainConfig
 from dmd.denoisers import VDenoiser
 from dmd.ema import update_ema
 from dmd.errors import CheckpointError
+from dmd.methods import Networks
 from dmd.optim import learning_rate, optimizer_step
 from dmd.pairs import Pairs
 from dmd.processes import append_dims
@@ -31,11 +32,15 @@ def small(params: Params, warm: tuple[int, int] = (0, 0), **changes: object) -> 
     return params.train.model_copy(update={**base, **changes})
 
 
+def copies(teacher: Teacher) -> Networks:
+    return Networks(teacher.denoiser, teacher.denoiser.copy(), teacher.denoiser.copy())
+
+
 def run(
     teacher: Teacher, params: Params, cfg: TrainConfig, state: TrainState, turns: int | None = None
 ) -> list[dict[str, float]]:
     m = method(params, PAIRS, critic_turns=3)
-    return list(islice(train(state, m, cfg, teacher, LABELS), turns))
+    return list(islice(train(state, m, cfg, teacher.shape, LABELS), turns))
 
 
 def weights(state: TrainState) -> dict[str, Tensor]:
@@ -49,24 +54,24 @@ def test_resumed_equals_uninterrupted_to_the_bit(
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
     cfg = small(params, warm=(4, 2))
-    whole = TrainState(teacher, cfg)
+    whole = TrainState(copies(teacher), cfg)
     rows = run(teacher, params, cfg, whole)
-    first = TrainState(teacher, cfg)
+    first = TrainState(copies(teacher), cfg)
     run(teacher, params, cfg, first, turns=turns)
     scratch = Scratch("train", {"a": 1}, {})
     scratch.save(first.state_dict())
-    second = TrainState(teacher, cfg)
+    second = TrainState(copies(teacher), cfg)
     saved = Scratch("train", {"a": 1}, {}).load()
     assert saved is not None
     second.load_state_dict(saved)
-    assert run(teacher, params, cfg, second) == rows[turns:]
+    assert repr(run(teacher, params, cfg, second)) == repr(rows[turns:])  # nan, too, equals nan
     a, b = weights(whole), weights(second)
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_budgets_count_generator_turns(teacher: Teacher, params: Params) -> None:
     cfg = small(params)
-    state = TrainState(teacher, cfg)
+    state = TrainState(copies(teacher), cfg)
     rows = run(teacher, params, cfg, state)
     assert [r["turn"] for r in rows] == [1, 2, 3, 4, 5, 6] and [r["step"] for r in rows] == [3, 6, 9, 12, 15, 18]
 
@@ -76,7 +81,7 @@ def test_each_turn_moves_its_own_network_and_the_average_moves_on_generator_turn
 ) -> None:
     """After every single turn: which weights moved? The teacher's never do."""
     cfg = small(params, generator_turns=2)
-    state = TrainState(teacher, cfg)
+    state = TrainState(copies(teacher), cfg)
     before = weights(state)
     frozen = {k: v.clone() for k, v in teacher.denoiser.state_dict().items()}
     moved: list[tuple[str, set[str]]] = []
@@ -92,7 +97,7 @@ def test_each_turn_moves_its_own_network_and_the_average_moves_on_generator_turn
         return loss(turn, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(m, "loss", spy)
-    list(train(state, m, cfg, teacher, LABELS))
+    list(train(state, m, cfg, teacher.shape, LABELS))
     # What had moved when each turn began, that is, what the turn before it did.
     assert [t for t, _ in moved] == ["critic", "critic", "critic", "generator"] * 2
     assert [c for _, c in moved] == [
@@ -110,10 +115,10 @@ def test_each_turn_moves_its_own_network_and_the_average_moves_on_generator_turn
 
 def test_the_warm_start_moves_no_critic_and_the_catch_up_no_generator(teacher: Teacher, params: Params) -> None:
     cfg = small(params, warm=(4, 2))
-    state = TrainState(teacher, cfg)
+    state = TrainState(copies(teacher), cfg)
     start = weights(state)
     m = method(params, PAIRS, critic_turns=3)
-    rows = train(state, m, cfg, teacher, LABELS)
+    rows = train(state, m, cfg, teacher.shape, LABELS)
     assert [row["phase"] for row in islice(rows, 4)] == ["warm_start"] * 4
     warm = weights(state)
     assert all(torch.equal(warm[k], start[k]) == k.startswith("critic") for k in warm if "conv" in k and "weight" in k)
@@ -127,19 +132,19 @@ def test_the_warm_start_moves_no_critic_and_the_catch_up_no_generator(teacher: T
         return loss(turn, *args)  # type: ignore[arg-type]
 
     m.loss = spy  # type: ignore[method-assign]
-    next(train(state, m, cfg, teacher, LABELS))
+    next(train(state, m, cfg, teacher.shape, LABELS))
     assert seen == [("critic", True)] * (2 + 3) + [("generator", True)]
 
 
 def test_each_phase_starts_with_fresh_moments(teacher: Teacher, params: Params) -> None:
     cfg = small(params, warm=(4, 2))
-    state = TrainState(teacher, cfg)
+    state = TrainState(copies(teacher), cfg)
     run(teacher, params, cfg, state, turns=5)  # four of the warm start, one of distribution matching
     assert {s["step"].item() for s in state.optimizers["generator"].state.values()} == {1.0}
 
 
 def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
-    state = TrainState(teacher, small(params))
+    state = TrainState(copies(teacher), small(params))
     for turn, score in enumerate((3.0, 1.0, 2.0)):
         with torch.no_grad():
             next(state.ema.parameters()).fill_(score)
@@ -170,7 +175,7 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(teacher: Teacher, params: Params) -> None:
     cfg = small(params)
-    state = TrainState(teacher, cfg)
+    state = TrainState(copies(teacher), cfg)
     run(teacher, params, cfg, state, turns=1)
     with torch.no_grad():
         next(state.nets.critic.parameters()).fill_(float("nan"))
@@ -185,7 +190,7 @@ def test_the_gradient_is_clipped_per_network() -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
     before = net.weight.detach().clone()
     norm = optimizer_step(optimizer, net, 1000 * net(torch.ones(1, 4)).sum(), 1.0, 0.5, "loss")
-    assert norm == pytest.approx(2000) and (net.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
+    assert norm.item() == pytest.approx(2000) and (net.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
 class GaussianDenoiser(VDenoiser):
@@ -224,12 +229,12 @@ def test_with_exact_scores_the_generator_reaches_the_targets_mean_and_std(params
         weight_decay=0.0,
         ema_decay=0.9,
     )
-    state = TrainState(teacher, cfg)
+    state = TrainState(copies(teacher), cfg)
     generator, critic = AffineGenerator(-1.0, 1.0), GaussianDenoiser(-1.0, 1.0)
     state.nets.generator.__class__ = AffineGenerator
     state.nets.generator.load_state_dict(generator.state_dict())
     state.nets.critic.load_state_dict(critic.state_dict())
-    list(train(state, method(params), cfg, teacher, None))
+    list(train(state, method(params), cfg, teacher.shape, None))
     mean, std = state.nets.generator.mean.item(), state.nets.generator.log_std.exp().item()  # type: ignore[union-attr,operator]
     assert mean == pytest.approx(0.5, abs=0.03) and std == pytest.approx(0.3, abs=0.03)
 

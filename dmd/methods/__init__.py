@@ -2,7 +2,9 @@
 
 from dmd.methods.base import Method, Networks, Phase
 from dmd.methods.dmd import DMD
+from dmd.methods.dmd2 import DMD2
+from dmd.methods.f_distill import FDistill
 
-METHODS: dict[str, type[Method]] = {"dmd": DMD}
+METHODS: dict[str, type[Method]] = {"dmd": DMD, "dmd2": DMD2, "f_distill": FDistill}
 
 __all__ = ["METHODS", "Method", "Networks", "Phase"]

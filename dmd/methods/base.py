@@ -10,33 +10,38 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmd.config import MethodConfig, TrainConfig
+from dmd.data import Split
 from dmd.denoisers import Cond, Denoiser
+from dmd.discriminator import Discriminator
 from dmd.pairs import Pairs
+from dmd.sampling import step_times
 
 
 @dataclass(frozen=True)
 class Networks:
-    """teacher is frozen; generator and critic start as its copies."""
+    """teacher is frozen; generator and critic start as its copies; the discriminator is a head on the critic."""
 
     teacher: Denoiser
     generator: Denoiser
     critic: Denoiser
+    discriminator: Discriminator | None = None
 
-    def of_turn(self, turn: str) -> Denoiser:
-        """The network that a turn trains has the turn's name."""
-        return {"generator": self.generator, "critic": self.critic}[turn]
+    def of_turn(self, turn: str) -> nn.Module:
+        """The network that a turn trains has the turn's name; the discriminator learns with the critic."""
+        critic = self.critic if self.discriminator is None else nn.ModuleList([self.critic, self.discriminator])
+        return {"generator": self.generator, "critic": critic}[turn]
 
 
-# (turn, networks, z, cond, rng) -> scalars by name; "total" is the loss to differentiate. z [B, C, H, W] is unit noise.
+# (turn, networks, z, cond, rng) -> scalars by name; "total" is what to differentiate. z is noise [B, *latent_shape].
 Loss = Callable[[str, Networks, Tensor, Cond, torch.Generator], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training. Optimizers and the average's window start afresh with each."""
+    """A stretch of training, with optimizers of its own."""
 
     name: str
     steps: int
@@ -45,6 +50,8 @@ class Phase:
     batch_size: int
     lr: Mapping[str, float]  # by network
     lr_schedule: Literal["constant", "cosine"]
+    prepares: bool = False  # a preparation: its generators are no candidates for the best
+    from_best: bool = False  # begin with the generator that validated best so far, not with the last one
 
     def turns(self, step: int) -> tuple[str, ...]:
         """The networks that learn at this step of the phase, in order (two time-scale update by frequency)."""
@@ -58,17 +65,29 @@ class Phase:
 class Method(ABC):
     """Phases, turns and losses of one distillation method."""
 
-    def __init__(self, cfg: MethodConfig, timesteps: int, pairs: Pairs) -> None:
-        """timesteps is T of the teacher's grid; pairs may be empty."""
+    def __init__(self, cfg: MethodConfig, timesteps: int, pairs: Pairs, real: Split) -> None:
+        """timesteps is T of the teacher's grid; pairs may be empty; real is what a GAN loss takes for real.
+
+        Raises ValueError where the generator's timestep does not exist.
+        """
         self.cfg = cfg
         self.timesteps = timesteps
         self.pairs = pairs
-        self.generator_timestep = timesteps - 1 if cfg.generator_timestep == "last" else cfg.generator_timestep
-        if self.generator_timestep >= timesteps:
+        self.real = real
+        first = timesteps - 1 if cfg.generator_timestep == "last" else cfg.generator_timestep
+        if first >= timesteps:
             raise ValueError(
-                f"method.generator_timestep: {self.generator_timestep} lies beyond the teacher's last index, "
-                f"{timesteps - 1}"
+                f"method.generator_timestep: {first} lies beyond the teacher's last index, {timesteps - 1}"
             )
+        self.timesteps_of_generator = step_times(first, cfg.steps)
+
+    def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """Of the noise that one image [C, H, W] is made from: each further step takes noise of its own."""
+        return shape if self.cfg.steps == 1 else (self.cfg.steps, *shape)
+
+    def networks(self, teacher: Denoiser, shape: tuple[int, int, int], conditional: bool, seed: int) -> Networks:
+        """Generator and critic as copies of the teacher. shape (C, H, W); the seed is for what is not a copy."""
+        return Networks(teacher, teacher.copy(), teacher.copy())
 
     @abstractmethod
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:

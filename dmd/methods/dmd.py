@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.denoisers import Cond
-from dmd.losses import denoising_loss, distribution_matching_loss, regression_loss
+from dmd.losses import denoising_loss, distribution_matching_loss, normaliser, regression_loss, score_difference
 from dmd.methods.base import Method, Networks, Phase
-from dmd.pairs import Pairs
-from dmd.sampling import one_step
+from dmd.monitors import by_time, image_statistics
+from dmd.sampling import generate
 
 
 class DMD(Method):
@@ -25,7 +25,7 @@ class DMD(Method):
         run = (
             Phase(
                 "warm_start", warm.turns, {"generator": 1}, self._warm_start, warm.batch_size,
-                {"generator": warm.lr}, "cosine",
+                {"generator": warm.lr}, "cosine", prepares=True,
             ),
             Phase("catch_up", warm.critic_turns, {"critic": 1}, self.loss, cfg.batch_size, lr, "constant"),
             Phase(
@@ -35,43 +35,62 @@ class DMD(Method):
         )  # fmt: skip
         return tuple(phase for phase in run if phase.steps)
 
+    def loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+        """The loss of a turn in which z [B, C, H, W], or [B, N, C, H, W] for N steps, becomes images first."""
+        return self.of_images(turn, nets, self.generated(turn, nets, z, cond, rng), cond, rng)
+
+    def generated(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> Tensor:
+        """x = G(z), with gradient in the generator's own turn.
+
+        With several steps this is backward simulation (DMD2, section 4.5): the generator's own trajectory, ended at a
+        step drawn once for the whole batch. The draw depends on (seed, step) alone, so all processes agree on it.
+        """
+        last = int(torch.randint(len(self.timesteps_of_generator), (1,), generator=rng)) if self.cfg.steps > 1 else 0
+        with torch.set_grad_enabled(turn == "generator"):
+            return generate(nets.generator, z, self.timesteps_of_generator[: last + 1], cond)
+
+    def of_images(self, turn: str, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+        """The loss of a turn, given the generated images."""
+        return self._critic(nets, x, cond, rng) if turn == "critic" else self._generator(nets, x, cond, rng)
+
     def _warm_start(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
         """Regression alone: z and cond come from the pairs."""
         loss = self._regression(nets, len(z), rng)
         return {"total": loss, "regression": loss.detach()}
 
-    def loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
-        return self._critic(nets, z, cond, rng) if turn == "critic" else self._generator(nets, z, cond, rng)
-
-    def _critic(self, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def _critic(self, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
         """Denoising loss on the generator's images over the whole range of t, in the teacher's own weighting."""
-        with torch.no_grad():
-            x = one_step(nets.generator, z, self.generator_timestep, cond)
         t = self.draw_t(len(x), 0, self.timesteps - 1, rng).to(x.device)
         x_t = nets.critic.process.add_noise(x, draw_eps(x, rng), t)
-        return {"total": denoising_loss(nets.critic(x_t, t, cond), x, nets.critic.loss_weight(t))}
+        loss = denoising_loss(nets.critic(x_t, t, cond), x, nets.critic.loss_weight(t))
+        return {"total": loss, "denoising": loss.detach()}
 
-    def _generator(self, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def _generator(self, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
         """Distribution matching at t in [t_min T, t_max T]; gradients reach the generator through x alone."""
-        x = one_step(nets.generator, z, self.generator_timestep, cond)
         low, high = int(self.cfg.t_min * self.timesteps), min(int(self.cfg.t_max * self.timesteps), self.timesteps - 1)
         t = self.draw_t(len(x), low, high, rng).to(x.device)
         with torch.no_grad():
             x_t = nets.teacher.process.add_noise(x, draw_eps(x, rng), t)
             real = nets.teacher(x_t, t, cond)
             fake = nets.critic(x_t, t, cond)
-        losses = {"dm": distribution_matching_loss(x, real, fake, self.cfg.normaliser_min)}
-        losses["total"] = losses["dm"]
+        grad = self.weigh(score_difference(x, real, fake, self.cfg.normaliser_min), nets, x_t, t, cond)
+        loss = distribution_matching_loss(x, grad)
+        losses = {"total": loss, "dm": loss.detach()}
         if self.cfg.regression_weight > 0:
-            losses["regression"] = self._regression(nets, len(x), rng)
-            losses["total"] = losses["dm"] + self.cfg.regression_weight * losses["regression"]
-        return losses | {"x_mean": x.detach().mean(), "x_std": x.detach().std()}
+            regression = self._regression(nets, len(x), rng)
+            losses |= {"total": loss + self.cfg.regression_weight * regression, "regression": regression.detach()}
+        clamped = (normaliser(x.detach(), real) < self.cfg.normaliser_min).double().sum()
+        return losses | {"clamped": clamped} | image_statistics(x) | by_time(grad, t, self.timesteps)
+
+    def weigh(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """What a method makes of the score difference [B, C, H, W]; DMD takes it as it is."""
+        return grad
 
     def _regression(self, nets: Networks, n: int, rng: torch.Generator) -> Tensor:
-        """The generator's image against the teacher's for the same noise (DMD eq. 9)."""
-        batch: Pairs = self.pairs.draw(n, rng)
-        x = one_step(nets.generator, batch.z, self.generator_timestep, batch.labels)
-        return regression_loss(x, batch.x)
+        """The generator's image after its first step against the teacher's for the same noise (DMD eq. 9)."""
+        batch = self.pairs.draw(n, rng)
+        x = generate(nets.generator, batch.z, self.timesteps_of_generator[:1], batch.labels)
+        return regression_loss(x, batch.x, self.cfg.regression_loss)
 
     @staticmethod
     def draw_t(n: int, low: int, high: int, rng: torch.Generator) -> Tensor:

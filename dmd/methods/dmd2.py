@@ -1,0 +1,88 @@
+"""DMD2 (Yin et al. 2024): distribution matching without pairs, and a GAN loss on real data, in one phase or in two."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dmd.config import TrainConfig
+from dmd.denoisers import Cond, Denoiser
+from dmd.discriminator import new_discriminator
+from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
+from dmd.methods.base import Loss, Networks, Phase
+from dmd.methods.dmd import DMD, draw_eps
+
+NUDGE = 0.1  # of R1, in units of the noise
+
+
+class DMD2(DMD):
+    """The critic's encoder also tells real from generated; the generator learns to pass for real."""
+
+    def networks(self, teacher: Denoiser, shape: tuple[int, int, int], conditional: bool, seed: int) -> Networks:
+        """As in DMD, with a head on the critic's innermost activations."""
+        nets = super().networks(teacher, shape, conditional, seed)
+        device = next(teacher.parameters()).device
+        zero = torch.zeros(1, dtype=torch.long, device=device)
+        with torch.no_grad():
+            inner = teacher.features(torch.zeros(1, *shape, device=device), zero, zero if conditional else None)
+        channels, height, width = inner.shape[1:]
+        return replace(nets, discriminator=new_discriminator((channels, height, width), seed).to(device))
+
+    def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
+        """Up to gan.from_turn as DMD; then, from the best generator so far, with the GAN and lower learning rates."""
+        *before, distill = super().phases(cfg)
+        gan, k = self.cfg.gan, self.cfg.critic_turns
+        first = min(gan.from_turn, cfg.generator_turns)
+        lr = {name: rate * (gan.lr_factor if first else 1.0) for name, rate in distill.lr.items()}
+        phases = (
+            *before,
+            replace(distill, steps=first * k),
+            replace(
+                distill, name="adversarial", steps=distill.steps - first * k, loss=self.adversarial, lr=lr,
+                from_best=first > 0,
+            ),
+        )  # fmt: skip
+        return tuple(phase for phase in phases if phase.steps)
+
+    @property
+    def adversarial(self) -> Loss:
+        return self._adversarial
+
+    def _adversarial(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+        """The losses of DMD and, on the same generated images, those of the GAN."""
+        x = self.generated(turn, nets, z, cond, rng)
+        losses = self.of_images(turn, nets, x, cond, rng)
+        extra = self._critic_gan(nets, x, cond, rng) if turn == "critic" else self._generator_gan(nets, x, cond, rng)
+        return losses | extra | {"total": losses["total"] + extra["gan_weighted"]}
+
+    def _generator_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+        """Gradients pass through the critic's encoder to x; the encoder itself learns nothing in this turn."""
+        loss = generator_gan_loss(self.logits(nets, self.noised(nets, x, rng), cond))
+        return {"gan": loss.detach(), "gan_weighted": self.cfg.gan.weight * loss}
+
+    def _critic_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+        """Real images with their own labels against the generated ones, each at its own t'."""
+        gan = self.cfg.gan
+        real, labels = self.real.draw(len(x), rng, x.device)
+        labels = None if cond is None else labels
+        real_t = self.noised(nets, real, rng)
+        fake, true = self.logits(nets, self.noised(nets, x, rng), cond), self.logits(nets, real_t, labels)
+        loss = critic_gan_loss(true, fake)
+        if gan.r1_weight > 0:
+            x_t, t = real_t
+            nudged = self.logits(nets, (x_t + NUDGE * draw_eps(x_t, rng), t), labels)
+            loss = loss + gan.r1_weight * r1_penalty(true, nudged, NUDGE)
+        accuracy = ((fake < 0).double().mean() + (true > 0).double().mean()) / 2
+        return {"gan": loss.detach(), "gan_weighted": gan.critic_weight * loss, "accuracy": accuracy}
+
+    def noised(self, nets: Networks, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(x_t', t') with t' over the whole range, drawn for this purpose alone."""
+        t = self.draw_t(len(x), 0, self.timesteps - 1, rng).to(x.device)
+        return nets.critic.process.add_noise(x, draw_eps(x, rng), t), t
+
+    @staticmethod
+    def logits(nets: Networks, noised: tuple[Tensor, Tensor], cond: Cond) -> Tensor:
+        """[B]: large where the critic's encoder and the head take x_t for a real image."""
+        if nets.discriminator is None:
+            raise ValueError("these networks have no discriminator")
+        return nets.discriminator(nets.critic.features(*noised, cond))

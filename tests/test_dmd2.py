@@ -1,0 +1,211 @@
+"""DMD2 and f-distill: the GAN's losses and whom they move, two phases, several steps with backward simulation."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import split, toy_denoiser, unet_denoiser
+from test_methods import NO_PAIRS, batch, rng
+from torch import Tensor
+
+from dmd.config import GanConfig, MethodConfig, Params, TrainConfig
+from dmd.discriminator import Discriminator, new_discriminator
+from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
+from dmd.methods import METHODS, Method, Networks
+from dmd.optim import optimizer_step
+from dmd.sampling import generate, step_times
+from dmd.trainer import TrainState, train
+
+REAL = split()
+
+
+def method(params: Params, name: str = "dmd2", gan: dict | None = None, **changes: object) -> Method:
+    gan_cfg = GanConfig(**{**params.method.gan.model_dump(), **(gan or {})})
+    cfg = params.method.model_copy(update={"regression_weight": 0.0, **changes, "gan": gan_cfg, "name": name})
+    return METHODS[name](cfg, 1000, NO_PAIRS, REAL)
+
+
+def networks(m: Method) -> Networks:
+    nets = m.networks(unet_denoiser(0).requires_grad_(False), (1, 8, 8), True, 0)
+    return replace(nets, generator=unet_denoiser(1), critic=unet_denoiser(2))  # so that each turn has something to learn
+
+
+def train_cfg(params: Params, **changes: object) -> TrainConfig:
+    warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
+    base = {"generator_turns": 6, "batch_size": 8, "warmup_turns": 0, "warm_start": warm}
+    return params.train.model_copy(update={**base, **changes})
+
+
+def test_the_gan_losses_are_the_logistic_ones() -> None:
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, -3.0])
+    assert generator_gan_loss(fake).item() == pytest.approx(-F.logsigmoid(fake).mean().item(), rel=1e-6)
+    want = -F.logsigmoid(real).mean() - torch.log(1 - torch.sigmoid(fake)).mean()
+    assert critic_gan_loss(real, fake).item() == pytest.approx(want.item(), rel=1e-6)
+
+
+def test_r1_is_the_squared_gradient() -> None:
+    """For D(x) = w . x: E |w . n|^2 = |w|^2, whatever x and the size of the nudge."""
+    w, r = torch.randn(12), rng()
+    x, n = torch.randn(20_000, 12, generator=r), torch.randn(20_000, 12, generator=r)
+    got = r1_penalty(x @ w, (x + 0.1 * n) @ w, 0.1)
+    assert got.item() == pytest.approx((w**2).sum().item(), rel=0.05)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (4, 4), (7, 7), (8, 8), (32, 32)])
+def test_the_head_gives_one_logit_per_image_whatever_the_size(size: tuple[int, int]) -> None:
+    assert Discriminator((16, *size))(torch.randn(3, 16, *size)).shape == (3,)
+
+
+def test_the_heads_weights_depend_on_its_seed_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    a, b, c = (new_discriminator((8, 4, 4), seed).layers[0].weight for seed in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(before, torch.get_rng_state())
+
+
+def test_features_are_the_networks_innermost_and_carry_gradients() -> None:
+    denoiser = unet_denoiser(0)
+    z, y = batch(2)
+    z.requires_grad_()
+    seen: list[Tensor] = []
+    handle = denoiser.net.mid_block.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    denoiser(z, torch.tensor([5, 900]), y)
+    handle.remove()
+    features = denoiser.features(z, torch.tensor([5, 900]), y)
+    assert torch.equal(features, seen[0])
+    features.sum().backward()
+    assert z.grad is not None and z.grad.abs().max() > 0
+    assert denoiser.net.conv_in.weight.grad.abs().max() > 0 and denoiser.net.conv_out.weight.grad is None
+
+
+@pytest.mark.parametrize("name", ["dmd2", "f_distill"])
+@pytest.mark.parametrize("turn", ["critic", "generator"])
+def test_an_adversarial_turn_moves_its_own_network_only(params: Params, turn: str, name: str) -> None:
+    """The generator's gradient passes through critic and head; neither may keep any of it."""
+    m = method(params, name, gan={"weight": 1.0, "critic_weight": 1.0, "r1_weight": 1.0})
+    nets = networks(m)
+    parts = {"teacher": nets.teacher, "generator": nets.generator, "critic": nets.critic, "head": nets.discriminator}
+    before = {n: {k: v.clone() for k, v in p.state_dict().items()} for n, p in parts.items() if p is not None}
+    learner = nets.of_turn(turn)
+    loss = m.phases(train_cfg(params))[-1].loss(turn, nets, *batch(), rng())["total"]
+    optimizer_step(torch.optim.SGD(learner.parameters(), lr=0.1), learner, loss, 0.1, 1e9, "loss")
+    moved = {n for n, p in parts.items() if p and any(not torch.equal(v, before[n][k]) for k, v in p.state_dict().items())}  # fmt: skip
+    assert moved == ({"critic", "head"} if turn == "critic" else {"generator"})
+    others = [p for n, p in parts.items() if n not in moved and p is not None]
+    assert all(q.grad is None for p in others for q in p.parameters())
+
+
+def test_the_gan_reaches_the_generator_and_lowers_its_own_loss(params: Params) -> None:
+    """A step against the GAN's gradient makes the generator's images look more real to the same head."""
+    m = method(params, gan={"weight": 1.0})
+    nets = networks(m)
+    z, y = batch(32)
+
+    def gan() -> Tensor:
+        x = generate(nets.generator, z, (999,), y)
+        return m._generator_gan(nets, x, y, rng(1))["gan_weighted"]  # type: ignore[attr-defined]
+
+    first = gan()
+    optimizer_step(torch.optim.SGD(nets.generator.parameters(), lr=1.0), nets.generator, first, 0.5, 1e9, "gan")
+    assert gan().item() < first.item()
+
+
+def test_the_discriminator_learns_to_tell_real_from_generated(params: Params) -> None:
+    m = method(params, gan={"critic_weight": 1.0})
+    nets = networks(m)
+    critic = nets.of_turn("critic")
+    optimizer = torch.optim.AdamW(critic.parameters(), lr=3e-3)
+    z, y = batch(32)
+    x = torch.full_like(z, -1.0)  # nothing like a digit
+    for step in range(30):
+        losses = m._critic_gan(nets, x, y, rng(step))  # type: ignore[attr-defined]
+        optimizer_step(optimizer, critic, losses["gan_weighted"], 3e-3, 1e9, "gan")
+    assert losses["accuracy"].item() > 0.75
+
+
+def test_real_and_generated_are_noised_at_times_of_their_own(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    m = method(params)
+    nets = networks(m)
+    seen: list[tuple[Tensor, Tensor]] = []
+    features = nets.critic.features
+    monkeypatch.setattr(nets.critic, "features", lambda x, t, c: seen.append((t, c)) or features(x, t, c))
+    for seed in range(40):
+        m._critic_gan(nets, *batch(), rng(seed))  # type: ignore[attr-defined]
+    fake, real = torch.cat([t for t, _ in seen[::2]]), torch.cat([t for t, _ in seen[1::2]])
+    assert not torch.equal(fake, real)
+    for t in (fake, real):
+        assert t.min() < 30 and t.max() > 970
+
+
+def test_f_distill_weighs_samples_by_the_jensen_shannon_divergence(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """h(r) = r / (1 + r) = sigmoid(logit), divided by its mean over the batch."""
+    m = method(params, "f_distill")
+    logits = torch.tensor([0.0, 1.0, -2.0, 1.5, 0.3, -0.7])
+    monkeypatch.setattr(m, "logits", lambda *_: logits)
+    grad = torch.randn(6, 1, 8, 8)
+    got = m.weigh(grad, networks(m), grad, torch.zeros(6), None)  # type: ignore[attr-defined]
+    h = torch.sigmoid(logits)
+    torch.testing.assert_close(got, grad * (h / h.mean()).reshape(6, 1, 1, 1))
+
+
+def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(params: Params) -> None:
+    m = method(params, gan={"from_turn": 4, "lr_factor": 0.1}, critic_turns=2)
+    cfg = train_cfg(params)
+    first, second = m.phases(cfg)
+    assert (first.name, first.generator_turns, second.name, second.generator_turns) == ("distill", 4, "adversarial", 2)
+    assert second.from_best and second.lr["generator"] == pytest.approx(0.1 * cfg.lr_generator)
+    state = TrainState(networks(m), cfg)
+    for row in train(state, m, cfg, (1, 8, 8), REAL.labels):
+        if row["turn"] == 2:
+            state.keep_if_best(1.0)
+            best = state.best["ema"]
+        if row["turn"] == 4:
+            break
+    state.enter(second)
+    assert all(torch.equal(v, best[k]) for k, v in state.nets.generator.state_dict().items())
+    rows = list(train(state, m, cfg, (1, 8, 8), REAL.labels))
+    assert [r["phase"] for r in rows] == ["adversarial"] * 2
+    assert {"critic_gan", "critic_accuracy", "generator_gan"} <= rows[0].keys()
+
+
+def test_with_the_gan_from_the_start_there_is_one_phase_at_full_rates(params: Params) -> None:
+    cfg = train_cfg(params)
+    (only,) = method(params, gan={"from_turn": 0, "lr_factor": 0.1}).phases(cfg)
+    assert only.name == "adversarial" and not only.from_best and only.lr["generator"] == cfg.lr_generator
+
+
+def test_steps_are_spread_over_the_range() -> None:
+    assert (
+        step_times(999, 4) == (999, 749, 499, 249) and step_times(399, 1) == (399,) and step_times(399, 2) == (399, 199)
+    )
+
+
+def test_several_steps_noise_each_prediction_anew() -> None:
+    """Written out: x0 from pure noise, then alpha x0 + sigma z_k at the next time, predicted again."""
+    g, z, y = toy_denoiser(), torch.randn(5, 3, 1, 8, 8), torch.arange(5)
+    x = g(z[:, 0], torch.full((5,), 999), y)
+    for k, t in ((1, 600), (2, 200)):
+        time = torch.full((5,), t)
+        x = g(g.process.add_noise(x, z[:, k], time), time, y)
+    assert torch.equal(generate(g, z, (999, 600, 200), y), x)
+
+
+def test_backward_simulation_is_the_samplers_own_trajectory_and_only_its_last_step_has_gradient(params: Params) -> None:
+    m = method(params, steps=4, gan={"weight": 0.0})
+    nets = networks(m)
+    z, y = torch.randn(3, 4, 1, 8, 8), torch.arange(3)
+    ends = set()
+    for seed in range(30):
+        last = int(torch.randint(4, (1,), generator=rng(seed)))
+        ends.add(last)
+        x = m.generated("critic", nets, z, y, rng(seed))  # type: ignore[attr-defined]
+        assert torch.equal(x, generate(nets.generator, z, (999, 749, 499, 249)[: last + 1], y)) and not x.requires_grad
+    assert ends == {0, 1, 2, 3}
+    calls: list[bool] = []
+    handle = nets.generator.net.register_forward_hook(lambda _m, _i, out: calls.append(out.sample.requires_grad))
+    generate(nets.generator, z, (999, 749, 499, 249), y)
+    handle.remove()
+    assert calls == [False, False, False, True]
