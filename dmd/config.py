@@ -29,7 +29,7 @@ class Group(BaseModel):
 
 
 class RuntimeConfig(Group):
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto takes cuda where there is one, else cpu")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes cuda where there is one, else cpu")
     threads: int = Field(ge=1, le=256, description="CPU threads of every stage; the number changes the last bits")
 
 
@@ -61,8 +61,12 @@ class TeacherConfig(ExternalSource):
     seed: Seed = Field(description="seed of initialisation, batches and noise")
     channels: list[Count] = Field(min_length=1, description="block_out_channels of the UNet2DModel")
     layers_per_block: Count = Field(description="residual blocks per resolution")
-    prediction_type: Literal["v_prediction", "epsilon"] = Field(description="what the network predicts")
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(description="diffusers' name")
+    prediction_type: Literal["v_prediction", "epsilon", "sample", "flow", "edm"] = Field(
+        description="what the network predicts; flow and edm have schedules of their own"
+    )
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(
+        description="diffusers' name; not used by flow and edm"
+    )
     timesteps: int = Field(ge=10, le=100_000, description="T, the length of the noise schedule")
     steps: Count = Field(description="optimizer steps")
     batch_size: Count = Field(description="images per step")
@@ -72,6 +76,12 @@ class TeacherConfig(ExternalSource):
     label_dropout: float = Field(ge=0, lt=1, description="share of labels replaced by the null class")
     ema_decay: Decay = Field(description="decay of the weights' moving average, per step")
     grad_clip: float = Field(gt=0, description="largest L2 norm of the gradient")
+
+
+class GuidanceConfig(Group):
+    scale: float = Field(
+        ge=1, le=100, description="classifier-free guidance of the teacher wherever it is asked; 1 = none"
+    )
 
 
 class EvaluatorConfig(ExternalSource):
@@ -186,6 +196,7 @@ class Params(Group):
     runtime: RuntimeConfig
     data: DataConfig
     teacher: TeacherConfig
+    guidance: GuidanceConfig
     evaluator: EvaluatorConfig
     baseline: BaselineConfig
     pairs: PairsConfig

@@ -1,112 +1,152 @@
 """The one contract: denoiser(x_t, t, cond) -> x0.
 
 x_t [B, C, H, W] in the network's own scale, t [B] an index into denoiser.process, cond class labels [B] or None.
-Parametrisations (eps, v) end in this file; teacher, critic and generator are all Denoisers to everything above it.
+Parametrisations (eps, v, sample, flow, EDM) end in this file; teacher, critic and generator are all Denoisers to
+everything above it.
 """
 
 import copy
-from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dmd.processes import DDPMProcess, append_dims
+from dmd.processes import Process, append_dims, process_of
 
 Cond = Tensor | None
 
+# (alpha, sigma), each [B] float64 -> (c_skip, c_out, c_in): x0 = c_skip x_t + c_out net(c_in x_t). All are affine in
+# the network's output, so the network's own squared error is that of x0 divided by c_out^2, whatever it predicts.
+Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def _epsilon(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """DDPM: x0 = (x_t - sigma eps) / alpha."""
+    return 1 / alpha, -sigma / alpha, torch.ones_like(alpha)
+
+
+def _v_prediction(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Salimans and Ho 2022: v = alpha eps - sigma x0, so x0 = alpha x_t - sigma v."""
+    return alpha, -sigma, torch.ones_like(alpha)
+
+
+def _sample(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x0 itself."""
+    return torch.zeros_like(alpha), torch.ones_like(alpha), torch.ones_like(alpha)
+
+
+def _flow(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Flow matching: velocity u = eps - x0 on x_t = (1 - s) x0 + s eps, so x0 = x_t - s u."""
+    return torch.ones_like(alpha), -sigma, torch.ones_like(alpha)
+
+
+def edm(sigma_data: float, sign: float = 1.0) -> Coefficients:
+    """Karras et al. 2022, table 1. sign -1 is diffusers' EDM schedulers with prediction_type v_prediction."""
+
+    def coefficients(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        total = sigma**2 + sigma_data**2
+        return sigma_data**2 / total, sign * sigma * sigma_data / total.sqrt(), 1 / total.sqrt()
+
+    return coefficients
+
+
+PARAMETRISATIONS: dict[str, Coefficients] = {
+    "epsilon": _epsilon,
+    "v_prediction": _v_prediction,
+    "sample": _sample,
+    "flow": _flow,
+}
+
 
 class Denoiser(nn.Module):
-    """A diffusers network and its process, seen as a prediction of x0."""
+    """A diffusers network, its process and its parametrisation, seen as a prediction of x0."""
 
-    def __init__(self, net: nn.Module, process: DDPMProcess) -> None:
+    def __init__(self, net: nn.Module, process: Process, coefficients: Coefficients) -> None:
         super().__init__()
         self.net = net
         self.process = process
+        self.coefficients = coefficients
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The network's own output, in the precision of its input."""
         extra: dict[str, Any] = {} if cond is None else {"class_labels": cond}
-        return self.net(x_t, t, **extra).sample
+        c_in = self._at(t)[2]
+        x = x_t if bool((c_in == 1).all()) else append_dims(c_in, x_t.ndim).to(x_t.dtype) * x_t
+        return self.net(x, self.process.time(t), **extra).sample
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """x0 [B, C, H, W]."""
         # The conversion amplifies errors by up to sigma/alpha: at least float32, whatever the network computes in.
         out, x_t = (v if v.dtype == torch.float64 else v.float() for v in (self.predict(x_t, t, cond), x_t))
-        alpha = append_dims(self.process.alpha(t), x_t.ndim).to(x_t.dtype)
-        sigma = append_dims(self.process.sigma(t), x_t.ndim).to(x_t.dtype)
-        return self.to_x0(out, x_t, alpha, sigma)
+        c_skip, c_out = (append_dims(c, x_t.ndim).to(x_t.dtype) for c in self._at(t)[:2])
+        return c_skip * x_t + c_out * out
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network is trained to predict; x0 and eps [B, C, H, W], t [B]. In float64 inside: it cancels."""
+        c_skip, c_out = (append_dims(c, x0.ndim) for c in self._at(t)[:2])
+        x_t = self.process.add_noise(x0.double(), eps.double(), t)
+        return ((x0.double() - c_skip * x_t) / c_out).to(x0.dtype)
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """[B], float64: what turns the squared error of x0 into the loss this network was trained by, 1 / c_out^2.
+
+        SNR for eps, SNR + 1 for v, 1 for sample, 1 / s^2 for flow, sigma^-2 + sigma_data^-2 for EDM.
+        """
+        return 1 / self._at(t)[1] ** 2
+
+    def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.coefficients(self.process.alpha(t), self.process.sigma(t))
 
     def features(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """The network's innermost activations [B, C', H', W'], through which gradients flow."""
         seen: list[Tensor] = []
 
-        def _keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
             seen.append(output)
 
         inner: nn.Module = self.net.mid_block  # type: ignore[assignment]
-        handle = inner.register_forward_hook(_keep)
+        handle = inner.register_forward_hook(keep)
         try:
             self.predict(x_t, t, cond)
         finally:
             handle.remove()
         return seen[0]
 
-    @staticmethod
-    @abstractmethod
-    def to_x0(out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The network's output as x0."""
-
-    @abstractmethod
-    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network is trained to predict; x0 and eps [B, C, H, W], t [B]."""
-
-    @abstractmethod
-    def loss_weight(self, t: Tensor) -> Tensor:
-        """[B], float64: the weight that turns the squared error of x0 into the loss this network was trained by."""
-
     def copy(self) -> "Denoiser":
         """An independent copy with its own weights, all of them trainable."""
         return copy.deepcopy(self).requires_grad_(True)
 
 
-class EpsDenoiser(Denoiser):
-    """eps-prediction (DDPM): x0 = (x_t - sigma eps) / alpha."""
+class Guided(Denoiser):
+    """Classifier-free guidance (Ho and Salimans 2022): u + scale (c - u), both predictions in one batched call.
 
-    @staticmethod
-    def to_x0(out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return (x_t - sigma * out) / alpha
+    It is applied to the network's output; x0 is affine in that, so guiding x0 is the same.
+    """
 
-    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        return eps
+    def __init__(self, inner: Denoiser, scale: float, null: int) -> None:
+        """null: the label that stands for no condition."""
+        super().__init__(inner.net, inner.process, inner.coefficients)
+        self.scale, self.null = scale, null
 
-    def loss_weight(self, t: Tensor) -> Tensor:
-        """|eps - eps_hat|^2 = (alpha / sigma)^2 |x0 - x0_hat|^2: the SNR."""
-        return (self.process.alpha(t) / self.process.sigma(t)) ** 2
-
-
-class VDenoiser(Denoiser):
-    """v-prediction (Salimans and Ho 2022), v = alpha eps - sigma x0: x0 = alpha x_t - sigma v."""
-
-    @staticmethod
-    def to_x0(out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return alpha * x_t - sigma * out
-
-    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (append_dims(v, x0.ndim).to(x0.dtype) for v in (self.process.alpha(t), self.process.sigma(t)))
-        return alpha * eps - sigma * x0
-
-    def loss_weight(self, t: Tensor) -> Tensor:
-        """|v - v_hat|^2 = |x0 - x0_hat|^2 / sigma^2, that is SNR + 1."""
-        return 1 / self.process.sigma(t) ** 2
-
-
-DENOISERS: dict[str, type[Denoiser]] = {"epsilon": EpsDenoiser, "v_prediction": VDenoiser}
+    def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        if cond is None:
+            raise ValueError("guidance needs a condition")
+        both = torch.cat([torch.full_like(cond, self.null), cond])
+        u, c = super().predict(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+        return u + self.scale * (c - u)
 
 
 def as_denoiser(net: nn.Module, scheduler: Any) -> Denoiser:
     """Adapt a diffusers network by the scheduler it was trained with. Raises ValueError for an unknown kind."""
-    kind = scheduler.config.prediction_type
-    if kind not in DENOISERS:
-        raise ValueError(f"prediction_type {kind!r} is not supported; known: {', '.join(DENOISERS)}")
-    return DENOISERS[kind](net, DDPMProcess.from_scheduler(scheduler))
+    process, cfg, kind = process_of(scheduler), scheduler.config, type(scheduler).__name__
+    if kind.startswith("FlowMatch"):
+        return Denoiser(net, process, _flow)
+    if kind.startswith("EDM"):
+        return Denoiser(net, process, edm(cfg.sigma_data, 1.0 if cfg.prediction_type == "epsilon" else -1.0))
+    if cfg.prediction_type not in PARAMETRISATIONS:
+        known = ", ".join(PARAMETRISATIONS)
+        raise ValueError(f"prediction_type {cfg.prediction_type!r} is not supported; known: {known}")
+    if cfg.prediction_type == "epsilon" and process.alpha_grid.min() == 0:
+        raise ValueError("prediction_type 'epsilon' says nothing of x0 where the schedule ends in pure noise")
+    return Denoiser(net, process, PARAMETRISATIONS[cfg.prediction_type])

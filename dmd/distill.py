@@ -27,7 +27,7 @@ def distill(
     validate: Validate,
 ) -> tuple[Generator, list[dict[str, Any]]]:
     """Train to the end. Returns the averaged generator of the best validation, and one row per generator turn."""
-    nets = method.networks(teacher.denoiser, teacher.shape, bool(teacher.classes), cfg.seed)
+    nets = method.networks(teacher, cfg.seed)
     state = TrainState(nets, cfg)
     if saved := scratch.load():
         state.load_state_dict(saved)

@@ -16,20 +16,22 @@ tags: [one-step, distribution-matching-distillation]
 Distilled from a diffusion model by Distribution Matching Distillation:
 
 ```python
+import json
 import torch
-from diffusers import DDIMPipeline
+from diffusers import UNet2DModel
 from PIL import Image
 
-pipe = DDIMPipeline.from_pretrained(".")  # this folder
+unet = UNet2DModel.from_pretrained(".", subfolder="unet")  # this folder
+steps = json.load(open("generator.json"))["steps"]
 rng = torch.Generator().manual_seed(0)
 labels = torch.tensor([0, 1, 2]){no_labels}
 noise = torch.stack([torch.randn({shape}, generator=rng) for _ in labels])  # [B, steps, C, H, W]
-pipe.scheduler.set_timesteps(1)
+x = torch.zeros_like(noise[:, 0])
 with torch.inference_mode():
-    for k, t in enumerate({times}):
-        z = noise[:, k] if k == 0 else pipe.scheduler.add_noise(x, noise[:, k], torch.tensor(t))
-        out = pipe.unet(z, t{label_argument}).sample
-        x = pipe.scheduler.step(out, t, z, eta=0.0).pred_original_sample
+    for k, s in enumerate(steps):
+        x_t = s["alpha"] * x + s["sigma"] * noise[:, k]
+        out = unet(s["c_in"] * x_t, s["time"]{label_argument}).sample
+        x = s["c_skip"] * x_t + s["c_out"] * out
 pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte()  # [B, C, H, W]
 Image.fromarray(pixels[0].permute(1, 2, 0).squeeze(-1).numpy()).save("image.png")
 ```
@@ -41,11 +43,15 @@ Labels: {classes}.
 def export_generator(generator: Generator, teacher: Teacher, out: Path) -> None:
     """Write unet, scheduler, generator.json and a card; the folder appears whole or not at all."""
     names = generator.classes
-    about = {"timesteps": list(generator.times), "shape": list(generator.shape), "classes": list(names)}
+    about = {
+        "timesteps": list(generator.times),
+        "steps": generator.plan(),
+        "shape": list(generator.shape),
+        "classes": list(names),
+    }
     card = CARD.format(
         steps="one step" if len(generator.times) == 1 else f"{len(generator.times)} steps",
         shape=(len(generator.times), *generator.shape),
-        times=generator.times,
         no_labels="" if names else "  # this generator takes no labels: only their number counts",
         label_argument=", class_labels=labels" if names else "",
         classes=", ".join(f"{i} {name}" for i, name in enumerate(names)) or "none",

@@ -28,6 +28,20 @@ class Generator:
         latent = self.shape if steps == 1 else (steps, *self.shape)
         return Sampler("student", steps, latent, bool(self.classes), device, self._make)
 
+    def plan(self) -> list[dict[str, float]]:
+        """Each step in numbers: x_t = alpha x + sigma noise, then x = c_skip x_t + c_out net(c_in x_t, time).
+
+        x is zero at first, so that the first step's sigma is the scale of the prior.
+        """
+        denoiser, process, plan = self.denoiser, self.denoiser.process, []
+        for k, index in enumerate(self.times):
+            t = torch.tensor([index], device=process.alpha_grid.device)
+            c_skip, c_out, c_in = denoiser.coefficients(process.alpha(t), process.sigma(t))
+            alpha, sigma = (process.alpha(t), process.sigma(t)) if k else (0.0, process.prior_grid[t])
+            numbers = {"alpha": alpha, "sigma": sigma, "c_in": c_in, "c_skip": c_skip, "c_out": c_out}
+            plan.append({"time": process.time(t).item(), **{name: float(v) for name, v in numbers.items()}})
+        return plan
+
     def _make(self, z: Tensor, cond: Cond) -> Tensor:
         return generate(self.denoiser, z, self.times, cond)
 

@@ -46,7 +46,7 @@ def make_pairs(teacher: Teacher, labels: Tensor | None, cfg: PairsConfig, device
         for start in range(0, cfg.count, cfg.batch_size):
             part = slice(start, start + cfg.batch_size)
             cond = None if given is None else given[part].to(device)
-            x[part] = ddim(teacher.denoiser, z[part].to(device), teacher.scheduler, cfg.ddim_steps, cond).cpu()
+            x[part] = ddim(teacher.real, z[part].to(device), cfg.ddim_steps, cond).cpu()
             progress.update(len(x[part]))
     return Pairs(z, x, given)
 

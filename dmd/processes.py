@@ -1,7 +1,8 @@
-"""The forward process: x_t = alpha(t) x0 + sigma(t) eps, with t an index 0..T-1 into its grid."""
+"""The forward process: x_t = alpha(t) x0 + sigma(t) eps, with t an index 0..T-1 into its grid, noise ascending."""
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -10,23 +11,22 @@ def append_dims(v: Tensor, ndim: int) -> Tensor:
     return v.reshape(v.shape[0], *[1] * (ndim - 1))
 
 
-class DDPMProcess(nn.Module):
-    """Variance-preserving process of a DDPM-type model: alpha^2 = alphas_cumprod, sigma^2 = 1 - alphas_cumprod."""
+class Process(nn.Module):
+    """alpha and sigma on a grid, what a network is told of an index, and the scale of pure noise."""
 
     alpha_grid: Tensor
     sigma_grid: Tensor
+    prior_grid: Tensor
+    time_grid: Tensor
 
-    def __init__(self, alphas_cumprod: Tensor) -> None:
-        """alphas_cumprod [T], decreasing, in [0, 1]. Square roots are taken in float64: sigma(0) is small."""
+    def __init__(self, alpha: Tensor, sigma: Tensor, prior: Tensor, time: Tensor) -> None:
+        """Each [T]. alpha and sigma in float64: sigma(0) is small.
+
+        prior: scale of the noise that sampling from t begins with. time: what the network is told of an index.
+        """
         super().__init__()
-        product = alphas_cumprod.double()
-        self.register_buffer("alpha_grid", product.sqrt(), persistent=False)
-        self.register_buffer("sigma_grid", (1 - product).sqrt(), persistent=False)
-
-    @classmethod
-    def from_scheduler(cls, scheduler: Any) -> "DDPMProcess":
-        """From any diffusers scheduler that has alphas_cumprod (DDPM, DDIM, PNDM, LCM...)."""
-        return cls(scheduler.alphas_cumprod)
+        for name, grid in (("alpha", alpha), ("sigma", sigma), ("prior", prior), ("time", time)):
+            self.register_buffer(f"{name}_grid", grid, persistent=False)
 
     @property
     def timesteps(self) -> int:
@@ -41,12 +41,53 @@ class DDPMProcess(nn.Module):
         """Noise level at index t [B], float64."""
         return self.sigma_grid[t]
 
+    def time(self, t: Tensor) -> Tensor:
+        """What the network is given for index t [B]."""
+        return self.time_grid[t]
+
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t = alpha(t) x0 + sigma(t) eps; x0 and eps [B, ...], t [B]."""
         alpha = append_dims(self.alpha(t), x0.ndim).to(x0.dtype)
         sigma = append_dims(self.sigma(t), x0.ndim).to(x0.dtype)
         return alpha * x0 + sigma * eps
 
-    def prior(self, z: Tensor) -> Tensor:
-        """The terminal input made of unit noise z. As in diffusers it is z itself: equal seeds, equal images."""
-        return z
+    def prior(self, z: Tensor, t: Tensor) -> Tensor:
+        """What sampling from index t [B] begins with, made of unit noise z [B, ...]."""
+        return append_dims(self.prior_grid[t], z.ndim).to(z.dtype) * z
+
+
+def ddpm_process(alphas_cumprod: Tensor) -> Process:
+    """Variance-preserving: alpha^2 = alphas_cumprod [T], sigma^2 = 1 - alphas_cumprod.
+
+    The prior is unit noise at any t, as in diffusers: equal seeds, equal images.
+    """
+    product = alphas_cumprod.double()
+    return Process(product.sqrt(), (1 - product).sqrt(), torch.ones_like(product), torch.arange(len(product)))
+
+
+def edm_process(sigma_min: float, sigma_max: float, rho: float, timesteps: int) -> Process:
+    """Variance-exploding (Karras et al. 2022, eq. 5): alpha 1, sigma on the rho grid; the network gets ln(sigma)/4."""
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    sigma = torch.linspace(low, high, timesteps, dtype=torch.float64) ** rho
+    return Process(torch.ones_like(sigma), sigma, sigma, (sigma.log() / 4).float())
+
+
+def flow_process(shift: float, timesteps: int) -> Process:
+    """Rectified flow: x_t = (1 - s) x0 + s eps, s from 1/T to 1, moved towards noise by `shift` (Esser et al. 2024)."""
+    s = torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps
+    s = shift * s / (1 + (shift - 1) * s)
+    return Process(1 - s, s, s, (s * timesteps).float())
+
+
+def process_of(scheduler: Any) -> Process:
+    """The process of a diffusers scheduler. Raises ValueError for one without a fixed schedule."""
+    cfg, kind = scheduler.config, type(scheduler).__name__
+    if kind.startswith("FlowMatch"):
+        if cfg.get("use_dynamic_shifting"):
+            raise ValueError(f"{kind} with use_dynamic_shifting has a schedule for each image size; set it to false")
+        return flow_process(cfg.shift, cfg.num_train_timesteps)
+    if kind.startswith("EDM"):
+        return edm_process(cfg.sigma_min, cfg.sigma_max, cfg.rho, cfg.num_train_timesteps)
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(f"scheduler {kind} is not supported; known: those with alphas_cumprod, EDM*, FlowMatch*")
+    return ddpm_process(scheduler.alphas_cumprod)

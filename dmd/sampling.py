@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from dmd.denoisers import Cond, Denoiser
+from dmd.processes import append_dims
 
 
 def one_step(generator: Denoiser, z: Tensor, t: int, cond: Cond = None) -> Tensor:
     """x = G(z): x0 predicted from pure noise at the fixed index t. z [B, C, H, W] unit noise -> x [B, C, H, W]."""
-    return generator(generator.process.prior(z), torch.full((len(z),), t, device=z.device), cond)
+    time = torch.full((len(z),), t, device=z.device)
+    return generator(generator.process.prior(z, time), time, cond)
 
 
 def step_times(first: int, steps: int) -> tuple[int, ...]:
@@ -36,14 +37,27 @@ def generate(generator: Denoiser, z: Tensor, times: tuple[int, ...], cond: Cond 
     return x
 
 
-def ddim(teacher: Denoiser, z: Tensor, scheduler: DDIMScheduler, steps: int, cond: Cond = None) -> Tensor:
-    """The teacher's deterministic DDIM trajectory (eta 0) from z [B, C, H, W], in `steps` network passes."""
-    scheduler.set_timesteps(steps, device=z.device)
-    x = teacher.process.prior(z)
-    for t in scheduler.timesteps:
-        out = teacher.predict(x, t.expand(len(x)), cond)
-        x = scheduler.step(out, t, x, eta=0.0).prev_sample  # type: ignore[union-attr]
-    return x
+def ode_times(timesteps: int, steps: int) -> tuple[int, ...]:
+    """`steps` indices from T-1 down, evenly spread: diffusers' trailing spacing, so that one step works too."""
+    return tuple(round(timesteps - k * timesteps / steps) - 1 for k in range(steps))
+
+
+def ddim(denoiser: Denoiser, z: Tensor, steps: int, cond: Cond = None) -> Tensor:
+    """The deterministic trajectory (DDIM, eta 0) from z [B, C, H, W], in `steps` network passes, for any process.
+
+    x_s = alpha_s x0 + sigma_s eps, eps = (x_t - alpha_t x0) / sigma_t: Euler's method for EDM and for flow matching.
+    """
+    times = [torch.full((len(z),), t, device=z.device) for t in ode_times(denoiser.process.timesteps, steps)]
+    x = denoiser.process.prior(z, times[0])
+    for now, then in zip(times, [*times[1:], None], strict=True):
+        x0 = denoiser(x, now, cond)
+        if then is None:
+            return x0
+        alpha, sigma = (
+            append_dims(v(now), x.ndim).to(x0.dtype) for v in (denoiser.process.alpha, denoiser.process.sigma)
+        )
+        x = denoiser.process.add_noise(x0, (x - alpha * x0) / sigma, then)
+    raise ValueError(f"{steps} steps: at least one is needed")
 
 
 def to_uint8(x: Tensor) -> Tensor:

@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers import (
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiffusionPipeline,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DModel,
+)
 from diffusers.utils.logging import disable_progress_bar
 from safetensors import SafetensorError
 from torch import Tensor
 
 from dmd.config import TeacherConfig
-from dmd.denoisers import Cond, Denoiser, as_denoiser
+from dmd.denoisers import Cond, Denoiser, Guided, as_denoiser
 from dmd.errors import TeacherError
 from dmd.files import write_text
 from dmd.sampling import Sampler, ddim
@@ -24,23 +33,22 @@ disable_progress_bar()  # of loading a pipeline: a tenth of a second, in between
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen teacher, the scheduler that samples it, and what it was told about images and labels."""
+    """A frozen teacher, the diffusers scheduler it came with, and what it was told about images and labels."""
 
     denoiser: Denoiser
-    scheduler: DDIMScheduler
+    real: Denoiser  # the same with guidance, where there is any: what its samples and its score come from
+    scheduler: Any
     shape: tuple[int, int, int]
     classes: int  # rows of the class embedding; 0 = unconditional
 
     def sampler(self, steps: int) -> Sampler:
         """Deterministic DDIM in `steps` network passes."""
-        denoiser, scheduler = self.denoiser, self.scheduler
-        device = next(denoiser.parameters()).device
-        make = partial(_ddim, denoiser, scheduler, steps)
-        return Sampler(f"ddim_{steps}", steps, self.shape, bool(self.classes), device, make)
+        device = next(self.denoiser.parameters()).device
+        return Sampler(f"ddim_{steps}", steps, self.shape, bool(self.classes), device, partial(_ddim, self.real, steps))
 
 
-def _ddim(denoiser: Denoiser, scheduler: DDIMScheduler, steps: int, z: Tensor, cond: Cond) -> Tensor:
-    return ddim(denoiser, z, scheduler, steps, cond)
+def _ddim(denoiser: Denoiser, steps: int, z: Tensor, cond: Cond) -> Tensor:
+    return ddim(denoiser, z, steps, cond)
 
 
 def new_unet(cfg: TeacherConfig, shape: tuple[int, int, int], classes: int) -> UNet2DModel:
@@ -63,8 +71,12 @@ def new_unet(cfg: TeacherConfig, shape: tuple[int, int, int], classes: int) -> U
     )
 
 
-def new_scheduler(cfg: TeacherConfig) -> DDPMScheduler:
+def new_scheduler(cfg: TeacherConfig) -> Any:
     """The noise schedule of a teacher trained here."""
+    if cfg.prediction_type == "flow":
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=cfg.timesteps)
+    if cfg.prediction_type == "edm":
+        return EDMEulerScheduler(num_train_timesteps=cfg.timesteps)
     return DDPMScheduler(
         num_train_timesteps=cfg.timesteps,
         beta_schedule=cfg.beta_schedule,
@@ -75,7 +87,9 @@ def new_scheduler(cfg: TeacherConfig) -> DDPMScheduler:
 
 def save_pipeline(net: Any, scheduler: Any, folder: Path) -> None:
     """Write unet, scheduler and model_index.json as diffusers does: safetensors and json."""
-    DDIMPipeline(unet=net, scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
+    # DDIMPipeline makes a DDIMScheduler of what it is given; DDPMPipeline leaves an EDM or flow scheduler alone.
+    pipeline = DDIMPipeline if hasattr(scheduler, "alphas_cumprod") else DDPMPipeline
+    pipeline(unet=net, scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
     for config in folder.rglob("*.json"):  # diffusers writes where a network was loaded from: no two clones would agree
         content = json.loads(config.read_text())
         if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
@@ -120,8 +134,8 @@ def load_pipeline(folder: Path) -> Any:
     return pipe
 
 
-def load_teacher(folder: Path, device: torch.device) -> Teacher:
-    """The teacher in `folder`, frozen, in eval mode."""
+def load_teacher(folder: Path, device: torch.device, guidance_scale: float = 1.0) -> Teacher:
+    """The teacher in `folder`, frozen, in eval mode. Guidance needs a network that was trained with a null label."""
     pipe = load_pipeline(folder)
     net: UNet2DModel = pipe.unet
     try:
@@ -130,16 +144,22 @@ def load_teacher(folder: Path, device: torch.device) -> Teacher:
         raise TeacherError(f"{folder}: {e}") from e
     size = net.config["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
+    denoiser, classes = denoiser.eval().requires_grad_(False).to(device), net.config["num_class_embeds"] or 0
+    if guidance_scale != 1 and not classes:
+        raise TeacherError(f"guidance.scale: {guidance_scale} needs a teacher with class labels; {folder} has none")
     return Teacher(
-        denoiser=denoiser.eval().requires_grad_(False).to(device),
-        scheduler=sampling_scheduler(pipe.scheduler),
+        denoiser=denoiser,
+        real=denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale, null=classes - 1),
+        scheduler=pipe.scheduler,
         shape=(net.config["in_channels"], height, width),
-        classes=net.config["num_class_embeds"] or 0,
+        classes=classes,
     )
 
 
-def sampling_scheduler(scheduler: Any) -> DDIMScheduler:
-    """Deterministic DDIM over the same noise schedule; trailing spacing starts at T-1, so that one step works too."""
+def sampling_scheduler(scheduler: Any) -> Any:
+    """The scheduler to ship with a generator; for DDPM types deterministic DDIM whose one step starts at T-1."""
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return scheduler
     made: Any = DDIMScheduler.from_config(
         scheduler.config, timestep_spacing="trailing", clip_sample=False, thresholding=False, set_alpha_to_one=True
     )

@@ -73,8 +73,7 @@ def prepare_torch(cfg: RuntimeConfig) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and nothing reads what it has not written
     if cfg.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[cfg.device]:
+    if cfg.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"runtime.device: {cfg.device!r} is not available on this machine; use auto or cpu")
     return torch.device(cfg.device)
 

@@ -24,7 +24,10 @@ INPUTS = ("data", "teacher", "evaluator", "baseline", "generator", "losses", "va
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     judge = Judge.load(args.evaluator, args.baseline, device)
-    teacher, student = load_teacher(args.teacher, device), load_generator(args.generator, device).sampler()
+    teacher, student = (
+        load_teacher(args.teacher, device, params.guidance.scale),
+        load_generator(args.generator, device).sampler(),
+    )
     baseline = Baseline.model_validate_json((args.baseline / "baseline.json").read_text())
     measures = judge.judge(student, params.evaluate.seed, params.evaluate.batch_size)
     ratio = {k: measures.fd[k] / baseline.teachers[best].fd[k] for k, best in baseline.best_teacher.items()}

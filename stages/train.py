@@ -20,12 +20,12 @@ from evaluation.validation import Validator
 from stages.common import run
 
 INPUTS = ("data", "teacher", "evaluator", "pairs")
-GROUPS = ("method", "train", "runtime")
+GROUPS = ("guidance", "method", "train", "runtime")
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     split, validation = load_split(args.data, "train"), load_split(args.data, "validation")
-    teacher = load_teacher(args.teacher, device)
+    teacher = load_teacher(args.teacher, device, params.guidance.scale)
     check_fits(teacher, split.shape, len(split.class_names))
     try:
         method = METHODS[params.method.name](

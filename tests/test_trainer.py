@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmd.checkpoint import Scratch
 from dmd.config import Params, TrainConfig
-from dmd.denoisers import VDenoiser
+from dmd.denoisers import Denoiser
 from dmd.ema import update_ema
 from dmd.errors import CheckpointError
 from dmd.methods import Networks
@@ -193,12 +193,12 @@ def test_the_gradient_is_clipped_per_network() -> None:
     assert norm.item() == pytest.approx(2000) and (net.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
-class GaussianDenoiser(VDenoiser):
+class GaussianDenoiser(Denoiser):
     """The exact denoiser of N(mean, std^2), learnable: E[x0|x_t] = mean + alpha std^2 (x_t - alpha mean) / var(x_t)."""
 
     def __init__(self, mean: float, std: float) -> None:
         template = toy_denoiser()
-        super().__init__(torch.nn.Identity(), template.process)
+        super().__init__(torch.nn.Identity(), template.process, template.coefficients)
         self.mean = torch.nn.Parameter(torch.tensor(mean))
         self.log_std = torch.nn.Parameter(torch.tensor(std).log())
 
@@ -218,7 +218,7 @@ class AffineGenerator(GaussianDenoiser):
 def test_with_exact_scores_the_generator_reaches_the_targets_mean_and_std(params: Params) -> None:
     """The whole loop on a problem whose answer is known: N(0.5, 0.3^2), started from N(-1, 1)."""
     target = GaussianDenoiser(0.5, 0.3)
-    teacher = Teacher(target, None, (1, 4, 4), 0)  # type: ignore[arg-type]
+    teacher = Teacher(target, target, None, (1, 4, 4), 0)  # type: ignore[arg-type]
     cfg = small(
         params,
         generator_turns=500,

@@ -18,11 +18,15 @@ from dmd.denoisers import Cond, Denoiser
 from dmd.discriminator import Discriminator
 from dmd.pairs import Pairs
 from dmd.sampling import step_times
+from dmd.teachers import Teacher
 
 
 @dataclass(frozen=True)
 class Networks:
-    """teacher is frozen; generator and critic start as its copies; the discriminator is a head on the critic."""
+    """teacher is frozen, and guided where guidance is asked for; generator and critic start as its copies.
+
+    The discriminator, where there is one, is a head on the critic.
+    """
 
     teacher: Denoiser
     generator: Denoiser
@@ -85,9 +89,9 @@ class Method(ABC):
         """Of the noise that one image [C, H, W] is made from: each further step takes noise of its own."""
         return shape if self.cfg.steps == 1 else (self.cfg.steps, *shape)
 
-    def networks(self, teacher: Denoiser, shape: tuple[int, int, int], conditional: bool, seed: int) -> Networks:
-        """Generator and critic as copies of the teacher. shape (C, H, W); the seed is for what is not a copy."""
-        return Networks(teacher, teacher.copy(), teacher.copy())
+    def networks(self, teacher: Teacher, seed: int) -> Networks:
+        """Generator and critic as copies of the teacher, without its guidance; the seed is for what is not a copy."""
+        return Networks(teacher.real, teacher.denoiser.copy(), teacher.denoiser.copy())
 
     @abstractmethod
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:

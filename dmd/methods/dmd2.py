@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from dmd.config import TrainConfig
-from dmd.denoisers import Cond, Denoiser
+from dmd.denoisers import Cond
 from dmd.discriminator import new_discriminator
 from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
 from dmd.methods.base import Loss, Networks, Phase
 from dmd.methods.dmd import DMD, draw_eps
+from dmd.teachers import Teacher
 
 NUDGE = 0.1  # of R1, in units of the noise
 
@@ -18,13 +19,14 @@ NUDGE = 0.1  # of R1, in units of the noise
 class DMD2(DMD):
     """The critic's encoder also tells real from generated; the generator learns to pass for real."""
 
-    def networks(self, teacher: Denoiser, shape: tuple[int, int, int], conditional: bool, seed: int) -> Networks:
+    def networks(self, teacher: Teacher, seed: int) -> Networks:
         """As in DMD, with a head on the critic's innermost activations."""
-        nets = super().networks(teacher, shape, conditional, seed)
-        device = next(teacher.parameters()).device
-        zero = torch.zeros(1, dtype=torch.long, device=device)
+        nets = super().networks(teacher, seed)
+        first = next(teacher.denoiser.parameters())
+        zero, device = torch.zeros(1, dtype=torch.long, device=first.device), first.device
+        x = torch.zeros(1, *teacher.shape, device=device, dtype=first.dtype)
         with torch.no_grad():
-            inner = teacher.features(torch.zeros(1, *shape, device=device), zero, zero if conditional else None)
+            inner = teacher.denoiser.features(x, zero, zero if teacher.classes else None)
         channels, height, width = inner.shape[1:]
         return replace(nets, discriminator=new_discriminator((channels, height, width), seed).to(device))
 
