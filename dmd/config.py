@@ -163,19 +163,25 @@ class WarmStartConfig(Group):
 
 
 class TrainConfig(Group):
+    launcher: str = Field(
+        min_length=1, description="how the stage starts, such as: accelerate launch --num_processes 8 -m"
+    )
     seed: Seed = Field(description="seed of latents, labels, times and noise")
     warm_start: WarmStartConfig = Field(description="what comes before distribution matching")
     generator_turns: Count = Field(description="generator turns of distribution matching, after the warm start")
-    batch_size: Count = Field(description="images per turn")
+    batch_size: Count = Field(description="images per turn, over all processes and parts")
     lr_generator: LearningRate = Field(description="AdamW's learning rate of the generator")
     lr_critic: LearningRate = Field(description="AdamW's learning rate of the critic")
     warmup_turns: int = Field(ge=0, description="linear warm-up, in turns of the network itself")
     lr_schedule: Literal["constant", "cosine"] = Field(description="what follows the warm-up")
+    accumulate: Count = Field(description="parts in which a process works through its share of a batch: less memory")
+    precision: Literal["fp32", "bf16"] = Field(description="of the networks' arithmetic; weights stay float32")
     weight_decay: float = Field(ge=0, le=1, description="AdamW's weight decay")
     grad_clip: float = Field(gt=0, description="largest L2 norm of a network's gradient")
     ema_decay: Decay = Field(description="decay of the generator's moving average, per generator turn")
     validate_every: Count = Field(description="generator turns between validation images")
     checkpoint_every: Count = Field(description="generator turns between resumable checkpoints")
+    patience: int = Field(ge=0, description="validations without a better one after which training ends; 0 = never")
 
 
 class EvaluateConfig(Group):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dmd.config import DataConfig
+from dmd.draws import Draws
 from dmd.errors import DataError
 from dmd.files import new_folder, sha256, write_text
 
@@ -46,10 +47,10 @@ class Split:
         c, h, w = self.images.shape[1:]
         return c, h, w
 
-    def draw(self, n: int, rng: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-        """n images [n, C, H, W] in [-1, 1] and their labels [n], with repetition."""
-        index = torch.randint(len(self.images), (n,), generator=rng)
-        return to_unit(self.images[index]).to(device), self.labels[index].to(device)
+    def draw(self, rng: Draws, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [B, C, H, W] in [-1, 1], of the kind of `like`, and their labels [B], with repetition."""
+        index = rng.integers(0, len(self.images))
+        return to_unit(self.images[index]).to(like), self.labels[index].to(like.device)
 
 
 def _digits() -> Dataset:

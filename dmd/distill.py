@@ -1,6 +1,7 @@
 """One distillation from start, or from where it was interrupted, to its end: progress, checkpoints, validation."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from dmd.generator import Generator
 from dmd.methods import Method, Phase
 from dmd.progress import Progress
 from dmd.teachers import Teacher
-from dmd.trainer import TrainState, train
+from dmd.trainer import TrainState, Workers, train
 
 SHOWN = ("critic_total", "generator_dm", "generator_regression")  # beside the progress bar
 Validate = Callable[[Generator, int], dict[str, float]]  # (generator, turn) -> numbers for the row of that turn
@@ -25,35 +26,46 @@ def distill(
     classes: tuple[str, ...],
     scratch: Scratch,
     validate: Validate,
+    workers: Workers,
 ) -> tuple[Generator, list[dict[str, Any]]]:
-    """Train to the end. Returns the averaged generator of the best validation, and one row per generator turn."""
-    nets = method.networks(teacher, cfg.seed)
-    state = TrainState(nets, cfg)
+    """Train to the end. Returns the averaged generator of the best validation, and one row per generator turn.
+
+    With several processes all of them train, and the main one alone validates, saves and shows progress.
+    """
+    state = TrainState(method.networks(teacher, cfg.seed), cfg)
     if saved := scratch.load():
         state.load_state_dict(saved)
     generator = Generator(state.ema, method.timesteps_of_generator, teacher.shape, classes if teacher.classes else ())
     phases = {phase.name: phase for phase in method.phases(cfg)}
     total = sum(phase.generator_turns for phase in phases.values())
-    with PhaseProgress(phases.values(), state.turn) as progress:
-        for row in train(state, method, cfg, teacher.shape, labels if teacher.classes else None):
+    with PhaseProgress(phases.values(), state.turn, workers.is_main) as progress:
+        for row in train(state, method, cfg, teacher.shape, labels if teacher.classes else None, workers):
             last = state.turn == total
             if last or state.turn % cfg.validate_every == 0:
-                row |= validate(generator, state.turn)
+                row |= workers.from_main(partial(validate, generator, state.turn))
                 if not phases[row["phase"]].prepares:
                     state.keep_if_best(row["validation_fd"])
+                    last = last or _out_of_patience(state, cfg)
             state.rows.append(row)
             progress.update(row)
-            if state.turn % cfg.checkpoint_every == 0 or last:
+            if workers.is_main and (state.turn % cfg.checkpoint_every == 0 or last):
                 scratch.save(state.state_dict())
+            if last:
+                break
     state.ema.load_state_dict(state.best["ema"])
     return generator, state.rows
+
+
+def _out_of_patience(state: TrainState, cfg: TrainConfig) -> bool:
+    return bool(cfg.patience) and state.turn - state.best["turn"] >= cfg.patience * cfg.validate_every
 
 
 class PhaseProgress:
     """A progress of its own for each phase, since their turns take different times."""
 
-    def __init__(self, phases: Iterable[Phase], turn: int) -> None:
+    def __init__(self, phases: Iterable[Phase], turn: int, shown: bool) -> None:
         """turn: generator turns already done, over all phases."""
+        self.shown = shown
         self.names = [phase.name for phase in phases if phase.generator_turns]
         self.totals = {phase.name: phase.generator_turns for phase in phases}
         self.turn = turn
@@ -68,6 +80,8 @@ class PhaseProgress:
 
     def update(self, row: dict[str, Any]) -> None:
         """One generator turn done, with its row of numbers."""
+        if not self.shown:
+            return
         name = row["phase"]
         if self.current is None or self.current[0] != name:
             self.__exit__(None, None, None)

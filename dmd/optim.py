@@ -19,21 +19,35 @@ def step_rng(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def optimizer_step(
-    optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor, lr: float, clip: float, what: str
-) -> Tensor:
-    """One AdamW step at learning rate lr with the gradient clipped. Returns its norm before clipping.
+def backward(net: nn.Module, loss: Tensor, what: str) -> None:
+    """Add the loss's gradient on net's parameters to what they hold, and on nothing else's.
 
-    Raises FloatingPointError, before any weight changes, if the loss or the gradient is not finite.
+    Gradients of the GAN and of the scores pass through other networks; they must not stay there.
+    Raises FloatingPointError if the loss is not finite.
     """
     if not loss.isfinite():
         raise FloatingPointError(f"{what} is {loss.item()}")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward(inputs=list(net.parameters()))  # a GAN's gradient passes through other networks, and stays in none
+    loss.backward(inputs=[p for p in net.parameters() if p.requires_grad])
+
+
+def apply_gradients(optimizer: torch.optim.Optimizer, net: nn.Module, lr: float, clip: float, what: str) -> Tensor:
+    """One step at learning rate lr with the gradient clipped, and the gradient cleared. Returns its norm before that.
+
+    Raises FloatingPointError, before any weight changes, if the gradient is not finite.
+    """
     norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
     if not norm.isfinite():
-        raise FloatingPointError(f"{what} is {loss.item()}, but its gradient has norm {norm.item()}")
+        raise FloatingPointError(f"the gradient of {what} has norm {norm.item()}")
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     return norm.detach()
+
+
+def optimizer_step(
+    optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor, lr: float, clip: float, what: str
+) -> Tensor:
+    """`backward` and `apply_gradients` of a batch that is taken whole."""
+    backward(net, loss, what)
+    return apply_gradients(optimizer, net, lr, clip, what)

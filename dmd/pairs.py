@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dmd.config import PairsConfig
+from dmd.draws import Draws
 from dmd.files import new_folder, write_text
 from dmd.progress import Progress
 from dmd.sampling import ddim, draw_noise
@@ -26,13 +27,14 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.z)
 
-    def draw(self, n: int, rng: torch.Generator) -> "Pairs":
-        """n pairs, with repetition."""
-        index = torch.randint(len(self.z), (n,), generator=rng).to(self.z.device)
+    def draw(self, rng: Draws) -> "Pairs":
+        """A pair for each sample of `rng`, with repetition."""
+        index = rng.integers(0, len(self.z)).to(self.z.device)
         return Pairs(self.z[index], self.x[index], None if self.labels is None else self.labels[index])
 
-    def to(self, device: torch.device) -> "Pairs":
-        return Pairs(self.z.to(device), self.x.to(device), None if self.labels is None else self.labels.to(device))
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> "Pairs":
+        labels = None if self.labels is None else self.labels.to(device)
+        return Pairs(self.z.to(device, dtype), self.x.to(device, dtype), labels)
 
 
 @torch.inference_mode()

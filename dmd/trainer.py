@@ -1,17 +1,21 @@
 """The distillation loop: yields after every generator turn; what to log, save and show is the caller's affair."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.denoisers import Cond
+from dmd.draws import Draws
 from dmd.ema import update_ema, warm_decay
+from dmd.errors import ConfigError
 from dmd.methods import Method, Networks, Phase
-from dmd.optim import learning_rate, optimizer_step, step_rng
-from dmd.sampling import draw_noise
+from dmd.optim import apply_gradients, backward, learning_rate
 
 
 class TrainState:
@@ -68,8 +72,54 @@ class TrainState:
             optimizer.load_state_dict(state["optimizers"][turn])
 
 
+@dataclass(frozen=True)
+class Workers:
+    """How a batch is spread: over processes, and within each over parts whose gradients are added up."""
+
+    accelerator: Accelerator
+    parts: int = 1
+
+    def samples(self, batch_size: int) -> list[range]:
+        """For each part of this process, the positions of its samples in the whole batch.
+
+        Raises ConfigError where the batch cannot be shared equally.
+        """
+        shares = self.accelerator.num_processes * self.parts
+        if batch_size % shares:
+            raise ConfigError(
+                f"a batch of {batch_size} cannot be shared by {self.accelerator.num_processes} processes in "
+                f"{self.parts} parts (train.accumulate): not a multiple of {shares}"
+            )
+        size, first = batch_size // shares, self.accelerator.process_index * self.parts
+        return [range((first + part) * size, (first + part + 1) * size) for part in range(self.parts)]
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def from_main(self, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What the main process computes, in all of them."""
+        box = [compute() if self.is_main else {}]
+        broadcast_object_list(box)
+        return box[0]
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """In place, the mean over processes."""
+        if self.accelerator.num_processes == 1 or not tensors:
+            return
+        flat = torch.cat([t.flatten() for t in tensors])
+        flat = self.accelerator.reduce(flat, "mean")  # one message, not one for each tensor
+        for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):  # type: ignore[union-attr]
+            tensor.copy_(mean.view_as(tensor))
+
+
 def train(
-    state: TrainState, method: Method, cfg: TrainConfig, shape: tuple[int, int, int], labels: Tensor | None
+    state: TrainState,
+    method: Method,
+    cfg: TrainConfig,
+    shape: tuple[int, int, int],
+    labels: Tensor | None,
+    workers: Workers,
 ) -> Iterator[dict[str, Any]]:
     """Advance `state` in place through the method's phases; yields a row of numbers after each generator turn.
 
@@ -78,52 +128,66 @@ def train(
     """
     start = 0  # step at which a phase begins
     for phase in method.phases(cfg):
+        if state.step == start:
+            state.enter(phase)
         if state.step < start + phase.steps:
-            yield from _run(state, phase, start, cfg, method.latent_shape(shape), labels)
+            yield from _run(state, phase, start, _Batches(cfg, method.latent_shape(shape), labels, workers))
         start += phase.steps
 
 
-def _run(
-    state: TrainState, phase: Phase, start: int, cfg: TrainConfig, shape: tuple[int, ...], labels: Tensor | None
-) -> Iterator[dict[str, Any]]:
+def _run(state: TrainState, phase: Phase, start: int, batches: "_Batches") -> Iterator[dict[str, Any]]:
     """One phase, from where `state` stands to its end."""
-    if state.step == start:
-        state.enter(phase)
     row: dict[str, list[Tensor]] = {}
     while (done := state.step - start) < phase.steps:
-        rng = step_rng(cfg.seed, state.step)
         turns = phase.turns(done)
         for turn in turns:
-            z, cond = _draw(phase.batch_size, shape, labels, rng, next(state.ema.parameters()).device)
-            losses = phase.loss(turn, state.nets, z, cond, rng)
-            norm = _learn(state, turn, phase, done, cfg, losses["total"])
-            for name, value in (losses | {"grad_norm": norm}).items():
-                row.setdefault(f"{turn}_{name}", []).append(value.detach().double())
+            for name, value in batches.turn(state, phase, turn, done).items():
+                row.setdefault(f"{turn}_{name}", []).append(value)
         state.step += 1
         if "generator" in turns:
-            update_ema(state.ema, state.nets.generator, warm_decay(cfg.ema_decay, state.turn))
+            update_ema(state.ema, state.nets.generator, warm_decay(batches.cfg.ema_decay, state.turn))
             state.turn += 1
-            yield {"turn": state.turn, "step": state.step, "phase": phase.name} | _means(row)
+            yield {"turn": state.turn, "step": state.step, "phase": phase.name} | _means(row, batches.workers)
             row = {}
 
 
-def _means(row: dict[str, list[Tensor]]) -> dict[str, float]:
-    """The mean of each list of scalars, moved from the device at once."""
-    means = torch.stack([torch.stack(values).mean() for values in row.values()]).tolist()
-    return dict(zip(row, means, strict=True))
+def _means(row: dict[str, list[Tensor]], workers: Workers) -> dict[str, float]:
+    """The mean of each list of scalars, over all processes, moved from the device at once."""
+    means = torch.stack([torch.stack(values).mean() for values in row.values()])
+    workers.average([means])
+    return dict(zip(row, means.tolist(), strict=True))
 
 
-def _draw(
-    n: int, shape: tuple[int, ...], labels: Tensor | None, rng: torch.Generator, device: torch.device
-) -> tuple[Tensor, Cond]:
-    """Unit noise [n, *shape] and labels [n] as they occur in the data."""
-    z = draw_noise(shape, n, rng).to(device)
-    return z, None if labels is None else labels[torch.randint(len(labels), (n,), generator=rng)].to(device)
+@dataclass(frozen=True)
+class _Batches:
+    """Draws the noise and conditions of a turn, and lets its network learn from them."""
 
+    cfg: TrainConfig
+    shape: tuple[int, ...]  # of the noise of one image
+    labels: Tensor | None
+    workers: Workers
 
-def _learn(state: TrainState, turn: str, phase: Phase, done: int, cfg: TrainConfig, loss: Tensor) -> Tensor:
-    """One optimizer step of the network that the turn is named after. Returns its gradient's norm."""
-    every = phase.every[turn]
-    lr = learning_rate(phase.lr[turn], done // every, cfg.warmup_turns, phase.steps // every, phase.lr_schedule)
-    what = f"{turn} loss at generator turn {state.turn}, step {state.step}"
-    return optimizer_step(state.optimizers[turn], state.nets.of_turn(turn), loss, lr, cfg.grad_clip, what)
+    def turn(self, state: TrainState, phase: Phase, turn: str, done: int) -> dict[str, Tensor]:
+        """One optimizer step of the network that the turn is named after. Returns the numbers of the batch."""
+        learner, numbers = state.nets.of_turn(turn), []
+        what = f"{turn} loss at generator turn {state.turn}, step {state.step}"
+        parts = self.workers.samples(phase.batch_size)
+        for samples in parts:
+            rng = Draws(self.cfg.seed, state.step, turn, samples)
+            with self.workers.accelerator.autocast():
+                losses = phase.loss(turn, state.nets, *self._draw(rng, next(state.ema.parameters())), rng)
+            backward(learner, losses["total"] / len(parts), what)
+            numbers.append({name: value.detach().double() for name, value in losses.items()})
+        self.workers.average([p.grad for p in learner.parameters() if p.grad is not None])
+        every = phase.every[turn]
+        lr = learning_rate(
+            phase.lr[turn], done // every, self.cfg.warmup_turns, phase.steps // every, phase.lr_schedule
+        )
+        norm = apply_gradients(state.optimizers[turn], learner, lr, self.cfg.grad_clip, what)
+        means = {name: torch.stack([n[name] for n in numbers]).mean() for name in numbers[0]}
+        return means | {"grad_norm": norm.double()}
+
+    def _draw(self, rng: Draws, like: Tensor) -> tuple[Tensor, Cond]:
+        """Unit noise [B, *shape] and labels [B] as they occur in the data."""
+        z = rng.noise(*self.shape).to(like)
+        return z, None if self.labels is None else self.labels[rng.integers(0, len(self.labels))].to(z.device)

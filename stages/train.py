@@ -4,6 +4,7 @@ import argparse
 
 import pandas as pd
 import torch
+from accelerate import Accelerator
 
 from dmd.checkpoint import Scratch
 from dmd.config import Params
@@ -15,6 +16,7 @@ from dmd.files import new_folder, write_bytes, write_text
 from dmd.methods import METHODS
 from dmd.pairs import load_pairs
 from dmd.teachers import check_fits, load_teacher
+from dmd.trainer import Workers
 from evaluation.features import load_extractors
 from evaluation.validation import Validator
 from stages.common import run
@@ -24,6 +26,10 @@ GROUPS = ("guidance", "method", "train", "runtime")
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[params.train.precision]
+    )
+    device, workers = accelerator.device, Workers(accelerator, params.train.accumulate)
     split, validation = load_split(args.data, "train"), load_split(args.data, "validation")
     teacher = load_teacher(args.teacher, device, params.guidance.scale)
     check_fits(teacher, split.shape, len(split.class_names))
@@ -39,7 +45,11 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     validator = Validator(
         load_extractors(args.evaluator, device)[1]["classifier"], validation, params.train.seed, scratch.folder
     )
-    generator, rows = distill(method, params.train, teacher, split.labels, split.class_names, scratch, validator)
+    generator, rows = distill(
+        method, params.train, teacher, split.labels, split.class_names, scratch, validator, workers
+    )
+    if not workers.is_main:
+        return "done"
     with new_folder(args.validation) as folder:
         for picture in sorted(scratch.folder.glob("turn_*.png")):
             write_bytes(folder / picture.name, picture.read_bytes())

@@ -5,13 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from dmd.config import Params, load_params
 from dmd.data import DIGIT_NAMES, Split, prepare
 from dmd.denoisers import Denoiser, as_denoiser
+from dmd.draws import Draws
 from dmd.teachers import Teacher, load_teacher, new_scheduler, new_unet, save_pipeline
+from dmd.trainer import Workers
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -61,6 +64,15 @@ def split(n: int = 40) -> Split:
     rng = torch.Generator().manual_seed(11)
     images = torch.randint(256, (n, 1, 8, 8), generator=rng, dtype=torch.uint8)
     return Split(images, torch.arange(n) % 10, ["a digit"] * n, DIGIT_NAMES, ("a digit",) * 10)
+
+
+def draws(seed: int = 7, n: int = 6, turn: str = "generator") -> Draws:
+    return Draws(seed, 0, turn, range(n))
+
+
+def alone(parts: int = 1) -> Workers:
+    """One process."""
+    return Workers(Accelerator(cpu=True), parts)
 
 
 @pytest.fixture(scope="session")

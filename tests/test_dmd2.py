@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import split, toy_denoiser, unet_denoiser
-from test_methods import NO_PAIRS, batch, rng
+from conftest import alone, draws, split, toy_denoiser, unet_denoiser
+from test_methods import NO_PAIRS, batch
 from torch import Tensor
 
 from dmd.config import GanConfig, Params, TrainConfig
@@ -50,7 +50,7 @@ def test_the_gan_losses_are_the_logistic_ones() -> None:
 
 def test_r1_is_the_squared_gradient() -> None:
     """For D(x) = w . x: E |w . n|^2 = |w|^2, whatever x and the size of the nudge."""
-    w, r = torch.randn(12), rng()
+    w, r = torch.randn(12), torch.Generator().manual_seed(7)
     x, n = torch.randn(20_000, 12, generator=r), torch.randn(20_000, 12, generator=r)
     got = r1_penalty(x @ w, (x + 0.1 * n) @ w, 0.1)
     assert got.item() == pytest.approx((w**2).sum().item(), rel=0.05)
@@ -92,7 +92,7 @@ def test_an_adversarial_turn_moves_its_own_network_only(params: Params, turn: st
     parts = {"teacher": nets.teacher, "generator": nets.generator, "critic": nets.critic, "head": nets.discriminator}
     before = {n: {k: v.clone() for k, v in p.state_dict().items()} for n, p in parts.items() if p is not None}
     learner = nets.of_turn(turn)
-    loss = m.phases(train_cfg(params))[-1].loss(turn, nets, *batch(), rng())["total"]
+    loss = m.phases(train_cfg(params))[-1].loss(turn, nets, *batch(), draws())["total"]
     optimizer_step(torch.optim.SGD(learner.parameters(), lr=0.1), learner, loss, 0.1, 1e9, "loss")
     moved = {n for n, p in parts.items() if p and any((v != before[n][k]).any() for k, v in p.state_dict().items())}
     assert moved == ({"critic", "head"} if turn == "critic" else {"generator"})
@@ -108,7 +108,7 @@ def test_the_gan_reaches_the_generator_and_lowers_its_own_loss(params: Params) -
 
     def gan() -> Tensor:
         x = generate(nets.generator, z, (999,), y)
-        return m._generator_gan(nets, x, y, rng(1))["gan_weighted"]  # type: ignore[attr-defined]
+        return m._generator_gan(nets, x, y, draws(1, 32))["gan_weighted"]  # type: ignore[attr-defined]
 
     first = gan()
     optimizer_step(torch.optim.SGD(nets.generator.parameters(), lr=1.0), nets.generator, first, 0.5, 1e9, "gan")
@@ -123,7 +123,7 @@ def test_the_discriminator_learns_to_tell_real_from_generated(params: Params) ->
     z, y = batch(32)
     x = torch.full_like(z, -1.0)  # nothing like a digit
     for step in range(30):
-        losses = m._critic_gan(nets, x, y, rng(step))  # type: ignore[attr-defined]
+        losses = m._critic_gan(nets, x, y, draws(step, 32))  # type: ignore[attr-defined]
         optimizer_step(optimizer, critic, losses["gan_weighted"], 3e-3, 1e9, "gan")
     assert losses["accuracy"].item() > 0.75
 
@@ -135,7 +135,7 @@ def test_real_and_generated_are_noised_at_times_of_their_own(params: Params, mon
     features = nets.critic.features
     monkeypatch.setattr(nets.critic, "features", lambda x, t, c: seen.append((t, c)) or features(x, t, c))
     for seed in range(40):
-        m._critic_gan(nets, *batch(), rng(seed))  # type: ignore[attr-defined]
+        m._critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
     fake, real = torch.cat([t for t, _ in seen[::2]]), torch.cat([t for t, _ in seen[1::2]])
     assert not torch.equal(fake, real)
     for t in (fake, real):
@@ -162,7 +162,7 @@ def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(para
     assert (first.name, first.generator_turns, second.name, second.generator_turns) == ("distill", 4, "adversarial", 2)
     assert second.from_best and second.lr["generator"] == pytest.approx(0.1 * cfg.lr_generator)
     state = TrainState(networks(m), cfg)
-    for row in train(state, m, cfg, (1, 8, 8), REAL.labels):
+    for row in train(state, m, cfg, (1, 8, 8), REAL.labels, alone()):
         if row["turn"] == 2:
             state.keep_if_best(1.0)
             best = state.best["ema"]
@@ -170,7 +170,7 @@ def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(para
             break
     state.enter(second)
     assert all(torch.equal(v, best[k]) for k, v in state.nets.generator.state_dict().items())
-    rows = list(train(state, m, cfg, (1, 8, 8), REAL.labels))
+    rows = list(train(state, m, cfg, (1, 8, 8), REAL.labels, alone()))
     assert [r["phase"] for r in rows] == ["adversarial"] * 2
     assert {"critic_gan", "critic_accuracy", "generator_gan"} <= rows[0].keys()
 
@@ -203,9 +203,9 @@ def test_backward_simulation_is_the_samplers_own_trajectory_and_only_its_last_st
     z, y = torch.randn(3, 4, 1, 8, 8), torch.arange(3)
     ends = set()
     for seed in range(30):
-        last = int(torch.randint(4, (1,), generator=rng(seed)))
+        last = draws(seed, 3).common_integer(4)
         ends.add(last)
-        x = m.generated("critic", nets, z, y, rng(seed))  # type: ignore[attr-defined]
+        x = m.generated("critic", nets, z, y, draws(seed, 3))  # type: ignore[attr-defined]
         assert torch.equal(x, generate(nets.generator, z, (999, 749, 499, 249)[: last + 1], y)) and not x.requires_grad
     assert ends == {0, 1, 2, 3}
     calls: list[bool] = []

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import split, toy_denoiser
+from conftest import draws, split, toy_denoiser
 from torch import Tensor
 
 from dmd.config import MethodConfig, Params
@@ -29,10 +29,6 @@ def networks(different: bool = True) -> Networks:
 def batch(n: int = 6) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(5)
     return torch.randn(n, 1, 8, 8, generator=rng), torch.randint(10, (n,), generator=rng)
-
-
-def rng(seed: int = 7) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def phases(params: Params, warm: tuple[int, int] = (0, 0), turns: int = 3, **changes: object) -> dict[str, Phase]:
@@ -67,7 +63,7 @@ def test_the_warm_start_is_regression_on_the_pairs_alone(params: Params) -> None
     pairs = Pairs(z, torch.full_like(z, 0.3), y)
     warm = params.train.warm_start.model_copy(update={"turns": 1})
     phase = method(params, pairs).phases(params.train.model_copy(update={"warm_start": warm}))[0]
-    losses = phase.loss("generator", nets, *batch(), rng())
+    losses = phase.loss("generator", nets, *batch(), draws())
     want = ((one_step(nets.generator, z, 999, y) - 0.3) ** 2).mean()
     assert losses["total"].item() == pytest.approx(want.item(), rel=1e-5)
 
@@ -75,7 +71,7 @@ def test_the_warm_start_is_regression_on_the_pairs_alone(params: Params) -> None
 @pytest.mark.parametrize("turn", ["critic", "generator"])
 def test_a_turn_gives_gradients_to_its_own_network_only(params: Params, turn: str) -> None:
     nets = networks()
-    method(params).loss(turn, nets, *batch(), rng())["total"].backward()
+    method(params).loss(turn, nets, *batch(), draws())["total"].backward()
     for name in ("teacher", "generator", "critic"):
         grads = [p.grad for p in getattr(nets, name).parameters()]
         assert all(g is None for g in grads) == (name != turn), name
@@ -84,18 +80,18 @@ def test_a_turn_gives_gradients_to_its_own_network_only(params: Params, turn: st
 def test_fresh_copies_have_nothing_to_learn(params: Params) -> None:
     """A critic that equals the teacher sees no difference: the distribution matching gradient is exactly zero."""
     nets = networks(different=False)
-    method(params).loss("generator", nets, *batch(), rng())["total"].backward()
+    method(params).loss("generator", nets, *batch(), draws())["total"].backward()
     assert max(p.grad.abs().max().item() for p in nets.generator.parameters() if p.grad is not None) == 0
 
 
 def test_the_generator_turn_is_the_papers_formula(params: Params) -> None:
     """The loss of a turn, written out: x = G(z, T-1); t in [0.02 T, 0.98 T]; real, fake at one x_t with labels."""
     nets, (z, y) = networks(), batch()
-    got = method(params).loss("generator", nets, z, y, rng())
-    r = rng()
+    got = method(params).loss("generator", nets, z, y, draws())
+    r = draws()
     x = nets.generator(z, torch.full((len(z),), 999), y)
-    t = torch.randint(20, 981, (len(z),), generator=r)
-    x_t = nets.teacher.process.add_noise(x, torch.randn(x.shape, generator=r), t)
+    t = r.integers(20, 981)
+    x_t = nets.teacher.process.add_noise(x, r.noise(1, 8, 8), t)
     grad = score_difference(x, nets.teacher(x_t, t, y), nets.critic(x_t, t, y), params.method.normaliser_min)
     want = distribution_matching_loss(x, grad)
     torch.testing.assert_close(got["total"], want, rtol=1e-6, atol=0)
@@ -104,11 +100,11 @@ def test_the_generator_turn_is_the_papers_formula(params: Params) -> None:
 def test_the_critic_turn_is_the_teachers_own_loss_on_generated_images(params: Params) -> None:
     """For a v-model: the plain mean squared error of v, over the whole range of t, on what the generator makes now."""
     nets, (z, y) = networks(), batch()
-    got = method(params).loss("critic", nets, z, y, rng())
-    r = rng()
+    got = method(params).loss("critic", nets, z, y, draws())
+    r = draws()
     x = one_step(nets.generator, z, 999, y).detach()
-    t = torch.randint(0, 1000, (len(z),), generator=r)
-    eps = torch.randn(x.shape, generator=r)
+    t = r.integers(0, 1000)
+    eps = r.noise(1, 8, 8)
     x_t = nets.critic.process.add_noise(x, eps, t)
     want = ((nets.critic.predict(x_t, t, y) - nets.critic.target(x, eps, t)) ** 2).mean()
     torch.testing.assert_close(got["total"], want, rtol=1e-4, atol=0)
@@ -128,7 +124,7 @@ def drawn_t(params: Params, turn: str, monkeypatch: pytest.MonkeyPatch, **change
         monkeypatch.setattr(net.process, "add_noise", spy)
     m = method(params, **changes)
     for seed in range(60):
-        m.loss(turn, nets, *batch(64), rng(seed))
+        m.loss(turn, nets, *batch(64), draws(seed, 64))
     return torch.cat(seen)
 
 
@@ -150,7 +146,7 @@ def test_t_is_uniform(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_earlier_generator_timestep_is_used_and_a_later_one_refused(params: Params) -> None:
     nets, (z, y) = networks(), batch()
     x = one_step(nets.generator, z, 400, y)
-    got = method(params, generator_timestep=400).loss("generator", nets, z, y, rng())
+    got = method(params, generator_timestep=400).loss("generator", nets, z, y, draws())
     assert got["x_mean"].item() == pytest.approx(x.mean().item())
     with pytest.raises(ValueError, match=r"generator_timestep: 1000 lies beyond the teacher's last index, 999"):
         method(params, generator_timestep=1000)
@@ -161,7 +157,7 @@ def test_regression_on_pairs_is_added_with_its_weight(params: Params) -> None:
     nets = networks()
     z, y = batch(1)
     pairs = Pairs(z, torch.zeros_like(z), y)  # one pair: every draw is this one
-    losses = method(params, pairs, regression_weight=0.25).loss("generator", nets, *batch(), rng())
+    losses = method(params, pairs, regression_weight=0.25).loss("generator", nets, *batch(), draws())
     x = one_step(nets.generator, z, 999, y)
     assert losses["regression"].item() == pytest.approx((x**2).mean().item(), rel=1e-5)
     assert losses["total"].item() == pytest.approx((losses["dm"] + 0.25 * losses["regression"]).item(), rel=1e-6)

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import toy_denoiser
+from conftest import alone, toy_denoiser
 from test_methods import method
 from torch import Tensor
 
 from dmd.checkpoint import Scratch
 from dmd.config import Params, TrainConfig
 from dmd.denoisers import Denoiser
+from dmd.distill import distill
 from dmd.ema import update_ema
 from dmd.errors import CheckpointError
+from dmd.generator import Generator
 from dmd.methods import Networks
 from dmd.optim import learning_rate, optimizer_step
 from dmd.pairs import Pairs
@@ -40,7 +42,7 @@ def run(
     teacher: Teacher, params: Params, cfg: TrainConfig, state: TrainState, turns: int | None = None
 ) -> list[dict[str, float]]:
     m = method(params, PAIRS, critic_turns=3)
-    return list(islice(train(state, m, cfg, teacher.shape, LABELS), turns))
+    return list(islice(train(state, m, cfg, teacher.shape, LABELS, alone()), turns))
 
 
 def weights(state: TrainState) -> dict[str, Tensor]:
@@ -97,7 +99,7 @@ def test_each_turn_moves_its_own_network_and_the_average_moves_on_generator_turn
         return loss(turn, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(m, "loss", spy)
-    list(train(state, m, cfg, teacher.shape, LABELS))
+    list(train(state, m, cfg, teacher.shape, LABELS, alone()))
     # What had moved when each turn began, that is, what the turn before it did.
     assert [t for t, _ in moved] == ["critic", "critic", "critic", "generator"] * 2
     assert [c for _, c in moved] == [
@@ -118,7 +120,7 @@ def test_the_warm_start_moves_no_critic_and_the_catch_up_no_generator(teacher: T
     state = TrainState(copies(teacher), cfg)
     start = weights(state)
     m = method(params, PAIRS, critic_turns=3)
-    rows = train(state, m, cfg, teacher.shape, LABELS)
+    rows = train(state, m, cfg, teacher.shape, LABELS, alone())
     assert [row["phase"] for row in islice(rows, 4)] == ["warm_start"] * 4
     warm = weights(state)
     assert all(torch.equal(warm[k], start[k]) == k.startswith("critic") for k in warm if "conv" in k and "weight" in k)
@@ -132,7 +134,7 @@ def test_the_warm_start_moves_no_critic_and_the_catch_up_no_generator(teacher: T
         return loss(turn, *args)  # type: ignore[arg-type]
 
     m.loss = spy  # type: ignore[method-assign]
-    next(train(state, m, cfg, teacher.shape, LABELS))
+    next(train(state, m, cfg, teacher.shape, LABELS, alone()))
     assert seen == [("critic", True)] * (2 + 3) + [("generator", True)]
 
 
@@ -141,6 +143,46 @@ def test_each_phase_starts_with_fresh_moments(teacher: Teacher, params: Params) 
     state = TrainState(copies(teacher), cfg)
     run(teacher, params, cfg, state, turns=5)  # four of the warm start, one of distribution matching
     assert {s["step"].item() for s in state.optimizers["generator"].state.values()} == {1.0}
+
+
+def distilled(params: Params, teacher: Teacher, tmp_path: Path, scores: list[float], **changes: object) -> tuple:
+    """`distill` with validation scores that are given; returns what it returns, and the generators that were judged."""
+    cfg = small(params, generator_turns=5, validate_every=1, checkpoint_every=1, **changes)
+    seen: list[dict[str, Tensor]] = []
+
+    def validate(generator: Generator, turn: int) -> dict[str, float]:
+        seen.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
+        return {"validation_fd": scores[turn - 1]}
+
+    scratch = Scratch("train", {}, {})
+    made = distill(method(params, PAIRS), cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    return *made, seen
+
+
+def test_the_best_generator_is_exported_not_the_last(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    generator, rows, seen = distilled(params, teacher, tmp_path, [5.0, 2.0, 1.0, 3.0, 4.0])
+    assert len(rows) == 5
+    assert all(torch.equal(v, seen[2][k]) for k, v in generator.denoiser.state_dict().items())
+
+
+def test_a_generator_of_the_warm_start_is_no_candidate(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    generator, rows, seen = distilled(params, teacher, tmp_path, [0.1, 0.1, 4.0, 3.0, 5.0, 9.0, 9.0], warm=(2, 1))
+    assert len(rows) == 7
+    assert all(torch.equal(v, seen[3][k]) for k, v in generator.denoiser.state_dict().items())
+
+
+def test_patience_ends_a_run_that_no_longer_improves(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    _, rows, _ = distilled(params, teacher, tmp_path, [2.0, 1.0, 3.0, 3.0, 0.0], patience=2)
+    assert len(rows) == 4
 
 
 def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
@@ -234,7 +276,7 @@ def test_with_exact_scores_the_generator_reaches_the_targets_mean_and_std(params
     state.nets.generator.__class__ = AffineGenerator
     state.nets.generator.load_state_dict(generator.state_dict())
     state.nets.critic.load_state_dict(critic.state_dict())
-    list(train(state, method(params), cfg, teacher.shape, None))
+    list(train(state, method(params), cfg, teacher.shape, None, alone()))
     mean, std = state.nets.generator.mean.item(), state.nets.generator.log_std.exp().item()  # type: ignore[union-attr,operator]
     assert mean == pytest.approx(0.5, abs=0.03) and std == pytest.approx(0.3, abs=0.03)
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from dmd.config import MethodConfig, TrainConfig
 from dmd.data import Split
 from dmd.denoisers import Cond, Denoiser
 from dmd.discriminator import Discriminator
+from dmd.draws import Draws
 from dmd.pairs import Pairs
 from dmd.sampling import step_times
 from dmd.teachers import Teacher
@@ -40,7 +40,7 @@ class Networks:
 
 
 # (turn, networks, z, cond, rng) -> scalars by name; "total" is what to differentiate. z is noise [B, *latent_shape].
-Loss = Callable[[str, Networks, Tensor, Cond, torch.Generator], dict[str, Tensor]]
+Loss = Callable[[str, Networks, Tensor, Cond, Draws], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.denoisers import Cond
+from dmd.draws import Draws
 from dmd.losses import denoising_loss, distribution_matching_loss, normaliser, regression_loss, score_difference
 from dmd.methods.base import Method, Networks, Phase
 from dmd.monitors import by_time, image_statistics
@@ -35,40 +36,40 @@ class DMD(Method):
         )  # fmt: skip
         return tuple(phase for phase in run if phase.steps)
 
-    def loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """The loss of a turn in which z [B, C, H, W], or [B, N, C, H, W] for N steps, becomes images first."""
         return self.of_images(turn, nets, self.generated(turn, nets, z, cond, rng), cond, rng)
 
-    def generated(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> Tensor:
+    def generated(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: Draws) -> Tensor:
         """x = G(z), with gradient in the generator's own turn.
 
         With several steps this is backward simulation (DMD2, section 4.5): the generator's own trajectory, ended at a
-        step drawn once for the whole batch. The draw depends on (seed, step) alone, so all processes agree on it.
+        step drawn once for the whole batch, in which all processes agree.
         """
-        last = int(torch.randint(len(self.timesteps_of_generator), (1,), generator=rng)) if self.cfg.steps > 1 else 0
+        last = rng.common_integer(len(self.timesteps_of_generator)) if self.cfg.steps > 1 else 0
         with torch.set_grad_enabled(turn == "generator"):
             return generate(nets.generator, z, self.timesteps_of_generator[: last + 1], cond)
 
-    def of_images(self, turn: str, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def of_images(self, turn: str, nets: Networks, x: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """The loss of a turn, given the generated images."""
         return self._critic(nets, x, cond, rng) if turn == "critic" else self._generator(nets, x, cond, rng)
 
-    def _warm_start(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def _warm_start(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """Regression alone: z and cond come from the pairs."""
-        loss = self._regression(nets, len(z), rng)
+        loss = self._regression(nets, rng)
         return {"total": loss, "regression": loss.detach()}
 
-    def _critic(self, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def _critic(self, nets: Networks, x: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """Denoising loss on the generator's images over the whole range of t, in the teacher's own weighting."""
-        t = self.draw_t(len(x), 0, self.timesteps - 1, rng).to(x.device)
+        t = rng.integers(0, self.timesteps).to(x.device)
         x_t = nets.critic.process.add_noise(x, draw_eps(x, rng), t)
         loss = denoising_loss(nets.critic(x_t, t, cond), x, nets.critic.loss_weight(t))
         return {"total": loss, "denoising": loss.detach()}
 
-    def _generator(self, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def _generator(self, nets: Networks, x: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """Distribution matching at t in [t_min T, t_max T]; gradients reach the generator through x alone."""
         low, high = int(self.cfg.t_min * self.timesteps), min(int(self.cfg.t_max * self.timesteps), self.timesteps - 1)
-        t = self.draw_t(len(x), low, high, rng).to(x.device)
+        t = rng.integers(low, high + 1).to(x.device)
         with torch.no_grad():
             x_t = nets.teacher.process.add_noise(x, draw_eps(x, rng), t)
             real = nets.teacher(x_t, t, cond)
@@ -77,7 +78,7 @@ class DMD(Method):
         loss = distribution_matching_loss(x, grad)
         losses = {"total": loss, "dm": loss.detach()}
         if self.cfg.regression_weight > 0:
-            regression = self._regression(nets, len(x), rng)
+            regression = self._regression(nets, rng)
             losses |= {"total": loss + self.cfg.regression_weight * regression, "regression": regression.detach()}
         clamped = (normaliser(x.detach(), real) < self.cfg.normaliser_min).double().sum()
         return losses | {"clamped": clamped} | image_statistics(x) | by_time(grad, t, self.timesteps)
@@ -86,18 +87,13 @@ class DMD(Method):
         """What a method makes of the score difference [B, C, H, W]; DMD takes it as it is."""
         return grad
 
-    def _regression(self, nets: Networks, n: int, rng: torch.Generator) -> Tensor:
+    def _regression(self, nets: Networks, rng: Draws) -> Tensor:
         """The generator's image after its first step against the teacher's for the same noise (DMD eq. 9)."""
-        batch = self.pairs.draw(n, rng)
+        batch = self.pairs.draw(rng)
         x = generate(nets.generator, batch.z, self.timesteps_of_generator[:1], batch.labels)
         return regression_loss(x, batch.x, self.cfg.regression_loss)
 
-    @staticmethod
-    def draw_t(n: int, low: int, high: int, rng: torch.Generator) -> Tensor:
-        """n indices, uniform over the integers low..high, both included."""
-        return torch.randint(low, high + 1, (n,), generator=rng)
 
-
-def draw_eps(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Unit noise like x, drawn on the CPU."""
-    return torch.randn(x.shape, generator=rng).to(x)
+def draw_eps(x: Tensor, rng: Draws) -> Tensor:
+    """Unit noise like x."""
+    return rng.noise(*x.shape[1:]).to(x)

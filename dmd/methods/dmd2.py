@@ -8,6 +8,7 @@ from torch import Tensor
 from dmd.config import TrainConfig
 from dmd.denoisers import Cond
 from dmd.discriminator import new_discriminator
+from dmd.draws import Draws
 from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
 from dmd.methods.base import Loss, Networks, Phase
 from dmd.methods.dmd import DMD, draw_eps
@@ -50,22 +51,22 @@ class DMD2(DMD):
     def adversarial(self) -> Loss:
         return self._adversarial
 
-    def _adversarial(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def _adversarial(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """The losses of DMD and, on the same generated images, those of the GAN."""
         x = self.generated(turn, nets, z, cond, rng)
         losses = self.of_images(turn, nets, x, cond, rng)
         extra = self._critic_gan(nets, x, cond, rng) if turn == "critic" else self._generator_gan(nets, x, cond, rng)
         return losses | extra | {"total": losses["total"] + extra["gan_weighted"]}
 
-    def _generator_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def _generator_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """Gradients pass through the critic's encoder to x; the encoder itself learns nothing in this turn."""
         loss = generator_gan_loss(self.logits(nets, self.noised(nets, x, rng), cond))
         return {"gan": loss.detach(), "gan_weighted": self.cfg.gan.weight * loss}
 
-    def _critic_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: torch.Generator) -> dict[str, Tensor]:
+    def _critic_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """Real images with their own labels against the generated ones, each at its own t'."""
         gan = self.cfg.gan
-        real, labels = self.real.draw(len(x), rng, x.device)
+        real, labels = self.real.draw(rng, x)
         labels = None if cond is None else labels
         real_t = self.noised(nets, real, rng)
         fake, true = self.logits(nets, self.noised(nets, x, rng), cond), self.logits(nets, real_t, labels)
@@ -77,9 +78,9 @@ class DMD2(DMD):
         accuracy = ((fake < 0).double().mean() + (true > 0).double().mean()) / 2
         return {"gan": loss.detach(), "gan_weighted": gan.critic_weight * loss, "accuracy": accuracy}
 
-    def noised(self, nets: Networks, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def noised(self, nets: Networks, x: Tensor, rng: Draws) -> tuple[Tensor, Tensor]:
         """(x_t', t') with t' over the whole range, drawn for this purpose alone."""
-        t = self.draw_t(len(x), 0, self.timesteps - 1, rng).to(x.device)
+        t = rng.integers(0, self.timesteps).to(x.device)
         return nets.critic.process.add_noise(x, draw_eps(x, rng), t), t
 
     @staticmethod
