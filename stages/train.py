@@ -29,6 +29,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     accelerator = Accelerator(
         cpu=device.type == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[params.train.precision]
     )
+    torch.set_num_threads(params.runtime.threads)  # accelerate has a number of its own for several CPU processes
     device, workers = accelerator.device, Workers(accelerator, params.train.accumulate)
     split, validation = load_split(args.data, "train"), load_split(args.data, "validation")
     teacher = load_teacher(args.teacher, device, params.guidance.scale)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from accelerate import Accelerator
 from conftest import alone, draws, split, unet_denoiser
 from test_methods import NO_PAIRS
 from torch import Tensor
@@ -77,10 +78,8 @@ def test_one_steps_gradient_in_float32_is_that_of_the_whole_batch(params: Params
 def _process(rank: int, port: int, out: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
-    torch.set_num_threads(1)
-    from accelerate import Accelerator
-
     workers = Workers(Accelerator(cpu=True))
+    torch.set_num_threads(1)  # accelerate takes all cores for each process
     assert workers.accelerator.num_processes == 2
     torch.save(weights(load_params(ROOT / "params.yaml"), workers, 10, 8), out / f"{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -69,8 +69,9 @@ def test_the_report_depends_on_its_template() -> None:
 def test_a_stage_depends_on_the_paths_on_its_command_line(stage: str) -> None:
     """Every path of the command is a dependency or an output, and every output is written by the command."""
     words = STAGES[stage]["cmd"].split()
-    assert words[:3] == ["python", "-m", f"stages.{stage}"]
-    paths = {w for w in words[3:] if not w.startswith("--")}
+    start = ["${train.launcher}"] if stage == "train" else ["python", "-m"]
+    assert words[: len(start) + 1] == [*start, f"stages.{stage}"]
+    paths = {w for w in words[len(start) + 1 :] if not w.startswith("--")}
     keys = ("outs", "metrics", "plots")
     outs = {o if isinstance(o, str) else next(iter(o)) for key in keys for o in STAGES[stage].get(key, [])}
     data = {d for d in STAGES[stage]["deps"] if d.startswith(("artifacts/", "reports/"))}

@@ -69,7 +69,10 @@ def save_generator(folder: Path, seed: int) -> None:
         timestep_spacing="trailing",
     )
     DDIMPipeline(unet, scheduler).save_pretrained(folder)
-    about = {"timesteps": [999], "shape": SHAPE, "classes": ["zero", "one", "two"]}
+    product = scheduler.alphas_cumprod[999].double()
+    first = {"time": 999, "alpha": 0.0, "sigma": 1.0, "c_in": 1.0}
+    first |= {"c_skip": product.sqrt().item(), "c_out": -(1 - product).sqrt().item()}
+    about = {"timesteps": [999], "steps": [first], "shape": SHAPE, "classes": ["zero", "one", "two"]}
     (folder / "generator.json").write_text(json.dumps(about))
 
 
