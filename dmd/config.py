@@ -235,10 +235,15 @@ def load_params(path: Path) -> Params:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: holds no groups; expected {', '.join(_keys(Params))}")
+    return validate(raw, str(path))
+
+
+def validate(raw: dict[str, Any], where: str) -> Params:
+    """The groups of params.yaml, checked. Raises ConfigError with one line, begun by `where`, for each mistake."""
     try:
         return Params.model_validate(raw)
     except ValidationError as e:
-        raise ConfigError("\n".join(f"{path}: {_explain(error)}" for error in e.errors())) from None
+        raise ConfigError("\n".join(f"{where}: {_explain(error)}" for error in e.errors())) from None
 
 
 def _explain(error: Any) -> str:

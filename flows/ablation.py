@@ -1,0 +1,119 @@
+"""An ablation file: which changes to params.yaml are compared, over which seeds; and its members."""
+
+import hashlib
+import itertools
+import json
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from dmd.config import load_params, validate
+from dmd.errors import ConfigError
+
+Change = bool | int | float | str
+NAME = r"^[a-z0-9][a-z0-9_]*$"
+
+
+class Row(BaseModel):
+    """One variant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=NAME)
+    changes: dict[str, Change]
+
+
+class Ablation(BaseModel):
+    """The file. `rows` lists variants; `grid` makes one of each combination; `base` holds for all of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str
+    seeds: list[int] = Field(min_length=1)
+    at_once: int = Field(default=1, ge=1, le=64)
+    base: dict[str, Change] = {}
+    rows: list[Row] = []
+    grid: dict[str, list[Change]] = {}
+
+    @model_validator(mode="after")
+    def _has_variants(self) -> "Ablation":
+        names = [row.name for row in self.variants()]
+        if not names:
+            raise ValueError("rows: none; list variants under rows, or values under grid")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"rows: {repeated[0]!r} is there twice")
+        return self
+
+    def variants(self) -> list[Row]:
+        """The rows, and a row for each combination of the grid."""
+        combinations = itertools.product(*self.grid.values()) if self.grid else ()
+        made = [dict(zip(self.grid, values, strict=True)) for values in combinations]
+        return [*self.rows, *(Row(name=_grid_name(changes), changes=changes) for changes in made)]
+
+
+def _grid_name(changes: dict[str, Change]) -> str:
+    """critic_turns_5_gan_weight_0_003: the last word of each key, and its value, as a name."""
+    text = "_".join(f"{key.rpartition('.')[2]}_{value}" for key, value in changes.items()).lower()
+    return "".join(c if c.isalnum() else "_" for c in text)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One experiment: a row with a seed."""
+
+    row: str
+    seed: int
+    changes: dict[str, Change]
+    experiment: str  # DVC's name for it: the same file, row and numbers give the same
+    upstream: str  # members that share it share teacher, evaluator, baseline and pairs
+
+
+def load_ablation(path: Path) -> Ablation:
+    """Read and validate. Raises ConfigError with one line for each mistake."""
+    try:
+        return Ablation.model_validate(YAML(typ="safe").load(path) or {})
+    except OSError as e:
+        raise ConfigError(f"{path}: {e.strerror or e}") from None
+    except YAMLError as e:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
+    except ValidationError as e:
+        lines = (f"{path}: {'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
+        raise ConfigError("\n".join(lines)) from None
+
+
+def members(name: str, ablation: Ablation, params_file: Path, downstream: set[str]) -> list[Member]:
+    """Every row with every seed, checked against the schema. downstream: groups that only train and evaluate read.
+
+    Raises ConfigError for a change that params.yaml does not allow.
+    """
+    load_params(params_file)  # its own mistakes first, under its own name
+    base = YAML(typ="safe").load(params_file)
+    made = []
+    for row, seed in itertools.product(ablation.variants(), ablation.seeds):
+        changes = {**ablation.base, **row.changes, "train.seed": seed}
+        params = changed(base, changes, f"ablation {name}, row {row.name}")
+        digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
+        upstream = {group: value for group, value in params.items() if group not in downstream}
+        key = hashlib.sha256(json.dumps(upstream, sort_keys=True).encode()).hexdigest()
+        made.append(Member(row.name, seed, changes, f"{name}-{row.name}-seed{seed}-{digest}", key))
+    return made
+
+
+def changed(params: dict[str, Any], changes: dict[str, Change], where: str) -> dict[str, Any]:
+    """params with dotted keys replaced, validated whole. Raises ConfigError."""
+    new = deepcopy(params)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        group: Any = new
+        for part in path:
+            group = group.get(part) if isinstance(group, dict) else None
+        if not isinstance(group, dict) or last not in group:
+            raise ConfigError(f"{where}: {key}: params.yaml has no such key")
+        group[last] = value
+    validate(new, where)
+    return new
