@@ -9,7 +9,7 @@ export DO_NOT_TRACK := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint up down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,12 @@ setup: ## make .venv from requirements.lock (the others do it by themselves)
 
 demo: setup ## teacher, distillation, evaluation, registration: the whole way (about 20 minutes)
 	@.venv/bin/python -m flows.distill $(ARGS)
+
+up: setup ## Prefect and MLflow servers and the deployments, in the background; PREFECT_PORT, MLFLOW_PORT
+	@.venv/bin/python -m flows.services up
+
+down: ## end what `make up` started
+	@if [ -x .venv/bin/python ]; then .venv/bin/python -m flows.services down; fi
 
 test: setup ## the tests that are not slow; ARGS="-m slow" for the others
 	@.venv/bin/python -m pytest $(ARGS)

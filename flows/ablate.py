@@ -15,11 +15,14 @@ from ruamel.yaml import YAML
 from dmd.errors import ConfigError, UserError
 from dmd.files import write_text
 from flows.ablation import Ablation, Member, load_ablation, members
+from flows.ablation_runs import publish_ablation
 from flows.comparison import compare, table
 from flows.distill import GO_ON, Terminated, _fail, _terminate
 from flows.process import STOP, Stopped, run_streaming
 from flows.record import METRICS
 from flows.roots import git, only_one
+from flows.services import use_running
+from flows.store import check_reachable, tracking_uri
 
 LAST = ("train", "evaluate")  # the stages that a member has to itself, unless it changes an earlier one
 Say = Callable[[str], None]
@@ -38,11 +41,15 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(f"--at-once: {args.at_once} is not allowed; it must be 1 or more")
         if not (root / "dvc.yaml").is_file():
             raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
+        use_running(root)
+        check_reachable(tracking_uri(root))
         ablation = load_ablation(args.file)
         todo = members(args.file.stem, ablation, root / "params.yaml", _own_groups(root))
         with only_one(root / "runs" / "ablate.lock", "another ablation works in this folder; wait for it, or stop it"):
             results = run_members(root, todo, args.at_once or ablation.at_once, _print)
             rows = write_comparison(root, args.file.stem, ablation, results)
+            report = _report(root, args.file.stem)
+            parent = publish_ablation(root, args.file.stem, results, [report, report.with_suffix(".md")])
     except ConfigError as e:
         return _fail(str(e), 2)
     except UserError as e:
@@ -51,9 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"interrupted; {GO_ON}", 130)
     except Terminated:
         return _fail(f"terminated; {GO_ON}", 143)
-    print(
-        f"\n{table(rows)}\n\n{_report(root, args.file.stem)}\nnext:\n  dvc exp show\n  dvc exp apply NAME    # take one over"
-    )
+    print(f"\n{table(rows)}\n\n{report}\nMLflow: {tracking_uri(root)}, run {parent}\n")
+    print("next:\n  dvc exp show\n  dvc exp apply NAME    # take one over")
     return 1 if any(row["failed"] for row in rows) else 0
 
 
@@ -118,7 +124,7 @@ def _run_member(root: Path, member: Member, say: Say) -> dict[str, Any] | None:
     say(f"{member.experiment}: started")
     lines: list[str] = []
     sets = [word for key, value in member.changes.items() for word in ("-S", f"{key}={json.dumps(value)}")]
-    argv = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--force", "-n", member.experiment, *sets]
+    argv = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", member.experiment, *sets]
     try:
         code = run_streaming(argv, root, lines.append)
     except Stopped:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Member:
 
     row: str
     seed: int
-    changes: dict[str, Change]
+    changes: dict[str, Change] = field(hash=False)
     experiment: str  # DVC's name for it: the same file, row and numbers give the same
     upstream: str  # members that share it share teacher, evaluator, baseline and pairs
 

@@ -12,6 +12,7 @@ from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
 from flows.graph import ancestors, is_unchanged, stage_graph
 from flows.roots import only_one, prefect_database
+from flows.services import use_running
 from flows.store import check_reachable, tracking_uri
 
 # Heavy modules are imported where they are needed: a misspelt key is told in a second.
@@ -58,6 +59,7 @@ def _run(root: Path, target: str | None) -> int:
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     load_params(root / "params.yaml")
+    use_running(root)
     graph = stage_graph(root)
     if target:
         ancestors(graph, target)  # names a stage that isn't there, before any work

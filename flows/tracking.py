@@ -65,13 +65,13 @@ def _log_run(client: "MlflowClient", experiment: str, record: Record, tags: dict
         params = flatten(record.params.model_dump(by_alias=True))
         mlflow.log_params({key: value for key, value in params})
         mlflow.log_metrics({**numbers(record.metrics), **numbers(record.timing, "timing")})
-        _log_curves(client, run.info.run_id, record.root / files.LOSSES)
+        log_curves(client, run.info.run_id, record.root / files.LOSSES)
         _log_dataset(record, tags)
         _log_files(record, {**tags, "mlflow.run_id": run.info.run_id})
     return run.info.run_id
 
 
-def _log_curves(client: "MlflowClient", run_id: str, path: Path) -> None:
+def log_curves(client: "MlflowClient", run_id: str, path: Path) -> None:
     """Every numeric column against `turn`; an empty cell is no point."""
     from mlflow.entities import Metric
 

@@ -9,13 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 from conftest import ROOT
 
 from dmd.errors import ConfigError
 from flows.ablate import _own_groups
 from flows.ablation import Ablation, Row, load_ablation, members
+from flows.ablation_runs import PARENT
 from flows.comparison import compare, spread, table
+from flows.store import tracking_uri
 
 DOWNSTREAM = {"method", "train", "evaluate"}
 
@@ -181,6 +184,19 @@ def ablate(project: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=project, env=environment(tmp_path), capture_output=True, text=True, check=False)
 
 
+def runs(project: Path) -> tuple[int, int]:
+    """Finished parents, and finished runs under the parent; none is left running."""
+    client = mlflow.MlflowClient(tracking_uri(project))
+    (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]
+    found = client.search_runs([experiment])
+    assert {r.info.status for r in found} == {"FINISHED"}
+    children = [r for r in found if PARENT in r.data.tags]
+    (parent,) = [r for r in found if PARENT not in r.data.tags]
+    assert {r.data.tags[PARENT] for r in children} == {parent.info.run_id}
+    assert all(r.data.params["train.seed"] in ("0", "1") and "ratio.fd.a" in r.data.metrics for r in children)
+    return 1, len(children)
+
+
 @pytest.mark.slow
 def test_members_run_as_experiments_share_stages_and_are_not_repeated(project: Path, tmp_path: Path) -> None:
     done = ablate(project, tmp_path)
@@ -192,6 +208,7 @@ def test_members_run_as_experiments_share_stages_and_are_not_repeated(project: P
     assert rows["k7"]["failed"] == [0, 1]
     log = tmp_path / "log"
     assert log.read_text().split().count("shared") == 1
+    assert runs(project) == (1, 4)
     names = subprocess.run(
         ["dvc", "exp", "list", "--name-only"],
         cwd=project,
@@ -203,6 +220,7 @@ def test_members_run_as_experiments_share_stages_and_are_not_repeated(project: P
     assert len([n for n in names.split() if n.startswith("k-")]) == 4
     log.write_text("")
     again = ablate(project, tmp_path)
+    assert runs(project) == (1, 4)
     assert again.stderr.count("already there") == 4 and log.read_text().split() == ["train", "train"]
     (project / "work.py").write_text(WORK + "\n# changed\n")
     dirty = ablate(project, tmp_path)

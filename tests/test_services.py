@@ -1,0 +1,118 @@
+"""`make up` and `make down` with real servers: they answer, a second call starts nothing, and nothing stays behind."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT
+
+from dmd.errors import UserError
+from flows.services import _running, services
+
+NAMES = ("prefect", "mlflow", "deployments")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The parts of this project that the services need, as a git repository."""
+    root = tmp_path / "project"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.split():
+        if name.startswith(("flows/", "dmd/", "evaluation/", "stages/", "zoo/")) or name in ("params.yaml", "dvc.yaml"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return root
+
+
+def call(project: Path, what: str, **env: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "PYTHONPATH"))}
+    command = [sys.executable, "-m", "flows.services", what]
+    return subprocess.run(command, cwd=project, env={**kept, **env}, capture_output=True, text=True, check=False)
+
+
+def alive(project: Path) -> list[psutil.Process]:
+    """Processes whose working directory is the project."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()) == project and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_up_twice_and_down(project: Path) -> None:
+    ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
+    try:
+        first = call(project, "up", **ports)
+        assert first.returncode == 0, first.stdout + first.stderr
+        for url in (
+            f"http://127.0.0.1:{ports['PREFECT_PORT']}/api/health",
+            f"http://127.0.0.1:{ports['MLFLOW_PORT']}/",
+        ):
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                assert answer.status == 200
+        pids = {n: json.loads((project / f"runs/services/{n}.json").read_text())["pid"] for n in NAMES}
+        query = urllib.request.Request(
+            f"http://127.0.0.1:{ports['PREFECT_PORT']}/api/deployments/filter",
+            b"{}",
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(query, timeout=10) as answer:
+            (deployment,) = json.load(answer)
+        assert deployment["name"] == "workspace" and [s["active"] for s in deployment["schedules"]] == [False]
+        again = call(project, "up", **ports)
+        assert again.returncode == 0 and again.stdout.count("already runs") == 3
+        assert {n: json.loads((project / f"runs/services/{n}.json").read_text())["pid"] for n in NAMES} == pids
+    finally:
+        ended = call(project, "down", **ports)
+    assert ended.stdout.count(": ended") == 3 and not alive(project)
+    assert call(project, "down", **ports).stdout == ""
+
+
+def test_a_taken_port_is_told(project: Path) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        refused = call(project, "up", PREFECT_PORT=str(s.getsockname()[1]))
+    assert refused.returncode == 1 and "is taken by another program; set PREFECT_PORT" in refused.stderr
+    assert not alive(project)
+
+
+def test_a_pid_that_is_used_again_is_not_ours(tmp_path: Path) -> None:
+    """Only the process that was started is ended, not whatever has its number now."""
+    about = {"pid": os.getpid(), "started": psutil.Process().create_time() - 1000, "url": ""}
+    (tmp_path / "prefect.json").write_text(json.dumps(about))
+    assert _running(tmp_path, "prefect") is None
+    (tmp_path / "prefect.json").write_text(json.dumps({**about, "started": psutil.Process().create_time()}))
+    assert _running(tmp_path, "prefect") is not None
+
+
+def test_a_port_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_PORT", "70000")
+    with pytest.raises(UserError, match="MLFLOW_PORT: '70000' is no port"):
+        services(tmp_path)
+
+
+def test_a_teams_mlflow_server_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
+    assert [s.name for s in services(tmp_path)] == ["prefect", "deployments"]
+    assert services(tmp_path)[1].env["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
