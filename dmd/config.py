@@ -181,6 +181,9 @@ class TrainConfig(Group):
     ema_decay: Decay = Field(description="decay of the generator's moving average, per generator turn")
     validate_every: Count = Field(description="generator turns between validation images")
     checkpoint_every: Count = Field(description="generator turns between resumable checkpoints")
+    validation_tolerance: float = Field(
+        ge=0, description="share by which a later generator may validate worse and still be kept: the score's own noise"
+    )
     patience: int = Field(ge=0, description="validations without a better one after which training ends; 0 = never")
 
 

@@ -27,8 +27,8 @@ def distill(
     scratch: Scratch,
     validate: Validate,
     workers: Workers,
-) -> tuple[Generator, list[dict[str, Any]]]:
-    """Train to the end. Returns the averaged generator of the best validation, and one row per generator turn.
+) -> tuple[Generator, int, list[dict[str, Any]]]:
+    """Train to the end. Returns the averaged generator that was kept, its turn, and one row per generator turn.
 
     With several processes all of them train, and the main one alone validates, saves and shows progress.
     """
@@ -44,7 +44,7 @@ def distill(
             if last or state.turn % cfg.validate_every == 0:
                 row |= workers.from_main(partial(validate, generator, state.turn))
                 if not phases[row["phase"]].prepares:
-                    state.keep_if_best(row["validation_fd"])
+                    state.keep_if_best(row["validation_fd"], cfg.validation_tolerance)
                     last = last or _out_of_patience(state, cfg)
             state.rows.append(row)
             progress.update(row)
@@ -53,7 +53,7 @@ def distill(
             if last:
                 break
     state.ema.load_state_dict(state.best["ema"])
-    return generator, state.rows
+    return generator, state.best["turn"], state.rows
 
 
 def _out_of_patience(state: TrainState, cfg: TrainConfig) -> bool:

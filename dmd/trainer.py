@@ -28,7 +28,11 @@ class TrainState:
         self.ema = nets.generator.copy().requires_grad_(False)
         self.weight_decay = cfg.weight_decay
         self.rows: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {"score": float("inf"), "turn": 0, "ema": {}}
+        self.best: dict[str, Any] = {
+            "score": float("inf"),
+            "turn": 0,
+            "ema": {},
+        }  # lowest score so far, and what is kept
         self.new_optimizers()
 
     def enter(self, phase: Phase) -> None:
@@ -45,11 +49,16 @@ class TrainState:
             for turn in ("generator", "critic")
         }
 
-    def keep_if_best(self, score: float) -> None:
-        """Remember the averaged generator that has the lowest score so far."""
-        if score < self.best["score"]:
+    def keep_if_best(self, score: float, tolerance: float) -> None:
+        """Remember the averaged generator if its score is the lowest so far, or worse by no more than the tolerance.
+
+        On a small validation split the score is mostly noise: then the later of two is the better guess, and the
+        score is there to tell a collapse. With a tolerance of 0 the lowest alone counts.
+        """
+        lowest = min(score, self.best["score"])
+        if score <= lowest * (1 + tolerance):
             weights = {k: v.detach().clone() for k, v in self.ema.state_dict().items()}
-            self.best = {"score": score, "turn": self.turn, "ema": weights}
+            self.best = {"score": lowest, "turn": self.turn, "ema": weights}
 
     def state_dict(self) -> dict:
         return {

@@ -46,7 +46,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     validator = Validator(
         load_extractors(args.evaluator, device)[1]["classifier"], validation, params.train.seed, scratch.folder
     )
-    generator, rows = distill(
+    generator, kept, rows = distill(
         method, params.train, teacher, split.labels, split.class_names, scratch, validator, workers
     )
     if not workers.is_main:
@@ -57,8 +57,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     write_text(args.losses, pd.DataFrame(rows).to_csv(index=False))
     export_generator(generator, teacher, args.out)
     scratch.discard()
-    best = min((row for row in rows if "validation_fd" in row), key=lambda row: row["validation_fd"])
-    return f"{len(rows)} generator turns; kept the one after {best['turn']}, validation FD {best['validation_fd']:.3f}"
+    score = next(row["validation_fd"] for row in rows if row["turn"] == kept)
+    return f"{len(rows)} generator turns; kept the one after {kept}, validation FD {score:.3f}"
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(para
     state = TrainState(networks(m), cfg)
     for row in train(state, m, cfg, (1, 8, 8), REAL.labels, alone()):
         if row["turn"] == 2:
-            state.keep_if_best(1.0)
+            state.keep_if_best(1.0, 0.0)
             best = state.best["ema"]
         if row["turn"] == 4:
             break

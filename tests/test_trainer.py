@@ -147,7 +147,9 @@ def test_each_phase_starts_with_fresh_moments(teacher: Teacher, params: Params) 
 
 def distilled(params: Params, teacher: Teacher, tmp_path: Path, scores: list[float], **changes: object) -> tuple:
     """`distill` with validation scores that are given; returns what it returns, and the generators that were judged."""
-    cfg = small(params, generator_turns=5, validate_every=1, checkpoint_every=1, **changes)
+    cfg = small(
+        params, generator_turns=5, validate_every=1, checkpoint_every=1, **{"validation_tolerance": 0.0, **changes}
+    )
     seen: list[dict[str, Tensor]] = []
 
     def validate(generator: Generator, turn: int) -> dict[str, float]:
@@ -163,17 +165,27 @@ def test_the_best_generator_is_exported_not_the_last(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    generator, rows, seen = distilled(params, teacher, tmp_path, [5.0, 2.0, 1.0, 3.0, 4.0])
-    assert len(rows) == 5
+    generator, kept, rows, seen = distilled(params, teacher, tmp_path, [5.0, 2.0, 1.0, 3.0, 4.0])
+    assert len(rows) == 5 and kept == 3
     assert all(torch.equal(v, seen[2][k]) for k, v in generator.denoiser.state_dict().items())
+
+
+def test_within_the_tolerance_the_later_generator_is_kept(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1.2 is within a quarter of the lowest, 1.0; 1.3 is not, nor is 1.4, though it is near the one before it."""
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    scores = [2.0, 1.0, 1.2, 1.3, 1.4]
+    _, kept, _, _ = distilled(params, teacher, tmp_path, scores, validation_tolerance=0.25)
+    assert kept == 3
 
 
 def test_a_generator_of_the_warm_start_is_no_candidate(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    generator, rows, seen = distilled(params, teacher, tmp_path, [0.1, 0.1, 4.0, 3.0, 5.0, 9.0, 9.0], warm=(2, 1))
-    assert len(rows) == 7
+    generator, kept, rows, seen = distilled(params, teacher, tmp_path, [0.1, 0.1, 4.0, 3.0, 5.0, 9.0, 9.0], warm=(2, 1))
+    assert len(rows) == 7 and kept == 4
     assert all(torch.equal(v, seen[3][k]) for k, v in generator.denoiser.state_dict().items())
 
 
@@ -181,7 +193,7 @@ def test_patience_ends_a_run_that_no_longer_improves(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    _, rows, _ = distilled(params, teacher, tmp_path, [2.0, 1.0, 3.0, 3.0, 0.0], patience=2)
+    _, _, rows, _ = distilled(params, teacher, tmp_path, [2.0, 1.0, 3.0, 3.0, 0.0], patience=2)
     assert len(rows) == 4
 
 
@@ -191,7 +203,7 @@ def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
         with torch.no_grad():
             next(state.ema.parameters()).fill_(score)
         state.turn = turn
-        state.keep_if_best(score)
+        state.keep_if_best(score, 0.0)
     name = next(iter(state.ema.state_dict()))
     assert (state.best["turn"], state.best["score"]) == (1, 1.0) and (state.best["ema"][name] == 1.0).all()
 

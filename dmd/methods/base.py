@@ -12,10 +12,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dmd.config import MethodConfig, TrainConfig
-from dmd.data import Split
+from dmd.data import Split, to_unit
 from dmd.denoisers import Cond, Denoiser
 from dmd.discriminator import Discriminator
 from dmd.draws import Draws
+from dmd.monitors import image_statistics
 from dmd.pairs import Pairs
 from dmd.sampling import step_times
 from dmd.teachers import Teacher
@@ -78,6 +79,8 @@ class Method(ABC):
         self.timesteps = timesteps
         self.pairs = pairs
         self.real = real
+        statistics = image_statistics(to_unit(real.images))
+        self.real_statistics = {f"real_{name.removeprefix('x_')}": value for name, value in statistics.items()}
         first = timesteps - 1 if cfg.generator_timestep == "last" else cfg.generator_timestep
         if first >= timesteps:
             raise ValueError(

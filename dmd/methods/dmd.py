@@ -81,7 +81,13 @@ class DMD(Method):
             regression = self._regression(nets, rng)
             losses |= {"total": loss + self.cfg.regression_weight * regression, "regression": regression.detach()}
         clamped = (normaliser(x.detach(), real) < self.cfg.normaliser_min).double().sum()
-        return losses | {"clamped": clamped} | image_statistics(x) | by_time(grad, t, self.timesteps)
+        return (
+            losses
+            | {"clamped": clamped}
+            | image_statistics(x)
+            | self.real_statistics
+            | by_time(grad, t, self.timesteps)
+        )
 
     def weigh(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """What a method makes of the score difference [B, C, H, W]; DMD takes it as it is."""
