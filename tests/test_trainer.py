@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dmd.checkpoint import Scratch
 from dmd.config import Params, TrainConfig
-from dmd.denoisers import Denoiser
 from dmd.distill import distill
 from dmd.ema import update_ema
 from dmd.errors import CheckpointError
@@ -19,7 +18,6 @@ from dmd.generator import Generator
 from dmd.methods import Networks
 from dmd.optim import learning_rate, optimizer_step
 from dmd.pairs import Pairs
-from dmd.processes import append_dims
 from dmd.teacher_trainer import TeacherState, train_teacher
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, train
@@ -245,52 +243,6 @@ def test_the_gradient_is_clipped_per_network() -> None:
     before = net.weight.detach().clone()
     norm = optimizer_step(optimizer, net, 1000 * net(torch.ones(1, 4)).sum(), 1.0, 0.5, "loss")
     assert norm.item() == pytest.approx(2000) and (net.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
-
-
-class GaussianDenoiser(Denoiser):
-    """The exact denoiser of N(mean, std^2), learnable: E[x0|x_t] = mean + alpha std^2 (x_t - alpha mean) / var(x_t)."""
-
-    def __init__(self, mean: float, std: float) -> None:
-        template = toy_denoiser()
-        super().__init__(torch.nn.Identity(), template.process, template.coefficients)
-        self.mean = torch.nn.Parameter(torch.tensor(mean))
-        self.log_std = torch.nn.Parameter(torch.tensor(std).log())
-
-    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        alpha, sigma = (append_dims(v, x_t.ndim).float() for v in (self.process.alpha(t), self.process.sigma(t)))
-        variance = (2 * self.log_std).exp()
-        return self.mean + alpha * variance * (x_t - alpha * self.mean) / (alpha**2 * variance + sigma**2)
-
-
-class AffineGenerator(GaussianDenoiser):
-    """x = mean + std z."""
-
-    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        return self.mean + self.log_std.exp() * x_t
-
-
-def test_with_exact_scores_the_generator_reaches_the_targets_mean_and_std(params: Params) -> None:
-    """The whole loop on a problem whose answer is known: N(0.5, 0.3^2), started from N(-1, 1)."""
-    target = GaussianDenoiser(0.5, 0.3)
-    teacher = Teacher(target, target, None, (1, 4, 4), 0)  # type: ignore[arg-type]
-    cfg = small(
-        params,
-        generator_turns=500,
-        batch_size=64,
-        lr_generator=2e-2,
-        lr_critic=5e-2,
-        warmup_turns=0,
-        weight_decay=0.0,
-        ema_decay=0.9,
-    )
-    state = TrainState(copies(teacher), cfg)
-    generator, critic = AffineGenerator(-1.0, 1.0), GaussianDenoiser(-1.0, 1.0)
-    state.nets.generator.__class__ = AffineGenerator
-    state.nets.generator.load_state_dict(generator.state_dict())
-    state.nets.critic.load_state_dict(critic.state_dict())
-    list(train(state, method(params), cfg, teacher.shape, None, alone()))
-    mean, std = state.nets.generator.mean.item(), state.nets.generator.log_std.exp().item()  # type: ignore[union-attr,operator]
-    assert mean == pytest.approx(0.5, abs=0.03) and std == pytest.approx(0.3, abs=0.03)
 
 
 def test_a_teacher_learns_and_resumes_to_the_bit(params: Params) -> None:
