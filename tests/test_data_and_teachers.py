@@ -10,6 +10,7 @@ from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DModel
 
 from dmd.config import Params
 from dmd.data import SPLITS, load_split, prepare
+from dmd.denoisers import Guided, as_denoiser
 from dmd.errors import DataError, TeacherError
 from dmd.export import export_generator
 from dmd.files import new_folder, sha256, write_bytes
@@ -17,7 +18,16 @@ from dmd.generator import Generator, load_generator
 from dmd.pairs import load_pairs, make_pairs, save_pairs
 from dmd.sample import grid, read_labels
 from dmd.sampling import draw_noise, one_step
-from dmd.teachers import Teacher, check_fits, download, fetch, load_teacher
+from dmd.teachers import (
+    Teacher,
+    check_fits,
+    download,
+    fetch,
+    load_teacher,
+    new_scheduler,
+    new_unet,
+    save_pipeline,
+)
 
 
 def test_the_splits_are_the_whole_data_set_once(data_folder: Path, params: Params) -> None:
@@ -121,6 +131,39 @@ def test_the_card_of_an_exported_generator_is_right(
     ours = generator.sampler().images(torch.tensor([0, 1, 2]), torch.Generator().manual_seed(0))
     assert torch.equal(namespace["pixels"], ours) and ours.float().std() > 5
     assert Path("image.png").is_file()
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "flow", "edm"])
+def test_a_teacher_of_every_kind_is_read_back_and_its_generator_runs_by_the_card(
+    params: Params, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved and loaded as a diffusers folder, then exported: the card's few lines give this project's images."""
+    cfg = params.teacher.model_copy(update={"channels": [8, 8], "prediction_type": kind, "beta_schedule": "linear"})
+    torch.manual_seed(0)
+    net = new_unet(cfg, (1, 8, 8), 10)
+    save_pipeline(net, new_scheduler(cfg), tmp_path / "teacher")
+    teacher = load_teacher(tmp_path / "teacher", CPU)
+    z, y, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 7]), torch.tensor([999, 400])
+    assert torch.equal(teacher.denoiser(z, t, y), as_denoiser(net, new_scheduler(cfg))(z, t, y))
+    generator = generator_folder(teacher, tmp_path / "generator", 999, 499)
+    assert load_generator(tmp_path / "generator", CPU).sampler().make(torch.randn(2, 2, 1, 8, 8), y).isfinite().all()
+    snippet = (tmp_path / "generator/README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path / "generator")
+    namespace: dict = {}
+    exec(snippet, namespace)
+    ours = generator.sampler().images(torch.tensor([0, 1, 2]), torch.Generator().manual_seed(0))
+    apart = (namespace["pixels"].int() - ours.int()).abs()
+    assert apart.max() <= 1 and apart.float().mean() < 0.01  # a rounding, here and there
+
+
+def test_guidance_needs_class_labels_and_takes_the_last_one_for_none(teacher_folder: Path, tmp_path: Path) -> None:
+    guided = load_teacher(teacher_folder, CPU, guidance_scale=2.0)
+    z, y, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 7]), torch.tensor([600, 600])
+    u, c = guided.denoiser(z, t, torch.full_like(y, 10)), guided.denoiser(z, t, y)
+    torch.testing.assert_close(guided.real(z, t, y), u + 2 * (c - u), rtol=1e-4, atol=1e-4)
+    assert not isinstance(guided.denoiser, Guided) and isinstance(guided.real, Guided)
+    plain = load_teacher(teacher_folder, CPU)
+    assert plain.real is plain.denoiser
 
 
 def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 
 from dmd.errors import UserError
-from flows.services import _running, services
+from flows.services import _running, services, use_running
 
 NAMES = ("prefect", "mlflow", "deployments")
 
@@ -104,6 +104,22 @@ def test_a_pid_that_is_used_again_is_not_ours(tmp_path: Path) -> None:
     assert _running(tmp_path, "prefect") is None
     (tmp_path / "prefect.json").write_text(json.dumps({**about, "started": psutil.Process().create_time()}))
     assert _running(tmp_path, "prefect") is not None
+
+
+def test_a_run_uses_the_servers_that_are_up_unless_others_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runs" / "services"
+    folder.mkdir(parents=True)
+    me = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+    (folder / "prefect.json").write_text(json.dumps({**me, "url": "http://127.0.0.1:4300"}))
+    (folder / "mlflow.json").write_text(json.dumps({**me, "url": "http://127.0.0.1:5100"}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
+    monkeypatch.setenv("PREFECT_API_URL", "to be restored")
+    monkeypatch.delenv("PREFECT_API_URL")
+    use_running(tmp_path)
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
 
 
 def test_a_port_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
