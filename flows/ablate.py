@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import signal
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from dmd.errors import ConfigError, UserError
 from dmd.files import write_text
 from flows.ablation import Ablation, Member, load_ablation, members
 from flows.ablation_runs import publish_ablation
+from flows.command import exit_code
 from flows.comparison import compare, table
-from flows.distill import GO_ON, Terminated, _fail, _terminate
 from flows.process import STOP, Stopped, run_streaming
 from flows.record import METRICS
 from flows.roots import git, only_one
@@ -34,30 +33,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="such as ablations/dmd2_paper.yaml")
     parser.add_argument("--at-once", type=int, help="members at the same time, instead of the file's own number")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
-    root = Path.cwd()
-    try:
-        if args.at_once is not None and args.at_once < 1:
-            raise ConfigError(f"--at-once: {args.at_once} is not allowed; it must be 1 or more")
-        if not (root / "dvc.yaml").is_file():
-            raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
-        use_running(root)
-        check_reachable(tracking_uri(root))
-        ablation = load_ablation(args.file)
-        todo = members(args.file.stem, ablation, root / "params.yaml", _own_groups(root))
-        with only_one(root / "runs" / "ablate.lock", "another ablation works in this folder; wait for it, or stop it"):
-            results = run_members(root, todo, args.at_once or ablation.at_once, _print)
-            rows = write_comparison(root, args.file.stem, ablation, results)
-            report = _report(root, args.file.stem)
-            parent = publish_ablation(root, args.file.stem, results, [report, report.with_suffix(".md")])
-    except ConfigError as e:
-        return _fail(str(e), 2)
-    except UserError as e:
-        return _fail(str(e), 1)
-    except KeyboardInterrupt:
-        return _fail(f"interrupted; {GO_ON}", 130)
-    except Terminated:
-        return _fail(f"terminated; {GO_ON}", 143)
+    return exit_code(lambda: _run(Path.cwd(), args.file, args.at_once))
+
+
+def _run(root: Path, file: Path, at_once: int | None) -> int:
+    if at_once is not None and at_once < 1:
+        raise ConfigError(f"--at-once: {at_once} is not allowed; it must be 1 or more")
+    if not (root / "dvc.yaml").is_file():
+        raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
+    use_running(root)
+    check_reachable(tracking_uri(root))
+    name, ablation = file.stem, load_ablation(file)
+    todo = members(name, ablation, root / "params.yaml", _own_groups(root))
+    with only_one(root / "runs" / "ablate.lock", "another ablation works in this folder; wait for it, or stop it"):
+        results = run_members(root, todo, at_once or ablation.at_once, _print)
+        rows, report = write_comparison(root, name, ablation, results), _report(root, name)
+        parent = publish_ablation(root, name, results, [report, report.with_suffix(".md")])
     print(f"\n{table(rows)}\n\n{report}\nMLflow: {tracking_uri(root)}, run {parent}\n")
     print("next:\n  dvc exp show\n  dvc exp apply NAME    # take one over")
     return 1 if any(row["failed"] for row in rows) else 0

@@ -2,14 +2,12 @@
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
+from flows.command import exit_code
 from flows.graph import ancestors, is_unchanged, stage_graph
 from flows.roots import only_one, prefect_database
 from flows.services import use_running
@@ -20,11 +18,6 @@ CONSOLE = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s %(task_run_name)-9s | %(message)s",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
 }
-GO_ON = "what has finished is kept; the same command goes on from there"
-
-
-class Terminated(BaseException):
-    """SIGTERM, as an exception: what is running is ended on the way out."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,27 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.distill", description=__doc__)
     parser.add_argument("--target", metavar="STAGE", help="only this stage and what it stands on; publishes nothing")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return _run(Path.cwd(), args.target)
-    except ConfigError as e:
-        return _fail(str(e), 2)
-    except UserError as e:
-        return _fail(str(e), 1)
-    except KeyboardInterrupt:
-        return _fail(f"interrupted; {GO_ON}", 130)
-    except Terminated:
-        return _fail(f"terminated; {GO_ON}", 143)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
-def _fail(message: str, code: int) -> int:
-    for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr, flush=True)
-    return code
+    return exit_code(lambda: _run(Path.cwd(), args.target))
 
 
 def _run(root: Path, target: str | None) -> int:

@@ -6,7 +6,8 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmd.errors import ConfigError, UserError
+from dmd.errors import UserError
+from flows.command import exit_code
 from flows.record import GENERATOR, RESULT, Record, numbers, read_record
 from flows.roots import main_worktree, only_one
 from flows.store import database, opened, tracking_uri
@@ -113,16 +114,13 @@ def _example() -> Any:
 def main() -> int:
     """Publish if necessary, then register; print name, version and alias."""
     argparse.ArgumentParser(prog="python -m flows.register", description=__doc__).parse_args()
+    return exit_code(_register)
+
+
+def _register() -> int:
     root = Path.cwd()
-    try:
-        record = read_record(root)
-        version = register(root, publish(root))
-    except ConfigError as e:
-        print(*(f"error: {line}" for line in str(e).splitlines()), sep="\n", file=sys.stderr)
-        return 2
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+    record = read_record(root)
+    version = register(root, publish(root))
     print(f"{record.params.register_.name} version {version} ({ALIAS})")
     return 0
 

@@ -21,6 +21,7 @@ import psutil
 
 from dmd.errors import UserError
 from dmd.files import write_text
+from flows.command import exit_code
 from flows.process import environment
 from flows.roots import main_worktree, only_one, prefect_database
 from flows.store import tracking_uri
@@ -212,18 +213,20 @@ def _alive(members: list[psutil.Process]) -> Iterator[psutil.Process]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.services", description=__doc__)
     parser.add_argument("what", choices=("up", "down"))
-    what, root = parser.parse_args().what, Path.cwd()
-    try:
-        if what == "down":
-            down(root)
-        else:
-            made = {service.name: service.url for service in up(root)}
-            print(f"\nPrefect  {made['prefect']}\nMLflow   {made.get('mlflow', tracking_uri(root))}")
-            print(f"logs     {_folder(root)}\n")
-            print("start a run in the Prefect UI under Deployments; `make down` ends all of this")
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+    return exit_code({"up": _up, "down": _down}[parser.parse_args().what])
+
+
+def _up() -> int:
+    root = Path.cwd()
+    made = {service.name: service.url for service in up(root)}
+    print(f"\nPrefect  {made['prefect']}\nMLflow   {made.get('mlflow', tracking_uri(root))}")
+    print(f"logs     {_folder(root)}\n")
+    print("start a run in the Prefect UI under Deployments; `make down` ends all of this")
+    return 0
+
+
+def _down() -> int:
+    down(Path.cwd())
     return 0
 
 
