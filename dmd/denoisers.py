@@ -71,8 +71,7 @@ class Denoiser(nn.Module):
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The network's own output, in the precision of its input."""
         extra: dict[str, Any] = {} if cond is None else {"class_labels": cond}
-        c_in = self._at(t)[2]
-        x = x_t if bool((c_in == 1).all()) else append_dims(c_in, x_t.ndim).to(x_t.dtype) * x_t
+        x = append_dims(self._at(t)[2], x_t.ndim).to(x_t.dtype) * x_t
         return self.net(x, self.process.time(t), **extra).sample
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:

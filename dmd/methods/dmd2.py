@@ -10,7 +10,7 @@ from dmd.denoisers import Cond
 from dmd.discriminator import new_discriminator
 from dmd.draws import Draws
 from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
-from dmd.methods.base import Loss, Networks, Phase
+from dmd.methods.base import Networks, Phase
 from dmd.methods.dmd import DMD, draw_eps
 from dmd.teachers import Teacher
 
@@ -47,11 +47,7 @@ class DMD2(DMD):
         )  # fmt: skip
         return tuple(phase for phase in phases if phase.steps)
 
-    @property
-    def adversarial(self) -> Loss:
-        return self._adversarial
-
-    def _adversarial(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
+    def adversarial(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """The losses of DMD and, on the same generated images, those of the GAN."""
         x = self.generated(turn, nets, z, cond, rng)
         losses = self.of_images(turn, nets, x, cond, rng)
