@@ -171,6 +171,14 @@ def test_the_sampler_is_diffusers_euler_step_by_step(kind: str) -> None:
     torch.testing.assert_close(ours[-1], x, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_grid_of_flow_matching_is_diffusers_own(shift: float) -> None:
+    """Shifted towards noise, ascending here and descending there; the network is told 1000 s."""
+    process, theirs = flow_process(shift, 1000), FlowMatchEulerDiscreteScheduler(shift=shift)
+    torch.testing.assert_close(process.sigma(torch.arange(1000)).float(), theirs.sigmas.flip(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(process.time(torch.arange(1000)), theirs.timesteps.flip(0), rtol=1e-5, atol=1e-3)
+
+
 def test_edm_is_the_papers_preconditioning_and_diffusers_own() -> None:
     denoiser, theirs = denoiser_of("edm"), EDMEulerScheduler()
     t = torch.tensor([0, 400, 999])
