@@ -57,9 +57,35 @@ class ExternalSource(Group):
         return self
 
 
+class VaeConfig(Group):
+    """The AutoencoderKL of a teacher that is trained here and works on latents."""
+
+    channels: list[Count] = Field(min_length=2, description="block_out_channels; each after the first halves the image")
+    latent_channels: Count = Field(description="channels of the latents")
+    steps: Count = Field(description="optimizer steps")
+    lr: LearningRate = Field(description="peak learning rate of AdamW")
+
+
+class TextConfig(Group):
+    """The CLIP text encoder of a text_unet that is trained here; it learns with the network."""
+
+    hidden_size: int = Field(ge=16, multiple_of=16, description="width of the text encoder")
+    layers: Count = Field(description="its transformer layers")
+
+
+class DitConfig(Group):
+    """The transformer of network: dit."""
+
+    width: int = Field(ge=16, multiple_of=16, description="of its tokens")
+    layers: Count = Field(description="transformer layers")
+
+
 class TeacherConfig(ExternalSource):
     seed: Seed = Field(description="seed of initialisation, batches and noise")
-    channels: list[Count] = Field(min_length=1, description="block_out_channels of the UNet2DModel")
+    network: Literal["unet", "dit", "text_unet"] = Field(
+        description="UNet2DModel on pixels; DiTTransformer2DModel or UNet2DConditionModel with captions, on latents"
+    )
+    channels: list[Count] = Field(min_length=1, description="block_out_channels of the UNet")
     layers_per_block: Count = Field(description="residual blocks per resolution")
     prediction_type: Literal["v_prediction", "epsilon", "sample", "flow", "edm"] = Field(
         description="what the network predicts; flow and edm have schedules of their own"
@@ -76,6 +102,9 @@ class TeacherConfig(ExternalSource):
     label_dropout: float = Field(ge=0, lt=1, description="share of labels replaced by the null class")
     ema_decay: Decay = Field(description="decay of the weights' moving average, per step")
     grad_clip: float = Field(gt=0, description="largest L2 norm of the gradient")
+    vae: VaeConfig = Field(description="the VAE of dit and text_unet")
+    text: TextConfig = Field(description="the text encoder of text_unet")
+    dit: DitConfig = Field(description="the transformer of dit")
 
 
 class GuidanceConfig(Group):
@@ -128,6 +157,9 @@ class GanConfig(Group):
 
 class MethodConfig(Group):
     name: Literal["dmd", "dmd2", "f_distill"] = Field(description="distillation method")
+    init_from: str = Field(
+        description="folder of a finished generator to begin from; zoo/none is the teacher's weights"
+    )
     steps: int = Field(ge=1, le=64, description="network passes of the generator")
     critic_turns: Count = Field(description="critic turns per generator turn")
     generator_timestep: Literal["last"] | Annotated[int, Field(ge=0)] = Field(
@@ -139,6 +171,14 @@ class MethodConfig(Group):
     regression_weight: float = Field(ge=0, description="weight of the regression loss on pairs")
     regression_loss: Literal["l2", "huber"] = Field(description="distance in the regression loss")
     gan: GanConfig = Field(description="the GAN loss")
+
+    @model_validator(mode="after")
+    def _start_exists(self) -> "MethodConfig":
+        if not Path(self.init_from).is_dir() and Path(self.init_from) != NO_FOLDER:
+            raise ValueError(
+                f"init_from: {self.init_from!r} is not a folder; give a generator's, or {NO_FOLDER} for none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> "MethodConfig":
@@ -169,16 +209,21 @@ class TrainConfig(Group):
     seed: Seed = Field(description="seed of latents, labels, times and noise")
     warm_start: WarmStartConfig = Field(description="what comes before distribution matching")
     generator_turns: Count = Field(description="generator turns of distribution matching, after the warm start")
-    batch_size: Count = Field(description="images per turn, over all processes and parts")
+    batch_size: Count = Field(description="images per critic turn, over all processes and parts")
+    generator_batch_size: Count = Field(description="images per generator turn, over all processes and parts")
     lr_generator: LearningRate = Field(description="AdamW's learning rate of the generator")
     lr_critic: LearningRate = Field(description="AdamW's learning rate of the critic")
     warmup_turns: int = Field(ge=0, description="linear warm-up, in turns of the network itself")
     lr_schedule: Literal["constant", "cosine"] = Field(description="what follows the warm-up")
     accumulate: Count = Field(description="parts in which a process works through its share of a batch: less memory")
-    precision: Literal["fp32", "bf16"] = Field(description="of the networks' arithmetic; weights stay float32")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(description="of the networks' arithmetic; weights stay float32")
     weight_decay: float = Field(ge=0, le=1, description="AdamW's weight decay")
     grad_clip: float = Field(gt=0, description="largest L2 norm of a network's gradient")
-    ema_decay: Decay = Field(description="decay of the generator's moving average, per generator turn")
+    ema_half_lives: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=1,
+        description="moving averages of the generator, by half-life in images; the best by validation is kept",
+    )
+    gradient_checkpointing: bool = Field(description="compute activations again in the backward pass: less memory")
     validate_every: Count = Field(description="generator turns between validation images")
     checkpoint_every: Count = Field(description="generator turns between resumable checkpoints")
     validation_tolerance: float = Field(

@@ -47,11 +47,6 @@ class Split:
         c, h, w = self.images.shape[1:]
         return c, h, w
 
-    def draw(self, rng: Draws, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, C, H, W] in [-1, 1], of the kind of `like`, and their labels [B], with repetition."""
-        index = rng.integers(0, len(self.images))
-        return to_unit(self.images[index]).to(like), self.labels[index].to(like.device)
-
 
 def _digits() -> Dataset:
     from sklearn.datasets import load_digits  # the import costs a second, and only this source needs it
@@ -64,6 +59,19 @@ def _digits() -> Dataset:
 
 
 SOURCES: dict[str, Callable[[], Dataset]] = {"digits": _digits}
+
+
+@dataclass(frozen=True)
+class Reals:
+    """Real data as a network sees them: x [N, C, H, W] images in [-1, 1] or their latents, labels [N]."""
+
+    x: Tensor
+    labels: Tensor
+
+    def draw(self, rng: Draws, like: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, C, H, W] of the kind of `like`, and labels [B], with repetition."""
+        index = rng.integers(0, len(self.x))
+        return self.x[index].to(like), self.labels[index].to(like.device)
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The one contract: denoiser(x_t, t, cond) -> x0.
 
-x_t [B, C, H, W] in the network's own scale, t [B] an index into denoiser.process, cond class labels [B] or None.
+x_t [B, C, H, W] in the network's own scale, t [B] an index into denoiser.process, cond [B] indices of classes or
+captions, or None.
 Parametrisations (eps, v, sample, flow, EDM) end in this file; teacher, critic and generator are all Denoisers to
 everything above it.
 """
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dmd.networks import innermost
 from dmd.processes import Process, append_dims, process_of
 
 Cond = Tensor | None
@@ -104,13 +106,13 @@ class Denoiser(nn.Module):
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
             seen.append(output)
 
-        inner: nn.Module = self.net.mid_block  # type: ignore[assignment]
+        inner, grid = innermost(self.net)
         handle = inner.register_forward_hook(keep)
         try:
             self.predict(x_t, t, cond)
         finally:
             handle.remove()
-        return seen[0]
+        return grid(seen[0])
 
     def copy(self) -> "Denoiser":
         """An independent copy with its own weights, all of them trainable."""

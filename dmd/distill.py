@@ -9,7 +9,7 @@ from torch import Tensor
 from dmd.checkpoint import Scratch
 from dmd.config import TrainConfig
 from dmd.generator import Generator
-from dmd.methods import Method, Phase
+from dmd.methods import Method, Networks, Phase
 from dmd.progress import Progress
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, Workers, train
@@ -20,6 +20,7 @@ Validate = Callable[[Generator, int], dict[str, float]]  # (generator, turn) -> 
 
 def distill(
     method: Method,
+    nets: Networks,
     cfg: TrainConfig,
     teacher: Teacher,
     labels: Tensor | None,
@@ -32,19 +33,28 @@ def distill(
 
     With several processes all of them train, and the main one alone validates, saves and shows progress.
     """
-    state = TrainState(method.networks(teacher, cfg.seed), cfg)
+    state = TrainState(nets, cfg)
     if saved := scratch.load():
         state.load_state_dict(saved)
-    generator = Generator(state.ema, method.timesteps_of_generator, teacher.shape, classes if teacher.classes else ())
     phases = {phase.name: phase for phase in method.phases(cfg)}
     total = sum(phase.generator_turns for phase in phases.values())
+
+    def generator(average: float) -> Generator:
+        names = classes if teacher.classes else ()
+        return Generator(state.averages[average], method.timesteps_of_generator, teacher.shape, names, teacher.codec)
+
     with PhaseProgress(phases.values(), state.turn, workers.is_main) as progress:
         for row in train(state, method, cfg, teacher.shape, labels if teacher.classes else None, workers):
             last = state.turn == total
             if last or state.turn % cfg.validate_every == 0:
-                row |= workers.from_main(partial(validate, generator, state.turn))
+                scores = {
+                    half_life: workers.from_main(partial(validate, generator(half_life), state.turn))
+                    for half_life in state.averages
+                }
+                best = min(scores, key=lambda half_life: scores[half_life]["validation_fd"])
+                row |= scores[best] | {"ema_half_life": best}
                 if not phases[row["phase"]].prepares:
-                    state.keep_if_best(row["validation_fd"], cfg.validation_tolerance)
+                    state.keep_if_best(best, row["validation_fd"], cfg.validation_tolerance)
                     last = last or _out_of_patience(state, cfg)
             state.rows.append(row)
             progress.update(row)
@@ -52,8 +62,9 @@ def distill(
                 scratch.save(state.state_dict())
             if last:
                 break
-    state.ema.load_state_dict(state.best["ema"])
-    return generator, state.best["turn"], state.rows
+    kept = generator(state.best["half_life"])
+    kept.denoiser.load_state_dict(state.best["weights"])
+    return kept, state.best["turn"], state.rows
 
 
 def _out_of_patience(state: TrainState, cfg: TrainConfig) -> bool:

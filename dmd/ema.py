@@ -12,6 +12,11 @@ def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
         target.copy_(source)
 
 
+def decay_of(half_life: float, images: int) -> float:
+    """The decay per update for a half-life in images, where an update has learnt from `images` of them."""
+    return 0.5 ** (images / half_life)
+
+
 def warm_decay(decay: float, updates: int) -> float:
     """The decay after `updates` updates: a short window at first, or the average would stay near its start."""
     return min(decay, (1 + updates) / (10 + updates))

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+from dmd.codecs import Pixels
 from dmd.files import new_folder, write_text
 from dmd.generator import Generator
-from dmd.teachers import Teacher, sampling_scheduler, save_pipeline
+from dmd.networks import bare
+from dmd.pipelines import save_pipeline
+from dmd.teachers import Teacher, sampling_scheduler
 
 CARD = """---
 library_name: diffusers
@@ -16,7 +19,13 @@ tags: [one-step, distribution-matching-distillation]
 Distilled from a diffusion model by Distribution Matching Distillation:
 
 ```python
-import json
+{snippet}
+```
+
+{conditions}.
+"""
+
+PIXELS = """import json
 import torch
 from diffusers import UNet2DModel
 from PIL import Image
@@ -34,29 +43,61 @@ with torch.inference_mode():
         x = s["c_skip"] * x_t + s["c_out"] * out
 pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte()  # [B, C, H, W]
 Image.fromarray(pixels[0].permute(1, 2, 0).squeeze(-1).numpy()).save("image.png")
-```
+"""
 
-Labels: {classes}.
+TEXT = """import torch
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained(".")  # this folder
+rng = torch.Generator().manual_seed(0)
+image = pipe({prompt!r}, timesteps={times}, guidance_scale=0, generator=rng).images[0]
+image.save("image.png")
+"""
+
+TRANSFORMER = """import torch
+from diffusers import DiTPipeline
+
+pipe = DiTPipeline.from_pretrained(".")  # this folder
+torch.manual_seed(0)  # this pipeline takes the noise of later steps from the global generator
+image = pipe([0], num_inference_steps={steps}, guidance_scale=1).images[0]
+image.save("image.png")
 """
 
 
 def export_generator(generator: Generator, teacher: Teacher, out: Path) -> None:
-    """Write unet, scheduler, generator.json and a card; the folder appears whole or not at all."""
-    names = generator.classes
+    """Write the pipeline, generator.json and a card; the folder appears whole or not at all."""
     about = {
         "timesteps": list(generator.times),
         "steps": generator.plan(),
         "shape": list(generator.shape),
-        "classes": list(names),
+        "classes": list(generator.classes),
+        "captions": list(teacher.captions),
     }
-    card = CARD.format(
-        steps="one step" if len(generator.times) == 1 else f"{len(generator.times)} steps",
-        shape=(len(generator.times), *generator.shape),
-        no_labels="" if names else "  # this generator takes no labels: only their number counts",
-        label_argument=", class_labels=labels" if names else "",
-        classes=", ".join(f"{i} {name}" for i, name in enumerate(names)) or "none",
-    )
+    scheduler = sampling_scheduler(teacher, len(generator.times))
     with new_folder(out) as folder:
-        save_pipeline(generator.denoiser.net, sampling_scheduler(teacher.scheduler), folder)
+        save_pipeline(bare(generator.denoiser.net), scheduler, folder, like=teacher.pipeline)
         write_text(folder / "generator.json", json.dumps(about, indent=2) + "\n")
-        write_text(folder / "README.md", card)
+        write_text(folder / "README.md", card(generator, teacher))
+
+
+def card(generator: Generator, teacher: Teacher) -> str:
+    """What the generator is, and how to make an image with it."""
+    names = generator.classes
+    if teacher.captions:
+        snippet = TEXT.format(prompt=teacher.captions[0], times=list(generator.times))
+        conditions = "It was trained on the prompts: " + ", ".join(repr(c) for c in teacher.captions)
+    else:
+        snippet = _snippet(generator, teacher)
+        conditions = "Labels: " + (", ".join(f"{i} {name}" for i, name in enumerate(names)) or "none")
+    steps = "one step" if len(generator.times) == 1 else f"{len(generator.times)} steps"
+    return CARD.format(steps=steps, snippet=snippet.strip(), conditions=conditions)
+
+
+def _snippet(generator: Generator, teacher: Teacher) -> str:
+    if not isinstance(teacher.codec, Pixels):
+        return TRANSFORMER.format(steps=len(generator.times))
+    return PIXELS.format(
+        shape=(len(generator.times), *generator.shape),
+        no_labels="" if generator.classes else "  # this generator takes no labels: only their number counts",
+        label_argument=", class_labels=labels" if generator.classes else "",
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dmd.codecs import PIXELS, Codec
 from dmd.denoisers import Cond, Denoiser
 from dmd.errors import TeacherError
 from dmd.sampling import Sampler, generate
@@ -21,6 +22,7 @@ class Generator:
     times: tuple[int, ...]  # the indices it is conditioned at, one after the other
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
+    codec: Codec = PIXELS
 
     def sampler(self) -> Sampler:
         """From unit noise to x."""
@@ -43,7 +45,7 @@ class Generator:
         return plan
 
     def _make(self, z: Tensor, cond: Cond) -> Tensor:
-        return generate(self.denoiser, z, self.times, cond)
+        return self.codec.decode(generate(self.denoiser, z, self.times, cond))
 
 
 def load_generator(folder: Path, device: torch.device) -> Generator:
@@ -52,5 +54,5 @@ def load_generator(folder: Path, device: torch.device) -> Generator:
         about = json.loads((folder / "generator.json").read_text())
     except (OSError, json.JSONDecodeError) as e:
         raise TeacherError(f"{folder} is not a generator folder: generator.json cannot be read ({e})") from None
-    net = load_teacher(folder, device)
-    return Generator(net.denoiser, tuple(about["timesteps"]), net.shape, tuple(about["classes"]))
+    net = load_teacher(folder, device, captions=about["captions"])
+    return Generator(net.denoiser, tuple(about["timesteps"]), net.shape, tuple(about["classes"]), net.codec)

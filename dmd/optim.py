@@ -4,6 +4,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
+
+UNSCALED = GradScaler("cpu", enabled=False)  # does nothing: gradients of fp32 and bf16 are in range as they are
 
 
 def learning_rate(base: float, turn: int, warmup: int, total: int, schedule: str) -> float:
@@ -19,7 +22,7 @@ def step_rng(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def backward(net: nn.Module, loss: Tensor, what: str) -> None:
+def backward(net: nn.Module, loss: Tensor, what: str, scaler: GradScaler = UNSCALED) -> None:
     """Add the loss's gradient on net's parameters to what they hold, and on nothing else's.
 
     Gradients of the GAN and of the scores pass through other networks; they must not stay there.
@@ -27,20 +30,31 @@ def backward(net: nn.Module, loss: Tensor, what: str) -> None:
     """
     if not loss.isfinite():
         raise FloatingPointError(f"{what} is {loss.item()}")
-    loss.backward(inputs=[p for p in net.parameters() if p.requires_grad])
+    scaled: Tensor = scaler.scale(loss)  # type: ignore[assignment]
+    scaled.backward(inputs=[p for p in net.parameters() if p.requires_grad])
 
 
-def apply_gradients(optimizer: torch.optim.Optimizer, net: nn.Module, lr: float, clip: float, what: str) -> Tensor:
+def apply_gradients(
+    optimizer: torch.optim.Optimizer,
+    net: nn.Module,
+    lr: float,
+    clip: float,
+    what: str,
+    scaler: GradScaler = UNSCALED,
+) -> Tensor:
     """One step at learning rate lr with the gradient clipped, and the gradient cleared. Returns its norm before that.
 
-    Raises FloatingPointError, before any weight changes, if the gradient is not finite.
+    Raises FloatingPointError, before any weight changes, if the gradient is not finite. With a scaler (fp16) such a
+    step is left out and the next one scaled less, as is usual there.
     """
+    scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
-    if not norm.isfinite():
+    if not norm.isfinite() and not scaler.is_enabled():
         raise FloatingPointError(f"the gradient of {what} has norm {norm.item()}")
     for group in optimizer.param_groups:
         group["lr"] = lr
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return norm.detach()
 

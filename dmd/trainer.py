@@ -12,10 +12,12 @@ from torch import Tensor
 from dmd.config import TrainConfig
 from dmd.denoisers import Cond
 from dmd.draws import Draws
-from dmd.ema import update_ema, warm_decay
+from dmd.ema import decay_of, update_ema, warm_decay
 from dmd.errors import ConfigError
 from dmd.methods import Method, Networks, Phase
 from dmd.optim import apply_gradients, backward, learning_rate
+
+TURNS = ("generator", "critic")
 
 
 class TrainState:
@@ -25,40 +27,49 @@ class TrainState:
         self.step = 0  # steps done, all phases together
         self.turn = 0  # generator turns done, all phases together
         self.nets = nets
-        self.ema = nets.generator.copy().requires_grad_(False)
+        # Averages of the generator by their half-life in images: which one is best, validation says.
+        self.averages = {half: nets.generator.copy().requires_grad_(False) for half in cfg.ema_half_lives}
         self.weight_decay = cfg.weight_decay
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {
             "score": float("inf"),
             "turn": 0,
-            "ema": {},
+            "weights": {},
         }  # lowest score so far, and what is kept
+        fp16 = cfg.precision == "fp16"
+        device = next(nets.generator.parameters()).device.type
+        self.scalers = {turn: torch.amp.GradScaler(device, enabled=fp16) for turn in TURNS}
         self.new_optimizers()
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase: with its own optimizers, and from the best generator so far where the phase says so."""
         self.new_optimizers()
-        if phase.from_best and self.best["ema"]:
-            self.nets.generator.load_state_dict(self.best["ema"])
-            self.ema.load_state_dict(self.best["ema"])
+        if phase.from_best and self.best["weights"]:
+            for net in (self.nets.generator, *self.averages.values()):
+                net.load_state_dict(self.best["weights"])
 
     def new_optimizers(self) -> None:
         """Moments of another loss would steer a phase's first turns."""
         self.optimizers = {
             turn: torch.optim.AdamW(self.nets.of_turn(turn).parameters(), weight_decay=self.weight_decay, fused=True)
-            for turn in ("generator", "critic")
+            for turn in TURNS
         }
 
-    def keep_if_best(self, score: float, tolerance: float) -> None:
-        """Remember the averaged generator if its score is the lowest so far, or worse by no more than the tolerance.
+    def average(self, decay_images: int) -> None:
+        """Move every average towards the generator, which has just learnt from so many images."""
+        for half_life, net in self.averages.items():
+            update_ema(net, self.nets.generator, warm_decay(decay_of(half_life, decay_images), self.turn))
+
+    def keep_if_best(self, average: float, score: float, tolerance: float) -> None:
+        """Remember an average if its score is the lowest so far, or worse by no more than the tolerance.
 
         On a small validation split the score is mostly noise: then the later of two is the better guess, and the
         score is there to tell a collapse. With a tolerance of 0 the lowest alone counts.
         """
         lowest = min(score, self.best["score"])
         if score <= lowest * (1 + tolerance):
-            weights = {k: v.detach().clone() for k, v in self.ema.state_dict().items()}
-            self.best = {"score": lowest, "turn": self.turn, "ema": weights}
+            weights = {k: v.detach().clone() for k, v in self.averages[average].state_dict().items()}
+            self.best = {"score": lowest, "turn": self.turn, "half_life": average, "weights": weights}
 
     def state_dict(self) -> dict:
         return {
@@ -66,8 +77,9 @@ class TrainState:
             "turn": self.turn,
             "generator": self.nets.generator.state_dict(),
             "critic": self.nets.of_turn("critic").state_dict(),
-            "ema": self.ema.state_dict(),
+            "averages": {half_life: net.state_dict() for half_life, net in self.averages.items()},
             "optimizers": {turn: o.state_dict() for turn, o in self.optimizers.items()},
+            "scalers": {turn: s.state_dict() for turn, s in self.scalers.items()},
             "rows": self.rows,
             "best": self.best,
         }
@@ -76,9 +88,11 @@ class TrainState:
         self.step, self.turn, self.rows, self.best = (state[k] for k in ("step", "turn", "rows", "best"))
         self.nets.generator.load_state_dict(state["generator"])
         self.nets.of_turn("critic").load_state_dict(state["critic"])
-        self.ema.load_state_dict(state["ema"])
-        for turn, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][turn])
+        for half_life, net in self.averages.items():
+            net.load_state_dict(state["averages"][half_life])
+        for turn in TURNS:
+            self.optimizers[turn].load_state_dict(state["optimizers"][turn])
+            self.scalers[turn].load_state_dict(state["scalers"][turn])
 
 
 @dataclass(frozen=True)
@@ -154,7 +168,7 @@ def _run(state: TrainState, phase: Phase, start: int, batches: "_Batches") -> It
                 row.setdefault(f"{turn}_{name}", []).append(value)
         state.step += 1
         if "generator" in turns:
-            update_ema(state.ema, state.nets.generator, warm_decay(batches.cfg.ema_decay, state.turn))
+            state.average(phase.batch_size["generator"])
             state.turn += 1
             yield {"turn": state.turn, "step": state.step, "phase": phase.name} | _means(row, batches.workers)
             row = {}
@@ -178,21 +192,21 @@ class _Batches:
 
     def turn(self, state: TrainState, phase: Phase, turn: str, done: int) -> dict[str, Tensor]:
         """One optimizer step of the network that the turn is named after. Returns the numbers of the batch."""
-        learner, numbers = state.nets.of_turn(turn), []
+        learner, scaler, numbers = state.nets.of_turn(turn), state.scalers[turn], []
         what = f"{turn} loss at generator turn {state.turn}, step {state.step}"
-        parts = self.workers.samples(phase.batch_size)
+        parts = self.workers.samples(phase.batch_size[turn])
         for samples in parts:
             rng = Draws(self.cfg.seed, state.step, turn, samples)
             with self.workers.accelerator.autocast():
-                losses = phase.loss(turn, state.nets, *self._draw(rng, next(state.ema.parameters())), rng)
-            backward(learner, losses["total"] / len(parts), what)
+                losses = phase.loss(turn, state.nets, *self._draw(rng, next(learner.parameters())), rng)
+            backward(learner, losses["total"] / len(parts), what, scaler)
             numbers.append({name: value.detach().double() for name, value in losses.items()})
         self.workers.average([p.grad for p in learner.parameters() if p.grad is not None])
         every = phase.every[turn]
         lr = learning_rate(
             phase.lr[turn], done // every, self.cfg.warmup_turns, phase.steps // every, phase.lr_schedule
         )
-        norm = apply_gradients(state.optimizers[turn], learner, lr, self.cfg.grad_clip, what)
+        norm = apply_gradients(state.optimizers[turn], learner, lr, self.cfg.grad_clip, what, scaler)
         means = {name: torch.stack([n[name] for n in numbers]).mean() for name in numbers[0]}
         return means | {"grad_norm": norm.double()}
 

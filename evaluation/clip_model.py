@@ -1,6 +1,5 @@
 """A small CLIP model trained on the images and their captions: the default judge of text and image."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,12 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 
 from dmd.config import EvaluatorConfig
 from dmd.data import Split
-from dmd.files import write_text
 from dmd.optim import learning_rate, optimizer_step, step_rng
 from dmd.progress import Progress
+from dmd.tokenizer import new_tokenizer
 from evaluation.features import ClipJudge, no_bars
 
 MAX_TOKENS = 77
-
-
-def new_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A byte-level tokenizer without merges. All 256 bytes are in it: unknown text must not read as the end token."""
-    alphabet = _byte_alphabet()
-    words = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>", "<|pad|>"]
-    vocab = {word: i for i, word in enumerate(words)}
-    write_text(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False))
-    write_text(folder / "merges.txt", "#version: 0.2\n")
-    return CLIPTokenizer(
-        vocab=str(folder / "vocab.json"),
-        merges=str(folder / "merges.txt"),
-        bos_token="<|startoftext|>",
-        eos_token="<|endoftext|>",
-        unk_token="<|pad|>",
-        pad_token="<|pad|>",
-        model_max_length=MAX_TOKENS,
-    )
-
-
-def _byte_alphabet() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, as CLIP's tokenizer spells them."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [b for b in range(256) if b not in printable]
-    return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
 
 
 def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -65,7 +39,7 @@ def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) ->
 def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.device) -> None:
     """Train on images and captions, and write the transformers folder. Equal captions are positives of one another."""
     torch.manual_seed(cfg.seed)
-    tokenizer = new_tokenizer(folder)
+    tokenizer = new_tokenizer(folder, MAX_TOKENS)
     size = max(train.shape[1:])
     model = new_clip(cfg, size, tokenizer).train()
     model.to(device)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from stages.common import run
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     cfg = params.baseline
     train, test = load_split(args.data, "train"), load_split(args.data, "test")
-    teacher = load_teacher(args.teacher, device, params.guidance.scale)
+    teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions)
     check_fits(teacher, train.shape, len(train.class_names))
     clip, extractors = load_extractors(args.evaluator, device)
     judge = Judge(clip, extractors, make_reference(params, train, extractors))

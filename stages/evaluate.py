@@ -24,10 +24,9 @@ INPUTS = ("data", "teacher", "evaluator", "baseline", "generator", "losses", "va
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     judge = Judge.load(args.evaluator, args.baseline, device)
-    teacher, student = (
-        load_teacher(args.teacher, device, params.guidance.scale),
-        load_generator(args.generator, device).sampler(),
-    )
+    test = load_split(args.data, "test")
+    teacher = load_teacher(args.teacher, device, params.guidance.scale, test.class_captions)
+    student = load_generator(args.generator, device).sampler()
     baseline = Baseline.model_validate_json((args.baseline / "baseline.json").read_text())
     measures = judge.judge(student, params.evaluate.seed, params.evaluate.batch_size)
     ratio = {k: measures.fd[k] / baseline.teachers[best].fd[k] for k, best in baseline.best_teacher.items()}
@@ -38,7 +37,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     shown = load_file(args.baseline / "pictures.safetensors")[
         max(baseline.teachers, key=lambda k: baseline.teachers[k].nfe)
     ]
-    picture = comparison_sheet(judge, load_split(args.data, "test"), shown, student)
+    picture = comparison_sheet(judge, test, shown, student)
     over_time = {
         f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))
     }

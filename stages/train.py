@@ -1,18 +1,21 @@
 """Stage `train`: distillation -> the generator as a diffusers folder, losses, validation images over time."""
 
 import argparse
+from pathlib import Path
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
 
 from dmd.checkpoint import Scratch
-from dmd.config import Params
-from dmd.data import load_split
+from dmd.config import NO_FOLDER, Params
+from dmd.data import Reals, load_split, to_unit
+from dmd.denoisers import Denoiser
 from dmd.distill import distill
 from dmd.errors import ConfigError
 from dmd.export import export_generator
 from dmd.files import new_folder, write_bytes, write_text
+from dmd.generator import Generator, load_generator
 from dmd.methods import METHODS
 from dmd.pairs import load_pairs
 from dmd.teachers import check_fits, load_teacher
@@ -22,24 +25,29 @@ from evaluation.validation import Validator
 from stages.common import run
 
 INPUTS = ("data", "teacher", "evaluator", "pairs")
+PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's names
 GROUPS = ("guidance", "method", "train", "runtime")
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision={"fp32": "no", "bf16": "bf16"}[params.train.precision]
-    )
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=PRECISION[params.train.precision])
     torch.set_num_threads(params.runtime.threads)  # accelerate has a number of its own for several CPU processes
     device, workers = accelerator.device, Workers(accelerator, params.train.accumulate)
     split, validation = load_split(args.data, "train"), load_split(args.data, "validation")
-    teacher = load_teacher(args.teacher, device, params.guidance.scale)
+    teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions)
     check_fits(teacher, split.shape, len(split.class_names))
+    reals = Reals(teacher.codec.encode(to_unit(split.images)), split.labels)
     try:
         method = METHODS[params.method.name](
-            params.method, teacher.denoiser.process.timesteps, load_pairs(args.pairs).to(device), split
+            params.method, teacher.denoiser.process.timesteps, load_pairs(args.pairs).to(device), reals
         )
     except ValueError as e:
         raise ConfigError(str(e)) from None
+    nets = method.networks(teacher, params.train.seed)
+    if (start := Path(params.method.init_from)) != NO_FOLDER:
+        begin_from(nets.generator, load_generator(start, device), start)
+    if params.train.gradient_checkpointing:
+        nets.checkpoint_gradients()
     scratch = Scratch(
         "train", {g: getattr(params, g).model_dump() for g in GROUPS}, {i: getattr(args, i) for i in INPUTS}
     )
@@ -47,7 +55,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         load_extractors(args.evaluator, device)[1]["classifier"], validation, params.train.seed, scratch.folder
     )
     generator, kept, rows = distill(
-        method, params.train, teacher, split.labels, split.class_names, scratch, validator, workers
+        method, nets, params.train, teacher, split.labels, split.class_names, scratch, validator, workers
     )
     if not workers.is_main:
         return "done"
@@ -59,6 +67,14 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch.discard()
     score = next(row["validation_fd"] for row in rows if row["turn"] == kept)
     return f"{len(rows)} generator turns; kept the one after {kept}, validation FD {score:.3f}"
+
+
+def begin_from(generator: Denoiser, finished: Generator, folder: Path) -> None:
+    """Take over the weights of a finished generator. Raises ConfigError where they are of another network."""
+    try:
+        generator.load_state_dict(finished.denoiser.state_dict())
+    except RuntimeError:
+        raise ConfigError(f"method.init_from: the network in {folder} is not one like the teacher's") from None
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from dmd.config import Params, load_params
-from dmd.data import DIGIT_NAMES, Split, prepare
+from dmd.data import DIGIT_NAMES, Reals, Split, prepare, to_unit
 from dmd.denoisers import Denoiser, as_denoiser
 from dmd.draws import Draws
-from dmd.teachers import Teacher, load_teacher, new_scheduler, new_unet, save_pipeline
+from dmd.new_teachers import new_scheduler, new_unet
+from dmd.pipelines import save_pipeline
+from dmd.teachers import Teacher, load_teacher
 from dmd.trainer import Workers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +66,11 @@ def split(n: int = 40) -> Split:
     rng = torch.Generator().manual_seed(11)
     images = torch.randint(256, (n, 1, 8, 8), generator=rng, dtype=torch.uint8)
     return Split(images, torch.arange(n) % 10, ["a digit"] * n, DIGIT_NAMES, ("a digit",) * 10)
+
+
+def reals(n: int = 40) -> Reals:
+    """The same as a network sees them."""
+    return Reals(to_unit(split(n).images), split(n).labels)
 
 
 def draws(seed: int = 7, n: int = 6, turn: str = "generator") -> Draws:

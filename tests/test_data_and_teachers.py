@@ -15,7 +15,9 @@ from dmd.errors import DataError, TeacherError
 from dmd.export import export_generator
 from dmd.files import new_folder, sha256, write_bytes
 from dmd.generator import Generator, load_generator
+from dmd.new_teachers import new_scheduler, new_unet
 from dmd.pairs import load_pairs, make_pairs, save_pairs
+from dmd.pipelines import save_pipeline
 from dmd.sample import grid, read_labels
 from dmd.sampling import draw_noise, one_step
 from dmd.teachers import (
@@ -24,9 +26,6 @@ from dmd.teachers import (
     download,
     fetch,
     load_teacher,
-    new_scheduler,
-    new_unet,
-    save_pipeline,
 )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import alone, draws, split, toy_denoiser, unet_denoiser
+from conftest import alone, draws, reals, toy_denoiser, unet_denoiser
 from test_methods import NO_PAIRS, batch
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from dmd.sampling import generate, step_times
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, train
 
-REAL = split()
+REAL = reals()
 
 
 def method(params: Params, name: str = "dmd2", gan: dict | None = None, **changes: object) -> Method:
@@ -37,7 +37,7 @@ def networks(m: Method) -> Networks:
 
 def train_cfg(params: Params, **changes: object) -> TrainConfig:
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
-    base = {"generator_turns": 6, "batch_size": 8, "warmup_turns": 0, "warm_start": warm}
+    base = {"generator_turns": 6, "batch_size": 8, "generator_batch_size": 8, "warmup_turns": 0, "warm_start": warm}
     return params.train.model_copy(update={**base, **changes})
 
 
@@ -164,8 +164,8 @@ def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(para
     state = TrainState(networks(m), cfg)
     for row in train(state, m, cfg, (1, 8, 8), REAL.labels, alone()):
         if row["turn"] == 2:
-            state.keep_if_best(1.0, 0.0)
-            best = state.best["ema"]
+            state.keep_if_best(4500, 1.0, 0.0)
+            best = state.best["weights"]
         if row["turn"] == 4:
             break
     state.enter(second)

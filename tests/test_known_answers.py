@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import alone, split, toy_denoiser
+from conftest import alone, reals, toy_denoiser
 from torch import Tensor, nn
 
 from dmd.config import Params
@@ -50,12 +50,18 @@ class LinearGenerator(GaussianDenoiser):
 
 def learn(params: Params, nets: Networks, pairs: Pairs, turns: int, lr: float, **method: object) -> TrainState:
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
-    changes = {"generator_turns": turns, "warm_start": warm, "warmup_turns": 0, "weight_decay": 0.0, "ema_decay": 0.95}
+    changes = {
+        "generator_turns": turns,
+        "warm_start": warm,
+        "warmup_turns": 0,
+        "weight_decay": 0.0,
+        "ema_half_lives": [900],
+    }
     cfg = params.train.model_copy(update={**changes, "lr_generator": lr, "lr_critic": 2 * lr})
     method_cfg = params.method.model_copy(update={"regression_weight": 0.0, **method})
     state = TrainState(nets, cfg)
     shape = (1, 1, pairs.z.shape[-1])
-    list(train(state, METHODS["dmd"](method_cfg, 1000, pairs, split()), cfg, shape, None, alone()))
+    list(train(state, METHODS["dmd"](method_cfg, 1000, pairs, reals()), cfg, shape, None, alone()))
     return state
 
 
@@ -65,7 +71,7 @@ def test_the_generator_reaches_the_mean_and_the_covariance_of_a_gaussian(params:
     start = ([-0.5, 0.5], [[0.8, 0.0], [0.0, 0.8]])
     nets = Networks(target, LinearGenerator(*start), GaussianDenoiser(*start))
     empty = Pairs(torch.empty(0, 1, 1, 2), torch.empty(0, 1, 1, 2), None)
-    ema = learn(params, nets, empty, 250, 1e-2, critic_turns=3).ema
+    ema = learn(params, nets, empty, 250, 1e-2, critic_turns=3).averages[900]
     torch.testing.assert_close(ema.mean, target.mean, rtol=0, atol=0.05)
     torch.testing.assert_close(ema.root @ ema.root.T, target.root @ target.root.T, rtol=0, atol=0.05)
 
@@ -118,7 +124,7 @@ def test_the_regression_term_keeps_both_modes(params: Params, weight: float, kep
     nets = Networks(Mixture().requires_grad_(False), Small(MODE, 1), Small(MODE, 2))
     generator = learn(
         params, nets, teachers_pairs(), 200, 3e-3, regression_weight=weight, critic_turns=3, t_max=0.4
-    ).ema
+    ).averages[900]
     with torch.no_grad():
         z = torch.randn(2000, 1, 1, 1, generator=torch.Generator().manual_seed(1))
         x = generator(z, torch.full((2000,), 999))

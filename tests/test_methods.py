@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import draws, split, toy_denoiser
+from conftest import draws, reals, toy_denoiser
 from torch import Tensor
 
 from dmd.config import MethodConfig, Params
@@ -16,7 +16,7 @@ NO_PAIRS = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
 
 def method(params: Params, pairs: Pairs = NO_PAIRS, **changes: object) -> Method:
     cfg = MethodConfig(**{**params.method.model_dump(), "regression_weight": 0.0, **changes})  # type: ignore[arg-type]
-    return METHODS[cfg.name](cfg, 1000, pairs, split())
+    return METHODS[cfg.name](cfg, 1000, pairs, reals())
 
 
 def networks(different: bool = True) -> Networks:

@@ -28,7 +28,7 @@ PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12
 
 def small(params: Params, warm: tuple[int, int] = (0, 0), **changes: object) -> TrainConfig:
     start = params.train.warm_start.model_copy(update={"turns": warm[0], "critic_turns": warm[1], "batch_size": 4})
-    base = {"generator_turns": 6, "batch_size": 8, "warmup_turns": 2, "warm_start": start}
+    base = {"generator_turns": 6, "batch_size": 8, "generator_batch_size": 8, "warmup_turns": 2, "warm_start": start}
     return params.train.model_copy(update={**base, **changes})
 
 
@@ -44,7 +44,7 @@ def run(
 
 
 def weights(state: TrainState) -> dict[str, Tensor]:
-    nets = {"generator": state.nets.generator, "critic": state.nets.critic, "ema": state.ema}
+    nets = {"generator": state.nets.generator, "critic": state.nets.critic, "ema": state.averages[4500]}
     return {f"{n}.{k}": v.clone() for n, net in nets.items() for k, v in net.state_dict().items()}
 
 
@@ -155,7 +155,9 @@ def distilled(params: Params, teacher: Teacher, tmp_path: Path, scores: list[flo
         return {"validation_fd": scores[turn - 1]}
 
     scratch = Scratch("train", {}, {})
-    made = distill(method(params, PAIRS), cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    made = distill(
+        method(params, PAIRS), copies(teacher), cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone()
+    )
     return *made, seen
 
 
@@ -199,11 +201,11 @@ def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
     state = TrainState(copies(teacher), small(params))
     for turn, score in enumerate((3.0, 1.0, 2.0)):
         with torch.no_grad():
-            next(state.ema.parameters()).fill_(score)
+            next(state.averages[4500].parameters()).fill_(score)
         state.turn = turn
-        state.keep_if_best(score, 0.0)
-    name = next(iter(state.ema.state_dict()))
-    assert (state.best["turn"], state.best["score"]) == (1, 1.0) and (state.best["ema"][name] == 1.0).all()
+        state.keep_if_best(4500, score, 0.0)
+    name = next(iter(state.averages[4500].state_dict()))
+    assert (state.best["turn"], state.best["score"]) == (1, 1.0) and (state.best["weights"][name] == 1.0).all()
 
 
 def test_the_average_is_the_closed_form() -> None:
@@ -259,8 +261,7 @@ def test_a_teacher_learns_and_resumes_to_the_bit(params: Params) -> None:
     second.load_state_dict(first.state_dict())
     list(train_teacher(second, cfg, images, labels, 10))
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(whole.ema.state_dict().values(), second.ema.state_dict().values(), strict=True)
+        torch.equal(a, b) for a, b in zip(*(run.ema.state_dict().values() for run in (whole, second)), strict=True)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dmd.config import MethodConfig, TrainConfig
-from dmd.data import Split, to_unit
+from dmd.data import Reals
 from dmd.denoisers import Cond, Denoiser
 from dmd.discriminator import Discriminator
 from dmd.draws import Draws
@@ -39,6 +39,11 @@ class Networks:
         critic = self.critic if self.discriminator is None else nn.ModuleList([self.critic, self.discriminator])
         return {"generator": self.generator, "critic": critic}[turn]
 
+    def checkpoint_gradients(self) -> None:
+        """Keep few activations of generator and critic for the backward pass, and compute the others again."""
+        for denoiser in (self.generator, self.critic):
+            denoiser.net.enable_gradient_checkpointing()  # type: ignore[operator]
+
 
 # (turn, networks, z, cond, rng) -> scalars by name; "total" is what to differentiate. z is noise [B, *latent_shape].
 Loss = Callable[[str, Networks, Tensor, Cond, Draws], dict[str, Tensor]]
@@ -52,7 +57,7 @@ class Phase:
     steps: int
     every: Mapping[str, int]  # by network: it learns at every so many steps; one that is not named does not learn
     loss: Loss
-    batch_size: int
+    batch_size: Mapping[str, int]  # by network
     lr: Mapping[str, float]  # by network
     lr_schedule: Literal["constant", "cosine"]
     prepares: bool = False  # a preparation: its generators are no candidates for the best
@@ -70,7 +75,7 @@ class Phase:
 class Method(ABC):
     """Phases, turns and losses of one distillation method."""
 
-    def __init__(self, cfg: MethodConfig, timesteps: int, pairs: Pairs, real: Split) -> None:
+    def __init__(self, cfg: MethodConfig, timesteps: int, pairs: Pairs, real: Reals) -> None:
         """timesteps is T of the teacher's grid; pairs may be empty; real is what a GAN loss takes for real.
 
         Raises ValueError where the generator's timestep does not exist.
@@ -79,7 +84,7 @@ class Method(ABC):
         self.timesteps = timesteps
         self.pairs = pairs
         self.real = real
-        statistics = image_statistics(to_unit(real.images))
+        statistics = image_statistics(real.x)
         self.real_statistics = {f"real_{name.removeprefix('x_')}": value for name, value in statistics.items()}
         first = timesteps - 1 if cfg.generator_timestep == "last" else cfg.generator_timestep
         if first >= timesteps:

@@ -23,14 +23,15 @@ class DMD(Method):
         """Warm start of the generator, then of the critic, then distribution matching."""
         warm, k = cfg.warm_start, self.cfg.critic_turns
         lr = {"generator": cfg.lr_generator, "critic": cfg.lr_critic}
+        size = {"generator": cfg.generator_batch_size, "critic": cfg.batch_size}
         run = (
             Phase(
-                "warm_start", warm.turns, {"generator": 1}, self._warm_start, warm.batch_size,
+                "warm_start", warm.turns, {"generator": 1}, self._warm_start, {"generator": warm.batch_size},
                 {"generator": warm.lr}, "cosine", prepares=True,
             ),
-            Phase("catch_up", warm.critic_turns, {"critic": 1}, self.loss, cfg.batch_size, lr, "constant"),
+            Phase("catch_up", warm.critic_turns, {"critic": 1}, self.loss, size, lr, "constant"),
             Phase(
-                "distill", cfg.generator_turns * k, {"critic": 1, "generator": k}, self.loss, cfg.batch_size,
+                "distill", cfg.generator_turns * k, {"critic": 1, "generator": k}, self.loss, size,
                 lr, cfg.lr_schedule,
             ),
         )  # fmt: skip

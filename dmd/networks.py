@@ -1,0 +1,95 @@
+"""Networks of diffusers behind one call, net(x, time, class_labels) -> .sample, whatever they are conditioned on.
+
+A condition is an index: of a class, or of a caption. What a network is told of it is settled here.
+"""
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+
+class Captioned(nn.Module):
+    """A UNet2DConditionModel that looks captions up; their embeddings are computed once."""
+
+    embeddings: Tensor
+
+    def __init__(self, unet: UNet2DConditionModel, embeddings: Tensor) -> None:
+        """embeddings [K, L, D]: of each caption's tokens, and last of the empty one."""
+        super().__init__()
+        self.unet = unet
+        self.register_buffer("embeddings", embeddings, persistent=False)
+
+    def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> Any:
+        return self.unet(x, time, encoder_hidden_states=self.embeddings[class_labels])
+
+    def enable_gradient_checkpointing(self) -> None:
+        self.unet.enable_gradient_checkpointing()
+
+
+class LearningCaptions(nn.Module):
+    """The same while the text encoder learns too: the embeddings are made anew in every pass."""
+
+    tokens: Tensor
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: Any, tokens: Tensor) -> None:
+        """tokens [K, L]: of each caption, and last of the empty one."""
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+        self.register_buffer("tokens", tokens, persistent=False)
+
+    def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> Any:
+        embeddings = self.text_encoder(self.tokens)[0]
+        return self.unet(x, time, encoder_hidden_states=embeddings[class_labels])
+
+
+class Transformer(nn.Module):
+    """A DiTTransformer2DModel; where it predicts a variance too, that is left out."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> SimpleNamespace:
+        out = self.transformer(x, time, class_labels).sample
+        return SimpleNamespace(sample=out[:, : x.shape[1]])
+
+    def enable_gradient_checkpointing(self) -> None:
+        self.transformer.enable_gradient_checkpointing()
+
+
+def bare(net: nn.Module) -> Any:
+    """The network of diffusers itself."""
+    if isinstance(net, Captioned | LearningCaptions):
+        return net.unet
+    return net.transformer if isinstance(net, Transformer) else net
+
+
+def innermost(net: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """The module in the middle of a network, and what makes a grid [B, C, H, W] of its output."""
+    if isinstance(net, Transformer):
+        blocks = net.transformer.transformer_blocks
+        return blocks[len(blocks) // 2], _grid
+    return bare(net).mid_block, lambda output: output
+
+
+def _grid(tokens: Tensor) -> Tensor:
+    """[B, side^2, C] -> [B, C, side, side]."""
+    side = int(tokens.shape[1] ** 0.5)
+    return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+def tokenize(tokenizer: Any, captions: Sequence[str]) -> Tensor:
+    """Token ids [K + 1, L] of the captions and the empty one, as Stable Diffusion's pipeline asks for them."""
+    words = [*captions, ""]
+    length = tokenizer.model_max_length
+    return tokenizer(words, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+
+
+@torch.no_grad()
+def embed(tokenizer: Any, text_encoder: Any, captions: Sequence[str]) -> Tensor:
+    """Embeddings [K + 1, L, D] of the captions and the empty one, float32 on the CPU."""
+    return text_encoder(tokenize(tokenizer, captions).to(text_encoder.device))[0].float().cpu()

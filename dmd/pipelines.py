@@ -1,0 +1,82 @@
+"""Diffusers pipeline folders: which network one holds, what goes with it, and how one is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffusers import (
+    DDIMPipeline,
+    DDPMPipeline,
+    DiffusionPipeline,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from diffusers.utils.logging import disable_progress_bar
+from safetensors import SafetensorError
+
+from dmd.errors import TeacherError
+from dmd.files import write_text
+
+disable_progress_bar()  # of loading a pipeline: a tenth of a second, in between the stage's own lines
+
+KNOWN = "UNet2DModel, DiTTransformer2DModel with a VAE, UNet2DConditionModel with a VAE and a CLIP text encoder"
+
+
+def load_pipeline(folder: Path) -> Any:
+    """Load a pipeline folder by diffusers' own loader. Raises TeacherError where that fails."""
+    if not (folder / "model_index.json").is_file():
+        raise TeacherError(f"{folder} is not a diffusers pipeline folder: it has no model_index.json")
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        without = {name: None for name in ("safety_checker", "feature_extractor") if name in index}
+        pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **without)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as e:
+        raise TeacherError(f"{folder} could not be loaded: {' '.join(str(e).split())[:300]}") from e
+    network_of(pipe, folder)
+    return pipe
+
+
+def network_of(pipe: Any, folder: Path) -> Any:
+    """The diffusion network of a pipeline. Raises TeacherError for a kind that is not known."""
+    net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    text = (
+        isinstance(net, UNet2DConditionModel) and hasattr(pipe, "text_encoder") and not hasattr(pipe, "text_encoder_2")
+    )
+    latent = text or isinstance(net, DiTTransformer2DModel)
+    if isinstance(net, UNet2DModel) or (latent and getattr(pipe, "vae", None) is not None):
+        return net
+    raise TeacherError(f"{folder} holds a {type(pipe).__name__}; supported are pipelines with a {KNOWN}")
+
+
+def save_pipeline(net: Any, scheduler: Any, folder: Path, like: Any = None) -> None:
+    """Write a pipeline folder as diffusers does: safetensors and json.
+
+    net is a network of diffusers; like has the parts that go with it, as attributes: vae, text_encoder, tokenizer.
+    """
+    _pipeline(net, scheduler, like).save_pretrained(folder, safe_serialization=True)
+    for config in folder.rglob("*.json"):  # diffusers writes where a network was loaded from: no two clones would agree
+        content = json.loads(config.read_text())
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            write_text(config, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _pipeline(net: Any, scheduler: Any, like: Any) -> DiffusionPipeline:
+    if isinstance(net, DiTTransformer2DModel):
+        return DiTPipeline(transformer=net, vae=like.vae, scheduler=scheduler)
+    if isinstance(net, UNet2DConditionModel):
+        return StableDiffusionPipeline(
+            unet=net,
+            vae=like.vae,
+            text_encoder=like.text_encoder,
+            tokenizer=like.tokenizer,
+            scheduler=scheduler,
+            safety_checker=None,  # type: ignore[arg-type]
+            feature_extractor=None,  # type: ignore[arg-type]
+            requires_safety_checker=False,
+        )
+    # DDIMPipeline makes a DDIMScheduler of what it is given; DDPMPipeline leaves an EDM or flow scheduler alone.
+    pipeline = DDIMPipeline if hasattr(scheduler, "alphas_cumprod") else DDPMPipeline
+    return pipeline(unet=net, scheduler=scheduler)

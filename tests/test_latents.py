@@ -1,0 +1,239 @@
+"""Teachers on latents: DiT with labels, UNet2DConditionModel with captions; and their generators in stock pipelines."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, ROOT, alone, reals
+
+from dmd.codecs import Latents
+from dmd.config import Params
+from dmd.data import DIGIT_NAMES, Split
+from dmd.denoisers import Denoiser, Guided
+from dmd.errors import TeacherError
+from dmd.export import export_generator
+from dmd.generator import Generator, load_generator
+from dmd.methods import METHODS
+from dmd.networks import LearningCaptions
+from dmd.new_teachers import new_network, new_scheduler
+from dmd.pairs import Pairs, make_pairs
+from dmd.pipelines import save_pipeline
+from dmd.sampling import generate
+from dmd.teachers import Teacher, check_fits, load_teacher
+from dmd.trainer import TrainState, train
+from dmd.vae_trainer import set_scale, train_vae
+
+CAPTIONS = tuple(f"a handwritten {name}" for name in DIGIT_NAMES)
+
+
+def digits() -> Split:
+    rng = torch.Generator().manual_seed(3)
+    images = torch.randint(256, (40, 1, 8, 8), generator=rng, dtype=torch.uint8)
+    labels = torch.arange(40) % 10
+    return Split(images, labels, [CAPTIONS[i] for i in labels.tolist()], DIGIT_NAMES, CAPTIONS)
+
+
+def tiny(params: Params, network: str, **changes: object) -> Params:
+    cfg = params.teacher
+    update = {
+        "network": network,
+        "channels": [8, 16],
+        "vae": cfg.vae.model_copy(update={"channels": [8, 8], "steps": 3}),
+        "text": cfg.text.model_copy(update={"hidden_size": 16, "layers": 1}),
+        "dit": cfg.dit.model_copy(update={"width": 16, "layers": 3}),
+    }
+    return params.model_copy(update={"teacher": cfg.model_copy(update={**update, **changes})})
+
+
+def teacher_folder(params: Params, out: Path) -> Path:
+    """An untrained teacher whose output heeds its input, its scale set on the images."""
+    torch.manual_seed(0)
+    net, parts = new_network(params.teacher, digits())
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn(p.shape))
+    parts.vae.eval()
+    set_scale(parts.vae, reals().x)
+    bare = net.unet if isinstance(net, LearningCaptions) else net.transformer
+    save_pipeline(bare, new_scheduler(params.teacher), out, like=parts)
+    return out
+
+
+@pytest.fixture(params=["dit", "text_unet"])
+def teacher(request: pytest.FixtureRequest, params: Params, tmp_path: Path) -> Teacher:
+    return load_teacher(teacher_folder(tiny(params, request.param), tmp_path / "teacher"), CPU, captions=CAPTIONS)
+
+
+def method(params: Params, teacher: Teacher, name: str, pairs: Pairs, **changes: object):
+    real = reals()
+    real = type(real)(teacher.codec.encode(real.x), real.labels)
+    return METHODS[name](params.method.model_copy(update={"name": name, **changes}), 1000, pairs, real)
+
+
+def test_the_latents_have_unit_spread_and_decode_to_images(teacher: Teacher) -> None:
+    assert isinstance(teacher.codec, Latents) and teacher.shape == (4, 4, 4)
+    x = teacher.codec.encode(reals().x)
+    assert x.shape == (40, 4, 4, 4) and x.std().item() == pytest.approx(1.0, rel=1e-4)
+    vae = teacher.codec.vae
+    assert torch.equal(teacher.codec.decode(x), vae.decode(x / vae.config.scaling_factor).sample)
+    check_fits(teacher, (1, 8, 8), 10)
+    with pytest.raises(TeacherError, match="images of shape"):
+        check_fits(teacher, (1, 16, 16), 10)
+
+
+def test_conditions_are_heard_and_the_last_one_is_none(teacher: Teacher) -> None:
+    """Eleven of them: ten classes or captions, and the one that guidance takes for none."""
+    assert teacher.classes == 11
+    z, t = torch.randn(1, 4, 4, 4).repeat(3, 1, 1, 1), torch.full((3,), 500)
+    a, b, none = teacher.denoiser(z, t, torch.tensor([0, 1, 10]))
+    assert not torch.allclose(a, b) and not torch.allclose(a, none)
+    guided = Guided(teacher.denoiser, 3.0, teacher.classes - 1)(z, t, torch.tensor([0, 1, 2]))[0]
+    torch.testing.assert_close(guided, none + 3 * (a - none), rtol=1e-4, atol=1e-4)
+
+
+def test_a_captions_embedding_is_stable_diffusions_own(params: Params, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    folder = teacher_folder(tiny(params, "text_unet"), tmp_path / "teacher")
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    want, none = pipe.encode_prompt(CAPTIONS[3], CPU, 1, True, negative_prompt="")
+    got = load_teacher(folder, CPU, captions=CAPTIONS).denoiser.net.embeddings
+    torch.testing.assert_close(got[3], want[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(got[10], none[0], rtol=0, atol=1e-6)
+
+
+def test_a_network_on_text_needs_captions(params: Params, tmp_path: Path) -> None:
+    folder = teacher_folder(tiny(params, "text_unet"), tmp_path / "teacher")
+    with pytest.raises(TeacherError, match="conditioned on text"):
+        load_teacher(folder, CPU)
+
+
+@pytest.mark.parametrize("name", ["dmd", "dmd2"])
+def test_one_turn_of_each_network_learns_and_leaves_vae_and_text_alone(
+    teacher: Teacher, params: Params, name: str
+) -> None:
+    pairs = make_pairs(teacher, torch.arange(10), params.pairs.model_copy(update={"count": 6, "ddim_steps": 2}), CPU)
+    assert pairs.x.shape == (6, 4, 4, 4)
+    small = {"batch_size": 4, "generator_batch_size": 4, "generator_turns": 1, "warmup_turns": 0}
+    warm = params.train.warm_start.model_copy(update={"turns": 1, "critic_turns": 1, "batch_size": 4})
+    cfg = params.train.model_copy(update={**small, "warm_start": warm})
+    m = method(params, teacher, name, pairs)
+    nets = m.networks(teacher, 0)
+    state = TrainState(nets, cfg)
+    before = {k: v.clone() for k, v in nets.generator.state_dict().items()}
+    rows = list(train(state, m, cfg, teacher.shape, torch.arange(10), alone()))
+    assert [row["phase"] for row in rows] == ["warm_start", "adversarial" if name == "dmd2" else "distill"]
+    moved = [k for k, v in nets.generator.state_dict().items() if not torch.equal(v, before[k])]
+    assert moved and not any("vae" in k or "text_encoder" in k or "embeddings" in k for k in moved)
+    assert not any("vae" in k or "text_encoder" in k for k in before)
+
+
+def exported(teacher: Teacher, out: Path, *times: int) -> Generator:
+    generator = Generator(teacher.denoiser, times, teacher.shape, DIGIT_NAMES, teacher.codec)
+    export_generator(generator, teacher, out)
+    return generator
+
+
+@pytest.mark.parametrize("times", [(999,), (999, 749, 499, 249)])
+def test_the_card_of_an_exported_generator_is_right_without_this_project(
+    teacher: Teacher, tmp_path: Path, times: tuple[int, ...]
+) -> None:
+    """The card's lines, run in a process that cannot import this project, give this project's image."""
+    generator = exported(teacher, tmp_path / "generator", *times)
+    snippet = (tmp_path / "generator/README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert "dmd" not in snippet
+    check = "import importlib.util\nassert importlib.util.find_spec('dmd') is None\n"
+    code = check + snippet + "import numpy\nnumpy.save('image.npy', numpy.asarray(image))\n"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "generator", check=True, capture_output=True)
+    rng = torch.Generator().manual_seed(0)  # the pipeline draws the noise of a step when it comes to it
+    z = torch.stack([torch.randn(1, 4, 4, 4, generator=rng) for _ in times], dim=1).squeeze(2)
+    ours = generator.codec.decode(
+        generate(generator.denoiser, z if len(times) > 1 else z[:, 0], times, torch.tensor([0]))
+    )
+    ours = ((ours.detach().clamp(-1, 1) + 1) * 127.5).round()[0, 0].numpy()
+    theirs = np.load(tmp_path / "generator/image.npy").astype(float)
+    assert np.abs(theirs - ours).max() <= 1 and ours.std() > 1
+
+
+def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> None:
+    generator = exported(teacher, tmp_path / "generator", 999)
+    back = load_generator(tmp_path / "generator", CPU)
+    z, y = torch.randn(3, 4, 4, 4), torch.tensor([0, 5, 9])
+    assert torch.equal(back.sampler().make(z, y), generator.sampler().make(z, y))
+    assert back.sampler().images(y, torch.Generator().manual_seed(0)).shape == (3, 1, 8, 8)
+
+
+def test_a_vae_learns_to_reconstruct(params: Params) -> None:
+    cfg = tiny(params, "dit").teacher
+    cfg = cfg.model_copy(update={"vae": cfg.vae.model_copy(update={"steps": 60}), "batch_size": 20, "warmup_steps": 5})
+    torch.manual_seed(0)
+    _, parts = new_network(cfg, digits())
+    x = reals().x[:20].roll(0) * 0 + torch.linspace(-1, 1, 8)  # a ramp, the same in each
+    before = (parts.vae.decode(parts.vae.encode(x).latent_dist.mode()).sample - x).square().mean()
+    train_vae(parts.vae, cfg, x)
+    after = (parts.vae.decode(parts.vae.encode(x).latent_dist.mode()).sample - x).square().mean()
+    assert after < 0.2 * before
+
+
+def test_the_text_encoder_learns_with_the_network(params: Params) -> None:
+    torch.manual_seed(0)
+    net, _ = new_network(tiny(params, "text_unet").teacher, digits())
+    denoiser = Denoiser(net, *(lambda d: (d.process, d.coefficients))(_of(net, params)))
+    denoiser.predict(torch.randn(2, 4, 4, 4), torch.tensor([10, 700]), torch.tensor([1, 10])).sum().backward()
+    assert all(p.grad is not None for p in net.text_encoder.parameters())
+
+
+def _of(net: torch.nn.Module, params: Params) -> Denoiser:
+    from dmd.denoisers import as_denoiser
+
+    return as_denoiser(net, new_scheduler(params.teacher))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["dit", "text_unet"])
+def test_the_stages_train_distill_and_judge(params: Params, tmp_path: Path, network: str) -> None:
+    """The whole path on reduced numbers, by the stages' own commands."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    raw = yaml.load(ROOT / "params.yaml")
+    raw["teacher"].update({"network": network, "steps": 20, "batch_size": 16})
+    raw["teacher"]["vae"]["steps"] = 20
+    raw["guidance"]["scale"] = 1.5
+    raw["evaluator"].update({"steps": 20, "classifier_steps": 20})
+    raw["baseline"].update({"samples": 50, "draws": 2, "ddim_steps": [2]})
+    raw["pairs"].update({"count": 20, "ddim_steps": 2})
+    raw["train"].update({"generator_turns": 2, "validate_every": 1})
+    raw["train"]["warm_start"].update({"turns": 2, "critic_turns": 1})
+    shutil.copytree(ROOT / "zoo", tmp_path / "zoo")
+    yaml.dump(raw, tmp_path / "params.yaml")
+    folders = {k: f"artifacts/{k}" for k in ("data", "teacher", "evaluator", "baseline", "pairs", "generator")}
+    stage = {
+        "data": {"out": "data"},
+        "teacher": {"data": "data", "out": "teacher", "losses": "tl.csv"},
+        "evaluator": {"data": "data", "out": "evaluator"},
+        "baseline": {"data": "data", "teacher": "teacher", "evaluator": "evaluator", "out": "baseline"},
+        "pairs": {"data": "data", "teacher": "teacher", "out": "pairs"},
+        "train": {
+            **{k: k for k in ("data", "teacher", "evaluator", "pairs")},
+            **{"out": "generator", "losses": "losses.csv", "validation": "training"},
+        },
+        "evaluate": {
+            **{k: k for k in ("data", "teacher", "evaluator", "baseline", "generator")},
+            **{"losses": "losses.csv", "validation": "training", "metrics": "m.json", "timing": "t.json"},
+            **{"samples": "s.png", "report": "r.html"},
+        },
+    }
+    for name, paths in stage.items():
+        words = [w for key, value in paths.items() for w in (f"--{key}", folders.get(value, value))]
+        subprocess.run(
+            [sys.executable, "-m", f"stages.{name}", *words],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "DMD_SCRATCH": str(tmp_path / "scratch")},
+            check=True,
+        )
+    assert (tmp_path / "r.html").is_file()
