@@ -5,22 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import alone, toy_denoiser
+from conftest import alone, reals, toy_denoiser
 from test_methods import method
 from torch import Tensor
 
 from dmd.checkpoint import Scratch
 from dmd.config import Params, TrainConfig
 from dmd.distill import distill
-from dmd.ema import update_ema
-from dmd.errors import CheckpointError
+from dmd.ema import decay_of, update_ema
+from dmd.errors import CheckpointError, ConfigError
 from dmd.generator import Generator
-from dmd.methods import Networks
-from dmd.optim import learning_rate, optimizer_step
+from dmd.methods import METHODS, Networks
+from dmd.optim import apply_gradients, backward, learning_rate, optimizer_step
 from dmd.pairs import Pairs
 from dmd.teacher_trainer import TeacherState, train_teacher
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, train
+from stages.train import begin_from
 
 LABELS = torch.arange(10)
 PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)
@@ -310,3 +311,69 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     scratch.state_file.write_bytes(b"PK not a checkpoint")
     with pytest.raises(CheckpointError, match=r"state.pt cannot be read .* delete it"):
         scratch.load()
+
+
+def test_of_several_averages_the_best_by_validation_is_kept(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each average is validated; what comes back is the one with the lowest score, not the first or the last."""
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    cfg = small(params, generator_turns=3, validate_every=3, ema_half_lives=[1, 20, 5000], lr_generator=1e-2)
+    nets, seen = copies(teacher), []
+
+    def validate(generator: Generator, turn: int) -> dict[str, float]:
+        seen.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
+        return {"validation_fd": [2.0, 1.0, 3.0][len(seen) - 1]}
+
+    scratch = Scratch("train", {}, {})
+    kept, _, rows = distill(method(params, PAIRS), nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    assert len(seen) == 3 and rows[-1]["ema_half_life"] == 20
+    assert all(torch.equal(v, seen[1][k]) for k, v in kept.denoiser.state_dict().items())
+    assert not all(torch.equal(v, seen[0][k]) for k, v in kept.denoiser.state_dict().items())
+
+
+def test_a_half_life_is_counted_in_images() -> None:
+    """After so many images, in however many turns, half of the old average is left."""
+    for images in (1, 64, 500):
+        assert decay_of(4000, images) ** (4000 / images) == pytest.approx(0.5)
+
+
+def test_checkpointed_gradients_are_the_same(teacher: Teacher, params: Params) -> None:
+    """To the last bits: activations are computed again, not approximated; the GAN's hook sees them all the same."""
+    cfg = small(params)
+    for name in ("dmd", "dmd2"):
+        m = METHODS[name](params.method.model_copy(update={"name": name}), 1000, PAIRS, reals())
+        weights = []
+        for checkpointed in (False, True):
+            nets = m.networks(teacher, 0)
+            if checkpointed:
+                nets.checkpoint_gradients()
+            state = TrainState(nets, cfg)
+            list(islice(train(state, m, cfg, teacher.shape, LABELS, alone()), 2))
+            weights.append([p.clone() for p in nets.generator.parameters()])
+        for a, b in zip(*weights, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_fp16_scales_the_loss_and_skips_a_step_that_overflows() -> None:
+    """Weights stay where they are, the scale is halved, and the next step is made with the true gradient."""
+    net = torch.nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=100)
+    start = net.weight.item()
+    backward(net, net.weight.sum() * 3e38, "loss", scaler)  # finite, and beyond float32 once it is scaled
+    apply_gradients(optimizer, net, 0.5, 10.0, "loss", scaler)
+    assert net.weight.item() == start and scaler.get_scale() == 2.0
+    backward(net, net.weight.sum() * 3.0, "loss", scaler)
+    assert apply_gradients(optimizer, net, 0.5, 10.0, "loss", scaler).item() == pytest.approx(3.0)
+    assert net.weight.item() == pytest.approx(start - 1.5)
+
+
+def test_training_can_begin_from_a_finished_generator(teacher: Teacher, tmp_path: Path) -> None:
+    """Its weights to the bit; a network of another shape is refused in one line."""
+    finished = Generator(toy_denoiser(seed=5), (999,), (1, 8, 8), ())
+    nets = Networks(toy_denoiser(), toy_denoiser(), toy_denoiser())
+    begin_from(nets.generator, finished, tmp_path)
+    assert all(torch.equal(v, finished.denoiser.state_dict()[k]) for k, v in nets.generator.state_dict().items())
+    with pytest.raises(ConfigError, match=r"method.init_from: the network in .* is not one like the teacher's"):
+        begin_from(teacher.denoiser.copy(), finished, tmp_path)
