@@ -39,7 +39,7 @@ def distill(
     phases = {phase.name: phase for phase in method.phases(cfg)}
     total = sum(phase.generator_turns for phase in phases.values())
 
-    def generator(average: float) -> Generator:
+    def generator(average: int) -> Generator:
         names = classes if teacher.classes else ()
         return Generator(state.averages[average], method.timesteps_of_generator, teacher.shape, names, teacher.codec)
 

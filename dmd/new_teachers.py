@@ -121,12 +121,15 @@ def new_dit(cfg: TeacherConfig, size: int, classes: int) -> DiTTransformer2DMode
 def new_vae(cfg: TeacherConfig, shape: tuple[int, int, int]) -> AutoencoderKL:
     """An AutoencoderKL for images [C, H, W]; every level after the first halves them."""
     levels = len(cfg.vae.channels)
+    blocks: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": tuple(cfg.vae.channels),
+    }
     return AutoencoderKL(
         in_channels=shape[0],
         out_channels=shape[0],
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(cfg.vae.channels),
+        **blocks,
         latent_channels=cfg.vae.latent_channels,
         norm_num_groups=gcd(8, *cfg.vae.channels),
         sample_size=shape[1],
@@ -142,17 +145,14 @@ def new_text_encoder(cfg: TeacherConfig, captions: tuple[str, ...]) -> tuple[Any
     longest = max(len(caption.encode()) for caption in captions) + 2  # begin and end
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = new_tokenizer(Path(folder), longest)
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=cfg.text.hidden_size,
-            intermediate_size=4 * cfg.text.hidden_size,
-            num_hidden_layers=cfg.text.layers,
-            num_attention_heads=cfg.text.hidden_size // HEAD,
-            max_position_embeddings=longest,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=cfg.text.hidden_size,
+        intermediate_size=4 * cfg.text.hidden_size,
+        num_hidden_layers=cfg.text.layers,
+        num_attention_heads=cfg.text.hidden_size // HEAD,
+        max_position_embeddings=longest,
+        **ids,
     )
-    return tokenizer, encoder
+    return tokenizer, CLIPTextModel(config)

@@ -55,12 +55,12 @@ class TrainState:
             for turn in TURNS
         }
 
-    def average(self, decay_images: int) -> None:
+    def average(self, images: int) -> None:
         """Move every average towards the generator, which has just learnt from so many images."""
         for half_life, net in self.averages.items():
-            update_ema(net, self.nets.generator, warm_decay(decay_of(half_life, decay_images), self.turn))
+            update_ema(net, self.nets.generator, warm_decay(decay_of(half_life, images), self.turn))
 
-    def keep_if_best(self, average: float, score: float, tolerance: float) -> None:
+    def keep_if_best(self, average: int, score: float, tolerance: float) -> None:
         """Remember an average if its score is the lowest so far, or worse by no more than the tolerance.
 
         On a small validation split the score is mostly noise: then the later of two is the better guess, and the

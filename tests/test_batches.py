@@ -48,7 +48,7 @@ def weights(params: Params, workers: Workers, turns: int, batch_size: int) -> di
         "generator": nets.generator,
         "critic": nets.critic,
         "discriminator": nets.discriminator,
-        "ema": state.averages[4500],
+        "ema": state.averages[20000],
     }
     return {f"{n}.{k}": v.clone() for n, part in parts.items() for k, v in part.named_parameters()}
 

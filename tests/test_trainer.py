@@ -45,7 +45,7 @@ def run(
 
 
 def weights(state: TrainState) -> dict[str, Tensor]:
-    nets = {"generator": state.nets.generator, "critic": state.nets.critic, "ema": state.averages[4500]}
+    nets = {"generator": state.nets.generator, "critic": state.nets.critic, "ema": state.averages[20000]}
     return {f"{n}.{k}": v.clone() for n, net in nets.items() for k, v in net.state_dict().items()}
 
 
@@ -202,10 +202,10 @@ def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
     state = TrainState(copies(teacher), small(params))
     for turn, score in enumerate((3.0, 1.0, 2.0)):
         with torch.no_grad():
-            next(state.averages[4500].parameters()).fill_(score)
+            next(state.averages[20000].parameters()).fill_(score)
         state.turn = turn
         state.keep_if_best(4500, score, 0.0)
-    name = next(iter(state.averages[4500].state_dict()))
+    name = next(iter(state.averages[20000].state_dict()))
     assert (state.best["turn"], state.best["score"]) == (1, 1.0) and (state.best["weights"][name] == 1.0).all()
 
 
