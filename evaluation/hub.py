@@ -9,7 +9,7 @@ from dmd.errors import EvaluatorError
 WANTED = ["*.json", "*.txt", "model.safetensors"]  # tokenizer, processor, weights; no pickles
 
 
-def download_clip(hub_id: str, revision: str) -> Path:
+def download_snapshot(hub_id: str, revision: str) -> Path:
     """Returns the folder of the snapshot. Raises EvaluatorError if it is neither reachable nor cached."""
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=WANTED))

@@ -1,58 +1,131 @@
 """The one judge of teacher, student and held-out images: the same measures against the same reference."""
 
-import statistics
-from collections.abc import Iterable
+import queue
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor
 
+from dmd.config import ExtractorsConfig
 from dmd.data import Split
+from dmd.files import sha256
 from dmd.optim import step_rng
 from dmd.progress import Progress
 from dmd.sampling import Sampler
-from evaluation.distances import Gaussian, frechet_distance, kernel_distance, precision_recall
+from evaluation.classifier import Classifier
+from evaluation.extractors import load_further
+from evaluation.feature_store import FeatureStore
 from evaluation.features import ClipJudge, Extractor, extract, load_extractors
-from evaluation.reference import Reference
-from evaluation.schema import Interval, Intervals, Measures, RealMeasures
+from evaluation.measures import Conditions, Scores, score, summarise
+from evaluation.reference import CLASSIFIER, EVALUATOR, Reference
+from evaluation.schema import ExtractorFacts, Measures, RealMeasures
+
+RESIZES = {EVALUATOR: "the model's own, bicubic with antialiasing", CLASSIFIER: "none"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The networks that judge, what identifies them, and those that are not at hand."""
+
+    clip: ClipJudge
+    extractors: dict[str, Extractor]
+    sha256: dict[str, str]
+    resize: dict[str, str]
+    skipped: dict[str, str]
+
+    @classmethod
+    def load(cls, folder: Path, further: ExtractorsConfig, device: torch.device) -> "Panel":
+        """From the evaluator stage's folder and what params ask for beside it."""
+        clip, own = load_extractors(folder, device)
+        more, skipped = load_further(further, device)
+        hashes = {EVALUATOR: sha256(folder / "clip"), CLASSIFIER: sha256(folder / "classifier")}
+        return cls(
+            clip=clip,
+            extractors={**own, **{name: m.extract for name, m in more.items()}},
+            sha256=hashes | {name: m.sha256 for name, m in more.items()},
+            resize=RESIZES | {name: m.resize for name, m in more.items()},
+            skipped=skipped,
+        )
+
+    def facts(self, features: dict[str, Tensor]) -> dict[str, ExtractorFacts]:
+        """What stands beside every figure; features [N, D] of any images."""
+        return {
+            k: ExtractorFacts(sha256=self.sha256[k], dimensions=v.shape[1], resize=self.resize[k])
+            for k, v in features.items()
+        }
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Labels [N] by the classifier, of its own features [N, F]."""
+        net: Any = self.extractors[CLASSIFIER]
+        assert isinstance(net, Classifier)
+        with torch.inference_mode():
+            return net.head(F.silu(features.to(net.head.weight.device))).argmax(dim=1).cpu()
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The evaluator's networks and the reference they judge against."""
+    """The panel, the reference it judges against, and features of earlier runs."""
 
-    clip: ClipJudge
-    extractors: dict[str, Extractor]
+    panel: Panel
     reference: Reference
+    store: FeatureStore | None = None
 
-    @classmethod
-    def load(cls, evaluator: Path, baseline: Path, device: torch.device) -> "Judge":
-        """From the folders of the evaluator and baseline stages."""
-        return cls(*load_extractors(evaluator, device), Reference.load(baseline))
+    def judge(self, sampler: Sampler, seed: int, batch_size: int, source: str = "") -> tuple[Measures, list[Scores]]:
+        """Every draw of the plan by every measure; the noise of draw d depends on (seed, d) only.
 
-    def judge(self, sampler: Sampler, seed: int, batch_size: int) -> Measures:
-        """Every draw of the plan by every measure; the noise of draw d depends on (seed, d) only."""
+        source: what identifies the sampler's network; with it, features are kept in the store. Returns the measures,
+        and each draw's own.
+        """
         ref = self.reference
-        captions = self._captions(ref.labels) if sampler.conditional else None
-        draws = []
+        conditions = self._conditions(ref.labels) if sampler.conditional else None
+        features = []
         with Progress(sampler.name, ref.draws * len(ref.labels), "images") as progress:
             for draw in range(ref.draws):
-                batches = sampler.batches(ref.labels, batch_size, draw_seed(seed, draw))
-                draws.append(self._score(_counted(batches, progress), captions))
-        return summarise(draws, sampler.nfe, len(ref.labels))
+                features.append(self._features(sampler, draw_seed(seed, draw), batch_size, source, progress))
+        scores = [score(f, conditions, ref) for f in features]
+        return summarise(scores, features, ref, sampler.nfe, seed), scores
+
+    def _features(
+        self, sampler: Sampler, seed: int, batch_size: int, source: str, progress: Progress
+    ) -> dict[str, Tensor]:
+        labels, done = self.reference.labels, 0
+
+        def batches() -> Iterator[Tensor]:
+            nonlocal done
+            for images in ahead(sampler.batches(labels, batch_size, seed)):
+                yield images
+                done += len(images)
+                progress.update(len(images))
+
+        if self.store is None or not source:
+            return extract(self.panel.extractors, batches())
+        made_by = {
+            "source": source, "sampler": sampler.name, "nfe": sampler.nfe, "seed": seed, "batch_size": batch_size,
+            "labels": labels.tolist(), "device": sampler.device.type, "threads": torch.get_num_threads(),
+        }  # fmt: skip
+        found = self.store.features(made_by, self.panel.extractors, batches)
+        progress.update(len(labels) - done)
+        return found
 
     def judge_real(self, split: Split) -> RealMeasures:
         """The floor: held-out images by the same measures."""
-        scores = self._score([split.images], self.clip.caption_features(split.captions))
-        assert scores.clip_score is not None
+        captions = self.panel.clip.caption_features(split.captions)
+        conditions = Conditions(split.labels, captions, self.panel.classify)
+        scores = score(self.reference.held_out, conditions, self.reference)
+        assert scores.clip_score is not None and scores.accuracy is not None
         return RealMeasures(
             clip_score=scores.clip_score,
+            accuracy=scores.accuracy,
             fd=scores.fd,
             precision=scores.precision,
             recall=scores.recall,
+            density=scores.density,
+            coverage=scores.coverage,
             samples=len(split.images),
         )
 
@@ -60,74 +133,43 @@ class Judge:
         """The pictures' cells, uint8 [N, C, H, W]; every sampler gets the same labels and noise."""
         return sampler.images(self.reference.picture_labels, step_rng(self.reference.picture_seed, 0))
 
-    def _captions(self, labels: Tensor) -> Tensor:
-        return self.clip.caption_features([self.reference.captions[i] for i in labels.tolist()])
-
-    def _score(self, batches: Iterable[Tensor], captions: Tensor | None) -> "Scores":
-        return score(extract(self.extractors, batches), captions, self.reference)
+    def _conditions(self, labels: Tensor) -> Conditions:
+        captions = self.panel.clip.caption_features([self.reference.captions[i] for i in labels.tolist()])
+        return Conditions(labels, captions, self.panel.classify)
 
 
-def _counted(batches: Iterable[Tensor], progress: Progress) -> Iterable[Tensor]:
-    for images in batches:
-        yield images
-        progress.update(len(images))
+def ahead(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same batches, the next one made while the last is worked on."""
+    made: queue.Queue[Any] = queue.Queue(maxsize=1)
+    stop = threading.Event()
+
+    threads = torch.get_num_threads()
+
+    def make() -> None:
+        torch.set_num_threads(threads)  # OpenMP has a number of its own for each thread that calls it
+        try:
+            for batch in batches:
+                made.put(batch)
+                if stop.is_set():
+                    return
+            made.put(None)
+        except BaseException as e:
+            made.put(e)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while (batch := made.get()) is not None:
+            if isinstance(batch, BaseException):
+                raise batch
+            yield batch
+    finally:
+        stop.set()
+        while not made.empty():
+            made.get()
+        thread.join()
 
 
 def draw_seed(seed: int, draw: int) -> int:
     """The noise seed of a draw."""
     return seed * 1_000_003 + draw
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The measures of one set of images."""
-
-    fd: dict[str, float]
-    kid: dict[str, float]
-    precision: dict[str, float]
-    recall: dict[str, float]
-    clip_score: float | None
-
-
-def clip_score(image_embeds: Tensor, text_embeds: Tensor) -> float:
-    """100 x cosine, no less than 0 (Hessel et al. 2021, with torchmetrics' weight), mean over pairs [N, D]."""
-    return (100 * F.cosine_similarity(image_embeds.double(), text_embeds.double())).clamp_min(0).mean().item()
-
-
-def score(features: dict[str, Tensor], captions: Tensor | None, ref: Reference) -> Scores:
-    """Judge one set of images by its features; captions [N, D] are its conditions' text embeddings, or None."""
-    pr = {k: precision_recall(v, ref.features[k], ref.radii[k], ref.neighbours) for k, v in features.items()}
-    return Scores(
-        fd={k: frechet_distance(Gaussian.fit(v), ref.gaussians[k]) for k, v in features.items()},
-        kid={k: kernel_distance(v, ref.features[k]) for k, v in features.items()},
-        precision={k: p for k, (p, _) in pr.items()},
-        recall={k: r for k, (_, r) in pr.items()},
-        clip_score=None if captions is None else clip_score(features["evaluator"], captions),
-    )
-
-
-def summarise(draws: list[Scores], nfe: int, samples: int) -> Measures:
-    """The mean over draws, and for the distance a 95 % interval of that mean (Student's t)."""
-
-    def mean(name: str) -> dict[str, float]:
-        return {k: statistics.fmean(getattr(d, name)[k] for d in draws) for k in draws[0].fd}
-
-    scores = [d.clip_score for d in draws]
-    return Measures(
-        nfe=nfe,
-        fd=mean("fd"),
-        kid=mean("kid"),
-        precision=mean("precision"),
-        recall=mean("recall"),
-        clip_score=None if None in scores else statistics.fmean(s for s in scores if s is not None),
-        samples=samples,
-        draws=len(draws),
-        interval=Intervals(fd={k: mean_interval([d.fd[k] for d in draws]) for k in draws[0].fd}),
-    )
-
-
-def mean_interval(values: list[float]) -> Interval:
-    """95 % interval of the mean of independent values, at least two."""
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    mean = statistics.fmean(values)
-    return Interval(low=mean - float(half), high=mean + float(half))

@@ -10,6 +10,11 @@ from torch import Tensor
 
 from dmd.files import write_text
 from evaluation.distances import Gaussian, neighbour_radii
+from evaluation.neighbours import nearest
+
+EVALUATOR, CLASSIFIER = "evaluator", "classifier"  # the extractors that every run has
+PLAN = ("class_names", "captions", "draws", "neighbours", "picture_seed")
+TENSORS = ("real_labels", "labels", "picture_labels")
 
 
 @dataclass(frozen=True)
@@ -17,8 +22,11 @@ class Reference:
     """Real features, what is derived from them, and the plan that every sampler is judged by."""
 
     features: dict[str, Tensor]  # extractor -> [N, D] of the train split
+    held_out: dict[str, Tensor]  # extractor -> [M, D] of the test split
+    real_labels: Tensor  # [N] of the train split
     labels: Tensor  # [samples], the condition of each image of a draw
-    captions: list[str]  # one per class; empty where there are no classes
+    class_names: list[str]  # empty where there are no classes
+    captions: list[str]  # one per class
     draws: int
     neighbours: int
     picture_labels: Tensor  # labels of the pictures' cells
@@ -32,17 +40,25 @@ class Reference:
     def radii(self) -> dict[str, Tensor]:
         return {k: neighbour_radii(v, self.neighbours) for k, v in self.features.items()}
 
+    @cached_property
+    def held_out_distances(self) -> dict[str, Tensor]:
+        """Distances of held-out images to their nearest train image."""
+        return {k: nearest(v, self.features[k])[0] for k, v in self.held_out.items()}
+
     def save(self, folder: Path) -> None:
-        tensors = {f"features.{k}": v.contiguous() for k, v in self.features.items()}
-        save_file(
-            tensors | {"labels": self.labels, "picture_labels": self.picture_labels}, folder / "reference.safetensors"
-        )
-        plan = {k: getattr(self, k) for k in ("captions", "draws", "neighbours", "picture_seed")}
+        tensors = {name: getattr(self, name).clone() for name in TENSORS}  # they may share memory
+        for kind in ("features", "held_out"):
+            tensors |= {f"{kind}.{k}": v.contiguous() for k, v in getattr(self, kind).items()}
+        save_file(tensors, folder / "reference.safetensors")
+        plan = {k: getattr(self, k) for k in PLAN}
         write_text(folder / "plan.json", json.dumps(plan, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Reference":
         tensors = load_file(folder / "reference.safetensors")
-        features = {k.removeprefix("features."): v for k, v in tensors.items() if k.startswith("features.")}
+        features, held_out = (
+            {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
+            for kind in ("features", "held_out")
+        )
         plan = json.loads((folder / "plan.json").read_text())
-        return cls(features=features, labels=tensors["labels"], picture_labels=tensors["picture_labels"], **plan)
+        return cls(features=features, held_out=held_out, **{k: tensors[k] for k in TENSORS}, **plan)

@@ -18,6 +18,8 @@ from evaluation.table import STUDENT, cells, extractors, sampler_name, summary_t
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 LINEAGE = re.compile(r"<!-- lineage -->.*?<!-- /lineage -->", re.DOTALL)
+GROUPED = ("FD ", "FD\N{INFINITY} ", "precision ", "recall ", "density ", "coverage ")
+MEMORY = "of held-out images' distance to the nearest training image"
 TURN = re.compile(r"\bturn\s+(\d[\d,]*)|\b(\d[\d,]*)\s+(?:generator )?turns?\b", re.IGNORECASE)
 GROUPS = {
     "Gradient norms": r"grad",
@@ -69,18 +71,20 @@ def _point(name: str, x: float, measures: dict[str, Any], extractor: str) -> Poi
 
 
 def ratio_card(metrics: dict[str, Any], extractor: str) -> Card:
-    """Student / best teacher; better or worse only where the intervals do not overlap."""
+    """Student / best teacher; better or worse only where the interval of the ratio leaves 1 out."""
     best = metrics["best_teacher"][extractor]
     ratio = metrics["ratio"]["fd"][extractor]
     student = _point(STUDENT, 1, metrics["student"], extractor)
     teacher = _point(best, 1, metrics["teachers"][best], extractor)
+    interval = metrics["ratio"]["interval"][extractor]
     percent = f"{abs(ratio - 1):.0%}".replace("%", " %")
-    if student.low <= teacher.high and teacher.low <= student.high:
-        tone, words = "even", "On a par: the intervals of the two overlap."
+    if interval["low"] <= 1 <= interval["high"]:
+        tone, words = "even", "On a par: the interval holds 1."
     elif ratio < 1:
         tone, words = "good", f"The student is closer to the real images by {percent}."
     else:
         tone, words = "bad", f"The student is farther from the real images by {percent}."
+    words += f" 95 % interval {interval['low']:.2f} to {interval['high']:.2f}."
     passes = metrics["teachers"][best]["nfe"]
     words += f" Fréchet distance {student.y:.3g}, the teacher's {teacher.y:.3g} at {passes} passes."
     return Card(f"{ratio:.2f}", f"of the best teacher's distance, {extractor} features", words, tone)
@@ -107,6 +111,32 @@ def clip_card(metrics: dict[str, Any]) -> Card | None:
     words = f"CLIP score {student:.2f}; real held-out images have {real:.2f}."
     share = student / real if real > 0 else 0.0
     return Card(f"{share:.1%}".replace("%", " %"), "of the CLIP score of real images", words, "even")
+
+
+def memory_card(metrics: dict[str, Any]) -> Card:
+    """Does the student repeat its training images: nearness to them against that of held-out ones."""
+    nearest = metrics["student"]["nearest"]["evaluator"]
+    closer = f"{nearest['closer']:.1%}".replace("%", " %")
+    words = (
+        f"{closer} of its images lie nearer to a training image than 1 % of held-out ones do; the median distance is "
+        f"{nearest['median']:.3g}, that of held-out images {nearest['held_out']:.3g}."
+    )
+    tone = "bad" if nearest["closer"] > 0.1 else "even"
+    return Card(
+        f"{nearest['median'] / nearest['held_out']:.2f}", "of held-out images' distance to the nearest", words, tone
+    )
+
+
+def class_rows(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Each class: student and best teacher by each measure; empty without classes."""
+    teacher = metrics["teachers"][metrics["best_teacher"]["classifier"]]["classes"]
+    student = metrics["student"]["classes"]
+    kinds = ("accuracy", "coverage", "diversity")
+    return [
+        (name, [f"{side[name][kind]:.3f}" for kind in kinds for side in (student, teacher)])
+        for name in student
+        if name in teacher
+    ]
 
 
 def quality_figures(metrics: dict[str, Any], timing: dict[str, Any]) -> list[Figure]:
@@ -166,7 +196,7 @@ def _turn(caption: str) -> int | None:
 
 def table_head(columns: list[str]) -> list[tuple[str, int, list[str]]]:
     """Neighbours of one kind under one heading: (FD, 2, [clip, classifier]); a column alone has no second line."""
-    kinds = [c.partition(" ") if c.startswith(("FD ", "precision ", "recall ")) else (c, "", "") for c in columns]
+    kinds = [c.partition(" ") if c.startswith(GROUPED) else (c, "", "") for c in columns]
     starts = [i for i, k in enumerate(kinds) if i == 0 or k[0] != kinds[i - 1][0]]
     spans = list(pairwise([*starts, len(kinds)]))
     return [(kinds[a][0], b - a, [k[2] for k in kinds[a:b]]) for a, b in spans]
@@ -177,6 +207,7 @@ def render_report(inputs: ReportInputs) -> str:
     metrics, timing = inputs.metrics, inputs.timing
     text = cells(summary_table(metrics, timing))
     cards = [*(ratio_card(metrics, e) for e in extractors(metrics)), speed_card(metrics, timing), clip_card(metrics)]
+    cards.append(memory_card(metrics))
     film = sorted((turn, c) for c in inputs.pictures if (turn := _turn(c)) is not None)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -191,6 +222,8 @@ def render_report(inputs: ReportInputs) -> str:
         cards=[card for card in cards if card],
         head=table_head(list(text.columns)),
         rows=list(zip(text.index, text.to_numpy().tolist(), strict=True)),
+        classes=class_rows(metrics),
+        skipped=metrics["judged"]["skipped"],
         quality=quality_figures(metrics, timing),
         training=training_figures(inputs.losses),
         samples=[_picture(c, data) for c, data in inputs.pictures.items() if _turn(c) is None],

@@ -20,7 +20,32 @@ class Interval(Record):
 
 
 class Intervals(Record):
+    """95 % intervals of the mean over draws (Student's t)."""
+
     fd: dict[str, Interval]
+    kid: dict[str, Interval]
+    precision: dict[str, Interval]
+    recall: dict[str, Interval]
+    density: dict[str, Interval]
+    coverage: dict[str, Interval]
+    clip_score: Interval | None
+    accuracy: Interval | None
+
+
+class ClassMeasures(Record):
+    """One class, by the classifier's features."""
+
+    accuracy: float = Field(description="share of its images that the classifier takes for it")
+    coverage: float = Field(description="share of its train images with a generated one of it among their neighbours")
+    diversity: float = Field(description="mean distance of two of its images / that of its train images")
+
+
+class Nearest(Record):
+    """How near images lie to the train split: a copy lies at 0."""
+
+    median: float = Field(description="median distance to the nearest train image")
+    held_out: float = Field(description="the same of held-out images, which no generator has seen")
+    closer: float = Field(description="share nearer than 1 % of held-out images are; far above 0.01: memorised")
 
 
 class Measures(Record):
@@ -28,27 +53,59 @@ class Measures(Record):
 
     nfe: int = Field(ge=1, description="network passes per image")
     fd: PerExtractor = Field(description="Frechet distance to the train split, per extractor")
+    fd_infinity: PerExtractor = Field(
+        description="the same, extrapolated to infinitely many samples, all draws together"
+    )
     kid: PerExtractor = Field(description="squared MMD to the train split, cubic kernel, unbiased")
     precision: PerExtractor
     recall: PerExtractor
+    density: PerExtractor
+    coverage: PerExtractor
+    nearest: dict[str, Nearest]
     clip_score: float | None = Field(description="100 x cosine of image and caption, mean; None without conditions")
+    accuracy: float | None = Field(description="share of images taken for their own class; None without conditions")
+    classes: dict[str, ClassMeasures] = Field(description="by class name; empty without conditions")
     samples: int = Field(description="images per draw")
     draws: int
-    interval: Intervals = Field(description="95 % interval of the mean over draws (Student's t)")
+    seed: int = Field(description="of the noise; draw d has a seed made of this and d")
+    interval: Intervals
 
 
 class RealMeasures(Record):
     """The floor: held-out real images by the same measures."""
 
     clip_score: float
+    accuracy: float
     fd: PerExtractor = Field(description="held-out against train split")
     precision: PerExtractor
     recall: PerExtractor
+    density: PerExtractor
+    coverage: PerExtractor
     samples: int
 
 
 class Ratio(Record):
     fd: PerExtractor = Field(description="student / best teacher")
+    interval: dict[str, Interval] = Field(
+        description="95 % interval of the ratio (Welch's t on the logarithms of the draws)"
+    )
+
+
+class ExtractorFacts(Record):
+    """What made the features, so that a figure can be compared with another."""
+
+    sha256: str = Field(description="of its weights and settings")
+    dimensions: int
+    resize: str = Field(description="how images become its input")
+
+
+class Judged(Record):
+    """What stands behind every figure."""
+
+    reference_sha256: str = Field(description="of the train images")
+    reference_images: int
+    extractors: dict[str, ExtractorFacts]
+    skipped: dict[str, str] = Field(description="extractors whose weights are not at hand, and why")
 
 
 class Baseline(Record):
@@ -57,6 +114,8 @@ class Baseline(Record):
     teachers: dict[str, Measures]
     real: RealMeasures
     best_teacher: dict[str, str] = Field(description="the sampler with the lowest distance, per extractor")
+    judged: Judged
+    fd_draws: dict[str, dict[str, list[float]]] = Field(description="of each teacher, per extractor, draw by draw")
 
 
 class Metrics(Baseline):

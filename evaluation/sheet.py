@@ -4,9 +4,14 @@ import torch
 from torch import Tensor
 
 from dmd.data import Split
+from dmd.optim import step_rng
 from dmd.sampling import Sampler
 from evaluation.judge import Judge
+from evaluation.neighbours import nearest
 from evaluation.pictures import comparison
+from evaluation.reference import EVALUATOR
+
+POOL = 50  # images of each class among which the nearest are looked for
 
 
 def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sampler) -> bytes:
@@ -19,6 +24,20 @@ def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sample
         "student, one step": judge.pictures(student),
     }
     return comparison({name: images.numpy() for name, images in panels.items()}, list(real.class_names), per_class)
+
+
+def nearest_sheet(judge: Judge, train: Split, student: Sampler) -> bytes:
+    """PNG bytes: of each class the student's images that lie nearest to a training image, and those beside them."""
+    ref = judge.reference
+    per_class = len(ref.picture_labels) // len(train.class_names)
+    labels = torch.arange(len(train.class_names)).repeat_interleave(POOL)
+    images = student.images(labels, step_rng(ref.picture_seed, 1))
+    features = judge.panel.extractors[EVALUATOR](images)
+    distances, index = nearest(features, ref.features[EVALUATOR])
+    order = distances.reshape(-1, POOL).argsort(dim=1)[:, :per_class]
+    chosen = (order + torch.arange(len(train.class_names))[:, None] * POOL).flatten()
+    panels = {"student": images[chosen], "nearest training image": train.images[index[chosen]]}
+    return comparison({name: cells.numpy() for name, cells in panels.items()}, list(train.class_names), per_class)
 
 
 def real_cells(real: Split, per_class: int) -> Tensor:

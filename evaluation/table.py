@@ -7,6 +7,7 @@ import pandas as pd
 
 REAL = "real held-out"
 STUDENT = "student"
+BRIEF = ("NFE", "FD ", "± ", "CLIP", "precision", "recall", "seconds")  # columns for a terminal
 
 
 def sampler_name(key: str) -> str:
@@ -31,9 +32,13 @@ def _row(measures: dict[str, Any], names: list[str], latency: dict[str, Any]) ->
     for name in names:
         row[f"FD {name}"] = measures["fd"].get(name, math.nan)
         row[f"± {name}"] = half_width(measures, name)
+    for name in names:
+        row[f"FD\N{INFINITY} {name}"] = measures.get("fd_infinity", {}).get(name, math.nan)
     score = measures["clip_score"]  # None without conditions
     row["CLIP score"] = math.nan if score is None else score
-    for kind in ("precision", "recall"):
+    accuracy = measures.get("accuracy")
+    row["accuracy"] = math.nan if accuracy is None else accuracy
+    for kind in ("precision", "recall", "density", "coverage"):
         for name in names:
             row[f"{kind} {name}"] = measures.get(kind, {}).get(name, math.nan)
     row["seconds per image"] = latency.get("seconds_per_image", math.nan)
@@ -70,12 +75,13 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
         distance = f"FD {column[2:]}"
         text[distance] = [d + (f" ± {h}" if h else "") for d, h in zip(text[distance], text[column], strict=True)]
         text = text.drop(columns=column)
+    text = text.rename(columns={"FD inception": "FID"})  # by clean-fid's protocol; no other distance is called so
     return text.loc[:, (text != "").any()]
 
 
 def format_table(table: pd.DataFrame) -> str:
-    """For a terminal: aligned, a heading of two lines."""
-    text = cells(table)
+    """For a terminal: its narrower columns, aligned, with a heading of two lines."""
+    text = cells(table.loc[:, [c for c in table if c.startswith(BRIEF)]])
     lines = [["", *(c.partition(" ")[0] for c in text.columns)], ["", *(c.partition(" ")[2] for c in text.columns)]]
     lines += [[str(name), *row] for name, row in zip(text.index, text.to_numpy().tolist(), strict=True)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

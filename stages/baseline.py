@@ -8,12 +8,14 @@ from torch import Tensor
 
 from dmd.config import Params
 from dmd.data import Split, load_split
-from dmd.files import new_folder
+from dmd.files import new_folder, sha256
 from dmd.teachers import check_fits, load_teacher
-from evaluation.features import Extractor, extract, load_extractors
-from evaluation.judge import Judge
+from evaluation.feature_store import FeatureStore
+from evaluation.features import Extractor, extract
+from evaluation.judge import Judge, Panel
+from evaluation.measures import Scores
 from evaluation.reference import Reference
-from evaluation.schema import Baseline, write_record
+from evaluation.schema import Baseline, Judged, write_record
 from stages.common import run
 
 
@@ -22,25 +24,48 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     train, test = load_split(args.data, "train"), load_split(args.data, "test")
     teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions)
     check_fits(teacher, train.shape, len(train.class_names))
-    clip, extractors = load_extractors(args.evaluator, device)
-    judge = Judge(clip, extractors, make_reference(params, train, extractors))
+    panel = Panel.load(args.evaluator, params.extractors, device)
+    reference = make_reference(params, train, test, panel.extractors)
+    judge = Judge(panel, reference, FeatureStore.default(panel.sha256))
     samplers = [teacher.sampler(steps) for steps in cfg.ddim_steps]
+    source = f"{sha256(args.teacher)} guidance {params.guidance.scale}"
     with new_folder(args.out) as folder:
-        judge.reference.save(folder)
-        teachers = {s.name: judge.judge(s, cfg.seed, cfg.batch_size) for s in samplers}
-        best = {k: min(teachers, key=lambda name: teachers[name].fd[k]) for k in extractors}
-        real = judge.judge_real(test)
-        write_record(Baseline(teachers=teachers, real=real, best_teacher=best), folder / "baseline.json")
+        reference.save(folder)
+        judged = {s.name: judge.judge(s, cfg.seed, cfg.batch_size, source) for s in samplers}
+        teachers = {name: measures for name, (measures, _) in judged.items()}
+        best = {k: min(teachers, key=lambda name: teachers[name].fd[k]) for k in panel.extractors}
+        record = Baseline(
+            teachers=teachers,
+            real=judge.judge_real(test),
+            best_teacher=best,
+            judged=Judged(
+                reference_sha256=sha256(args.data / "train.safetensors"),
+                reference_images=len(train.images),
+                extractors=panel.facts(reference.features),
+                skipped=panel.skipped,
+            ),
+            fd_draws={name: draws_of(scores) for name, (_, scores) in judged.items()},
+        )
+        write_record(record, folder / "baseline.json")
         save_file({s.name: judge.pictures(s) for s in samplers}, folder / "pictures.safetensors")
-    return "; ".join(f"best by {k}: {name}, FD {teachers[name].fd[k]:.3f}" for k, name in best.items())
+    said = [f"best by {k}: {name}, FD {teachers[name].fd[k]:.3f}" for k, name in best.items()]
+    return "; ".join([*said, *(f"{k} left out: {why}" for k, why in panel.skipped.items())])
 
 
-def make_reference(params: Params, train: Split, extractors: dict[str, Extractor]) -> Reference:
-    """Features of the train split; labels in its own proportions; the pictures' cells class by class."""
+def draws_of(scores: list[Scores]) -> dict[str, list[float]]:
+    """The Frechet distances draw by draw, per extractor."""
+    return {k: [s.fd[k] for s in scores] for k in scores[0].fd}
+
+
+def make_reference(params: Params, train: Split, test: Split, extractors: dict[str, Extractor]) -> Reference:
+    """Features of the real images; labels in their own proportions; the pictures' cells class by class."""
     cfg, classes = params.baseline, len(train.class_names)
     return Reference(
         features=extract(extractors, train.images.split(cfg.batch_size)),
+        held_out=extract(extractors, test.images.split(cfg.batch_size)),
+        real_labels=train.labels,
         labels=train.labels[torch.arange(cfg.samples) % len(train.labels)],
+        class_names=list(train.class_names),
         captions=list(train.class_captions),
         draws=cfg.draws,
         neighbours=cfg.neighbours,

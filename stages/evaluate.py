@@ -11,26 +11,32 @@ from dmd.data import load_split
 from dmd.files import sha256, write_bytes, write_text
 from dmd.generator import load_generator
 from dmd.teachers import load_teacher
-from evaluation.judge import Judge
+from evaluation.feature_store import FeatureStore
+from evaluation.judge import Judge, Panel
 from evaluation.latency import time_samplers
+from evaluation.measures import Scores, ratio_interval
+from evaluation.reference import Reference
 from evaluation.report import ReportInputs, render_report
-from evaluation.schema import Baseline, Metrics, Ratio, write_record
-from evaluation.sheet import comparison_sheet
+from evaluation.schema import Baseline, Measures, Metrics, Ratio, write_record
+from evaluation.sheet import comparison_sheet, nearest_sheet
 from evaluation.versions import versions
 from stages.common import run
 
+SAMPLES = "Same labels: held-out images, teacher, student (one step)"
+NEAREST = "Of 50 images per class, those nearest to a training image (evaluator), and that image"
 INPUTS = ("data", "teacher", "evaluator", "baseline", "generator", "losses", "validation")
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    judge = Judge.load(args.evaluator, args.baseline, device)
+    panel = Panel.load(args.evaluator, params.extractors, device)
+    judge = Judge(panel, Reference.load(args.baseline), FeatureStore.default(panel.sha256))
     test = load_split(args.data, "test")
     teacher = load_teacher(args.teacher, device, params.guidance.scale, test.class_captions)
     student = load_generator(args.generator, device).sampler()
     baseline = Baseline.model_validate_json((args.baseline / "baseline.json").read_text())
-    measures = judge.judge(student, params.evaluate.seed, params.evaluate.batch_size)
-    ratio = {k: measures.fd[k] / baseline.teachers[best].fd[k] for k, best in baseline.best_teacher.items()}
-    metrics = Metrics(**dict(baseline), student=measures, ratio=Ratio(fd=ratio))
+    cfg = params.evaluate
+    measures, scores = judge.judge(student, cfg.seed, cfg.batch_size, sha256(args.generator))
+    metrics = Metrics(**dict(baseline), student=measures, ratio=compared(measures, scores, baseline))
     samplers = [teacher.sampler(m.nfe) for m in baseline.teachers.values()]
     timed = judge.reference.labels[: params.evaluate.timing_batch]
     timing = time_samplers(student, samplers, timed, params.evaluate.timing_repeats)
@@ -49,14 +55,23 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         metrics=metrics.model_dump(),
         timing=timing.model_dump(),
         losses=pd.read_csv(args.losses),
-        pictures={"Same labels: held-out images, teacher, student (one step)": picture} | over_time,
+        pictures={SAMPLES: picture, NEAREST: nearest_sheet(judge, load_split(args.data, "train"), student)} | over_time,
         facts=facts,
     )
     write_text(args.report, render_report(report))
     write_bytes(args.samples, picture)
     write_record(timing, args.timing)
     write_record(metrics, args.metrics)
-    return "student / best teacher, Frechet distance: " + ", ".join(f"{k} {v:.3f}" for k, v in ratio.items())
+    return "student / best teacher, Frechet distance: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.ratio.fd.items())
+
+
+def compared(student: Measures, scores: list[Scores], baseline: Baseline) -> Ratio:
+    """Student against the teacher's best sampler, per extractor, with an interval from both sides' draws."""
+    fd, interval = {}, {}
+    for k, best in baseline.best_teacher.items():
+        fd[k] = student.fd[k] / baseline.teachers[best].fd[k]
+        interval[k] = ratio_interval([s.fd[k] for s in scores], baseline.fd_draws[best][k])
+    return Ratio(fd=fd, interval=interval)
 
 
 if __name__ == "__main__":

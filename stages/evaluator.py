@@ -13,7 +13,7 @@ from dmd.files import new_folder
 from evaluation.classifier import train_classifier
 from evaluation.clip_model import train_clip
 from evaluation.features import load_extractors
-from evaluation.hub import download_clip
+from evaluation.hub import download_snapshot
 from stages.common import run
 
 
@@ -32,7 +32,7 @@ def write_clip(cfg: EvaluatorConfig, train: Split, out: Path, device: torch.devi
         out.mkdir()
         train_clip(cfg, train, out, device)
         return
-    source = Path(cfg.folder) if cfg.source == "folder" else download_clip(cfg.hub_id, cfg.revision)
+    source = Path(cfg.folder) if cfg.source == "folder" else download_snapshot(cfg.hub_id, cfg.revision)
     if not (source / "config.json").is_file():
         raise EvaluatorError(f"{source} is not a transformers folder: it has no config.json")
     shutil.copytree(source, out)

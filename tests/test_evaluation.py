@@ -5,14 +5,19 @@ import pytest
 import torch
 from cleanfid import fid as cleanfid
 from conftest import CPU
+from prdc import compute_prdc
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from dmd.sampling import Sampler
 from evaluation.classifier import Classifier
 from evaluation.distances import Gaussian, frechet_distance, kernel_distance, neighbour_radii, precision_recall
-from evaluation.judge import Judge, clip_score, mean_interval
+from evaluation.extrapolation import frechet_infinity
+from evaluation.feature_store import FeatureStore
+from evaluation.judge import Judge, Panel, ahead
 from evaluation.latency import time_samplers
+from evaluation.measures import Conditions, clip_score, mean_interval, nearness, ratio_interval, score
+from evaluation.neighbours import manifold, mean_pairwise
 from evaluation.reference import Reference
 
 
@@ -110,26 +115,31 @@ class FakeClip:
         return torch.eye(64)[[int(c) for c in captions]]
 
 
-def judge() -> Judge:
+def judge(store: FeatureStore | None = None) -> Judge:
     torch.manual_seed(0)
     net = Classifier(1, 4, 64, 10).eval()
     labels = torch.arange(300) % 10
-    real = torch.cat(list(sampler().batches(labels, 100, seed=77)))
+    real, held_out = (torch.cat(list(sampler().batches(labels, 100, seed=s))) for s in (77, 78))
     reference = Reference(
-        {"evaluator": net(real), "classifier": net(real)},
-        labels,
-        [str(i) for i in range(10)],
-        3,
-        3,
-        labels[:20].clone(),
-        1,
+        features={"evaluator": net(real), "classifier": net(real)},
+        held_out={"evaluator": net(held_out), "classifier": net(held_out)},
+        real_labels=labels,
+        labels=labels,
+        class_names=[str(i) for i in range(10)],
+        captions=[str(i) for i in range(10)],
+        draws=3,
+        neighbours=3,
+        picture_labels=labels[:20].clone(),
+        picture_seed=1,
     )
-    return Judge(FakeClip(), {"evaluator": net, "classifier": net}, reference)  # type: ignore[arg-type]
+    extractors: dict = {"evaluator": net, "classifier": net}
+    names = dict.fromkeys(extractors, "x")
+    return Judge(Panel(FakeClip(), extractors, names, names, {}), reference, store)  # type: ignore[arg-type]
 
 
 def test_the_judge_is_repeatable_and_prefers_the_right_distribution() -> None:
     j = judge()
-    good, again, bad = j.judge(sampler(), 5, 64), j.judge(sampler(), 5, 300), j.judge(sampler(0.5), 5, 64)
+    good, again, bad = (j.judge(sampler(shift), 5, n)[0] for shift, n in ((0.0, 64), (0.0, 300), (0.5, 64)))
     torch.testing.assert_close(
         torch.tensor(list(good.fd.values())), torch.tensor(list(again.fd.values())), rtol=1e-4, atol=1e-6
     )
@@ -140,8 +150,8 @@ def test_the_judge_is_repeatable_and_prefers_the_right_distribution() -> None:
 
 
 def test_a_generator_without_conditions_has_no_clip_score() -> None:
-    assert judge().judge(sampler(conditional=False), 5, 64).clip_score is None
-    assert judge().judge(sampler(), 5, 64).clip_score is not None
+    assert judge().judge(sampler(conditional=False), 5, 64)[0].clip_score is None
+    assert judge().judge(sampler(), 5, 64)[0].clip_score is not None
 
 
 def test_the_reference_survives_its_folder(tmp_path) -> None:
@@ -167,3 +177,122 @@ def test_more_passes_take_more_time() -> None:
     assert timing.speedup["ddim_30"] > 5
     ratio = timing.teachers["ddim_30"].seconds_per_image / timing.student.seconds_per_image
     assert timing.speedup["ddim_30"] == pytest.approx(ratio)
+
+
+def test_density_and_coverage_equal_prdc() -> None:
+    """And precision and recall; prdc counts what lies strictly within a ball, which no two random points contest."""
+    real, fake = features(300, 8, 0), features(260, 8, 1, 0.4, 0.8)
+    got = manifold(fake, real, neighbour_radii(real, 5), 5)
+    want = compute_prdc(real_features=real.double().numpy(), fake_features=fake.double().numpy(), nearest_k=5)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert getattr(got, name) == pytest.approx(want[name], rel=1e-3), name
+
+
+def test_density_sees_a_crowd_and_coverage_dropped_modes() -> None:
+    real = torch.cat([features(200, 4, i, shift=10.0 * i, scale=0.1) for i in range(5)])
+    radii = neighbour_radii(real, 5)
+    modes = torch.cat([features(200, 4, 10 + i, shift=10.0 * i, scale=0.1) for i in range(3)])
+    assert manifold(modes, real, radii, 5).coverage == pytest.approx(0.6, abs=0.06)
+    crowd = real[:1].repeat(1000, 1) + 1e-4 * torch.randn(1000, 4)
+    assert manifold(crowd, real, radii, 5).density > 0.5 and manifold(crowd, real, radii, 5).coverage < 0.05
+
+
+def test_a_copy_of_the_training_images_is_exposed() -> None:
+    """A generator that repeats its data lies at distance 0; one that draws from the same law lies where others do."""
+    ref = judge().reference
+    copies, honest = ref.features["evaluator"], ref.held_out["evaluator"]
+    assert nearness(copies, ref, "evaluator").closer > 0.9 and nearness(copies, ref, "evaluator").median < 1e-6
+    fair = nearness(honest, ref, "evaluator")
+    assert fair.closer <= 0.02 and fair.median == pytest.approx(fair.held_out)
+
+
+def test_dropped_classes_and_noise_show_where_they_should() -> None:
+    """Two classes replaced by others: recall and coverage, and those classes' rows; a tenth of noise: precision."""
+    j = judge()
+    labels = j.reference.labels
+    whole = j.reference.held_out
+    conditions = Conditions(labels, torch.eye(64)[labels], lambda f: labels)
+    fair = score(whole, conditions, j.reference)
+    dropped = {k: v[torch.where(labels < 2, torch.arange(300) + 2, torch.arange(300))] for k, v in whole.items()}
+    poorer = score(dropped, conditions, j.reference)
+    noisy = {k: torch.cat([v[:270], v[:30] + 100 * torch.randn(30, v.shape[1])]) for k, v in whole.items()}
+    noise = score(noisy, conditions, j.reference)
+    for k in whole:
+        assert poorer.recall[k] < fair.recall[k] - 0.1 and poorer.coverage[k] < fair.coverage[k] - 0.1
+        assert noise.precision[k] == pytest.approx(0.9 * fair.precision[k], abs=0.03)
+        assert noise.coverage[k] > 0.8 * fair.coverage[k]
+    assert poorer.classes["0"].coverage < 0.2 < poorer.classes["5"].coverage
+
+
+def test_mean_pairwise_distance() -> None:
+    x = torch.tensor([[0.0], [1.0], [3.0]])
+    assert mean_pairwise(x) == pytest.approx((1 + 3 + 2) / 3) and mean_pairwise(x[:1]) == 0
+
+
+def test_the_distance_of_infinitely_many_samples_is_nearly_that_of_the_distributions() -> None:
+    """The same law: FD is 0, while 400 samples say much more; another law: near the closed form."""
+    d = 8
+    same = Gaussian(torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64))
+    x = torch.randn(400, d, generator=torch.Generator().manual_seed(1))
+    plain = frechet_distance(Gaussian.fit(x), same)
+    assert plain > 0.05 and abs(frechet_infinity(x, same)) < plain / 4
+    assert frechet_infinity(x + 0.5, same) == pytest.approx(0.25 * d, rel=0.1)
+
+
+def test_two_halves_of_one_set_are_within_the_interval_of_one_another() -> None:
+    """Draws from one law: the ratio's interval holds 1 as often as it says."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(1000):
+        interval = ratio_interval(*(np.exp(rng.normal(0, 0.1, 3)).tolist() for _ in range(2)))
+        hits += interval.low <= 1 <= interval.high
+    assert 0.93 <= hits / 1000 <= 0.99
+    assert ratio_interval([2.0, 2.0], [1.0, 1.0]).low == pytest.approx(2.0)
+
+
+def test_features_are_kept_and_a_new_judge_computes_only_its_own(tmp_path) -> None:
+    """The second time nothing is generated; a new extractor sees the kept images; another source is made anew."""
+    made, seen = [], []
+
+    def batches():
+        made.append(1)
+        yield torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).repeat(4, 1, 1, 1)
+
+    def extractor(name: str):
+        def run(images: Tensor) -> Tensor:
+            seen.append(name)
+            return images.flatten(1).float()
+
+        return run
+
+    store = FeatureStore(tmp_path, {"a": "1", "b": "1"})
+    first = store.features({"source": "s"}, {"a": extractor("a")}, batches)
+    again = store.features({"source": "s"}, {"a": extractor("a"), "b": extractor("b")}, batches)
+    assert torch.equal(first["a"], again["a"]) and torch.equal(again["a"], again["b"])
+    assert (len(made), seen) == (1, ["a", "b"])
+    store.features({"source": "t"}, {"a": extractor("a")}, batches)
+    FeatureStore(tmp_path, {"a": "2"}).features({"source": "s"}, {"a": extractor("a")}, batches)
+    assert (len(made), seen) == (2, ["a", "b", "a", "a"])
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"cut short")
+    store.features({"source": "s"}, {"a": extractor("a")}, batches)
+    assert len(made) == 3
+
+
+def test_the_judge_says_the_same_from_the_store(tmp_path) -> None:
+    plain = judge().judge(sampler(), 5, 64)[0]
+    stored = [judge(FeatureStore(tmp_path, {})).judge(sampler(), 5, 64, "source")[0] for _ in range(2)]
+    assert stored[0] == stored[1] == plain
+
+
+def test_batches_made_ahead_are_the_same_and_an_error_comes_through() -> None:
+    assert list(ahead(iter([torch.tensor(1), torch.tensor(2)]))) == [torch.tensor(1), torch.tensor(2)]
+
+    def broken():
+        yield torch.tensor(1)
+        raise FloatingPointError("no")
+
+    with pytest.raises(FloatingPointError):
+        list(ahead(broken()))
+    for first in ahead(torch.tensor(i) for i in range(100)):
+        assert first == 0
+        break  # the thread that makes them ends

@@ -14,7 +14,21 @@ from PIL import Image
 from evaluation.charts import thin
 from evaluation.pictures import GAP, comparison, image_grid, png
 from evaluation.report import ReportInputs, add_lineage, group_columns, ratio_card, render_report, table_head
-from evaluation.schema import Host, Interval, Intervals, Latency, Measures, Metrics, Ratio, RealMeasures, Timing
+from evaluation.schema import (
+    ClassMeasures,
+    ExtractorFacts,
+    Host,
+    Interval,
+    Intervals,
+    Judged,
+    Latency,
+    Measures,
+    Metrics,
+    Nearest,
+    Ratio,
+    RealMeasures,
+    Timing,
+)
 from evaluation.table import cells, format_table, summary_table
 
 NAMES: tuple[str, ...] = ("clip", "classifier")
@@ -25,13 +39,25 @@ def measures(nfe: int, fd: float, half: float) -> Measures:
     return Measures(
         nfe=nfe,
         fd=values,
+        fd_infinity={k: v - 0.1 for k, v in values.items()},
         kid={},
         precision=dict.fromkeys(NAMES, 0.81),
         recall=dict.fromkeys(NAMES, 0.72),
+        density=dict.fromkeys(NAMES, 0.93),
+        coverage=dict.fromkeys(NAMES, 0.64),
+        nearest={"evaluator": Nearest(median=0.9, held_out=1.0, closer=0.02)},
         clip_score=30 + fd,
+        accuracy=0.97,
+        classes={c: ClassMeasures(accuracy=0.9, coverage=0.5, diversity=1.1) for c in ("cat", "dog")},
         samples=1797,
         draws=4,
-        interval=Intervals(fd={k: Interval(low=v - half, high=v + half) for k, v in values.items()}),
+        seed=0,
+        interval=Intervals(
+            fd={k: Interval(low=v - half, high=v + half) for k, v in values.items()},
+            **{k: {} for k in ("kid", "precision", "recall", "density", "coverage")},
+            clip_score=None,
+            accuracy=None,
+        ),
     )
 
 
@@ -40,14 +66,30 @@ def metrics() -> dict[str, Any]:
     teachers = {f"ddim_{n}": measures(n, fd, 0.05) for n, fd in ((100, 0.7), (10, 3.6), (25, 1.7), (50, 1.0))}
     shares = dict.fromkeys(NAMES, 0.9)
     real = RealMeasures(
-        clip_score=31.0, fd={"clip": 0.31, "classifier": 0.62}, precision=shares, recall={}, samples=300
+        clip_score=31.0,
+        accuracy=0.98,
+        fd={"clip": 0.31, "classifier": 0.62},
+        precision=shares,
+        recall={},
+        density=shares,
+        coverage=shares,
+        samples=300,
+    )
+    about = ExtractorFacts(sha256="0" * 64, dimensions=64, resize="none")
+    judged = Judged(
+        reference_sha256="1" * 64,
+        reference_images=1347,
+        extractors=dict.fromkeys(NAMES, about),
+        skipped={"dinov2": "facebook/dinov2-base could not be fetched"},
     )
     return Metrics(
         student=measures(1, 0.84, 0.04),
         teachers=teachers,
         real=real,
         best_teacher=dict.fromkeys(NAMES, "ddim_100"),
-        ratio=Ratio(fd=dict.fromkeys(NAMES, 1.2)),
+        judged=judged,
+        fd_draws={},
+        ratio=Ratio(fd=dict.fromkeys(NAMES, 1.2), interval=dict.fromkeys(NAMES, Interval(low=1.1, high=1.3))),
     ).model_dump()
 
 
@@ -153,10 +195,11 @@ def test_lineage(html: str) -> None:
 def test_headline_claims_only_what_the_intervals_show(metrics: dict[str, Any]) -> None:
     metrics = copy.deepcopy(metrics)
     assert ratio_card(metrics, "clip").tone == "bad" and ratio_card(metrics, "clip").value == "1.20"
-    metrics["student"]["interval"]["fd"]["clip"] = {"low": 0.70, "high": 0.98}
+    metrics["ratio"]["interval"]["clip"] = {"low": 0.97, "high": 1.4}
     assert ratio_card(metrics, "clip").tone == "even"
     metrics["student"] = measures(1, 0.5, 0.04).model_dump()
     metrics["ratio"]["fd"]["clip"] = 0.5 / 0.7
+    metrics["ratio"]["interval"]["clip"] = {"low": 0.6, "high": 0.8}
     assert ratio_card(metrics, "clip").tone == "good" and "by 29 %" in ratio_card(metrics, "clip").words
 
 

@@ -1,0 +1,155 @@
+"""The measures of one set of images by its features, and their mean over several sets."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor
+
+from evaluation.distances import Gaussian, frechet_distance, kernel_distance, neighbour_radii
+from evaluation.extrapolation import frechet_infinity
+from evaluation.neighbours import manifold, mean_pairwise, nearest
+from evaluation.reference import CLASSIFIER, EVALUATOR, Reference
+from evaluation.schema import ClassMeasures, Interval, Intervals, Measures, Nearest
+
+R = TypeVar("R", Nearest, ClassMeasures)
+CLOSE = 0.01  # quantile of held-out images' distances below which a generated image is suspiciously near
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The measures of one set of images."""
+
+    fd: dict[str, float]
+    kid: dict[str, float]
+    precision: dict[str, float]
+    recall: dict[str, float]
+    density: dict[str, float]
+    coverage: dict[str, float]
+    nearest: dict[str, Nearest]
+    clip_score: float | None
+    accuracy: float | None
+    classes: dict[str, ClassMeasures]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the images of a set were asked to show."""
+
+    labels: Tensor  # [N]
+    captions: Tensor  # [N, D], the captions' embeddings
+    classify: Callable[[Tensor], Tensor]  # the classifier's features [N, F] -> its label [N]
+
+
+def clip_score(image_embeds: Tensor, text_embeds: Tensor) -> float:
+    """100 x cosine, no less than 0 (Hessel et al. 2021, with torchmetrics' weight), mean over pairs [N, D]."""
+    return (100 * F.cosine_similarity(image_embeds.double(), text_embeds.double())).clamp_min(0).mean().item()
+
+
+def score(features: dict[str, Tensor], conditions: Conditions | None, ref: Reference) -> Scores:
+    """Judge one set of images by its features per extractor; conditions are None for a generator without them."""
+    balls = {k: manifold(v, ref.features[k], ref.radii[k], ref.neighbours) for k, v in features.items()}
+    taken_for = None if conditions is None else conditions.classify(features[CLASSIFIER])
+    return Scores(
+        fd={k: frechet_distance(Gaussian.fit(v), ref.gaussians[k]) for k, v in features.items()},
+        kid={k: kernel_distance(v, ref.features[k]) for k, v in features.items()},
+        precision={k: m.precision for k, m in balls.items()},
+        recall={k: m.recall for k, m in balls.items()},
+        density={k: m.density for k, m in balls.items()},
+        coverage={k: m.coverage for k, m in balls.items()},
+        nearest={k: nearness(v, ref, k) for k, v in features.items()},
+        clip_score=None if conditions is None else clip_score(features[EVALUATOR], conditions.captions),
+        accuracy=None
+        if conditions is None or taken_for is None
+        else (taken_for == conditions.labels).double().mean().item(),
+        classes={}
+        if conditions is None or taken_for is None
+        else by_class(features[CLASSIFIER], conditions.labels, taken_for, ref),
+    )
+
+
+def nearness(features: Tensor, ref: Reference, extractor: str) -> Nearest:
+    """Distances to the nearest train image, against those of held-out images."""
+    distances, held_out = nearest(features, ref.features[extractor])[0], ref.held_out_distances[extractor]
+    return Nearest(
+        median=distances.median().item(),
+        held_out=held_out.median().item(),
+        closer=(distances < held_out.quantile(CLOSE)).double().mean().item(),
+    )
+
+
+def by_class(features: Tensor, labels: Tensor, taken_for: Tensor, ref: Reference) -> dict[str, ClassMeasures]:
+    """Each class by the classifier's features; a class of which too few images were asked for is left out."""
+    found = {}
+    for i, name in enumerate(ref.class_names):
+        mine, real = features[labels == i], ref.features[CLASSIFIER][ref.real_labels == i]
+        if min(len(mine), len(real)) <= ref.neighbours:
+            continue
+        spread = mean_pairwise(real)
+        found[name] = ClassMeasures(
+            accuracy=(taken_for[labels == i] == i).double().mean().item(),
+            coverage=manifold(mine, real, neighbour_radii(real, ref.neighbours), ref.neighbours).coverage,
+            diversity=mean_pairwise(mine) / spread if spread > 0 else 0.0,
+        )
+    return found
+
+
+def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Reference, nfe: int, seed: int) -> Measures:
+    """The mean over draws with its 95 % interval; features are those of each draw, for what needs all of them."""
+
+    def mean(name: str) -> dict[str, float]:
+        return {k: statistics.fmean(getattr(d, name)[k] for d in draws) for k in draws[0].fd}
+
+    def interval(name: str) -> dict[str, Interval]:
+        return {k: mean_interval([getattr(d, name)[k] for d in draws]) for k in draws[0].fd}
+
+    measures = ("fd", "kid", "precision", "recall", "density", "coverage")
+    scores, accuracies = ([getattr(d, name) for d in draws] for name in ("clip_score", "accuracy"))
+    conditional = None not in scores
+    return Measures(
+        nfe=nfe,
+        **{name: mean(name) for name in measures},
+        fd_infinity={
+            k: frechet_infinity(torch.cat([f[k] for f in features]), ref.gaussians[k], seed) for k in draws[0].fd
+        },
+        nearest={k: _mean_of(Nearest, [d.nearest[k] for d in draws]) for k in draws[0].fd},
+        clip_score=statistics.fmean(scores) if conditional else None,
+        accuracy=statistics.fmean(accuracies) if conditional else None,
+        classes={c: _mean_of(ClassMeasures, [d.classes[c] for d in draws]) for c in draws[0].classes},
+        samples=len(ref.labels),
+        draws=len(draws),
+        seed=seed,
+        interval=Intervals(
+            **{name: interval(name) for name in measures},
+            clip_score=mean_interval(scores) if conditional else None,
+            accuracy=mean_interval(accuracies) if conditional else None,
+        ),
+    )
+
+
+def _mean_of(kind: type[R], records: Sequence[R]) -> R:
+    return kind(**{f: statistics.fmean(getattr(r, f) for r in records) for f in kind.model_fields})
+
+
+def mean_interval(values: list[float]) -> Interval:
+    """95 % interval of the mean of independent values, at least two."""
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    mean = statistics.fmean(values)
+    return Interval(low=mean - float(half), high=mean + float(half))
+
+
+def ratio_interval(a: list[float], b: list[float]) -> Interval:
+    """95 % interval of mean(a) / mean(b), positive values of independent draws: Welch's t on their logarithms."""
+    logs = [[math.log(v) for v in values] for values in (a, b)]
+    variances = [statistics.variance(v) / len(v) for v in logs]
+    centre = math.log(statistics.fmean(a) / statistics.fmean(b))
+    if sum(variances) == 0:
+        return Interval(low=math.exp(centre), high=math.exp(centre))
+    freedom = sum(variances) ** 2 / sum(v**2 / (len(x) - 1) for v, x in zip(variances, logs, strict=True))
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(variances))
+    return Interval(low=math.exp(centre - half), high=math.exp(centre + half))

