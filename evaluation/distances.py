@@ -35,14 +35,15 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 def kernel_distance(x: Tensor, y: Tensor) -> float:
     """KID: unbiased squared MMD with the kernel (x.y / D + 1)^3 (Binkowski et al. 2018), on all samples at once."""
     x, y = x.double(), y.double()
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
-    xx, yy = kernel(x, x), kernel(y, y)
     n, m = len(x), len(y)
-    within = (xx.sum() - xx.trace()) / (n * (n - 1)) + (yy.sum() - yy.trace()) / (m * (m - 1))
-    return (within - 2 * kernel(x, y).mean()).item()
+
+    def total(a: Tensor, b: Tensor) -> Tensor:
+        return torch.stack([((part @ b.T / a.shape[1] + 1) ** 3).sum() for part in a.split(CHUNK)]).sum()
+
+    def within(a: Tensor) -> Tensor:
+        return total(a, a) - ((a.square().sum(dim=1) / a.shape[1] + 1) ** 3).sum()
+
+    return (within(x) / (n * (n - 1)) + within(y) / (m * (m - 1)) - 2 * total(x, y) / (n * m)).item()
 
 
 def neighbour_radii(x: Tensor, k: int) -> Tensor:
@@ -57,10 +58,3 @@ def share_within(points: Tensor, centres: Tensor, radii: Tensor) -> float:
     points, centres = points.double(), centres.double()
     inside = [(torch.cdist(part, centres) <= radii).any(dim=1) for part in points.split(CHUNK)]
     return torch.cat(inside).double().mean().item()
-
-
-def precision_recall(generated: Tensor, real: Tensor, real_radii: Tensor, k: int) -> tuple[float, float]:
-    """Improved precision and recall (Kynkaanniemi et al. 2019) by k nearest neighbours."""
-    precision = share_within(generated, real, real_radii)
-    recall = share_within(real, generated, neighbour_radii(generated, k))
-    return precision, recall

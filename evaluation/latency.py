@@ -8,30 +8,68 @@ import time
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from dmd.sampling import Sampler
 from evaluation.schema import Host, Latency, Timing
 
+BATCHES = (1, 16, 64, 256, 512)  # sizes among which the best is looked for
 
-def time_samplers(student: Sampler, teachers: list[Sampler], labels: Tensor, repeats: int) -> Timing:
+
+def time_samplers(
+    student: Sampler, teachers: list[Sampler], labels: Tensor, repeats: int, parameters: int = 0
+) -> Timing:
     """One call makes an image per label, from noise to bytes. The median over `repeats` counts."""
-    seconds: dict[str, list[float]] = {s.name: [] for s in (student, *teachers)}
-    for sampler in (student, *teachers):
+    samplers = (student, *teachers)
+    seconds: dict[str, list[float]] = {s.name: [] for s in samplers}
+    alone: dict[str, list[float]] = {s.name: [] for s in samplers}
+    flops = {s.name: _gflops(s, labels[:1]) for s in samplers}
+    for sampler in samplers:
         _seconds(sampler, labels)  # allocations are made and kernels chosen at the first call
     for _ in range(repeats):
-        for sampler in (student, *teachers):
-            seconds[sampler.name].append(_seconds(sampler, labels))
-    per_image = {name: statistics.median(v) / len(labels) for name, v in seconds.items()}
-    rows = {s.name: Latency(nfe=s.nfe, seconds_per_image=per_image[s.name]) for s in (student, *teachers)}
+        for sampler in samplers:
+            seconds[sampler.name].append(_seconds(sampler, labels) / len(labels))
+            alone[sampler.name].append(_seconds(sampler, labels[:1]))
+    per_image = {name: statistics.median(v) for name, v in seconds.items()}
+    rows = {
+        s.name: Latency(
+            nfe=s.nfe,
+            seconds_per_image=per_image[s.name],
+            seconds_alone=statistics.median(alone[s.name]),
+            gflops_per_image=flops[s.name],
+        )
+        for s in samplers
+    }
+    best_batch, rate = _best_batch(student, labels, repeats)
     return Timing(
         student=rows.pop(student.name),
         teachers=rows,
         speedup={name: per_image[name] / per_image[student.name] for name in rows},
+        images_per_second=rate,
+        best_batch=best_batch,
+        parameters=parameters,
         batch_size=len(labels),
         repeats=repeats,
         peak_memory_mib=_peak_memory_mib(),
         host=_host(student.device),
     )
+
+
+def _gflops(sampler: Sampler, label: Tensor) -> float:
+    """Floating point operations of one image, counted and not estimated, / 1e9."""
+    with FlopCounterMode(display=False) as counter:
+        sampler.images(label, torch.Generator().manual_seed(0))
+    return counter.get_total_flops() / 1e9
+
+
+def _best_batch(sampler: Sampler, labels: Tensor, repeats: int) -> tuple[int, float]:
+    """The batch size that makes most images in a second, and how many."""
+    rates = {}
+    for size in BATCHES:
+        batch = labels[torch.arange(size) % len(labels)]
+        rates[size] = size / statistics.median(_seconds(sampler, batch) for _ in range(repeats))
+    best = max(rates, key=lambda size: rates[size])
+    return best, rates[best]
 
 
 def _seconds(sampler: Sampler, labels: Tensor) -> float:

@@ -98,7 +98,9 @@ def speed_card(metrics: dict[str, Any], timing: dict[str, Any]) -> Card | None:
         return None
     others = ", ".join(f"{sampler_name(n)}: {speedup[n]:.0f} {TIMES}" for n in sorted(speedup, key=speedup.__getitem__))
     seconds = timing["student"]["seconds_per_image"]
-    words = f"{seconds * 1000:.3g} ms an image in batches of {timing['batch_size']}. Against each sampler: {others}."
+    words = f"{seconds * 1000:.3g} ms an image in batches of {timing['batch_size']}; at most "
+    words += f"{timing['images_per_second']:.3g} images a second, in batches of {timing['best_batch']}. "
+    words += f"Against each sampler: {others}."
     tone = "good" if speedup[best[0]] > 1 else "bad"
     return Card(f"{speedup[best[0]]:.0f} {TIMES}", f"as fast as the best teacher, {sampler_name(best[0])}", words, tone)
 
@@ -185,8 +187,9 @@ def training_figures(losses: pd.DataFrame) -> list[Figure]:
     return figures
 
 
-def _picture(caption: str, data: bytes) -> Picture:
-    return Picture(caption, Markup("data:image/png;base64," + base64.b64encode(data).decode()))
+def png_source(data: bytes) -> Markup:
+    """A PNG as the source of an <img>, inside the page."""
+    return Markup("data:image/png;base64," + base64.b64encode(data).decode())
 
 
 def _turn(caption: str) -> int | None:
@@ -226,8 +229,8 @@ def render_report(inputs: ReportInputs) -> str:
         skipped=metrics["judged"]["skipped"],
         quality=quality_figures(metrics, timing),
         training=training_figures(inputs.losses),
-        samples=[_picture(c, data) for c, data in inputs.pictures.items() if _turn(c) is None],
-        film=[_picture(c, inputs.pictures[c]) for _, c in film],
+        samples=[Picture(c, png_source(data)) for c, data in inputs.pictures.items() if _turn(c) is None],
+        film=[Picture(c, png_source(inputs.pictures[c])) for _, c in film],
         facts=inputs.facts,
         host=timing.get("host", {}),
     )

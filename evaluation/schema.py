@@ -127,7 +127,9 @@ class Metrics(Baseline):
 
 class Latency(Record):
     nfe: int
-    seconds_per_image: float
+    seconds_per_image: float = Field(description="in batches of batch_size")
+    seconds_alone: float = Field(description="of one image by itself")
+    gflops_per_image: float = Field(description="of all network passes and of decoding; multiply and add count as two")
 
 
 class Host(Record):
@@ -145,6 +147,9 @@ class Timing(Record):
     student: Latency
     teachers: dict[str, Latency]
     speedup: PerExtractor = Field(description="seconds of a teacher's sampler / seconds of the student")
+    images_per_second: float = Field(description="of the student, in its best batch")
+    best_batch: int
+    parameters: int = Field(description="of the student's network")
     batch_size: int
     repeats: int
     peak_memory_mib: float = Field(description="largest resident set of the process")

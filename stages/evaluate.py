@@ -32,14 +32,15 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     judge = Judge(panel, Reference.load(args.baseline), FeatureStore.default(panel.sha256))
     test = load_split(args.data, "test")
     teacher = load_teacher(args.teacher, device, params.guidance.scale, test.class_captions)
-    student = load_generator(args.generator, device).sampler()
+    generator = load_generator(args.generator, device)
+    student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
     baseline = Baseline.model_validate_json((args.baseline / "baseline.json").read_text())
     cfg = params.evaluate
     measures, scores = judge.judge(student, cfg.seed, cfg.batch_size, sha256(args.generator))
     metrics = Metrics(**dict(baseline), student=measures, ratio=compared(measures, scores, baseline))
     samplers = [teacher.sampler(m.nfe) for m in baseline.teachers.values()]
     timed = judge.reference.labels[: params.evaluate.timing_batch]
-    timing = time_samplers(student, samplers, timed, params.evaluate.timing_repeats)
+    timing = time_samplers(student, samplers, timed, params.evaluate.timing_repeats, size)
     shown = load_file(args.baseline / "pictures.safetensors")[
         max(baseline.teachers, key=lambda k: baseline.teachers[k].nfe)
     ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmd.sampling import Sampler
 from evaluation.classifier import Classifier
-from evaluation.distances import Gaussian, frechet_distance, kernel_distance, neighbour_radii, precision_recall
+from evaluation.distances import Gaussian, frechet_distance, kernel_distance, neighbour_radii
 from evaluation.extrapolation import frechet_infinity
 from evaluation.feature_store import FeatureStore
 from evaluation.judge import Judge, Panel, ahead
@@ -64,18 +64,18 @@ def test_precision_and_recall_equal_a_brute_force_search() -> None:
         gaps = np.linalg.norm(points.numpy()[:, None] - centres.numpy()[None], axis=2)
         return float((gaps <= balls[None]).any(axis=1).mean())
 
-    got = precision_recall(fake, real, neighbour_radii(real, k), k)
-    assert got == (pytest.approx(share(fake, real)), pytest.approx(share(real, fake)))
+    got = manifold(fake, real, neighbour_radii(real, k), k)
+    assert (got.precision, got.recall) == (pytest.approx(share(fake, real)), pytest.approx(share(real, fake)))
 
 
 def test_recall_sees_dropped_modes_and_precision_sees_noise() -> None:
     real = torch.cat([features(200, 4, i, shift=10.0 * i, scale=0.1) for i in range(5)])
     radii = neighbour_radii(real, 3)
     three_modes = torch.cat([features(200, 4, 10 + i, shift=10.0 * i, scale=0.1) for i in range(3)])
-    precision, recall = precision_recall(three_modes, real, radii, 3)
-    assert precision > 0.9 and recall == pytest.approx(0.6, abs=0.06)
+    got = manifold(three_modes, real, radii, 3)
+    assert got.precision > 0.9 and got.recall == pytest.approx(0.6, abs=0.06)
     noisy = torch.cat([three_modes[:540], torch.rand(60, 4) * 1000 + 100])
-    assert precision_recall(noisy, real, radii, 3)[0] == pytest.approx(precision * 0.9, abs=0.03)
+    assert manifold(noisy, real, radii, 3).precision == pytest.approx(got.precision * 0.9, abs=0.03)
 
 
 def test_clip_score_is_a_hundred_times_the_cosine() -> None:

@@ -96,9 +96,17 @@ def metrics() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def timing() -> dict[str, Any]:
     return Timing(
-        student=Latency(nfe=1, seconds_per_image=0.0005),
-        teachers={f"ddim_{n}": Latency(nfe=n, seconds_per_image=0.0005 * n) for n in (10, 25, 50, 100)},
+        student=Latency(nfe=1, seconds_per_image=0.0005, seconds_alone=0.004, gflops_per_image=0.01),
+        teachers={
+            f"ddim_{n}": Latency(
+                nfe=n, seconds_per_image=0.0005 * n, seconds_alone=0.004 * n, gflops_per_image=0.01 * n
+            )
+            for n in (10, 25, 50, 100)
+        },
         speedup={f"ddim_{n}": float(n) for n in (10, 25, 50, 100)},
+        images_per_second=2500.0,
+        best_batch=256,
+        parameters=177_553,
         batch_size=64,
         repeats=5,
         peak_memory_mib=500.0,
