@@ -78,10 +78,10 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _tick(value: float, _: int | None = None) -> str:
-    """1, 0.5, 3e-05: no needless zeros, thousands as k."""
+    """1, 0.5, 3e-05, 1200: no needless zeros, many thousands as k."""
     if abs(value) >= 10_000 and value % 1000 == 0:
         return f"{value / 1000:g}k"
-    return f"{value:.3g}"
+    return f"{value:.0f}" if 1000 <= abs(value) < 10_000 else f"{value:.3g}"
 
 
 def _log_x(ax: Axes, values: Sequence[float]) -> None:

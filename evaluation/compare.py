@@ -21,11 +21,11 @@ from dmd.generator import load_generator
 from dmd.sampling import Sampler
 from evaluation.feature_store import FeatureStore
 from evaluation.judge import Judge, Panel
-from evaluation.measures import Scores, mean_interval
+from evaluation.measures import mean_interval
 from evaluation.pictures import image_grid, png
 from evaluation.reference import Reference
 from evaluation.report import png_source
-from evaluation.schema import Interval, Measures
+from evaluation.schema import Interval, Measures, Scores
 from evaluation.sources import find_generator
 from evaluation.table import number
 

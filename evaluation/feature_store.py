@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dmd.checkpoint import scratch_root
-from dmd.files import sha256
+from dmd.files import sha256, write_text
 from evaluation.features import Extractor, extract
+from evaluation.schema import Scores
 
 ROOT = Path(__file__).resolve().parents[1]
+MEASURES = [ROOT / "evaluation" / f"{name}.py" for name in ("measures", "distances", "neighbours", "schema")]
 CODE = ("features.py", "classifier.py", "extractors.py")  # of this package; and all of dmd/
 LARGEST = 2**31  # bytes of the store; the entries that were not used for longest go first
 IMAGES = 2**29  # bytes of one set of images that are kept: larger sets are made again for a new extractor
@@ -31,7 +34,7 @@ class FeatureStore:
     def __init__(self, folder: Path, extractors: dict[str, str]) -> None:
         """extractors: what identifies each of them, such as the sha256 of its weights."""
         self.folder, self.extractors = folder, extractors
-        self.code = hashlib.sha256("".join(_code_hashes()).encode()).hexdigest()
+        self.code = _hash([ROOT / "evaluation" / name for name in CODE] + sorted((ROOT / "dmd").rglob("*.py")))
 
     @classmethod
     def default(cls, extractors: dict[str, str]) -> "FeatureStore":
@@ -56,6 +59,17 @@ class FeatureStore:
             found |= made
             self._prune()
         return {name: found[name] for name in extractors}
+
+    def scores(self, made_by: dict[str, Any], compute: Callable[[], Scores]) -> Scores:
+        """The measures of one set of features, computed where they are not known."""
+        key = {"made_by": made_by, "code": _hash(MEASURES)}
+        path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
+        try:
+            return Scores.model_validate_json(path.read_text())
+        except (OSError, ValidationError):
+            scores = compute()
+            write_text(path, scores.model_dump_json())
+            return scores
 
     def _path(self, made_by: dict[str, Any], what: str) -> Path:
         key = {"made_by": made_by, "what": what, "extractor": self.extractors.get(what), "code": self.code}
@@ -85,8 +99,8 @@ class _Kept:
             yield batch
 
 
-def _code_hashes() -> list[str]:
-    return [sha256(p) for p in [ROOT / "evaluation" / name for name in CODE] + sorted((ROOT / "dmd").rglob("*.py"))]
+def _hash(files: list[Path]) -> str:
+    return hashlib.sha256("".join(sha256(p) for p in files).encode()).hexdigest()
 
 
 def _read(path: Path, name: str) -> Tensor | None:

@@ -21,9 +21,9 @@ from evaluation.classifier import Classifier
 from evaluation.extractors import load_further
 from evaluation.feature_store import FeatureStore
 from evaluation.features import ClipJudge, Extractor, extract, load_extractors
-from evaluation.measures import Conditions, Scores, score, summarise
-from evaluation.reference import CLASSIFIER, EVALUATOR, Reference
-from evaluation.schema import ExtractorFacts, Measures, RealMeasures
+from evaluation.measures import Conditions, score, summarise
+from evaluation.reference import CLASSIFIER, EVALUATOR, Reference, digest
+from evaluation.schema import ExtractorFacts, Measures, RealMeasures, Scores
 
 RESIZES = {EVALUATOR: "the model's own, bicubic with antialiasing", CLASSIFIER: "none"}
 
@@ -87,8 +87,15 @@ class Judge:
         with Progress(sampler.name, ref.draws * len(ref.labels), "images") as progress:
             for draw in range(ref.draws):
                 features.append(self._features(sampler, draw_seed(seed, draw), batch_size, source, progress))
-        scores = [score(f, conditions, ref) for f in features]
+        scores = [self._score(f, conditions, source) for f in features]
         return summarise(scores, features, ref, sampler.nfe, seed), scores
+
+    def _score(self, features: dict[str, Tensor], conditions: Conditions | None, source: str) -> Scores:
+        """Kept by the content of the features and of the reference, so that only a new set is measured."""
+        if self.store is None or not source:
+            return score(features, conditions, self.reference)
+        made_by = {"features": digest(features), "reference": self.reference.digest, "conditions": bool(conditions)}
+        return self.store.scores(made_by, lambda: score(features, conditions, self.reference))
 
     def _features(
         self, sampler: Sampler, seed: int, batch_size: int, source: str, progress: Progress

@@ -15,26 +15,10 @@ from evaluation.distances import Gaussian, frechet_distance, kernel_distance, ne
 from evaluation.extrapolation import frechet_infinity
 from evaluation.neighbours import manifold, mean_pairwise, nearest
 from evaluation.reference import CLASSIFIER, EVALUATOR, Reference
-from evaluation.schema import ClassMeasures, Interval, Intervals, Measures, Nearest
+from evaluation.schema import ClassMeasures, Interval, Intervals, Measures, Nearest, Scores
 
 R = TypeVar("R", Nearest, ClassMeasures)
 CLOSE = 0.01  # quantile of held-out images' distances below which a generated image is suspiciously near
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The measures of one set of images."""
-
-    fd: dict[str, float]
-    kid: dict[str, float]
-    precision: dict[str, float]
-    recall: dict[str, float]
-    density: dict[str, float]
-    coverage: dict[str, float]
-    nearest: dict[str, Nearest]
-    clip_score: float | None
-    accuracy: float | None
-    classes: dict[str, ClassMeasures]
 
 
 @dataclass(frozen=True)

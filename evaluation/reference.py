@@ -1,5 +1,6 @@
 """Reference statistics and the plan that every sampler is judged by."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,15 @@ from evaluation.neighbours import nearest
 EVALUATOR, CLASSIFIER = "evaluator", "classifier"  # the extractors that every run has
 PLAN = ("class_names", "captions", "draws", "neighbours", "picture_seed")
 TENSORS = ("real_labels", "labels", "picture_labels")
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """sha256 of named tensors."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,13 @@ class Reference:
     def held_out_distances(self) -> dict[str, Tensor]:
         """Distances of held-out images to their nearest train image."""
         return {k: nearest(v, self.features[k])[0] for k, v in self.held_out.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that a measure may depend on."""
+        plan = json.dumps({k: getattr(self, k) for k in PLAN})
+        tensors = {name: getattr(self, name) for name in TENSORS}
+        return digest({**self.features, **{f"held out {k}": v for k, v in self.held_out.items()}, **tensors}) + plan
 
     def save(self, folder: Path) -> None:
         tensors = {name: getattr(self, name).clone() for name in TENSORS}  # they may share memory

@@ -99,7 +99,7 @@ def speed_card(metrics: dict[str, Any], timing: dict[str, Any]) -> Card | None:
     others = ", ".join(f"{sampler_name(n)}: {speedup[n]:.0f} {TIMES}" for n in sorted(speedup, key=speedup.__getitem__))
     seconds = timing["student"]["seconds_per_image"]
     words = f"{seconds * 1000:.3g} ms an image in batches of {timing['batch_size']}; at most "
-    words += f"{timing['images_per_second']:.3g} images a second, in batches of {timing['best_batch']}. "
+    words += f"{timing['images_per_second']:,.0f} images a second, in batches of {timing['best_batch']}. "
     words += f"Against each sampler: {others}."
     tone = "good" if speedup[best[0]] > 1 else "bad"
     return Card(f"{speedup[best[0]]:.0f} {TIMES}", f"as fast as the best teacher, {sampler_name(best[0])}", words, tone)
@@ -164,7 +164,7 @@ def quality_figures(metrics: dict[str, Any], timing: dict[str, Any]) -> list[Fig
 def group_columns(losses: pd.DataFrame) -> dict[str, list[str]]:
     """Columns that share a plot, by name; one that no group knows gets a plot of its own.
 
-    Counters, empty columns and repetitions (a total of one loss) get none.
+    Counters, empty columns, repetitions (a total of one loss) and groups that never change get none.
     """
     groups: dict[str, list[str]] = {title: [] for title in ("Losses", *GROUPS)}
     for column in map(str, losses.select_dtypes("number").columns):
@@ -173,7 +173,7 @@ def group_columns(losses: pd.DataFrame) -> dict[str, list[str]]:
         repeated = any(losses[column].equals(losses[other]) for other in groups.get(title, []))
         if column not in ("turn", "step") and known and not repeated:
             groups.setdefault(title, []).append(column)
-    return {title: columns for title, columns in groups.items() if columns}
+    return {title: columns for title, columns in groups.items() if any(losses[c].nunique() > 1 for c in columns)}
 
 
 def training_figures(losses: pd.DataFrame) -> list[Figure]:

@@ -48,6 +48,21 @@ class Nearest(Record):
     closer: float = Field(description="share nearer than 1 % of held-out images are; far above 0.01: memorised")
 
 
+class Scores(Record):
+    """The measures of one draw."""
+
+    fd: PerExtractor
+    kid: PerExtractor
+    precision: PerExtractor
+    recall: PerExtractor
+    density: PerExtractor
+    coverage: PerExtractor
+    nearest: dict[str, Nearest]
+    clip_score: float | None
+    accuracy: float | None
+    classes: dict[str, ClassMeasures]
+
+
 class Measures(Record):
     """One generator, judged: every figure is the mean over `draws` noise draws of `samples` images each."""
 

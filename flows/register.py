@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ALIAS = "candidate"
 CODE = Path(__file__).with_name("pyfunc_generator.py")
-NEEDS = ("mlflow", "torch", "diffusers", "safetensors", "numpy", "pandas", "pillow")
+NEEDS = ("mlflow", "torch", "diffusers", "transformers", "safetensors", "numpy", "pandas", "pillow")
 LINEAGE = ("git.sha", "git.dirty", "dvc.lock.sha256", "dvc.data.md5", "params.sha256", "prefect.flow_run_id")
 
 
@@ -99,8 +99,8 @@ def _signature() -> Any:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     return ModelSignature(
-        inputs=Schema([ColSpec("long", "label")]),
-        outputs=Schema([ColSpec("long", "label"), ColSpec("string", "png")]),
+        inputs=Schema([ColSpec("long", "label", required=False), ColSpec("string", "prompt", required=False)]),
+        outputs=Schema([ColSpec("string", "png")]),
         params=ParamSchema([ParamSpec("seed", "long", 0), ParamSpec("images", "long", 1)]),
     )
 

@@ -13,9 +13,8 @@ from dmd.teachers import check_fits, load_teacher
 from evaluation.feature_store import FeatureStore
 from evaluation.features import Extractor, extract
 from evaluation.judge import Judge, Panel
-from evaluation.measures import Scores
 from evaluation.reference import Reference
-from evaluation.schema import Baseline, Judged, write_record
+from evaluation.schema import Baseline, Judged, Scores, write_record
 from stages.common import run
 
 

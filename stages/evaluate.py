@@ -14,10 +14,10 @@ from dmd.teachers import load_teacher
 from evaluation.feature_store import FeatureStore
 from evaluation.judge import Judge, Panel
 from evaluation.latency import time_samplers
-from evaluation.measures import Scores, ratio_interval
+from evaluation.measures import ratio_interval
 from evaluation.reference import Reference
 from evaluation.report import ReportInputs, render_report
-from evaluation.schema import Baseline, Measures, Metrics, Ratio, write_record
+from evaluation.schema import Baseline, Measures, Metrics, Ratio, Scores, write_record
 from evaluation.sheet import comparison_sheet, nearest_sheet
 from evaluation.versions import versions
 from stages.common import run

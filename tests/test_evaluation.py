@@ -1,10 +1,13 @@
 """The measures agree with closed forms and with independent implementations, and see what they should see."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from cleanfid import fid as cleanfid
-from conftest import CPU
+from conftest import CPU, ROOT
 from prdc import compute_prdc
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
@@ -296,3 +299,39 @@ def test_batches_made_ahead_are_the_same_and_an_error_comes_through() -> None:
     for first in ahead(torch.tensor(i) for i in range(100)):
         assert first == 0
         break  # the thread that makes them ends
+
+
+@pytest.mark.slow
+def test_fifty_thousand_images_stay_in_memory_and_the_second_time_is_quick(tmp_path) -> None:
+    """Two draws of 25,000 images of 32x32 in colour against 10,000, every measure: below 3 GiB; again: a tenth."""
+    code = f"""
+import resource, sys, time, torch
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from pathlib import Path
+from test_evaluation import *
+torch.manual_seed(0)
+net = Classifier(3, 16, 64, 10).eval()
+def make(z, cond):
+    return 0.3 * z + (cond.float()[:, None, None, None] - 4.5) / 9
+toy = Sampler("toy", 1, (3, 32, 32), True, CPU, make)
+labels = torch.arange(25_000) % 10
+few = torch.arange(10_000) % 10
+real, held_out = (torch.cat([net(x) for x in toy.batches(few[:n], 500, s)]) for n, s in ((10_000, 7), (2_000, 8)))
+names = [str(i) for i in range(10)]
+reference = Reference(
+    features={{"evaluator": real, "classifier": real}}, held_out={{"evaluator": held_out, "classifier": held_out}},
+    real_labels=few, labels=labels, class_names=names, captions=names, draws=2, neighbours=3,
+    picture_labels=labels[:20], picture_seed=1,
+)
+known = dict.fromkeys(("evaluator", "classifier"), "x")
+panel = Panel(FakeClip(), {{"evaluator": net, "classifier": net}}, known, known, {{}})
+seconds = []
+for _ in range(2):
+    start = time.monotonic()
+    made = Judge(panel, reference, FeatureStore(Path({str(tmp_path)!r}), known)).judge(toy, 5, 500, "source")[0]
+    seconds.append(time.monotonic() - start)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, *seconds)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    gib, first, second = map(float, done.stdout.split())
+    assert gib < 3 and second < first / 10, done.stdout

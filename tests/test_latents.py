@@ -1,14 +1,20 @@
 """Teachers on latents: DiT with labels, UNet2DConditionModel with captions; and their generators in stock pipelines."""
 
+import base64
+import io
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import CPU, ROOT, alone, reals
+from mlflow.exceptions import MlflowException
+from PIL import Image
 
 from dmd.codecs import Latents
 from dmd.config import Params
@@ -165,6 +171,25 @@ def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> No
     z, y = torch.randn(3, 4, 4, 4), torch.tensor([0, 5, 9])
     assert torch.equal(back.sampler().make(z, y), generator.sampler().make(z, y))
     assert back.sampler().images(y, torch.Generator().manual_seed(0)).shape == (3, 1, 8, 8)
+
+
+def test_the_registered_model_answers_labels_and_prompts(teacher: Teacher, tmp_path: Path) -> None:
+    """The same images as this project's sampler, from the noise of the request; a prompt is as good as its label."""
+    from flows.pyfunc_generator import OneStepGenerator
+
+    generator = exported(teacher, tmp_path / "generator", 999, 499)
+    model = OneStepGenerator()
+    model.load_context(SimpleNamespace(artifacts={"generator": str(tmp_path / "generator")}))  # type: ignore[arg-type]
+    answer = model.predict(None, pd.DataFrame({"label": [3, 7]}), {"seed": 5})
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answer["png"]]
+    ours = generator.sampler().images(torch.tensor([3, 7]), torch.Generator().manual_seed(5))
+    assert np.abs(np.stack(images).astype(int) - ours[:, 0].numpy().astype(int)).max() <= 1
+    asked = pd.DataFrame({"prompt": [CAPTIONS[3], CAPTIONS[7]]})
+    if teacher.captions:
+        assert list(model.predict(None, asked, {"seed": 5})["png"]) == list(answer["png"])
+    else:
+        with pytest.raises(MlflowException, match="reads no text"):
+            model.predict(None, asked)
 
 
 def test_a_vae_learns_to_reconstruct(params: Params) -> None:

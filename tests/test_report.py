@@ -246,8 +246,9 @@ def test_table_head_spans_neighbours() -> None:
 
 def test_every_column_is_in_one_plot() -> None:
     shown = ["generator_dm", "critic_total", "critic_grad_norm", "generator_x_std", "validation_fd", "lr_critic", "odd"]
-    frame = pd.DataFrame({c: [float(i), np.nan] for i, c in enumerate(shown)})
-    hidden = {"turn": [1, 2], "step": [5, 10], "generator_total": frame["generator_dm"], "blank": [np.nan, np.inf]}
+    frame = pd.DataFrame({c: [float(i), i + 1.0, np.nan] for i, c in enumerate(shown)})
+    hidden = {"turn": [1, 2, 3], "step": [5, 10, 15], "generator_total": frame["generator_dm"], "still": 7.0}
+    hidden |= {"blank": [np.nan, np.inf, np.nan]}
     groups = group_columns(frame.assign(**hidden))
     assert sorted(c for group in groups.values() for c in group) == sorted(shown)
     assert groups["Losses"] == ["generator_dm", "critic_total"] and groups["odd"] == ["odd"]

@@ -72,7 +72,7 @@ def save_generator(folder: Path, seed: int) -> None:
     product = scheduler.alphas_cumprod[999].double()
     first = {"time": 999, "alpha": 0.0, "sigma": 1.0, "c_in": 1.0}
     first |= {"c_skip": product.sqrt().item(), "c_out": -(1 - product).sqrt().item()}
-    about = {"timesteps": [999], "steps": [first], "shape": SHAPE, "classes": ["zero", "one", "two"]}
+    about = {"timesteps": [999], "steps": [first], "shape": SHAPE, "classes": ["zero", "one", "two"], "captions": []}
     (folder / "generator.json").write_text(json.dumps(about))
 
 
@@ -369,7 +369,7 @@ def by_hand(workspace: Path, labels: list[int], seed: int) -> np.ndarray:
         (3, {}, "label: 3 is unknown; labels go from 0 to 2"),
         (-1, {}, "label: -1 is unknown"),
         (0, {"images": 0}, "images: 0 is not allowed; it must be 1 or more"),
-        (0, {"images": 5000}, "1 labels x 5000 images are too many"),
+        (0, {"images": 5000}, "1 rows x 5000 images are too many"),
         (0, {"seed": -1}, "seed: -1 is not allowed; it must be 0 or more"),
     ],
 )
