@@ -38,19 +38,23 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     n, m = len(x), len(y)
 
     def total(a: Tensor, b: Tensor) -> Tensor:
-        return torch.stack([((part @ b.T / a.shape[1] + 1) ** 3).sum() for part in a.split(CHUNK)]).sum()
+        return torch.stack([_cube(part @ b.T / a.shape[1] + 1).sum() for part in a.split(CHUNK)]).sum()
 
     def within(a: Tensor) -> Tensor:
-        return total(a, a) - ((a.square().sum(dim=1) / a.shape[1] + 1) ** 3).sum()
+        return total(a, a) - _cube(a.square().sum(dim=1) / a.shape[1] + 1).sum()
 
     return (within(x) / (n * (n - 1)) + within(y) / (m * (m - 1)) - 2 * total(x, y) / (n * m)).item()
+
+
+def _cube(x: Tensor) -> Tensor:
+    return x * x * x  # several times faster than x ** 3
 
 
 def neighbour_radii(x: Tensor, k: int) -> Tensor:
     """Distance [N] of each row to its k-th nearest other row."""
     x = x.double()
-    # k + 1: every row is its own nearest neighbour.
-    return torch.cat([torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in x.split(CHUNK)])
+    # k + 1: every row is its own nearest neighbour. topk is several times faster than kthvalue.
+    return torch.cat([torch.cdist(part, x).topk(k + 1, dim=1, largest=False).values[:, -1] for part in x.split(CHUNK)])
 
 
 def share_within(points: Tensor, centres: Tensor, radii: Tensor) -> float:

@@ -26,9 +26,10 @@ def manifold(generated: Tensor, real: Tensor, real_radii: Tensor, k: int) -> Man
     for part in generated.double().split(CHUNK):
         # Strictly within, as Naeem et al.; Kynkaanniemi et al. count the border too.
         distances = torch.cdist(part, centres)
-        counts += (distances < radii).sum().item()
-        covered |= (distances < radii).any(dim=0)
-        inside += (distances <= radii).any(dim=1).sum().item()
+        within = distances < radii
+        counts += within.count_nonzero().item()
+        covered |= within.any(dim=0)
+        inside += (distances <= radii).any(dim=1).count_nonzero().item()
     return Manifold(
         precision=inside / len(generated),
         recall=share_within(real, generated, neighbour_radii(generated, k)),

@@ -37,7 +37,14 @@ def networks(m: Method) -> Networks:
 
 def train_cfg(params: Params, **changes: object) -> TrainConfig:
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
-    base = {"generator_turns": 6, "batch_size": 8, "generator_batch_size": 8, "warmup_turns": 0, "warm_start": warm}
+    base = {
+        "ema_half_lives": [20000],
+        "generator_turns": 6,
+        "batch_size": 8,
+        "generator_batch_size": 8,
+        "warmup_turns": 0,
+        "warm_start": warm,
+    }
     return params.train.model_copy(update={**base, **changes})
 
 
@@ -164,7 +171,7 @@ def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(para
     state = TrainState(networks(m), cfg)
     for row in train(state, m, cfg, (1, 8, 8), REAL.labels, alone()):
         if row["turn"] == 2:
-            state.keep_if_best(4500, 1.0, 0.0)
+            state.keep_if_best(20000, 1.0, 0.0)
             best = state.best["weights"]
         if row["turn"] == 4:
             break

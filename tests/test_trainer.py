@@ -29,7 +29,14 @@ PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12
 
 def small(params: Params, warm: tuple[int, int] = (0, 0), **changes: object) -> TrainConfig:
     start = params.train.warm_start.model_copy(update={"turns": warm[0], "critic_turns": warm[1], "batch_size": 4})
-    base = {"generator_turns": 6, "batch_size": 8, "generator_batch_size": 8, "warmup_turns": 2, "warm_start": start}
+    base = {
+        "ema_half_lives": [20000],
+        "generator_turns": 6,
+        "batch_size": 8,
+        "generator_batch_size": 8,
+        "warmup_turns": 2,
+        "warm_start": start,
+    }
     return params.train.model_copy(update={**base, **changes})
 
 
@@ -204,7 +211,7 @@ def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
         with torch.no_grad():
             next(state.averages[20000].parameters()).fill_(score)
         state.turn = turn
-        state.keep_if_best(4500, score, 0.0)
+        state.keep_if_best(20000, score, 0.0)
     name = next(iter(state.averages[20000].state_dict()))
     assert (state.best["turn"], state.best["score"]) == (1, 1.0) and (state.best["weights"][name] == 1.0).all()
 
