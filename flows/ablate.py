@@ -94,6 +94,7 @@ def run_members(root: Path, todo: list[Member], at_once: int, say: Say) -> dict[
                     found[futures[future]] = future.result()
         except BaseException:
             STOP.set()
+            pool.shutdown(wait=False, cancel_futures=True)  # those that wait their turn need not begin
             raise
     return found
 
