@@ -17,7 +17,7 @@ help: ## this list
 setup: ## make .venv from requirements.lock (the others do it by themselves)
 	@sh scripts/setup.sh
 
-demo: setup ## teacher, distillation, evaluation, registration: the whole way (about 16 minutes)
+demo: setup ## teacher, distillation, evaluation, registration: the whole way (about 20 minutes)
 	@.venv/bin/python -m flows.distill $(ARGS)
 
 up: setup ## Prefect and MLflow servers and the deployments, in the background; PREFECT_PORT, MLFLOW_PORT

@@ -54,5 +54,7 @@ def load_generator(folder: Path, device: torch.device) -> Generator:
         about = json.loads((folder / "generator.json").read_text())
     except (OSError, json.JSONDecodeError) as e:
         raise TeacherError(f"{folder} is not a generator folder: generator.json cannot be read ({e})") from None
+    if missing := {"timesteps", "classes", "captions"} - about.keys():
+        raise TeacherError(f"{folder}: generator.json lacks {', '.join(sorted(missing))}; run the train stage again")
     net = load_teacher(folder, device, captions=about["captions"])
     return Generator(net.denoiser, tuple(about["timesteps"]), net.shape, tuple(about["classes"]), net.codec)

@@ -51,7 +51,8 @@ class Transformer(nn.Module):
 
     def __init__(self, transformer: Any) -> None:
         super().__init__()
-        self.transformer = transformer
+        # In training mode diffusers drops labels by itself, from the global generator: here the trainer drops them.
+        self.transformer = transformer.eval()
 
     def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> SimpleNamespace:
         out = self.transformer(x, time, class_labels).sample

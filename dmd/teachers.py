@@ -127,3 +127,13 @@ def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> N
         raise TeacherError(f"the teacher makes images of shape {made}, the data are {shape}")
     if teacher.classes and teacher.classes < classes:
         raise TeacherError(f"the teacher knows {teacher.classes} labels, the data have {classes}")
+
+
+def check_exportable(teacher: Teacher, times: tuple[int, ...]) -> None:
+    """Raise TeacherError where the stock pipeline of the teacher's kind could not run a generator of these steps."""
+    last = teacher.denoiser.process.timesteps - 1
+    if isinstance(teacher.denoiser.net, Transformer) and times[0] != last:
+        raise TeacherError(
+            f"method.generator_timestep: {times[0]} cannot be told to diffusers' DiTPipeline, which begins at {last}; "
+            "use last"
+        )

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dmd.config import Params, load_params
 from dmd.errors import UserError
@@ -24,7 +23,7 @@ from evaluation.judge import Judge, Panel
 from evaluation.measures import mean_interval
 from evaluation.pictures import image_grid, png
 from evaluation.reference import Reference
-from evaluation.report import png_source
+from evaluation.report import page, png_source
 from evaluation.schema import Interval, Measures, Scores
 from evaluation.sources import find_generator
 from evaluation.table import number
@@ -143,14 +142,8 @@ def verdict(interval: Interval, direction: str) -> str:
 def render(judged: list[Judged], differences: pd.DataFrame) -> str:
     """One self-contained page."""
     table = summary(judged)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compare.html.j2").render(
+    return page(
+        "compare.html.j2",
         columns=list(table.columns),
         rows=[(name, [number(str(c), v) for c, v in row.items()]) for name, row in table.iterrows()],
         differences=differences.to_dict("records"),

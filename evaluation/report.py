@@ -205,13 +205,8 @@ def table_head(columns: list[str]) -> list[tuple[str, int, list[str]]]:
     return [(kinds[a][0], b - a, [k[2] for k in kinds[a:b]]) for a, b in spans]
 
 
-def render_report(inputs: ReportInputs) -> str:
-    """The whole page; a panel without data is left out."""
-    metrics, timing = inputs.metrics, inputs.timing
-    text = cells(summary_table(metrics, timing))
-    cards = [*(ratio_card(metrics, e) for e in extractors(metrics)), speed_card(metrics, timing), clip_card(metrics)]
-    cards.append(memory_card(metrics))
-    film = sorted((turn, c) for c in inputs.pictures if (turn := _turn(c)) is not None)
+def page(template: str, **values: Any) -> str:
+    """A template of this folder, filled; a name that is missing is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -219,7 +214,18 @@ def render_report(inputs: ReportInputs) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(template).render(**values)
+
+
+def render_report(inputs: ReportInputs) -> str:
+    """The whole page; a panel without data is left out."""
+    metrics, timing = inputs.metrics, inputs.timing
+    text = cells(summary_table(metrics, timing))
+    cards = [*(ratio_card(metrics, e) for e in extractors(metrics)), speed_card(metrics, timing), clip_card(metrics)]
+    cards.append(memory_card(metrics))
+    film = sorted((turn, c) for c in inputs.pictures if (turn := _turn(c)) is not None)
+    return page(
+        "report.html.j2",
         title=inputs.title,
         metrics=metrics,
         cards=[card for card in cards if card],

@@ -18,7 +18,7 @@ from dmd.files import new_folder, write_bytes, write_text
 from dmd.generator import Generator, load_generator
 from dmd.methods import METHODS
 from dmd.pairs import load_pairs
-from dmd.teachers import check_fits, load_teacher
+from dmd.teachers import check_exportable, check_fits, load_teacher
 from dmd.trainer import Workers
 from evaluation.features import load_extractors
 from evaluation.validation import Validator
@@ -43,6 +43,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         )
     except ValueError as e:
         raise ConfigError(str(e)) from None
+    check_exportable(teacher, method.timesteps_of_generator)
     nets = method.networks(teacher, params.train.seed)
     if (start := Path(params.method.init_from)) != NO_FOLDER:
         begin_from(nets.generator, load_generator(start, device), start)

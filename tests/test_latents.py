@@ -29,7 +29,7 @@ from dmd.new_teachers import new_network, new_scheduler
 from dmd.pairs import Pairs, make_pairs
 from dmd.pipelines import save_pipeline
 from dmd.sampling import generate
-from dmd.teachers import Teacher, check_fits, load_teacher
+from dmd.teachers import Teacher, check_exportable, check_fits, load_teacher
 from dmd.trainer import TrainState, train
 from dmd.vae_trainer import set_scale, train_vae
 
@@ -163,6 +163,23 @@ def test_the_card_of_an_exported_generator_is_right_without_this_project(
     ours = ((ours.detach().clamp(-1, 1) + 1) * 127.5).round()[0, 0].numpy()
     theirs = np.load(tmp_path / "generator/image.npy").astype(float)
     assert np.abs(theirs - ours).max() <= 1 and ours.std() > 1
+
+
+def test_a_transformer_is_refused_where_its_pipeline_could_not_start(teacher: Teacher) -> None:
+    check_exportable(teacher, (999, 499))
+    if teacher.captions:
+        check_exportable(teacher, (399,))  # Stable Diffusion's pipeline is told its timesteps
+    else:
+        with pytest.raises(TeacherError, match=r"method.generator_timestep: 399"):
+            check_exportable(teacher, (399,))
+
+
+def test_a_transformer_in_training_hears_every_label(params: Params) -> None:
+    """diffusers' own label dropout, from the global generator, stays off: the trainer's is the only one."""
+    torch.manual_seed(0)
+    net, _ = new_network(tiny(params, "dit").teacher, digits())
+    denoiser, (z, t, y) = _of(net, params), (torch.randn(40, 4, 4, 4), torch.full((40,), 300), torch.arange(40) % 10)
+    assert all(torch.equal(denoiser(z, t, y), denoiser(z, t, y)) for _ in range(3))
 
 
 def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> None:
