@@ -14,6 +14,7 @@ from dmd.discriminator import Discriminator, new_discriminator
 from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
 from dmd.methods import METHODS, Method, Networks
 from dmd.optim import optimizer_step
+from dmd.pairs import Pairs
 from dmd.sampling import generate, step_times
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, train
@@ -220,3 +221,21 @@ def test_backward_simulation_is_the_samplers_own_trajectory_and_only_its_last_st
     generate(nets.generator, z, (999, 749, 499, 249), y)
     handle.remove()
     assert calls == [False, False, False, True]
+
+
+def test_the_warm_start_of_several_steps_keeps_every_step_at_its_task(params: Params) -> None:
+    """The first step against the pairs; a later one against the image that it was given noised."""
+    pairs = Pairs(torch.randn(12, 1, 8, 8), torch.randn(12, 1, 8, 8), torch.arange(12) % 10)
+    cfg = params.method.model_copy(update={"steps": 4})
+    m = METHODS["dmd"](cfg, 1000, pairs, REAL)
+    nets, seen = networks(method(params)), set()
+    for seed in range(30):
+        loss = m._warm_start("generator", nets, torch.empty(0), None, draws(seed))["total"]  # type: ignore[attr-defined]
+        rng = draws(seed)
+        drawn, k = pairs.draw(rng), rng.common_integer(4)
+        t = torch.full((len(drawn.x),), (999, 749, 499, 249)[k])
+        process = nets.generator.process
+        x_t = process.prior(drawn.z, t) if k == 0 else process.add_noise(drawn.x, rng.noise(1, 8, 8), t)
+        assert loss.item() == pytest.approx(F.mse_loss(nets.generator(x_t, t, drawn.labels), drawn.x).item(), rel=1e-6)
+        seen.add(k)
+    assert seen == {0, 1, 2, 3}

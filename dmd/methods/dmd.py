@@ -95,9 +95,20 @@ class DMD(Method):
         return grad
 
     def _regression(self, nets: Networks, rng: Draws) -> Tensor:
-        """The generator's image after its first step against the teacher's for the same noise (DMD eq. 9)."""
+        """The generator's image against the teacher's for the same noise (DMD eq. 9).
+
+        Of several steps one is drawn for the whole batch. The noise of a later step is not the one that the teacher's
+        image came from: there the target is E[x0|x_t], the teacher's own task, which a network that shares its weights
+        over all steps would otherwise forget.
+        """
         batch = self.pairs.draw(rng)
-        x = generate(nets.generator, batch.z, self.timesteps_of_generator[:1], batch.labels)
+        k = rng.common_integer(len(self.timesteps_of_generator)) if self.cfg.steps > 1 else 0
+        if k == 0:
+            x = generate(nets.generator, batch.z, self.timesteps_of_generator[:1], batch.labels)
+        else:
+            t = torch.full((len(batch.x),), self.timesteps_of_generator[k], device=batch.x.device)
+            x_t = nets.generator.process.add_noise(batch.x, draw_eps(batch.x, rng), t)
+            x = nets.generator(x_t, t, batch.labels)
         return regression_loss(x, batch.x, self.cfg.regression_loss)
 
 
