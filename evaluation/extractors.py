@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmd.config import ExtractorsConfig, ExtractorSource
+from dmd.config import ExtractorsConfig, WeightsSource
 from dmd.errors import EvaluatorError
 from dmd.files import sha256
 from evaluation.features import Extractor, load_clip
@@ -127,7 +127,7 @@ def load_further(cfg: ExtractorsConfig, device: torch.device) -> tuple[dict[str,
     """
     loaded, skipped = {}, {}
     for name, make in KINDS.items():
-        source: ExtractorSource = getattr(cfg, name)
+        source: WeightsSource = getattr(cfg, name)
         if source.weights == "none":
             continue
         found = locate(name, source.weights)

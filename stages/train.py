@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from dmd.checkpoint import Scratch
+from dmd.codecs import Pixels
 from dmd.config import NO_FOLDER, Params
 from dmd.data import Reals, load_split, to_unit
 from dmd.denoisers import Denoiser
@@ -36,6 +37,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     split, validation = load_split(args.data, "train"), load_split(args.data, "validation")
     teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions)
     check_fits(teacher, split.shape, len(split.class_names))
+    if params.method.regression_loss == "lpips" and not isinstance(teacher.codec, Pixels):
+        raise ConfigError("method.regression_loss: lpips compares images, and this teacher works on latents; take l2")
     reals = Reals(teacher.codec.encode(to_unit(split.images)), split.labels)
     try:
         method = METHODS[params.method.name](

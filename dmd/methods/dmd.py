@@ -4,20 +4,32 @@ Two things come from DMD2 (Yin et al. 2024): several critic turns per generator 
 regression (its one-step SDXL), after which distribution matching begins with every mode of the teacher in place.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from dmd.config import TrainConfig
+from dmd.config import MethodConfig, TrainConfig
+from dmd.data import Reals
 from dmd.denoisers import Cond
 from dmd.draws import Draws
 from dmd.losses import denoising_loss, distribution_matching_loss, normaliser, regression_loss, score_difference
 from dmd.methods.base import Method, Networks, Phase
 from dmd.monitors import by_time, image_statistics
-from dmd.sampling import generate
+from dmd.pairs import Pairs
+from dmd.perceptual import Lpips
+from dmd.sampling import generate, ode_times, trajectory
+
+TRAJECTORY_STEPS = 10  # of the teacher, to the target of a later step
 
 
 class DMD(Method):
     """The generator follows the score difference; the critic follows the generator."""
+
+    def __init__(self, cfg: MethodConfig, timesteps: int, pairs: Pairs, real: Reals) -> None:
+        super().__init__(cfg, timesteps, pairs, real)
+        kind = cfg.regression_loss
+        self.distance = Lpips(cfg.lpips) if kind == "lpips" else partial(regression_loss, kind=kind)
 
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
         """Warm start of the generator, then of the critic, then distribution matching."""
@@ -97,19 +109,22 @@ class DMD(Method):
     def _regression(self, nets: Networks, rng: Draws) -> Tensor:
         """The generator's image against the teacher's for the same noise (DMD eq. 9).
 
-        Of several steps one is drawn for the whole batch. The noise of a later step is not the one that the teacher's
-        image came from: there the target is E[x0|x_t], the teacher's own task, which a network that shares its weights
-        over all steps would otherwise forget.
+        Of several steps one is drawn for the whole batch; a later one is shown a noised image of the teacher's, and its
+        target is where the teacher's own trajectory leads from there. With the first step alone, a network that shares
+        its weights over all of them would forget the others.
         """
         batch = self.pairs.draw(rng)
         k = rng.common_integer(len(self.timesteps_of_generator)) if self.cfg.steps > 1 else 0
         if k == 0:
-            x = generate(nets.generator, batch.z, self.timesteps_of_generator[:1], batch.labels)
+            x, target = generate(nets.generator, batch.z, self.timesteps_of_generator[:1], batch.labels), batch.x
         else:
-            t = torch.full((len(batch.x),), self.timesteps_of_generator[k], device=batch.x.device)
+            first = self.timesteps_of_generator[k]
+            t = torch.full((len(batch.x),), first, device=batch.x.device)
             x_t = nets.generator.process.add_noise(batch.x, draw_eps(batch.x, rng), t)
             x = nets.generator(x_t, t, batch.labels)
-        return regression_loss(x, batch.x, self.cfg.regression_loss)
+            with torch.no_grad():
+                target = trajectory(nets.teacher, x_t, ode_times(first + 1, TRAJECTORY_STEPS), batch.labels)
+        return self.distance(x, target)
 
 
 def draw_eps(x: Tensor, rng: Draws) -> Tensor:
