@@ -182,8 +182,8 @@ class MethodConfig(Group):
     )
     steps: int = Field(ge=1, le=64, description="network passes of the generator")
     critic_turns: Count = Field(description="critic turns per generator turn")
-    generator_timestep: Literal["last"] | Annotated[int, Field(ge=0)] = Field(
-        description="index at which the generator is conditioned; last is T-1"
+    generator_timestep: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        description="index at which the generator is conditioned; auto is T-1, for eps an earlier one"
     )
     t_min: float = Field(ge=0, lt=1, description="share of T where the score difference starts")
     t_max: float = Field(gt=0, le=1, description="share of T where it ends")
@@ -217,7 +217,7 @@ class MethodConfig(Group):
 
     @model_validator(mode="after")
     def _steps_have_room(self) -> "MethodConfig":
-        if self.generator_timestep != "last" and self.steps > self.generator_timestep + 1:
+        if self.generator_timestep != "auto" and self.steps > self.generator_timestep + 1:
             raise ValueError(f"steps: {self.steps} do not fit below generator_timestep ({self.generator_timestep})")
         return self
 
@@ -292,7 +292,7 @@ class Params(Group):
     @model_validator(mode="after")
     def _groups_agree(self) -> "Params":
         t_gen, last = self.method.generator_timestep, self.teacher.timesteps - 1
-        if self.teacher.source == "train" and t_gen != "last" and t_gen > last:
+        if self.teacher.source == "train" and t_gen != "auto" and t_gen > last:
             raise ValueError(f"method.generator_timestep: {t_gen} lies beyond the teacher's last index, {last}")
         for key, value in (
             ("method.regression_weight", self.method.regression_weight),

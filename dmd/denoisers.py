@@ -22,6 +22,8 @@ Cond = Tensor | None
 # the network's output, so the network's own squared error is that of x0 divided by c_out^2, whatever it predicts.
 Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
+MOST_AMPLIFIED = 2.5  # of the network's error, by c_out, where a generator begins; eps with the linear schedule has 157
+
 
 def _epsilon(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """DDPM: x0 = (x_t - sigma eps) / alpha."""
@@ -95,6 +97,15 @@ class Denoiser(nn.Module):
         SNR for eps, SNR + 1 for v, 1 for sample, 1 / s^2 for flow, sigma^-2 + sigma_data^-2 for EDM.
         """
         return 1 / self._at(t)[1] ** 2
+
+    def generator_timestep(self) -> int:
+        """Where a generator is conditioned by default: the last index at which c_out is at most MOST_AMPLIFIED.
+
+        T-1 for all but eps, whose x0 = (x_t - sigma eps) / alpha cannot be had from pure noise; SDXL's one-step
+        generators of DMD2 and those of SiD begin earlier for the same reason.
+        """
+        c_out = self.coefficients(self.process.alpha_grid, self.process.sigma_grid)[1].abs()
+        return int((c_out <= MOST_AMPLIFIED).nonzero().max())
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.coefficients(self.process.alpha(t), self.process.sigma(t))

@@ -73,7 +73,7 @@ def export_generator(generator: Generator, teacher: Teacher, out: Path) -> None:
         "classes": list(generator.classes),
         "captions": list(teacher.captions),
     }
-    scheduler = sampling_scheduler(teacher, len(generator.times))
+    scheduler = sampling_scheduler(teacher, generator.times)
     with new_folder(out) as folder:
         save_pipeline(bare(generator.denoiser.net), scheduler, folder, like=teacher.pipeline)
         write_text(folder / "generator.json", json.dumps(about, indent=2) + "\n")

@@ -104,19 +104,22 @@ def _conditioned(bare: Any, pipe: Any, captions: tuple[str, ...], folder: Path) 
     return bare, bare.config["num_class_embeds"] or 0
 
 
-def sampling_scheduler(teacher: Teacher, steps: int) -> Any:
-    """The scheduler to ship with a generator of so many steps, so that the stock pipeline makes its images."""
+def sampling_scheduler(teacher: Teacher, times: tuple[int, ...]) -> Any:
+    """The scheduler to ship with a generator of these steps, so that the stock pipeline makes its images.
+
+    Stock pipelines begin at a schedule's last index: one that begins earlier gets a schedule that ends there.
+    """
     scheduler = teacher.pipeline.scheduler
     if not hasattr(scheduler, "alphas_cumprod"):
         return scheduler
+    config = {**scheduler.config, "clip_sample": False, "thresholding": False}
+    if (length := times[0] + 1) < teacher.denoiser.process.timesteps:
+        betas = scheduler.betas[:length].tolist()  # as they are: rescaled already, where that is asked for
+        config |= {"num_train_timesteps": length, "trained_betas": betas, "rescale_betas_zero_snr": False}
     if isinstance(teacher.codec, Latents):  # x0, noised anew to the next step: what backward simulation trained
-        lcm: Any = LCMScheduler.from_config(
-            scheduler.config, original_inference_steps=steps, clip_sample=False, thresholding=False
-        )
+        lcm: Any = LCMScheduler.from_config(config, original_inference_steps=len(times))
         return lcm
-    made: Any = DDIMScheduler.from_config(
-        scheduler.config, timestep_spacing="trailing", clip_sample=False, thresholding=False, set_alpha_to_one=True
-    )
+    made: Any = DDIMScheduler.from_config(config, timestep_spacing="trailing", set_alpha_to_one=True)
     return made
 
 
@@ -131,9 +134,9 @@ def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> N
 
 def check_exportable(teacher: Teacher, times: tuple[int, ...]) -> None:
     """Raise TeacherError where the stock pipeline of the teacher's kind could not run a generator of these steps."""
-    last = teacher.denoiser.process.timesteps - 1
-    if isinstance(teacher.denoiser.net, Transformer) and times[0] != last:
+    last, fixed = teacher.denoiser.process.timesteps - 1, not hasattr(teacher.pipeline.scheduler, "alphas_cumprod")
+    if isinstance(teacher.denoiser.net, Transformer) and fixed and times[0] != last:
         raise TeacherError(
-            f"method.generator_timestep: {times[0]} cannot be told to diffusers' DiTPipeline, which begins at {last}; "
-            "use last"
+            f"method.generator_timestep: {times[0]} cannot be told to diffusers' DiTPipeline, which begins at {last} "
+            f"with {type(teacher.pipeline.scheduler).__name__}; use auto"
         )

@@ -42,7 +42,11 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     reals = Reals(teacher.codec.encode(to_unit(split.images)), split.labels)
     try:
         method = METHODS[params.method.name](
-            params.method, teacher.denoiser.process.timesteps, load_pairs(args.pairs).to(device), reals
+            params.method,
+            teacher.denoiser.process.timesteps,
+            load_pairs(args.pairs).to(device),
+            reals,
+            teacher.denoiser.generator_timestep(),
         )
     except ValueError as e:
         raise ConfigError(str(e)) from None

@@ -190,19 +190,25 @@ def test_exports_do_not_say_where_they_came_from(teacher: Teacher, teacher_folde
         assert str(teacher_folder.parent) not in file.read_text() and "_name_or_path" not in file.read_text(), file
 
 
-def test_an_unconditional_generator_runs_in_the_stock_pipeline(tmp_path: Path) -> None:
-    """One step with trailing spacing is one_step at T-1."""
+@pytest.mark.parametrize(
+    ("prediction", "beta", "t"), [("v_prediction", "squaredcos_cap_v2", 999), ("epsilon", "linear", 439)]
+)
+def test_an_unconditional_generator_runs_in_the_stock_pipeline(
+    tmp_path: Path, prediction: str, beta: str, t: int
+) -> None:
+    """One step with trailing spacing is one_step where the generator begins: its own schedule ends there."""
     torch.manual_seed(0)
     net = UNet2DModel(
         sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
         down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
     )  # fmt: skip
-    DDPMPipeline(net, DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")).save_pretrained(
-        tmp_path / "t"
-    )
+    with torch.no_grad():
+        net.conv_out.weight.normal_(std=0.05)
+    DDPMPipeline(net, DDPMScheduler(beta_schedule=beta, prediction_type=prediction)).save_pretrained(tmp_path / "t")
     teacher = load_teacher(tmp_path / "t", CPU)
     assert teacher.classes == 0
-    generator = Generator(teacher.denoiser, (999,), teacher.shape, ())
+    assert teacher.denoiser.generator_timestep() == t
+    generator = Generator(teacher.denoiser, (t,), teacher.shape, ())
     export_generator(generator, teacher, tmp_path / "generator")
     pipe = DDIMPipeline.from_pretrained(tmp_path / "generator")
     pipe.set_progress_bar_config(disable=True)
@@ -210,8 +216,10 @@ def test_an_unconditional_generator_runs_in_the_stock_pipeline(tmp_path: Path) -
         batch_size=2, num_inference_steps=1, generator=torch.Generator().manual_seed(1), output_type="np"
     ).images
     z = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    ours = (one_step(generator.denoiser, z, 999).clamp(-1, 1) + 1) / 2
+    ours = (one_step(generator.denoiser, z, t).clamp(-1, 1) + 1) / 2
     torch.testing.assert_close(torch.from_numpy(images).permute(0, 3, 1, 2), ours.detach(), rtol=0, atol=1e-5)
+    again = load_generator(tmp_path / "generator", CPU)
+    assert torch.equal(one_step(again.denoiser, z, t), one_step(generator.denoiser, z, t))
 
 
 def test_a_teacher_folder_is_copied_without_change(teacher_folder: Path, params: Params, tmp_path: Path) -> None:

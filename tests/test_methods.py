@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from conftest import draws, reals, toy_denoiser
+from conftest import ToyNet, draws, reals, scheduler, toy_denoiser
+from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from dmd.config import MethodConfig, Params
+from dmd.denoisers import as_denoiser
 from dmd.losses import denoising_loss, distribution_matching_loss, score_difference
 from dmd.methods import METHODS, Method, Networks, Phase
 from dmd.pairs import Pairs
@@ -150,6 +152,21 @@ def test_an_earlier_generator_timestep_is_used_and_a_later_one_refused(params: P
     assert got["x_mean"].item() == pytest.approx(x.mean().item())
     with pytest.raises(ValueError, match=r"generator_timestep: 1000 lies beyond the teacher's last index, 999"):
         method(params, generator_timestep=1000)
+
+
+def test_where_a_generator_begins_is_the_parametrisations_affair(params: Params) -> None:
+    """eps from pure noise would amplify the network's error 157 times; what bears it begins at T-1."""
+    kinds = {"epsilon": "linear", "v_prediction": "linear", "sample": "squaredcos_cap_v2"}
+    starts = {kind: as_denoiser(ToyNet(), scheduler(kind, beta)) for kind, beta in kinds.items()}
+    process, t = starts["epsilon"].process, starts["epsilon"].generator_timestep()
+    assert (process.sigma_grid / process.alpha_grid)[t] <= 2.5 < (process.sigma_grid / process.alpha_grid)[t + 1]
+    assert starts["v_prediction"].generator_timestep() == starts["sample"].generator_timestep() == 999
+    for kind in (FlowMatchEulerDiscreteScheduler(), EDMEulerScheduler(num_train_timesteps=1000)):
+        assert as_denoiser(ToyNet(), kind).generator_timestep() == 999
+    cfg = params.method.model_copy(update={"steps": 2})
+    assert METHODS["dmd"](cfg, 1000, NO_PAIRS, reals(), t).timesteps_of_generator == (t, t - (t + 1) // 2)
+    fixed = cfg.model_copy(update={"generator_timestep": 700})
+    assert METHODS["dmd"](fixed, 1000, NO_PAIRS, reals(), t).timesteps_of_generator[0] == 700
 
 
 def test_regression_on_pairs_is_added_with_its_weight(params: Params) -> None:

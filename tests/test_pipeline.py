@@ -173,7 +173,7 @@ def test_a_failing_stage_ends_the_flow_with_one_line_and_leaves_no_run(project: 
     before = versions(project)
     try:
         (project / "params.yaml").write_text(
-            params.replace("generator_timestep: last", "generator_timestep: 998\n  t_mni: 0.1")
+            params.replace("generator_timestep: auto", "generator_timestep: 998\n  t_mni: 0.1")
         )
         done = run(project, "-m", "flows.distill", check=False)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -75,8 +75,12 @@ class Phase:
 class Method(ABC):
     """Phases, turns and losses of one distillation method."""
 
-    def __init__(self, cfg: MethodConfig, timesteps: int, pairs: Pairs, real: Reals) -> None:
+    def __init__(
+        self, cfg: MethodConfig, timesteps: int, pairs: Pairs, real: Reals, default_timestep: int | None = None
+    ) -> None:
         """timesteps is T of the teacher's grid; pairs may be empty; real is what a GAN loss takes for real.
+
+        default_timestep is the teacher's own for a generator, where cfg leaves it to that; T-1 if there is none.
 
         Raises ValueError where the generator's timestep does not exist.
         """
@@ -86,7 +90,8 @@ class Method(ABC):
         self.real = real
         statistics = image_statistics(real.x)
         self.real_statistics = {f"real_{name.removeprefix('x_')}": value for name, value in statistics.items()}
-        first = timesteps - 1 if cfg.generator_timestep == "last" else cfg.generator_timestep
+        default = timesteps - 1 if default_timestep is None else default_timestep
+        first = default if cfg.generator_timestep == "auto" else cfg.generator_timestep
         if first >= timesteps:
             raise ValueError(
                 f"method.generator_timestep: {first} lies beyond the teacher's last index, {timesteps - 1}"

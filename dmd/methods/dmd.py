@@ -26,8 +26,10 @@ TRAJECTORY_STEPS = 10  # of the teacher, to the target of a later step
 class DMD(Method):
     """The generator follows the score difference; the critic follows the generator."""
 
-    def __init__(self, cfg: MethodConfig, timesteps: int, pairs: Pairs, real: Reals) -> None:
-        super().__init__(cfg, timesteps, pairs, real)
+    def __init__(
+        self, cfg: MethodConfig, timesteps: int, pairs: Pairs, real: Reals, default_timestep: int | None = None
+    ) -> None:
+        super().__init__(cfg, timesteps, pairs, real, default_timestep)
         kind = cfg.regression_loss
         self.distance = Lpips(cfg.lpips) if kind == "lpips" else partial(regression_loss, kind=kind)
 
