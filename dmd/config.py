@@ -268,9 +268,22 @@ class EvaluateConfig(Group):
     timing_repeats: int = Field(ge=3, description="timed calls; the median counts")
 
 
+class GateConfig(Group):
+    """What a version must show to become champion."""
+
+    measures: list[Literal["fd", "kid", "precision", "recall", "density", "coverage"]] = Field(
+        min_length=1, description="compared with other versions', under every judge, outside the noise"
+    )
+    margin: float = Field(ge=0, le=1, description="share by which one of them must be better, beside the noise")
+    max_fd_ratio: float = Field(gt=0, description="FD over that of the teacher's best sampler, under every judge")
+    min_recall_ratio: float = Field(ge=0, description="recall over that of the teacher's best sampler")
+
+
 class RegisterConfig(Group):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="registered model in MLflow")
     experiment: str = Field(min_length=1, description="experiment in MLflow")
+    licence: str = Field(min_length=1, description="of the generator, for its card")
+    gate: GateConfig = Field(description="what a version must show to become champion")
 
 
 class Params(Group):

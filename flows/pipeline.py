@@ -15,7 +15,7 @@ from dmd.config import load_params
 from dmd.errors import UserError
 from flows.graph import StageSpec, ancestors, stage_graph
 from flows.process import STOP
-from flows.register import ALIAS, register
+from flows.register import ALIAS, register, verdict_of
 from flows.stage import stage_task
 from flows.tracking import publish
 
@@ -38,7 +38,7 @@ def register_task(root: Path, run_id: str) -> State[Any]:
         name, version = load_params(root / "params.yaml").register_.name, register(root, run_id)
     except UserError as e:
         return Failed(message=f"register: {e}", data=e)
-    get_run_logger().info(f"{name} version {version} ({ALIAS})")
+    get_run_logger().info(f"{name} version {version} ({ALIAS}): {verdict_of(root, version)}")
     return Completed(name="Registered", message=f"{name} version {version}", data=version)
 
 

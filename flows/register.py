@@ -1,4 +1,7 @@
-"""`python -m flows.register`: put the workspace's generator into MLflow's registry, once, without a pickle."""
+"""`python -m flows.register`: put the workspace's generator into MLflow's registry, once, without a pickle.
+
+The newest version is `candidate`; the gate of params.yaml says which one is `champion`.
+"""
 
 import argparse
 import sys
@@ -6,8 +9,12 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmd.config import load_params
 from dmd.errors import UserError
+from flows.champion import CHAMPION, FIGURES, VERDICT, champion, promote, rollback, settle
 from flows.command import exit_code
+from flows.gate import figures_of
+from flows.model_card import model_card
 from flows.record import GENERATOR, RESULT, Record, numbers, read_record
 from flows.roots import main_worktree, only_one
 from flows.store import database, opened, tracking_uri
@@ -23,14 +30,26 @@ LINEAGE = ("git.sha", "git.dirty", "dvc.lock.sha256", "dvc.data.md5", "params.sh
 
 
 def register(root: Path, run_id: str) -> str:
-    """The version that holds this result, new only where there is none; the alias `candidate` names it afterwards."""
+    """The version that holds this result, new only where there is none; the alias `candidate` names it afterwards.
+
+    Then the gate says which version is champion.
+    """
     record = read_record(root)
     name = record.params.register_.name
     with only_one(main_worktree(root) / "runs" / "publish.lock"), opened(root) as client:
         version = find_version(client, name, record.result) or _new_version(client, record, run_id)
         if _candidate(client, name) != version:
             client.set_registered_model_alias(name, ALIAS, version)
+        settle(client, name, record.params.register_.gate)
         return version
+
+
+def verdict_of(root: Path, version: str) -> str:
+    """What the gate said of a version, and who is champion."""
+    name = read_record(root).params.register_.name
+    with opened(root) as client:
+        said = client.get_model_version(name, version).tags.get(VERDICT, "registered before there was a gate")
+        return f"{said}; {CHAMPION}: version {champion(client, name) or 'none'}"
 
 
 def registered(root: Path) -> str | None:
@@ -78,8 +97,13 @@ def _new_version(client: "MlflowClient", record: Record, run_id: str) -> str:
         input_example=_example(),
         pip_requirements=[f"{package}=={installed(package).partition('+')[0]}" for package in NEEDS],
     )
-    name, tags = record.params.register_.name, {**_headline(record), **_lineage(run.data.tags)}
-    return str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
+    name, origin = record.params.register_.name, _lineage(run.data.tags)
+    tags = {**_headline(record), **origin, FIGURES: figures_of(record.metrics).to_json()}
+    version = str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
+    card = model_card(record, origin, run_id)
+    client.update_model_version(name, version, description=card.replace("/VERSION", f"/{version}"))
+    client.log_text(run_id, card, "model_card.md")
+    return version
 
 
 def _headline(record: Record) -> dict[str, str]:
@@ -112,16 +136,34 @@ def _example() -> Any:
 
 
 def main() -> int:
-    """Publish if necessary, then register; print name, version and alias."""
-    argparse.ArgumentParser(prog="python -m flows.register", description=__doc__).parse_args()
-    return exit_code(_register)
+    """Publish if necessary, then register; or change who is champion. Prints name, version, alias and why."""
+    parser = argparse.ArgumentParser(prog="python -m flows.register", description=__doc__)
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--rollback", action="store_true", help="withdraw the champion and go back to the last one")
+    other.add_argument("--promote", metavar="VERSION", help="champion by hand; auto gives the choice back to the gate")
+    args = parser.parse_args()
+    return exit_code(lambda: _change(args) if args.rollback or args.promote else _register())
 
 
 def _register() -> int:
     root = Path.cwd()
     record = read_record(root)
     version = register(root, publish(root))
-    print(f"{record.params.register_.name} version {version} ({ALIAS})")
+    print(f"{record.params.register_.name} version {version} ({ALIAS}): {verdict_of(root, version)}")
+    return 0
+
+
+def _change(args: argparse.Namespace) -> int:
+    root = Path.cwd()
+    cfg = load_params(root / "params.yaml").register_
+    with only_one(main_worktree(root) / "runs" / "publish.lock"), opened(root) as client:
+        if not client.search_registered_models(f"name = '{cfg.name}'"):
+            raise UserError(f"{cfg.name} is not in the registry of {tracking_uri(root)}")
+        if args.rollback:
+            withdrawn, now = rollback(client, cfg.name)
+            print(f"{cfg.name} version {withdrawn} withdrawn; {CHAMPION}: version {now}")
+        else:
+            print(f"{cfg.name}: {CHAMPION}: version {promote(client, cfg.name, args.promote, cfg.gate)}")
     return 0
 
 

@@ -38,13 +38,20 @@ NAME = "toy-model"
 SHAPE = (1, 8, 8)
 OUTS = ("artifacts/data", "artifacts/generator", "artifacts/training")
 REPORTS = ("metrics.json", "timing.json", "losses.csv", "samples.png", "index.html")
-MEASURES = {"nfe": 1, "fd": {"clip": 1.25, "cnn": 0.5}, "clip_score": 21.5, "samples": 64}
+FD = {"clip": 1.25, "cnn": 0.5}
+SHARES = {kind: {"clip": 0.8, "cnn": 0.7} for kind in ("kid", "precision", "recall", "density", "coverage")}
+INTERVAL = {
+    kind: {judge: {"low": 0.9 * value, "high": 1.1 * value} for judge, value in values.items()}
+    for kind, values in ({"fd": FD} | SHARES).items()
+}
+MEASURES = {"nfe": 1, "fd": FD, **SHARES, "clip_score": 21.5, "samples": 64, "draws": 3, "interval": INTERVAL}
 METRICS = {
     "student": MEASURES,
     "teachers": {"ddim_50": {**MEASURES, "nfe": 50}},
     "real": {"clip_score": 22.0, "fd": {"clip": 0.1, "cnn": 0.1}},
     "best_teacher": {"clip": "ddim_50", "cnn": "ddim_50"},
     "ratio": {"fd": {"clip": 1.0, "cnn": 1.0}},
+    "judged": {"extractors": {"clip": {"sha256": "1" * 64}, "cnn": {"sha256": "2" * 64}}},
 }
 
 
@@ -101,7 +108,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         make_results(root / "source")
         yaml = YAML()
         params = yaml.load(REPO / "params.yaml")
-        params["register"] = {"name": NAME, "experiment": "toy"}
+        params["register"] |= {"name": NAME, "experiment": "toy"}
         yaml.dump(params, root / "params.yaml")
         copies = " && ".join(["mkdir -p artifacts", *(f"cp -r source/{Path(out).name} {out}" for out in OUTS)])
         stage = {

@@ -1,0 +1,160 @@
+"""The gate: better outside the noise, worse nowhere, the same in any order; and the registry's memory of it."""
+
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from dmd.config import GateConfig
+from dmd.errors import UserError
+from flows.champion import BY_HAND, FIGURES, HISTORY, VERDICT, WITHDRAWN, champion, promote, rollback, settle
+from flows.gate import Contender, Figures, beats, best, figures_of, unfit
+from flows.record import RESULT
+
+GATE = GateConfig(measures=["fd", "recall"], margin=0.0, max_fd_ratio=1.25, min_recall_ratio=0.9)
+NAME = "model"
+
+
+def figures(fd: float, recall: float = 0.8, noise: float = 0.1, judges: str = "j") -> Figures:
+    measures = {"fd a": (fd, noise), "fd b": (10 * fd, noise), "recall a": (recall, 0.01), "precision a": (0.5, 0.0)}
+    return Figures(measures, {"fd a": fd, "fd b": fd, "recall a": recall / 0.8}, judges)
+
+
+def contender(version: int, given: Figures) -> Contender:
+    return Contender(str(version), f"{version:064d}", given)
+
+
+def test_figures_come_from_the_metrics() -> None:
+    student = {k: {"a": v} for k, v in (("fd", 2.0), ("kid", 0.1), ("precision", 0.9), ("recall", 0.6))}
+    student |= {"density": {"a": 1.0}, "coverage": {"a": 0.8}}
+    interval = {kind: {"a": {"low": v["a"] - 0.2, "high": v["a"] + 0.2}} for kind, v in student.items()}
+    metrics = {
+        "student": {**student, "interval": interval},
+        "teachers": {"ddim_50": {"recall": {"a": 0.75}}},
+        "best_teacher": {"a": "ddim_50"},
+        "ratio": {"fd": {"a": 1.1}},
+        "judged": {"reference_sha256": "x"},
+    }
+    found = figures_of(metrics)
+    assert found.ratios == {"fd a": 1.1, "recall a": pytest.approx(0.8)}
+    assert (
+        found.measures["fd a"] == (2.0, pytest.approx(0.2))
+        and Figures.from_json(found.to_json()).judges == found.judges
+    )
+    assert figures_of({**metrics, "judged": {"reference_sha256": "y"}}).judges != found.judges
+
+
+def test_only_a_difference_beyond_the_noise_counts() -> None:
+    base = figures(1.0)
+    assert beats(figures(0.8), base, GATE) and not beats(base, figures(0.8), GATE)
+    assert not beats(figures(0.99), base, GATE)  # sqrt(2) x 0.1 of noise
+    assert not beats(figures(0.8, recall=0.7), base, GATE), "better by one measure, worse by another"
+    assert beats(figures(0.8, recall=0.79), base, GATE), "worse within the noise"
+    wide = GATE.model_copy(update={"margin": 0.5})
+    assert not beats(figures(0.8), base, wide) and beats(figures(0.4), base, wide)
+    assert not beats(figures(1.0, recall=0.9), base, GATE.model_copy(update={"measures": ["fd"]}))
+
+
+def test_the_limits_are_absolute_and_say_what_is_missed() -> None:
+    assert unfit(figures(1.0), GATE) is None
+    assert "max_fd_ratio is 1.25" in (unfit(figures(1.3), GATE) or "")
+    assert "min_recall_ratio is 0.9" in (unfit(figures(1.0, recall=0.7), GATE) or "")
+
+
+def test_the_champion_does_not_depend_on_the_order() -> None:
+    """Ties, cycles and outsiders among them."""
+    given = [
+        figures(1.0),
+        figures(0.99),
+        figures(0.8, recall=0.75),
+        figures(1.3),
+        figures(0.99),
+        figures(0.9, noise=0.5),
+    ]
+    field = [contender(i, f) for i, f in enumerate(given)]
+    for n in (2, 3, 6):
+        for some in itertools.combinations(field, n):
+            chosen = [best(order, GATE) for order in itertools.islice(itertools.permutations(some), 24)]
+            assert len({one.version if one else None for one in chosen}) == 1
+    assert best([contender(3, figures(1.3))], GATE) is None
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[MlflowClient]:
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.create_registered_model(NAME)
+    yield client
+
+
+def register(client: MlflowClient, given: Figures) -> str:
+    number = len(client.search_model_versions(f"name = '{NAME}'")) + 1
+    tags = {RESULT: f"{number:064d}", FIGURES: given.to_json()}
+    version = str(client.create_model_version(NAME, "somewhere", tags=tags).version)
+    settle(client, NAME, GATE)
+    return version
+
+
+def said(client: MlflowClient, version: str) -> str:
+    return client.get_model_version(NAME, version).tags[VERDICT]
+
+
+def test_a_better_one_is_promoted_a_worse_one_is_not_and_each_is_told_why(client: MlflowClient) -> None:
+    assert (register(client, figures(2.0)), champion(client, NAME)) == ("1", None)
+    assert said(client, "1").startswith("refused: fd a is 2.000 times the teacher's")
+    register(client, figures(1.0))
+    assert champion(client, NAME) == "2" and said(client, "2").startswith("champion: ")
+    register(client, figures(1.2))
+    assert champion(client, NAME) == "2" and said(client, "3").startswith("beaten by version 2: fd a 1 against 1.2")
+    register(client, figures(0.5))
+    assert champion(client, NAME) == "4" and said(client, "2").startswith("beaten by version 4")
+    register(client, figures(0.1, judges="others"))
+    assert champion(client, NAME) == "4" and said(client, "5").startswith("not compared: other judges than version 4's")
+
+
+def test_a_rollback_goes_back_and_holds(client: MlflowClient) -> None:
+    register(client, figures(1.0))
+    with pytest.raises(UserError, match="version 1 has no predecessor to go back to"):
+        rollback(client, NAME)
+    register(client, figures(0.5))
+    assert rollback(client, NAME) == ("2", "1") and champion(client, NAME) == "1"
+    settle(client, NAME, GATE)  # as a second registration of the same result does
+    assert champion(client, NAME) == "1" and said(client, "2") == "withdrawn: rolled back to version 1"
+    with pytest.raises(UserError, match="no predecessor"):
+        rollback(client, NAME)
+    register(client, figures(0.4))
+    assert champion(client, NAME) == "3"
+    assert client.get_registered_model(NAME).tags[HISTORY] == "1"
+
+
+def test_a_promotion_by_hand_holds_until_it_is_given_back(client: MlflowClient) -> None:
+    register(client, figures(0.5))
+    register(client, figures(1.0))
+    assert (
+        promote(client, NAME, "2", GATE) == champion(client, NAME) == "2" and said(client, "2") == "champion: by hand"
+    )
+    register(client, figures(0.1))
+    assert champion(client, NAME) == "2" and said(client, "3") == "not compared: version 2 is champion by hand"
+    assert promote(client, NAME, "auto", GATE) == champion(client, NAME) == "3"
+    assert BY_HAND not in client.get_registered_model(NAME).tags
+    rollback(client, NAME)
+    promote(client, NAME, "3", GATE)
+    assert WITHDRAWN not in client.get_model_version(NAME, "3").tags
+    with pytest.raises(UserError, match="has no version 9; it has 1, 2, 3"):
+        promote(client, NAME, "9", GATE)
+
+
+def _register_elsewhere(uri: str, fd: float) -> None:
+    register(MlflowClient(uri), figures(fd))
+
+
+def test_two_registrations_at_the_same_moment_give_one_champion(client: MlflowClient) -> None:
+    """Two processes, without a common lock, several times over: the better one wins whoever comes first."""
+    uri = client.tracking_uri
+    with ProcessPoolExecutor(2) as pool:
+        for pair in ((1.0, 0.9), (0.7, 0.8), (0.5, 0.6)):
+            list(pool.map(_register_elsewhere, [uri, uri], pair))
+            figures_of_champion = client.get_model_version(NAME, champion(client, NAME) or "").tags[FIGURES]
+            assert Figures.from_json(figures_of_champion).measures["fd a"][0] == min(pair)
