@@ -115,6 +115,21 @@ def test_a_second_run_changes_nothing(project: Path) -> None:
     assert versions(project) == [1, 1, 0]
 
 
+def test_a_registered_version_is_made_again_to_the_byte_in_a_fresh_clone(project: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(project), str(clone)], check=True)
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{project / 'runs/mlflow/mlflow.db'}"}
+    done = run(clone, "-m", "flows.reproduce", "models:/digits-one-step@champion", check=False, **store)
+    if done.returncode:  # on so reduced numbers the gate may well refuse it
+        assert "error: " in done.stderr and "champion" in done.stderr
+        done = run(clone, "-m", "flows.reproduce", "models:/digits-one-step/1", **store)
+    assert "the same to the byte" in done.stdout and "Running stage 'train'" in done.stderr
+    left = subprocess.run(["git", "worktree", "list"], cwd=clone, capture_output=True, text=True, check=True).stdout
+    assert left.count("\n") == 1 and not (clone / "artifacts/generator").exists()
+    wrong = run(clone, "-m", "flows.reproduce", "models:/digits-one-step/9", check=False, **store)
+    assert wrong.returncode == 1 and wrong.stderr.count("error: ") == 1
+
+
 def test_importing_every_module_makes_nothing_stale(project: Path) -> None:
     modules = [
         ".".join(p.relative_to(project).with_suffix("").parts)

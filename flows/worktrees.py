@@ -1,0 +1,46 @@
+"""A temporary git worktree with the DVC cache of the main one: a place to run other code or parameters in."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from dmd.errors import UserError
+from flows.roots import git, main_worktree, only_one
+
+LOCK = Path("runs") / "worktrees.lock"  # git and DVC each fail now and then where two do this at once
+
+
+@contextlib.contextmanager
+def worktree(root: Path, commit: str) -> Iterator[Path]:
+    """Check out a commit; the folder is gone afterwards, however the block ends. Raises UserError."""
+    main = main_worktree(root)
+    if git(main, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+        raise UserError(f"this repository has no commit {commit}; git fetch may bring it")
+    place = Path(tempfile.mkdtemp(prefix="onestep-")) / main.name
+    try:
+        with only_one(main / LOCK):
+            _run(main, "git", "worktree", "add", "-q", "--detach", str(place), commit)
+            _run(place, sys.executable, "-m", "dvc", "cache", "dir", "-q", "--local", _cache(main))
+        yield place
+    finally:
+        shutil.rmtree(place.parent, ignore_errors=True)
+        with only_one(main / LOCK):
+            git(main, "worktree", "prune")
+
+
+def _cache(main: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "cache", "dir"], cwd=main, capture_output=True, text=True, check=True
+    )
+    return str(main / done.stdout.strip())  # an absolute path stays as it is
+
+
+def _run(cwd: Path, *words: str) -> None:
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise UserError(f"a temporary worktree could not be made ({said[:200]})")
