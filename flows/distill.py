@@ -4,14 +4,20 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
 from flows.command import exit_code
 from flows.graph import ancestors, is_unchanged, stage_graph
-from flows.roots import only_one, prefect_database
+from flows.plan import plan
+from flows.presets import variants
+from flows.roots import prefect_database
 from flows.services import use_running
 from flows.store import check_reachable, tracking_uri
+from flows.worktrees import check_committed
 
 # Heavy modules are imported where they are needed: a misspelt key is told in a second.
 CONSOLE = {
@@ -23,40 +29,71 @@ CONSOLE = {
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.distill", description=__doc__)
+    parser.add_argument("--preset", metavar="NAME", help="a file of presets/; the run becomes a DVC experiment")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="as method.critic_turns=10")
+    parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[], help="train.seed: an experiment each")
+    parser.add_argument("--force", metavar="STAGE", nargs="+", default=[], help="run these though nothing has changed")
+    parser.add_argument("--no-register", action="store_true", help="publish the result, but make no version of it")
     parser.add_argument("--target", metavar="STAGE", help="only this stage and what it stands on; publishes nothing")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     args = parser.parse_args(argv)
-    return exit_code(lambda: _run(Path.cwd(), args.target))
+    return exit_code(lambda: _run(Path.cwd(), args))
 
 
-def _run(root: Path, target: str | None) -> int:
+def _run(root: Path, args: argparse.Namespace) -> int:
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     load_params(root / "params.yaml")
-    use_running(root)
+    overrides = _overrides(args.set)
+    todo = variants(root, args.preset, overrides, args.seeds)
     graph = stage_graph(root)
-    if target:
-        ancestors(graph, target)  # names a stage that isn't there, before any work
-    else:
+    for stage in (*args.force, *([args.target] if args.target else [])):
+        ancestors(graph, stage)  # names a stage that isn't there, before any work
+    if args.dry_run:
+        print(plan(root, todo, args.force), flush=True)
+        return 0
+    use_running(root)
+    if not args.target:
         check_reachable(tracking_uri(root))
-    if version := None if target else _finished(root):
+    if todo:
+        check_committed(root)
+    elif (version := _finished(root, args)) is not None:
         print("Nothing changed: every stage is as dvc.lock records it, and the result is published and registered.\n")
         return _end(root, version)
-    with only_one(root / "runs" / "flow.lock", "another run works in this folder; wait for it, or stop it"):
-        version = _flow(root, target)
-    return _end(root, version) if version else 0
+    wanted = {"preset": args.preset, "overrides": overrides, "seeds": args.seeds, "force": args.force}
+    said = _flow(root, {**wanted, "register": not args.no_register, "target": args.target})
+    if todo:
+        print(f"{said}\n\nnext:\n  dvc exp show\n  dvc exp apply {todo[-1].experiment}    # take it over", flush=True)
+        return 0
+    return 0 if args.target or args.no_register else _end(root, _registered(root) or "none")
 
 
-def _finished(root: Path) -> str | None:
+def _overrides(words: list[str]) -> dict[str, Any]:
+    """KEY=VALUE, the value as YAML reads it."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {word}: write KEY=VALUE, such as method.critic_turns=10")
+        found[key] = YAML(typ="safe").load(value)
+    return found
+
+
+def _finished(root: Path, args: argparse.Namespace) -> str | None:
     """The registered version, if there is nothing to do."""
-    if not is_unchanged(root):
+    if args.target or args.force or args.no_register or not is_unchanged(root):
         return None
+    return _registered(root)
+
+
+def _registered(root: Path) -> str | None:
     from flows.register import registered
 
     return registered(root)
 
 
-def _flow(root: Path, target: str | None) -> str | None:
-    """Run the flow; the version it registered, or None for a target."""
+def _flow(root: Path, parameters: dict[str, Any]) -> str:
+    """Run the flow; its last words."""
     for name, form in CONSOLE.items():
         os.environ.setdefault(name, form)
     prefect_database(root).parent.mkdir(parents=True, exist_ok=True)
@@ -67,12 +104,10 @@ def _flow(root: Path, target: str | None) -> str | None:
     if not server.is_configured():
         print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
     server.connect()
-    state = distill(root, target, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
+    state = distill(root, **parameters, return_state=True)
     if not state.is_completed():
         raise UserError(state.message or f"the flow run ended {state.name}")
-    from flows.register import registered
-
-    return None if target else registered(root)
+    return state.message or ""
 
 
 def _end(root: Path, version: str) -> int:

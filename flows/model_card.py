@@ -48,7 +48,7 @@ def model_card(record: Record, tags: dict[str, str], run: str) -> str:
         teacher=_teacher(p.teacher.model_dump()) + f", {captions}",
         student=f"{p.train.generator_turns} turns of distribution matching, train.seed {p.train.seed}",
         licence=p.register_.licence,
-        table=_markdown(cells(summary_table(record.metrics, record.timing))),
+        table=markdown(cells(summary_table(record.metrics, record.timing))),
         draws=student["draws"],
         samples=student["samples"],
         judges=", ".join(f"{k} {v['sha256'][:12]}" for k, v in record.metrics["judged"]["extractors"].items()),
@@ -68,7 +68,8 @@ def _teacher(cfg: dict[str, Any]) -> str:
     )
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown."""
     head = ["", *map(str, table.columns)]
     rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))

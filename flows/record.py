@@ -64,8 +64,8 @@ def _out_md5(root: Path, path: Path) -> str:
     raise UserError(f"dvc.lock has no out {path}; run `dvc repro` first")
 
 
-def lineage(record: Record, flow_run: str | None) -> dict[str, str]:
-    """Tags that say where the result comes from, and who publishes it."""
+def lineage(record: Record, flow_run: str | None, experiment: str | None = None) -> dict[str, str]:
+    """Tags that say where the result comes from, and who publishes it; experiment is its name in DVC."""
     root = record.root
     sha = git(root, "rev-parse", "HEAD") or "none"
     tags = {
@@ -79,16 +79,17 @@ def lineage(record: Record, flow_run: str | None) -> dict[str, str]:
         "publisher.host": socket.gethostname(),
         "publisher.pid": str(os.getpid()),
     }
-    if experiment := os.environ.get("DVC_EXP_NAME"):
-        tags["dvc.exp.name"] = experiment
+    if name := experiment or os.environ.get("DVC_EXP_NAME"):
+        tags["dvc.exp.name"] = name
     if flow_run:
         tags["prefect.flow_run_id"] = flow_run
     return tags
 
 
 def _is_dirty(root: Path) -> bool:
-    """Changes apart from what a run itself writes: dvc.lock differs between kinds of CPU, reports follow from it."""
-    return git(root, "status", "--porcelain", "--", ".", ":(exclude)dvc.lock", ":(exclude)reports") != ""
+    """Changed code: params.yaml is kept with the run; dvc.lock and reports are what a run itself writes."""
+    own = (":(exclude)params.yaml", ":(exclude)dvc.lock", ":(exclude)reports")
+    return git(root, "status", "--porcelain", "--", ".", *own) != ""
 
 
 def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

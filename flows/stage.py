@@ -17,6 +17,7 @@ from prefect.states import Completed, Failed
 from dmd.errors import UserError
 from flows.graph import StageSpec
 from flows.process import Stopped, TookTooLong, run_streaming
+from flows.shown import ShownProgress
 
 RETRY_DELAY = 5  # seconds
 BUSY_DELAY = 5.0  # seconds between two looks at a stage whose files another DVC process holds
@@ -45,11 +46,11 @@ class StageError(UserError):
         self.explained, self.timed_out = explained, timed_out
 
 
-def reproduce(spec: StageSpec, root: Path, log: Log) -> str:
+def reproduce(spec: StageSpec, root: Path, log: Log, force: bool = False) -> str:
     """Let DVC bring one stage up to date: Ran, Restored (from its cache) or Unchanged. Waits while DVC is busy."""
     deadline = time.monotonic() + (spec.timeout or BUSY_PATIENCE)
     while True:
-        lines, code = _repro(spec, root, log)
+        lines, code = _repro(spec, root, log, force)
         if code == 0:
             return _outcome(spec.name, lines)
         busy = next((line for line in lines if " is busy, it is being blocked by" in line), None)
@@ -59,7 +60,7 @@ def reproduce(spec: StageSpec, root: Path, log: Log) -> str:
         time.sleep(BUSY_DELAY)
 
 
-def _repro(spec: StageSpec, root: Path, log: Log) -> tuple[list[str], int]:
+def _repro(spec: StageSpec, root: Path, log: Log, force: bool) -> tuple[list[str], int]:
     lines: list[str] = []
 
     def hear(line: str) -> None:
@@ -67,7 +68,8 @@ def _repro(spec: StageSpec, root: Path, log: Log) -> tuple[list[str], int]:
         if line and not line.startswith((*NOISE, f"error: {spec.name}: ", "ERROR: failed to reproduce")):
             log(line)
 
-    argv = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", spec.name]
+    again = ["--force", "--no-run-cache"] if force else []
+    argv = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *again, spec.name]
     try:
         return lines, run_streaming(argv, root, hear, spec.timeout)
     except Stopped as e:
@@ -110,12 +112,12 @@ def _may_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_delay_seconds=RETRY_DELAY, retry_condition_fn=_may_retry)
-def run_stage(spec: StageSpec, root: Path) -> State[Any]:
+def run_stage(spec: StageSpec, root: Path, force: bool = False) -> State[Any]:
     """The state's name is the outcome. A failure is returned, not raised: Prefect would log a traceback for it."""
-    log = get_run_logger().info
+    log = ShownProgress(spec.name, get_run_logger().info)
     start = time.monotonic()
     try:
-        outcome = reproduce(spec, root, log)
+        outcome = reproduce(spec, root, log, force)
     except StageError as e:
         if not e.explained and task_run.run_count <= spec.retries:
             log(f"{e}; trying again in {RETRY_DELAY} s")
@@ -125,7 +127,7 @@ def run_stage(spec: StageSpec, root: Path) -> State[Any]:
     return Completed(name=outcome, message=spec.desc or spec.name, data=outcome)
 
 
-def stage_task(spec: StageSpec) -> Task[[StageSpec, Path], State[Any]]:
+def stage_task(spec: StageSpec) -> Task[[StageSpec, Path, bool], State[Any]]:
     """`run_stage` under the stage's name, with the settings that dvc.yaml gives it."""
     return run_stage.with_options(
         name=spec.name, task_run_name=spec.name, description=spec.desc, retries=spec.retries, tags=spec.tags

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 BATCH = 1000  # MLflow takes no more metrics at once
 
 
-def publish(root: Path, flow_run: str | None = None) -> str:
+def publish(root: Path, flow_run: str | None = None, experiment: str | None = None) -> str:
     """The id of the finished run that holds this result; a new one only where there is none yet."""
     record = read_record(root)
     with only_one(main_worktree(root) / "runs" / "publish.lock"), opened(root) as client:
-        experiment = experiment_id(client, record.params.register_.experiment)
-        close_stale_runs(client, experiment)
-        found = find_run(client, experiment, record.result)
-        return found or _log_run(client, experiment, record, lineage(record, flow_run))
+        where = experiment_id(client, record.params.register_.experiment)
+        close_stale_runs(client, where)
+        found = find_run(client, where, record.result)
+        return found or _log_run(client, where, record, lineage(record, flow_run, experiment))
 
 
 def find_run(client: "MlflowClient", experiment: str, result: str) -> str | None:

@@ -44,3 +44,23 @@ def _run(cwd: Path, *words: str) -> None:
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise UserError(f"a temporary worktree could not be made ({said[:200]})")
+
+
+def check_committed(root: Path) -> str:
+    """The last commit's sha. Raises UserError where there is none, or where the workspace has changed since."""
+    sha = git(root, "rev-parse", "HEAD")
+    if sha is None:
+        raise UserError(
+            "a run with changes of its own needs git with a commit: it becomes an experiment of the last one"
+        )
+    # What a run itself writes may differ.
+    own = (":(exclude)dvc.lock", ":(exclude)reports")
+    if dirty := git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *own):
+        raise UserError(f"commit your changes first, the run is an experiment of the last commit: {dirty.split()[-1]}")
+    return sha
+
+
+def save_experiment(place: Path, name: str) -> None:
+    """The worktree's state as a DVC experiment of its commit. One at a time: DVC fails where two do this at once."""
+    with only_one(main_worktree(place) / LOCK):
+        _run(place, sys.executable, "-m", "dvc", "exp", "save", "-q", "-f", "-n", name)

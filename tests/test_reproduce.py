@@ -1,6 +1,7 @@
 """Making a version again: what counts as the same, where it happens, and what is refused before any work."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def project(tmp_path: Path) -> Path:
     root = tmp_path / "project"
     root.mkdir()
     git(root, "init", "-q")
-    subprocess.run(["dvc", "init", "-q"], cwd=root, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=root, check=True)
     (root / "params.yaml").write_text("a: 1\n")
     git(root, "add", "-A")
     git(root, "commit", "-qm", "one")
@@ -45,7 +46,8 @@ def test_a_worktree_has_the_commit_and_the_cache_and_is_gone_afterwards(project:
     (project / "params.yaml").write_text("a: 2\n")
     with pytest.raises(KeyboardInterrupt), worktree(project, commit) as place:
         assert (place / "params.yaml").read_text() == "a: 1\n"
-        cache = subprocess.run(["dvc", "cache", "dir"], cwd=place, capture_output=True, text=True, check=True).stdout
+        ask = [sys.executable, "-m", "dvc", "cache", "dir"]
+        cache = subprocess.run(ask, cwd=place, capture_output=True, text=True, check=True).stdout
         assert cache.strip() == str(project / ".dvc/cache")
         raise KeyboardInterrupt
     assert not place.exists() and git(project, "worktree", "list").count("\n") == 0

@@ -1,0 +1,83 @@
+"""Changes to params.yaml that a run may ask for: a preset (presets/NAME.yaml), overrides, seeds."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from dmd.errors import ConfigError
+from flows.ablation import Change, changed
+
+FOLDER = Path("presets")
+
+
+class Preset(BaseModel):
+    """The file: a description, and dotted keys of params.yaml with their values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = Field(min_length=1)
+    changes: dict[str, Change | list[int]]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a run does elsewhere than in the workspace: its changes, and the experiment it becomes."""
+
+    experiment: str
+    changes: Mapping[str, Change | list[int]]
+
+
+def known(root: Path) -> list[str]:
+    """Names of the presets."""
+    return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
+
+
+def load_preset(root: Path, name: str) -> Preset:
+    """Raises ConfigError with one line for each mistake."""
+    path = root / FOLDER / f"{name}.yaml"
+    if name not in known(root):
+        raise ConfigError(f"there is no preset {name!r}; {FOLDER}/ has {', '.join(known(root)) or 'none'}")
+    try:
+        return Preset.model_validate(YAML(typ="safe").load(path) or {})
+    except YAMLError as e:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
+    except ValidationError as e:
+        lines = (f"{path}: {'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
+        raise ConfigError("\n".join(lines)) from None
+
+
+def variants(
+    root: Path, preset: str | None, overrides: Mapping[str, Change | list[int]], seeds: Sequence[int]
+) -> list[Variant]:
+    """One for each seed; none where nothing is asked for. Raises ConfigError for what params.yaml does not allow."""
+    base = YAML(typ="safe").load(root / "params.yaml")
+    common = {**(load_preset(root, preset).changes if preset else {}), **overrides}
+    if not common and not seeds and not preset:
+        return []
+    made = []
+    for seed in seeds or [None]:
+        changes = {**common, **({} if seed is None else {"train.seed": seed})}
+        changed(base, changes, f"preset {preset}" if preset else "overrides")
+        digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
+        name = "-".join([preset or "run", *([] if seed is None else [f"seed{seed}"]), digest])
+        made.append(Variant(name, changes))
+    return made
+
+
+def apply(changes: Mapping[str, Change | list[int]], file: Path) -> None:
+    """Write the changes into a params.yaml, whose comments stay."""
+    yaml = YAML()
+    params = yaml.load(file)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        group = params
+        for part in path:
+            group = group[part]
+        group[last] = value
+    yaml.dump(params, file)
