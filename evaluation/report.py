@@ -19,7 +19,7 @@ from evaluation.table import STUDENT, cells, extractors, sampler_name, summary_t
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 LINEAGE = re.compile(r"<!-- lineage -->.*?<!-- /lineage -->", re.DOTALL)
-GROUPED = ("FD ", "FD\N{INFINITY} ", "precision ", "recall ", "density ", "coverage ")
+GROUPED = ("FD ", "FD\N{INFINITY} ", "KID ", "precision ", "recall ", "density ", "coverage ")
 MEMORY = "of held-out images' distance to the nearest training image"
 TURN = re.compile(r"\bturn\s+(\d[\d,]*)|\b(\d[\d,]*)\s+(?:generator )?turns?\b", re.IGNORECASE)
 GROUPS = {

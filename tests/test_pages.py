@@ -21,7 +21,7 @@ def browser() -> Iterator[Browser]:
 def pages(html: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:  # noqa: F811
     """The report and the comparison as files."""
     folder = tmp_path_factory.mktemp("pages")
-    long = "models:/a-name-that-goes-on-and-on-without-any-place-to-break-it/17"
+    long = "models:/a_name_that_goes_on_and_on_and_on_without_any_place_to_break_it/17"
     pair = [judged("artifacts/generator", 0.0), judged(long, 0.3)]
     made = {"report": html, "compare": render(pair, compare(pair))}
     for name, text in made.items():
