@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -15,6 +16,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+STYLESHEET = Path(__file__).with_name("style.css")
 MAX_POINTS = 150  # of a curve: more rows are averaged in bins, whose range is shown as a band
 INK, MUTED, GRID = "#010203", "#010204", "#010205"
 SERIES = ("#010211", "#010212", "#010213", "#010214", "#010215", "#010216")
@@ -70,6 +72,17 @@ def _svg(fig: Figure, alt: str) -> str:
     text = re.sub(r"<svg[^>]*>", lambda _: head, text, count=1)
     text = re.sub(r"#0102[01][0-9]", lambda m: CSS[m.group()], text)
     return re.sub(r"\n\s*", "\n", text)
+
+
+def as_file(svg: str) -> str:
+    """A chart of the page as a file of its own: the page's light colours, on white."""
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert size is not None
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[1]}pt" height="{size[2]}pt"'
+    text = svg.replace("<svg", head, 1).replace(">", '>\n<rect width="100%" height="100%" fill="#fff"/>', 1)
+    light = dict(re.findall(r"--([\w-]+): (#\w+)", STYLESHEET.read_text().partition("}")[0]))
+    text = re.sub(r"var\(--([\w-]+)\)", lambda found: light[found[1]], text)
+    return text.replace("currentColor", light["ink"]) + "\n"
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

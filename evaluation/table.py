@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 REAL = "real held-out"
+KNOWN_AS = {"FD inception": "FID", "FD clip_vit_b_32": "CLIP-FID"}  # by clean-fid's protocol; no other distance is
 STUDENT = "student"
-BRIEF = ("NFE", "FD ", "± ", "CLIP", "precision", "recall", "seconds")  # columns for a terminal
+BRIEF = ("NFE", "FD ", "± FD ", "CLIP", "precision", "recall", "seconds")  # columns for a terminal
 
 
 def sampler_name(key: str) -> str:
@@ -21,9 +22,9 @@ def extractors(metrics: dict[str, Any]) -> list[str]:
     return list(metrics["student"]["fd"])
 
 
-def half_width(measures: dict[str, Any], extractor: str) -> float:
-    """Half of the 95 % interval of a distance; NaN where there is none."""
-    interval = measures.get("interval", {}).get("fd", {}).get(extractor)
+def half_width(measures: dict[str, Any], kind: str, extractor: str) -> float:
+    """Half of the 95 % interval of a distance (fd, kid); NaN where there is none."""
+    interval = measures.get("interval", {}).get(kind, {}).get(extractor)
     return (interval["high"] - interval["low"]) / 2 if interval else math.nan
 
 
@@ -31,9 +32,12 @@ def _row(measures: dict[str, Any], names: list[str], latency: dict[str, Any]) ->
     row: dict[str, float] = {"NFE": measures.get("nfe", math.nan)}
     for name in names:
         row[f"FD {name}"] = measures["fd"].get(name, math.nan)
-        row[f"± {name}"] = half_width(measures, name)
+        row[f"± FD {name}"] = half_width(measures, "fd", name)
     for name in names:
         row[f"FD\N{INFINITY} {name}"] = measures.get("fd_infinity", {}).get(name, math.nan)
+    for name in names:
+        row[f"KID {name}"] = measures.get("kid", {}).get(name, math.nan)
+        row[f"± KID {name}"] = half_width(measures, "kid", name)
     score = measures["clip_score"]  # None without conditions
     row["CLIP score"] = math.nan if score is None else score
     accuracy = measures.get("accuracy")
@@ -58,13 +62,15 @@ def summary_table(metrics: dict[str, Any], timing: dict[str, Any]) -> pd.DataFra
 
 
 def number(column: str, value: float) -> str:
-    """A figure as its column wants it: three decimals, counts whole, seconds to three digits; empty for no value."""
+    """A figure as its column wants it: three decimals (KID four), counts whole, seconds to three digits, or empty."""
     if pd.isna(value):
         return ""
     if column == "NFE":
         return f"{int(value)}"
     if column.startswith("seconds"):
         return f"{value:#.3g}" if value >= 1e-4 else f"{value:.2e}"
+    if "KID" in column and abs(value) < 10:
+        return f"{value:.4f}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
 
 
@@ -72,10 +78,10 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text, each distance joined with its half interval: `0.840 ± 0.120`."""
     text = pd.DataFrame({c: [number(c, v) for v in table[c]] for c in table.columns}, index=table.index)
     for column in [c for c in table.columns if c.startswith("± ")]:
-        distance = f"FD {column[2:]}"
+        distance = column.removeprefix("± ")
         text[distance] = [d + (f" ± {h}" if h else "") for d, h in zip(text[distance], text[column], strict=True)]
         text = text.drop(columns=column)
-    text = text.rename(columns={"FD inception": "FID"})  # by clean-fid's protocol; no other distance is called so
+    text = text.rename(columns=KNOWN_AS)
     return text.loc[:, (text != "").any()]
 
 

@@ -15,6 +15,7 @@ from evaluation.feature_store import FeatureStore
 from evaluation.judge import Judge, Panel
 from evaluation.latency import time_samplers
 from evaluation.measures import ratio_interval
+from evaluation.quality import write_quality
 from evaluation.reference import Reference
 from evaluation.report import ReportInputs, render_report
 from evaluation.schema import Baseline, Measures, Metrics, Ratio, Scores, write_record
@@ -61,6 +62,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     )
     write_text(args.report, render_report(report))
     write_bytes(args.samples, picture)
+    write_quality(metrics.model_dump(), args.quality, args.plots)
     write_record(timing, args.timing)
     write_record(metrics, args.metrics)
     return "student / best teacher, Frechet distance: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.ratio.fd.items())
@@ -76,4 +78,4 @@ def compared(student: Measures, scores: list[Scores], baseline: Baseline) -> Rat
 
 
 if __name__ == "__main__":
-    run("evaluate", main, inputs=INPUTS, outs=("metrics", "timing", "samples", "report"))
+    run("evaluate", main, inputs=INPUTS, outs=("metrics", "timing", "quality", "plots", "samples", "report"))

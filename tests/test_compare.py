@@ -14,13 +14,15 @@ from dmd.export import export_generator
 from dmd.generator import Generator
 from dmd.teachers import Teacher
 from evaluation.compare import Judged, compare, main, render, summary, verdict
+from evaluation.pictures import image_grid, png
 from evaluation.schema import Interval
 from evaluation.sources import SourceError, find_generator
 
 
 def judged(name: str, shift: float) -> Judged:
     measures, draws = judge().judge(sampler(shift), 5, 64)
-    return Judged(name, "0" * 64, measures, draws, b"png")
+    cells = judge().pictures(sampler(shift)).numpy()
+    return Judged(name, "0" * 64, measures, draws, png(image_grid(cells.reshape(10, -1, 1, 8, 8))))
 
 
 def test_a_shifted_generator_is_worse_and_the_same_one_no_different() -> None:

@@ -1,19 +1,25 @@
 """Judges trained elsewhere: loaded by path, checked, named where they are damaged, left out where they are missing."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from cleanfid import fid as cleanfid
 from conftest import CPU
 from PIL import Image
 from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from dmd.config import ExtractorsConfig, Params
 from dmd.errors import EvaluatorError
 from dmd.files import sha256
-from evaluation.extractors import INCEPTION_FILE, EfficientNetLite0, load_further
+from dmd.tokenizer import new_tokenizer
+from evaluation.extractors import INCEPTION_FILE, CleanClip, EfficientNetLite0, load_further
+from evaluation.table import cells
 
 
 class Layers(nn.Module):
@@ -120,3 +126,47 @@ def test_transformers_folders_judge_too(params: Params, tmp_path: Path, name: st
         train_clip(cfg, load_split(tmp_path / "data", "train"), tmp_path / name, CPU)
     loaded, _ = load_further(config(params, **{name: str(tmp_path / name)}), CPU)
     assert loaded[name].extract(images()).shape == (5, 32)
+
+
+@pytest.fixture(scope="module")
+def openai_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of the shape of OpenAI's ViT-B/32, its weights random, its text tower small."""
+    folder = tmp_path_factory.mktemp("clip") / "vit"
+    folder.mkdir()
+    tokenizer = new_tokenizer(folder, 77)
+    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": len(tokenizer)}
+    vision = {"patch_size": 32, "hidden_size": 768, "intermediate_size": 64, "num_hidden_layers": 12}
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=512)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_clip_fid_follows_clean_fids_own_protocol(
+    params: Params, openai_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    """clean-fid's own folder features, its own resize and normalisation; OpenAI's package alone is not there."""
+    monkeypatch.setitem(sys.modules, "clip", ModuleType("clip"))
+    from cleanfid.clip_features import CLIP_fx, img_preprocess_clip
+
+    loaded, _ = load_further(config(params, clip=str(openai_clip)), CPU)
+    judge = loaded["clip_vit_b_32"].extract
+    assert list(loaded) == ["clip_vit_b_32"] and isinstance(judge, CleanClip)
+    clean = CLIP_fx.__new__(CLIP_fx)  # its __init__ downloads
+    clean.model = ModuleType("model")
+    clean.model.encode_image = lambda x: judge.judge.model.get_image_features(pixel_values=x).pooler_output
+    shown = images(channels=channels)[:, :, :, :14]  # not square
+    for i, image in enumerate(shown):
+        Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+    want = cleanfid.get_folder_features(
+        str(tmp_path), model=clean, num_workers=0, device=CPU, verbose=False, custom_fn_resize=img_preprocess_clip
+    )
+    np.testing.assert_allclose(judge(shown).numpy(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_only_that_clip_gives_a_clip_fid() -> None:
+    names = ["FD inception", "FD clip_vit_b_32", "FD clip", "FD evaluator"]
+    text = cells(pd.DataFrame([[1.0] * 4], index=["student"], columns=names))
+    assert list(text.columns) == ["FID", "CLIP-FID", "FD clip", "FD evaluator"]

@@ -40,7 +40,7 @@ def measures(nfe: int, fd: float, half: float) -> Measures:
         nfe=nfe,
         fd=values,
         fd_infinity={k: v - 0.1 for k, v in values.items()},
-        kid={},
+        kid=dict.fromkeys(NAMES, 0.0123),
         precision=dict.fromkeys(NAMES, 0.81),
         recall=dict.fromkeys(NAMES, 0.72),
         density=dict.fromkeys(NAMES, 0.93),
@@ -54,7 +54,8 @@ def measures(nfe: int, fd: float, half: float) -> Measures:
         seed=0,
         interval=Intervals(
             fd={k: Interval(low=v - half, high=v + half) for k, v in values.items()},
-            **{k: {} for k in ("kid", "precision", "recall", "density", "coverage")},
+            kid={k: Interval(low=0.0113, high=0.0133) for k in NAMES},
+            **{k: {} for k in ("precision", "recall", "density", "coverage")},
             clip_score=None,
             accuracy=None,
         ),
@@ -220,10 +221,11 @@ def test_table_numbers(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
             assert table.loc[row, f"FD {name}"] == metrics["teachers"][key]["fd"][name]
             assert table.loc[row, "seconds per image"] == timing["teachers"][key]["seconds_per_image"]
         assert table.loc["real held-out", f"FD {name}"] == metrics["real"]["fd"][name]
-        assert table.loc["student", f"± {name}"] == pytest.approx(0.04)
+        assert table.loc["student", f"± FD {name}"] == pytest.approx(0.04)
         assert table.loc["student", f"precision {name}"] == 0.81 and table.loc["student", f"recall {name}"] == 0.72
+    assert cells(table).loc["student", "KID clip"] == "0.0123 ± 0.0010"
     assert table.loc["real held-out", "CLIP score"] == 31.0 and table.loc["student", "CLIP score"] == 30.84
-    assert table.loc[["real held-out"], ["± clip", "seconds per image"]].isna().all(axis=None)
+    assert table.loc[["real held-out"], ["± FD clip", "seconds per image"]].isna().all(axis=None)
 
 
 def test_table_on_a_terminal(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
