@@ -25,6 +25,7 @@ TIMING = Path("reports/timing.json")
 LOSSES = Path("reports/losses.csv")
 SAMPLES = Path("reports/samples.png")
 REPORT = Path("reports/index.html")
+PLOTS = Path("reports/plots")
 
 RESULT = "result.sha256"  # the tag by which a run and a model version are found again
 
@@ -45,7 +46,7 @@ def read_record(root: Path) -> Record:
     """Raises UserError where the workspace holds something else than DVC's record of it."""
     if stale := changed(root):
         raise UserError(f"the workspace is not what dvc.lock records: {', '.join(stale)}; run `dvc repro` first")
-    for path in (GENERATOR, METRICS, TIMING, LOSSES, SAMPLES, REPORT):
+    for path in (GENERATOR, METRICS, TIMING, LOSSES, SAMPLES, REPORT, PLOTS):
         if not (root / path).exists():
             raise UserError(f"{path} is missing: the pipeline has not made it; run `dvc repro` first")
     metrics = json.loads((root / METRICS).read_text())

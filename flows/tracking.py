@@ -106,6 +106,7 @@ def _log_files(record: Record, facts: dict[str, str]) -> None:
     for path in (root / "params.yaml", root / "dvc.yaml", root / "dvc.lock", root / files.METRICS, root / files.TIMING):
         mlflow.log_artifact(str(path), "record")
     mlflow.log_artifact(str(root / files.SAMPLES), "pictures")
+    mlflow.log_artifacts(str(root / files.PLOTS), "plots")
     for grid in sorted((root / files.PROGRESS).glob("*.png")):
         mlflow.log_artifact(str(grid), "pictures/training")
     with tempfile.TemporaryDirectory() as folder:

@@ -37,7 +37,7 @@ REPO = Path(__file__).parents[1]
 NAME = "toy-model"
 SHAPE = (1, 8, 8)
 OUTS = ("artifacts/data", "artifacts/generator", "artifacts/training")
-REPORTS = ("metrics.json", "timing.json", "losses.csv", "samples.png", "index.html")
+REPORTS = ("metrics.json", "timing.json", "losses.csv", "samples.png", "index.html", "plots")
 FD = {"clip": 1.25, "cnn": 0.5}
 SHARES = {kind: {"clip": 0.8, "cnn": 0.7} for kind in ("kid", "precision", "recall", "density", "coverage")}
 INTERVAL = {
@@ -96,6 +96,8 @@ def make_results(source: Path, seed: int = 0) -> None:
     (source / "reports" / "timing.json").write_text(json.dumps({"student": {"nfe": 1, "seconds_per_image": 0.001}}))
     rows = "".join(f"{turn},{1 / (turn + 1)},{turn if turn % 5 == 0 else ''}\n" for turn in range(1500))
     (source / "reports" / "losses.csv").write_text(f"turn,critic,generator\n{rows}")
+    (source / "reports" / "plots").mkdir()
+    (source / "reports" / "plots" / "fd_clip.svg").write_text("<svg/>")
     (source / "reports" / "index.html").write_text("<html><body><!-- lineage --><!-- /lineage --></body></html>")
 
 
@@ -195,6 +197,7 @@ def test_pictures_and_the_report_with_lineage_are_there(workspace: Path, client:
     folder = Path(client.download_artifacts(run_id, ""))
     assert (folder / "pictures" / "samples.png").is_file()
     assert (folder / "pictures" / "training" / "turn_000100.png").is_file()
+    assert (folder / "plots" / "fd_clip.svg").is_file()
     assert run_id in (folder / "report" / "index.html").read_text()
     assert run_id not in (workspace / "reports" / "index.html").read_text()
 
