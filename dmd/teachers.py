@@ -14,7 +14,7 @@ from dmd.codecs import PIXELS, Codec, Latents
 from dmd.config import TeacherConfig
 from dmd.denoisers import Cond, Denoiser, Guided, as_denoiser
 from dmd.errors import TeacherError
-from dmd.networks import Captioned, Transformer, embed
+from dmd.networks import Captioned, CaptionedXL, Transformer, embed, embed_xl
 from dmd.pipelines import load_pipeline, network_of, save_pipeline
 from dmd.sampling import Sampler, ddim
 
@@ -80,13 +80,11 @@ def load_teacher(
         raise TeacherError(f"{folder}: {e}") from e
     if guidance_scale != 1 and not classes:
         raise TeacherError(f"guidance.scale: {guidance_scale} needs a teacher with conditions; {folder} has none")
-    size = bare.config["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
     return Teacher(
         denoiser=denoiser,
         real=denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale, null=classes - 1),
         pipeline=pipe,
-        shape=(bare.config["in_channels"], height, width),
+        shape=(bare.config["in_channels"], *_sides(bare)),
         classes=classes,
         codec=PIXELS if net is bare else Latents(pipe.vae.eval().requires_grad_(False).to(device)),
         captions=tuple(captions) if isinstance(net, Captioned) else (),
@@ -98,10 +96,23 @@ def _conditioned(bare: Any, pipe: Any, captions: tuple[str, ...], folder: Path) 
     if isinstance(bare, UNet2DConditionModel):
         if not captions:
             raise TeacherError(f"{folder} is conditioned on text, and the data have no captions")
-        return Captioned(bare, embed(pipe.tokenizer, pipe.text_encoder, captions)), len(captions) + 1
+        return _captioned(bare, pipe, captions), len(captions) + 1
     if isinstance(bare, DiTTransformer2DModel):
         return Transformer(bare), bare.config["num_embeds_ada_norm"] + 1
     return bare, bare.config["num_class_embeds"] or 0
+
+
+def _captioned(unet: UNet2DConditionModel, pipe: Any, captions: tuple[str, ...]) -> Captioned:
+    if not hasattr(pipe, "text_encoder_2"):
+        return Captioned(unet, embed(pipe.tokenizer, pipe.text_encoder, captions))
+    height, width = (side * pipe.vae_scale_factor for side in _sides(unet))
+    return CaptionedXL(unet, *embed_xl(pipe, captions), (height, width))
+
+
+def _sides(net: Any) -> tuple[int, int]:
+    """Height and width of what a network works on."""
+    size = net.config["sample_size"]
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def sampling_scheduler(teacher: Teacher, steps: int) -> Any:
