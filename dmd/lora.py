@@ -74,9 +74,7 @@ def save_adapter(net: Any, pipeline: Any, folder: Path) -> None:
 
     weights = get_peft_model_state_dict(net)
     if hasattr(pipeline, "save_lora_weights"):
-        from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
-
-        pipeline.save_lora_weights(folder, unet_lora_layers=convert_state_dict_to_diffusers(weights))
+        pipeline.save_lora_weights(folder, unet_lora_layers=weights)
         return
     folder.mkdir()
     save_file(

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DiTTransformer2DModel, LCMScheduler, UNet2DConditionModel
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from torch import Tensor, nn
 
 from dmd.codecs import PIXELS, Codec, Latents
 from dmd.config import TeacherConfig
 from dmd.denoisers import Cond, Denoiser, Guided, as_denoiser
 from dmd.errors import TeacherError
-from dmd.networks import Captioned, CaptionedXL, Transformer, embed, embed_xl
+from dmd.networks import Captioned, CaptionedXL, Transformer, bare, embed, embed_xl
 from dmd.pipelines import load_pipeline, network_of, save_pipeline
 from dmd.sampling import Sampler, ddim
 
@@ -56,12 +57,42 @@ def download(hub_id: str, revision: str) -> str:
     """Fetch a diffusers pipeline from the hub, or find it in the local cache. Returns its folder, named by commit."""
     try:
         return str(DiffusionPipeline.download(hub_id, revision=revision))
+    except GatedRepoError:
+        raise TeacherError(
+            f"hub_id {hub_id!r} is gated: accept its terms at https://huggingface.co/{hub_id}, then log in (hf auth login)"
+        ) from None
+    except RevisionNotFoundError:
+        raise TeacherError(
+            f"hub_id {hub_id!r} has no revision {revision!r}; see its branches, tags and commits"
+        ) from None
+    except RepositoryNotFoundError:
+        raise TeacherError(
+            f"hub_id {hub_id!r} does not exist, or is private and needs a login (hf auth login)"
+        ) from None
     except (OSError, ValueError) as e:
         reason = " ".join(str(e).split())[:200]
         raise TeacherError(
             f"hub_id {hub_id!r} at {revision!r} could not be fetched and is not in the local cache ({reason}); "
             "check the name and the network, or use source: folder"
         ) from e
+
+
+def describe(teacher: Teacher) -> str:
+    """One line of what was read from the folder: kind, size, parametrisation, schedule, conditions, images."""
+    scheduler, net = teacher.pipeline.scheduler, bare(teacher.denoiser.net)
+    cfg = scheduler.config
+    told = (
+        f"{teacher.classes} {'captions' if teacher.captions else 'labels'} with the null one" if teacher.classes else ""
+    )
+    facts = (
+        f"{type(teacher.pipeline).__name__} with {type(net).__name__}",
+        f"{net.num_parameters():,} parameters",
+        f"predicts {cfg.get('prediction_type', 'flow')}",
+        f"{cfg.get('beta_schedule', type(scheduler).__name__)} schedule of {teacher.denoiser.process.timesteps} steps",
+        told or "unconditional",
+        "images {}x{}x{}".format(*teacher.codec.image_shape(teacher.shape)),
+    )
+    return ", ".join(facts)
 
 
 def load_teacher(
@@ -72,8 +103,8 @@ def load_teacher(
     captions: of each class, for a network that is conditioned on text. Raises TeacherError for what cannot be used.
     """
     pipe = load_pipeline(folder)
-    bare = network_of(pipe, folder)
-    net, classes = _conditioned(bare, pipe, tuple(captions), folder)
+    inner = network_of(pipe, folder)
+    net, classes = _conditioned(inner, pipe, tuple(captions), folder)
     try:
         denoiser = as_denoiser(net, pipe.scheduler).eval().requires_grad_(False).to(device)
     except ValueError as e:
@@ -84,22 +115,22 @@ def load_teacher(
         denoiser=denoiser,
         real=denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale, null=classes - 1),
         pipeline=pipe,
-        shape=(bare.config["in_channels"], *_sides(bare)),
+        shape=(inner.config["in_channels"], *_sides(inner)),
         classes=classes,
-        codec=PIXELS if net is bare else Latents(pipe.vae.eval().requires_grad_(False).to(device)),
+        codec=PIXELS if net is inner else Latents(pipe.vae.eval().requires_grad_(False).to(device)),
         captions=tuple(captions) if isinstance(net, Captioned) else (),
     )
 
 
-def _conditioned(bare: Any, pipe: Any, captions: tuple[str, ...], folder: Path) -> tuple[nn.Module, int]:
+def _conditioned(inner: Any, pipe: Any, captions: tuple[str, ...], folder: Path) -> tuple[nn.Module, int]:
     """The network with conditions as indices, and their number."""
-    if isinstance(bare, UNet2DConditionModel):
+    if isinstance(inner, UNet2DConditionModel):
         if not captions:
             raise TeacherError(f"{folder} is conditioned on text, and the data have no captions")
-        return _captioned(bare, pipe, captions), len(captions) + 1
-    if isinstance(bare, DiTTransformer2DModel):
-        return Transformer(bare), bare.config["num_embeds_ada_norm"] + 1
-    return bare, bare.config["num_class_embeds"] or 0
+        return _captioned(inner, pipe, captions), len(captions) + 1
+    if isinstance(inner, DiTTransformer2DModel):
+        return Transformer(inner), inner.config["num_embeds_ada_norm"] + 1
+    return inner, inner.config["num_class_embeds"] or 0
 
 
 def _captioned(unet: UNet2DConditionModel, pipe: Any, captions: tuple[str, ...]) -> Captioned:
