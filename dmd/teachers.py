@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DiTTransformer2DModel, LCMScheduler, UNet2DConditionModel
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from torch import Tensor, nn
 
 from dmd.codecs import PIXELS, Codec, Latents
@@ -57,24 +57,23 @@ def download(hub_id: str, revision: str) -> str:
     """Fetch a diffusers pipeline from the hub, or find it in the local cache. Returns its folder, named by commit."""
     try:
         return str(DiffusionPipeline.download(hub_id, revision=revision))
-    except GatedRepoError:
-        raise TeacherError(
-            f"hub_id {hub_id!r} is gated: accept its terms at https://huggingface.co/{hub_id}, then log in (hf auth login)"
-        ) from None
-    except RevisionNotFoundError:
-        raise TeacherError(
-            f"hub_id {hub_id!r} has no revision {revision!r}; see its branches, tags and commits"
-        ) from None
-    except RepositoryNotFoundError:
-        raise TeacherError(
-            f"hub_id {hub_id!r} does not exist, or is private and needs a login (hf auth login)"
-        ) from None
     except (OSError, ValueError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise TeacherError(
-            f"hub_id {hub_id!r} at {revision!r} could not be fetched and is not in the local cache ({reason}); "
-            "check the name and the network, or use source: folder"
-        ) from e
+        raise TeacherError(f"hub_id {hub_id!r} at {revision!r} {_reason(hub_id, e)}") from e
+
+
+def _reason(hub_id: str, error: Exception) -> str:
+    """Why nothing came; diffusers hides the hub's own answer behind an error of its cache."""
+    answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
+    if isinstance(answer, GatedRepoError):
+        return f"is gated: accept its terms at https://huggingface.co/{hub_id}, then log in (hf auth login)"
+    if isinstance(answer, RevisionNotFoundError):
+        return "could not be fetched: there is no such revision; see the repository's branches, tags and commits"
+    if isinstance(answer, RepositoryNotFoundError):
+        return "could not be fetched: it does not exist, or is private and needs a login (hf auth login)"
+    return (
+        f"could not be fetched and is not in the local cache ({' '.join(str(error).split())[:200]}); "
+        "check the name and the network, or use source: folder"
+    )
 
 
 def describe(teacher: Teacher) -> str:

@@ -1,16 +1,21 @@
 """Teachers in the hub's own format, students with and without adapters, and their generators in stock pipelines."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import httpx
 import numpy as np
 import pytest
 import torch
 from conftest import CPU, ROOT, alone, reals
 from hub_folders import KINDS, hub_folder
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from dmd.config import Params, validate
@@ -24,7 +29,7 @@ from dmd.methods import METHODS
 from dmd.networks import bare
 from dmd.pairs import make_pairs
 from dmd.sampling import generate
-from dmd.teachers import Teacher, load_teacher
+from dmd.teachers import Teacher, describe, download, load_teacher
 from dmd.trainer import TrainState, train
 
 CAPTIONS = tuple(f"a handwritten {name}" for name in DIGIT_NAMES)
@@ -263,3 +268,80 @@ def test_adapters_that_cannot_be_are_refused(params: Params, group: str, changes
     raw[group].update(changes)
     with pytest.raises(ConfigError, match=message):
         validate(raw, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("ddpm", "predicts epsilon, linear schedule of 1000 steps, unconditional, images 1x8x8"),
+        ("dit", "predicts epsilon, linear schedule of 1000 steps, 11 labels with the null one, images 1x8x8"),
+        ("sdxl", "predicts epsilon, scaled_linear schedule of 1000 steps, 11 captions with the null one, images 1x8x8"),
+    ],
+)
+def test_a_teacher_says_what_it_is(folders: dict[str, Path], kind: str, line: str) -> None:
+    assert describe(loaded(folders[kind])).endswith(line)
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (GatedRepoError, "is gated: accept its terms at https://huggingface.co/owner/name"),
+        (RepositoryNotFoundError, "does not exist, or is private"),
+        (RevisionNotFoundError, "'v9' could not be fetched: there is no such revision"),
+    ],
+)
+def test_the_hubs_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch, answer: type[HfHubHTTPError], message: str, hidden: bool
+) -> None:
+    """As it is, or behind diffusers' own error of its cache."""
+
+    def refuse(*_: object, **__: object) -> str:
+        said = answer("no", response=httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co")))
+        if hidden:
+            raise OSError("not cached") from said
+        raise said
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", refuse)
+    with pytest.raises(TeacherError, match=message):
+        download("owner/name", "v9")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_stages_distill_a_folder_of_the_hub(folders: dict[str, Path], tmp_path: Path, kind: str, rank: int) -> None:
+    """From the folder to a generator by the stages' own commands, with no change but the path (and the rank)."""
+    yaml = YAML()
+    raw = yaml.load(ROOT / "params.yaml")
+    raw["teacher"].update({"source": "folder", "folder": str(folders[kind])})
+    raw["evaluator"].update({"steps": 5, "classifier_steps": 5})
+    raw["pairs"].update({"count": 8, "ddim_steps": 2})
+    raw["train"].update({"generator_turns": 2, "validate_every": 1, "batch_size": 8, "generator_batch_size": 8})
+    raw["train"].update({"lora_rank": rank, "lora_adapter": rank > 0})
+    raw["train"]["warm_start"].update({"turns": 2, "critic_turns": 1, "batch_size": 8})
+    shutil.copytree(ROOT / "zoo", tmp_path / "zoo")
+    yaml.dump(raw, tmp_path / "params.yaml")
+    commands = (
+        "data --out data",
+        "teacher --data data --out teacher --losses tl.csv",
+        "evaluator --data data --out evaluator",
+        "pairs --data data --teacher teacher --out pairs",
+        "train --data data --teacher teacher --evaluator evaluator --pairs pairs --out generator --losses l.csv "
+        "--validation pictures",
+    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "DMD_SCRATCH": str(tmp_path / "scratch")}
+    for command in commands:
+        name, *words = command.split()
+        done = subprocess.run(
+            [sys.executable, "-m", f"stages.{name}", *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "teacher/origin.json").read_text()) == {"source": "folder"}
+    assert (tmp_path / "generator/adapter").is_dir() == (rank > 0)
+    subprocess.run([sys.executable, "-c", CARDS, str(tmp_path / "generator")], cwd=tmp_path, check=True)
+    assert np.load(tmp_path / "generator/image.npy").std() > 0
