@@ -246,6 +246,9 @@ class TrainConfig(Group):
     lr_schedule: Literal["constant", "cosine"] = Field(description="what follows the warm-up")
     accumulate: Count = Field(description="parts in which a process works through its share of a batch: less memory")
     precision: Literal["fp32", "bf16", "fp16"] = Field(description="of the networks' arithmetic; weights stay float32")
+    lora_rank: int = Field(ge=0, le=1024, description="of the generator's adapters; 0 = all weights learn")
+    lora_rank_critic: int = Field(ge=0, le=1024, description="of the critic's adapters; 0 = all weights learn")
+    lora_adapter: bool = Field(description="write the generator's adapter by itself too, beside the merged weights")
     weight_decay: float = Field(ge=0, le=1, description="AdamW's weight decay")
     grad_clip: float = Field(gt=0, description="largest L2 norm of a network's gradient")
     ema_half_lives: list[Annotated[int, Field(ge=1)]] = Field(
@@ -304,6 +307,14 @@ class Params(Group):
 
     @model_validator(mode="after")
     def _groups_agree(self) -> "Params":
+        if self.train.lora_rank and Path(self.method.init_from) != NO_FOLDER:
+            raise ValueError(
+                "train.lora_rank: adapters learn beside the teacher's weights; method.init_from allows none"
+            )
+        if self.train.lora_adapter and not self.train.lora_rank:
+            raise ValueError(
+                "train.lora_adapter: there is none to write; set train.lora_rank above 0, or this to false"
+            )
         t_gen, last = self.method.generator_timestep, self.teacher.timesteps - 1
         if self.teacher.source == "train" and t_gen != "auto" and t_gen > last:
             raise ValueError(f"method.generator_timestep: {t_gen} lies beyond the teacher's last index, {last}")

@@ -9,6 +9,7 @@ from torch import Tensor
 from dmd.checkpoint import Scratch
 from dmd.config import TrainConfig
 from dmd.generator import Generator
+from dmd.lora import restore
 from dmd.methods import Method, Networks, Phase
 from dmd.progress import Progress
 from dmd.teachers import Teacher
@@ -63,7 +64,7 @@ def distill(
             if last:
                 break
     kept = generator(state.best["half_life"])
-    kept.denoiser.load_state_dict(state.best["weights"])
+    restore(kept.denoiser, state.best["weights"])
     return kept, state.best["turn"], state.rows
 
 

@@ -6,8 +6,9 @@ from torch import nn
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
-    """ema <- decay ema + (1 - decay) net, for parameters; buffers are copied."""
-    torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
+    """ema <- decay ema + (1 - decay) net, for the parameters that net learns; buffers are copied."""
+    pairs = [(e, p) for e, p in zip(ema.parameters(), net.parameters(), strict=True) if p.requires_grad]
+    torch._foreach_lerp_([e for e, _ in pairs], [p for _, p in pairs], 1 - decay)
     for target, source in zip(ema.buffers(), net.buffers(), strict=True):
         target.copy_(source)
 

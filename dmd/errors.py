@@ -17,6 +17,10 @@ class TeacherError(UserError):
     """A teacher or generator cannot be had or does not fit."""
 
 
+class PickleError(UserError):
+    """A pickle is damaged, or asks for something that plain data do not need."""
+
+
 class EvaluatorError(UserError):
     """The evaluator cannot be had."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from dmd.codecs import Pixels
 from dmd.files import new_folder, write_text
 from dmd.generator import Generator
+from dmd.lora import merged, save_adapter
 from dmd.networks import bare
 from dmd.pipelines import save_pipeline
 from dmd.teachers import Teacher, sampling_scheduler
@@ -46,9 +47,9 @@ Image.fromarray(pixels[0].permute(1, 2, 0).squeeze(-1).numpy()).save("image.png"
 """
 
 TEXT = """import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import {pipeline}
 
-pipe = StableDiffusionPipeline.from_pretrained(".")  # this folder
+pipe = {pipeline}.from_pretrained(".")  # this folder
 rng = torch.Generator().manual_seed(0)
 image = pipe({prompt!r}, timesteps={times}, guidance_scale=0, generator=rng).images[0]
 image.save("image.png")
@@ -64,8 +65,11 @@ image.save("image.png")
 """
 
 
-def export_generator(generator: Generator, teacher: Teacher, out: Path) -> None:
-    """Write the pipeline, generator.json and a card; the folder appears whole or not at all."""
+def export_generator(generator: Generator, teacher: Teacher, out: Path, adapter: bool = False) -> None:
+    """Write the pipeline, generator.json and a card; the folder appears whole or not at all.
+
+    Adapters are merged into the weights; where asked for, they are written by themselves too.
+    """
     about = {
         "timesteps": list(generator.times),
         "steps": generator.plan(),
@@ -74,8 +78,11 @@ def export_generator(generator: Generator, teacher: Teacher, out: Path) -> None:
         "captions": list(teacher.captions),
     }
     scheduler = sampling_scheduler(teacher, generator.times)
+    net = bare(generator.denoiser.net)
     with new_folder(out) as folder:
-        save_pipeline(bare(generator.denoiser.net), scheduler, folder, like=teacher.pipeline)
+        save_pipeline(merged(net), scheduler, folder, like=teacher.pipeline)
+        if adapter:
+            save_adapter(net, teacher.pipeline, folder / "adapter")
         write_text(folder / "generator.json", json.dumps(about, indent=2) + "\n")
         write_text(folder / "README.md", card(generator, teacher))
 
@@ -84,7 +91,8 @@ def card(generator: Generator, teacher: Teacher) -> str:
     """What the generator is, and how to make an image with it."""
     names = generator.classes
     if teacher.captions:
-        snippet = TEXT.format(prompt=teacher.captions[0], times=list(generator.times))
+        pipeline = type(teacher.pipeline).__name__
+        snippet = TEXT.format(pipeline=pipeline, prompt=teacher.captions[0], times=list(generator.times))
         conditions = "It was trained on the prompts: " + ", ".join(repr(c) for c in teacher.captions)
     else:
         snippet = _snippet(generator, teacher)

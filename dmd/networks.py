@@ -30,6 +30,23 @@ class Captioned(nn.Module):
         self.unet.enable_gradient_checkpointing()
 
 
+class CaptionedXL(Captioned):
+    """A UNet2DConditionModel of SDXL, which is also told of each caption as a whole, and of the image's size."""
+
+    pooled: Tensor
+    time_ids: Tensor
+
+    def __init__(self, unet: UNet2DConditionModel, embeddings: Tensor, pooled: Tensor, size: tuple[int, int]) -> None:
+        """pooled [K, D'] beside embeddings [K, L, D]; size (H, W): of the original and of the target, uncropped."""
+        super().__init__(unet, embeddings)
+        self.register_buffer("pooled", pooled, persistent=False)
+        self.register_buffer("time_ids", torch.tensor([*size, 0, 0, *size], dtype=pooled.dtype), persistent=False)
+
+    def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> Any:
+        added = {"text_embeds": self.pooled[class_labels], "time_ids": self.time_ids.expand(len(x), -1)}
+        return self.unet(x, time, encoder_hidden_states=self.embeddings[class_labels], added_cond_kwargs=added)
+
+
 class LearningCaptions(nn.Module):
     """The same while the text encoder learns too: the embeddings are made anew in every pass."""
 
@@ -94,3 +111,13 @@ def tokenize(tokenizer: Any, captions: Sequence[str]) -> Tensor:
 def embed(tokenizer: Any, text_encoder: Any, captions: Sequence[str]) -> Tensor:
     """Embeddings [K + 1, L, D] of the captions and the empty one, float32 on the CPU."""
     return text_encoder(tokenize(tokenizer, captions).to(text_encoder.device))[0].float().cpu()
+
+
+@torch.no_grad()
+def embed_xl(pipe: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Of the captions and of none, by both text encoders of SDXL: embeddings [K + 1, L, D] and pooled ones [K + 1, D'].
+
+    None is the empty caption, or zeros where the pipeline was trained with zeros.
+    """
+    told, none, pooled, none_pooled = pipe.encode_prompt(list(captions), device=pipe.text_encoder.device)
+    return torch.cat([told, none[:1]]).float().cpu(), torch.cat([pooled, none_pooled[:1]]).float().cpu()

@@ -11,6 +11,7 @@ from diffusers import (
     DiTPipeline,
     DiTTransformer2DModel,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
 )
@@ -22,7 +23,10 @@ from dmd.files import write_text
 
 disable_progress_bar()  # of loading a pipeline: a tenth of a second, in between the stage's own lines
 
-KNOWN = "UNet2DModel, DiTTransformer2DModel with a VAE, UNet2DConditionModel with a VAE and a CLIP text encoder"
+KNOWN = (
+    "UNet2DModel, DiTTransformer2DModel with a VAE, UNet2DConditionModel with a VAE and one or two CLIP text encoders"
+)
+NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
 
 
 def load_pipeline(folder: Path) -> Any:
@@ -31,7 +35,7 @@ def load_pipeline(folder: Path) -> Any:
         raise TeacherError(f"{folder} is not a diffusers pipeline folder: it has no model_index.json")
     try:
         index = json.loads((folder / "model_index.json").read_text())
-        without = {name: None for name in ("safety_checker", "feature_extractor") if name in index}
+        without = {name: None for name in NOT_NEEDED if name in index}
         pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **without)
     except (OSError, ValueError, SafetensorError, RuntimeError) as e:
         raise TeacherError(f"{folder} could not be loaded: {' '.join(str(e).split())[:300]}") from e
@@ -42,9 +46,7 @@ def load_pipeline(folder: Path) -> Any:
 def network_of(pipe: Any, folder: Path) -> Any:
     """The diffusion network of a pipeline. Raises TeacherError for a kind that is not known."""
     net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
-    text = (
-        isinstance(net, UNet2DConditionModel) and hasattr(pipe, "text_encoder") and not hasattr(pipe, "text_encoder_2")
-    )
+    text = isinstance(net, UNet2DConditionModel) and getattr(pipe, "text_encoder", None) is not None
     latent = text or isinstance(net, DiTTransformer2DModel)
     if isinstance(net, UNet2DModel) or (latent and getattr(pipe, "vae", None) is not None):
         return net
@@ -66,6 +68,18 @@ def save_pipeline(net: Any, scheduler: Any, folder: Path, like: Any = None) -> N
 def _pipeline(net: Any, scheduler: Any, like: Any) -> DiffusionPipeline:
     if isinstance(net, DiTTransformer2DModel):
         return DiTPipeline(transformer=net, vae=like.vae, scheduler=scheduler)
+    if isinstance(net, UNet2DConditionModel) and hasattr(like, "text_encoder_2"):
+        return StableDiffusionXLPipeline(
+            unet=net,
+            vae=like.vae,
+            text_encoder=like.text_encoder,
+            text_encoder_2=like.text_encoder_2,
+            tokenizer=like.tokenizer,
+            tokenizer_2=like.tokenizer_2,
+            scheduler=scheduler,
+            force_zeros_for_empty_prompt=like.config.force_zeros_for_empty_prompt,
+            add_watermarker=False,
+        )
     if isinstance(net, UNet2DConditionModel):
         return StableDiffusionPipeline(
             unet=net,

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DiTTransformer2DModel, LCMScheduler, UNet2DConditionModel
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from torch import Tensor, nn
 
 from dmd.codecs import PIXELS, Codec, Latents
 from dmd.config import TeacherConfig
 from dmd.denoisers import Cond, Denoiser, Guided, as_denoiser
 from dmd.errors import TeacherError
-from dmd.networks import Captioned, Transformer, embed
+from dmd.networks import Captioned, CaptionedXL, Transformer, bare, embed, embed_xl
 from dmd.pipelines import load_pipeline, network_of, save_pipeline
 from dmd.sampling import Sampler, ddim
 
@@ -57,11 +58,40 @@ def download(hub_id: str, revision: str) -> str:
     try:
         return str(DiffusionPipeline.download(hub_id, revision=revision))
     except (OSError, ValueError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise TeacherError(
-            f"hub_id {hub_id!r} at {revision!r} could not be fetched and is not in the local cache ({reason}); "
-            "check the name and the network, or use source: folder"
-        ) from e
+        raise TeacherError(f"hub_id {hub_id!r} at {revision!r} {_reason(hub_id, e)}") from e
+
+
+def _reason(hub_id: str, error: Exception) -> str:
+    """Why nothing came; diffusers hides the hub's own answer behind an error of its cache."""
+    answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
+    if isinstance(answer, GatedRepoError):
+        return f"is gated: accept its terms at https://huggingface.co/{hub_id}, then log in (hf auth login)"
+    if isinstance(answer, RevisionNotFoundError):
+        return "could not be fetched: there is no such revision; see the repository's branches, tags and commits"
+    if isinstance(answer, RepositoryNotFoundError):
+        return "could not be fetched: it does not exist, or is private and needs a login (hf auth login)"
+    return (
+        f"could not be fetched and is not in the local cache ({' '.join(str(error).split())[:200]}); "
+        "check the name and the network, or use source: folder"
+    )
+
+
+def describe(teacher: Teacher) -> str:
+    """One line of what was read from the folder: kind, size, parametrisation, schedule, conditions, images."""
+    scheduler, net = teacher.pipeline.scheduler, bare(teacher.denoiser.net)
+    cfg = scheduler.config
+    told = (
+        f"{teacher.classes} {'captions' if teacher.captions else 'labels'} with the null one" if teacher.classes else ""
+    )
+    facts = (
+        f"{type(teacher.pipeline).__name__} with {type(net).__name__}",
+        f"{net.num_parameters():,} parameters",
+        f"predicts {cfg.get('prediction_type', 'flow')}",
+        f"{cfg.get('beta_schedule', type(scheduler).__name__)} schedule of {teacher.denoiser.process.timesteps} steps",
+        told or "unconditional",
+        "images {}x{}x{}".format(*teacher.codec.image_shape(teacher.shape)),
+    )
+    return ", ".join(facts)
 
 
 def load_teacher(
@@ -72,36 +102,47 @@ def load_teacher(
     captions: of each class, for a network that is conditioned on text. Raises TeacherError for what cannot be used.
     """
     pipe = load_pipeline(folder)
-    bare = network_of(pipe, folder)
-    net, classes = _conditioned(bare, pipe, tuple(captions), folder)
+    inner = network_of(pipe, folder)
+    net, classes = _conditioned(inner, pipe, tuple(captions), folder)
     try:
         denoiser = as_denoiser(net, pipe.scheduler).eval().requires_grad_(False).to(device)
     except ValueError as e:
         raise TeacherError(f"{folder}: {e}") from e
     if guidance_scale != 1 and not classes:
         raise TeacherError(f"guidance.scale: {guidance_scale} needs a teacher with conditions; {folder} has none")
-    size = bare.config["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
     return Teacher(
         denoiser=denoiser,
         real=denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale, null=classes - 1),
         pipeline=pipe,
-        shape=(bare.config["in_channels"], height, width),
+        shape=(inner.config["in_channels"], *_sides(inner)),
         classes=classes,
-        codec=PIXELS if net is bare else Latents(pipe.vae.eval().requires_grad_(False).to(device)),
+        codec=PIXELS if net is inner else Latents(pipe.vae.eval().requires_grad_(False).to(device)),
         captions=tuple(captions) if isinstance(net, Captioned) else (),
     )
 
 
-def _conditioned(bare: Any, pipe: Any, captions: tuple[str, ...], folder: Path) -> tuple[nn.Module, int]:
+def _conditioned(inner: Any, pipe: Any, captions: tuple[str, ...], folder: Path) -> tuple[nn.Module, int]:
     """The network with conditions as indices, and their number."""
-    if isinstance(bare, UNet2DConditionModel):
+    if isinstance(inner, UNet2DConditionModel):
         if not captions:
             raise TeacherError(f"{folder} is conditioned on text, and the data have no captions")
-        return Captioned(bare, embed(pipe.tokenizer, pipe.text_encoder, captions)), len(captions) + 1
-    if isinstance(bare, DiTTransformer2DModel):
-        return Transformer(bare), bare.config["num_embeds_ada_norm"] + 1
-    return bare, bare.config["num_class_embeds"] or 0
+        return _captioned(inner, pipe, captions), len(captions) + 1
+    if isinstance(inner, DiTTransformer2DModel):
+        return Transformer(inner), inner.config["num_embeds_ada_norm"] + 1
+    return inner, inner.config["num_class_embeds"] or 0
+
+
+def _captioned(unet: UNet2DConditionModel, pipe: Any, captions: tuple[str, ...]) -> Captioned:
+    if not hasattr(pipe, "text_encoder_2"):
+        return Captioned(unet, embed(pipe.tokenizer, pipe.text_encoder, captions))
+    height, width = (side * pipe.vae_scale_factor for side in _sides(unet))
+    return CaptionedXL(unet, *embed_xl(pipe, captions), (height, width))
+
+
+def _sides(net: Any) -> tuple[int, int]:
+    """Height and width of what a network works on."""
+    size = net.config["sample_size"]
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def sampling_scheduler(teacher: Teacher, times: tuple[int, ...]) -> Any:

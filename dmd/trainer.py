@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmd.config import TrainConfig
 from dmd.denoisers import Cond
 from dmd.draws import Draws
 from dmd.ema import decay_of, update_ema, warm_decay
 from dmd.errors import ConfigError
+from dmd.lora import average_of, learnt, restore
 from dmd.methods import Method, Networks, Phase
 from dmd.optim import apply_gradients, backward, learning_rate
 
@@ -28,7 +29,7 @@ class TrainState:
         self.turn = 0  # generator turns done, all phases together
         self.nets = nets
         # Averages of the generator by their half-life in images: which one is best, validation says.
-        self.averages = {half: nets.generator.copy().requires_grad_(False) for half in cfg.ema_half_lives}
+        self.averages = {half: average_of(nets.generator) for half in cfg.ema_half_lives}
         self.weight_decay = cfg.weight_decay
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {
@@ -46,12 +47,16 @@ class TrainState:
         self.new_optimizers()
         if phase.from_best and self.best["weights"]:
             for net in (self.nets.generator, *self.averages.values()):
-                net.load_state_dict(self.best["weights"])
+                restore(net, self.best["weights"])
 
     def new_optimizers(self) -> None:
         """Moments of another loss would steer a phase's first turns."""
         self.optimizers = {
-            turn: torch.optim.AdamW(self.nets.of_turn(turn).parameters(), weight_decay=self.weight_decay, fused=True)
+            turn: torch.optim.AdamW(
+                [p for p in self.nets.of_turn(turn).parameters() if p.requires_grad],
+                weight_decay=self.weight_decay,
+                fused=True,
+            )
             for turn in TURNS
         }
 
@@ -68,16 +73,20 @@ class TrainState:
         """
         lowest = min(score, self.best["score"])
         if score <= lowest * (1 + tolerance):
-            weights = {k: v.detach().clone() for k, v in self.averages[average].state_dict().items()}
+            weights = {k: v.detach().clone() for k, v in self._learnt(self.averages[average]).items()}
             self.best = {"score": lowest, "turn": self.turn, "half_life": average, "weights": weights}
 
+    def _learnt(self, average: nn.Module) -> dict[str, Tensor]:
+        return learnt(average, self.nets.generator)
+
     def state_dict(self) -> dict:
+        critic = self.nets.of_turn("critic")
         return {
             "step": self.step,
             "turn": self.turn,
-            "generator": self.nets.generator.state_dict(),
-            "critic": self.nets.of_turn("critic").state_dict(),
-            "averages": {half_life: net.state_dict() for half_life, net in self.averages.items()},
+            "generator": self._learnt(self.nets.generator),
+            "critic": learnt(critic, critic),
+            "averages": {half_life: self._learnt(net) for half_life, net in self.averages.items()},
             "optimizers": {turn: o.state_dict() for turn, o in self.optimizers.items()},
             "scalers": {turn: s.state_dict() for turn, s in self.scalers.items()},
             "rows": self.rows,
@@ -86,10 +95,10 @@ class TrainState:
 
     def load_state_dict(self, state: dict) -> None:
         self.step, self.turn, self.rows, self.best = (state[k] for k in ("step", "turn", "rows", "best"))
-        self.nets.generator.load_state_dict(state["generator"])
-        self.nets.of_turn("critic").load_state_dict(state["critic"])
+        restore(self.nets.generator, state["generator"])
+        restore(self.nets.of_turn("critic"), state["critic"])
         for half_life, net in self.averages.items():
-            net.load_state_dict(state["averages"][half_life])
+            restore(net, state["averages"][half_life])
         for turn in TURNS:
             self.optimizers[turn].load_state_dict(state["optimizers"][turn])
             self.scalers[turn].load_state_dict(state["scalers"][turn])

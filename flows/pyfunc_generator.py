@@ -88,14 +88,23 @@ class OneStepGenerator(PythonModel):
         pixels = ((x0.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         return [_png(image) for image in pixels]
 
-    def _told(self, wanted: list[Any]) -> dict[str, torch.Tensor]:
+    def _told(self, wanted: list[Any]) -> dict[str, Any]:
         """What the network is told of the conditions: labels, or the embedding of each text."""
         if self.captions:
             texts = [self.captions[one] if isinstance(one, int) else one for one in wanted]
             different = sorted(set(texts))
-            embeds = self.pipe.encode_prompt(different, torch.device("cpu"), 1, False)[0]
-            return {"encoder_hidden_states": embeds[[different.index(text) for text in texts]]}
+            each = [different.index(text) for text in texts]
+            embeds, _, *pooled = self.pipe.encode_prompt(
+                different, device=torch.device("cpu"), num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
+            told = {"encoder_hidden_states": embeds[each]}
+            return told | ({"added_cond_kwargs": self._added(pooled[0][each])} if pooled else {})
         return {"class_labels": torch.tensor(wanted)} if self.conditional else {}
+
+    def _added(self, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What SDXL is told beside: each text as a whole, and the image's size, original and target, uncropped."""
+        size = [side * self.pipe.vae_scale_factor for side in self.shape[1:]]
+        return {"text_embeds": pooled, "time_ids": torch.tensor([[*size, 0, 0, *size]]).expand(len(pooled), -1)}
 
 
 def _png(image: Any) -> str:

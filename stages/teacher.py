@@ -20,7 +20,7 @@ from dmd.new_teachers import new_network, new_scheduler
 from dmd.pipelines import save_pipeline
 from dmd.progress import Progress
 from dmd.teacher_trainer import TeacherState, train_teacher
-from dmd.teachers import check_fits, fetch, load_teacher
+from dmd.teachers import check_fits, describe, fetch, load_teacher
 from dmd.vae_trainer import set_scale, train_vae
 from stages.common import run
 
@@ -40,8 +40,9 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         teacher = load_teacher(folder, device, captions=split.class_captions)
         check_fits(teacher, split.shape, len(split.class_names))
     write_text(args.losses, pd.DataFrame(rows, columns=["step", "loss", "grad_norm"]).to_csv(index=False))
-    size = sum(p.numel() for p in teacher.denoiser.parameters())
-    return f"{size:,} parameters, source {origin['source']}" + (f", loss {rows[-1]['loss']:.4f}" if rows else "")
+    return f"{describe(teacher)}; source {' '.join(origin.values())}" + (
+        f", loss {rows[-1]['loss']:.4f}" if rows else ""
+    )
 
 
 def train(

@@ -51,7 +51,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     except ValueError as e:
         raise ConfigError(str(e)) from None
     check_exportable(teacher, method.timesteps_of_generator)
-    nets = method.networks(teacher, params.train.seed)
+    nets = method.networks(teacher, params.train.seed, (params.train.lora_rank, params.train.lora_rank_critic))
     if (start := Path(params.method.init_from)) != NO_FOLDER:
         begin_from(nets.generator, load_generator(start, device), start)
     if params.train.gradient_checkpointing:
@@ -71,7 +71,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         for picture in sorted(scratch.folder.glob("turn_*.png")):
             write_bytes(folder / picture.name, picture.read_bytes())
     write_text(args.losses, pd.DataFrame(rows).to_csv(index=False))
-    export_generator(generator, teacher, args.out)
+    export_generator(generator, teacher, args.out, params.train.lora_adapter)
     scratch.discard()
     score = next(row["validation_fd"] for row in rows if row["turn"] == kept)
     return f"{len(rows)} generator turns; kept the one after {kept}, validation FD {score:.3f}"

@@ -16,6 +16,7 @@ from dmd.data import Reals
 from dmd.denoisers import Cond, Denoiser
 from dmd.discriminator import Discriminator
 from dmd.draws import Draws
+from dmd.lora import student
 from dmd.monitors import image_statistics
 from dmd.pairs import Pairs
 from dmd.sampling import step_times
@@ -102,9 +103,13 @@ class Method(ABC):
         """Of the noise that one image [C, H, W] is made from: each further step takes noise of its own."""
         return shape if self.cfg.steps == 1 else (self.cfg.steps, *shape)
 
-    def networks(self, teacher: Teacher, seed: int) -> Networks:
-        """Generator and critic as copies of the teacher, without its guidance; the seed is for what is not a copy."""
-        return Networks(teacher.real, teacher.denoiser.copy(), teacher.denoiser.copy())
+    def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0)) -> Networks:
+        """Generator and critic as copies of the teacher, without its guidance; the seed is for what is not a copy.
+
+        ranks: of the adapters of generator and critic, 0 where all weights learn.
+        """
+        generator, critic = (student(teacher.denoiser, rank, seed) for rank in ranks)
+        return Networks(teacher.real, generator, critic)
 
     @abstractmethod
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:

@@ -20,9 +20,9 @@ NUDGE = 0.1  # of R1, in units of the noise
 class DMD2(DMD):
     """The critic's encoder also tells real from generated; the generator learns to pass for real."""
 
-    def networks(self, teacher: Teacher, seed: int) -> Networks:
+    def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0)) -> Networks:
         """As in DMD, with a head on the critic's innermost activations."""
-        nets = super().networks(teacher, seed)
+        nets = super().networks(teacher, seed, ranks)
         first = next(teacher.denoiser.parameters())
         zero, device = torch.zeros(1, dtype=torch.long, device=first.device), first.device
         x = torch.zeros(1, *teacher.shape, device=device, dtype=first.dtype)

@@ -1,0 +1,115 @@
+"""Teachers in the hub's own format, built small: what google/ddpm-cifar10-32, facebook/DiT-XL-2-256, Stable Diffusion
+1.5 and SDXL look like on disk, with random weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from dmd.tokenizer import new_tokenizer
+
+BETAS: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+TOKENS = 40
+
+
+def lively(net: nn.Module) -> Any:
+    """Random weights whose output heeds its input."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn(p.shape))
+    return net.eval()
+
+
+def ddpm(folder: Path) -> None:
+    net = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=None, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1,
+    )  # fmt: skip
+    DDPMPipeline(lively(net), DDPMScheduler(variance_type="fixed_large")).save_pretrained(folder)
+
+
+def dit(folder: Path) -> None:
+    """It predicts a variance too, as DiT-XL does."""
+    net = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=4,
+        patch_size=2, num_embeds_ada_norm=10,
+    )  # fmt: skip
+    DiTPipeline(lively(net), vae(), DDIMScheduler(clip_sample=False)).save_pretrained(folder)  # type: ignore[arg-type]
+
+
+def stable_diffusion(folder: Path) -> None:
+    pipe = StableDiffusionPipeline(
+        vae=vae(), text_encoder=text_encoder(CLIPTextModel), tokenizer=new_tokenizer(folder, TOKENS),
+        unet=text_unet(16), scheduler=PNDMScheduler(**BETAS, skip_prk_steps=True, steps_offset=1), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.save_pretrained(folder)
+
+
+def sdxl(folder: Path) -> None:
+    """Two text encoders, the second one pooled; the image's size among the conditions; no empty prompt in training."""
+    size_and_crop, pooled = 6 * 8, 24
+    unet = text_unet(
+        16 + 16, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=size_and_crop + pooled,
+    )  # fmt: skip
+    tokenizer = new_tokenizer(folder, TOKENS)
+    pipe = StableDiffusionXLPipeline(
+        vae=vae(), text_encoder=text_encoder(CLIPTextModel),
+        text_encoder_2=text_encoder(CLIPTextModelWithProjection, projection_dim=pooled), tokenizer=tokenizer,
+        tokenizer_2=tokenizer, unet=unet, scheduler=EulerDiscreteScheduler(**BETAS, steps_offset=1),
+    )  # fmt: skip
+    pipe.save_pretrained(folder)
+
+
+KINDS = {"ddpm": ddpm, "dit": dit, "sd": stable_diffusion, "sdxl": sdxl}
+
+
+def hub_folder(kind: str, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    KINDS[kind](folder)
+    return folder
+
+
+def vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        in_channels=1, out_channels=1, latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4, sample_size=8,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, scaling_factor=0.5,
+    ).eval()  # fmt: skip
+
+
+def text_unet(width: int, **more: Any) -> UNet2DConditionModel:
+    return lively(
+        UNet2DConditionModel(
+            sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), norm_num_groups=4, cross_attention_dim=width,
+            attention_head_dim=8, **more,
+        )
+    )  # fmt: skip
+
+
+def text_encoder(kind: Any, **more: Any) -> Any:
+    config = CLIPTextConfig(
+        vocab_size=515, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=TOKENS, bos_token_id=512, eos_token_id=513, pad_token_id=514, **more,
+    )  # fmt: skip
+    return lively(kind(config))
