@@ -61,7 +61,7 @@ def _run(root: Path, args: argparse.Namespace) -> int:
         print("Nothing changed: every stage is as dvc.lock records it, and the result is published and registered.\n")
         return _end(root, version)
     wanted = {"preset": args.preset, "overrides": overrides, "seeds": args.seeds, "force": args.force}
-    said = _flow(root, {**wanted, "register": not args.no_register, "target": args.target})
+    said = _flow(root, {**wanted, "register_model": not args.no_register, "target": args.target})
     if todo:
         print(f"{said}\n\nnext:\n  dvc exp show\n  dvc exp apply {todo[-1].experiment}    # take it over", flush=True)
         return 0

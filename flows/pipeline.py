@@ -17,8 +17,7 @@ from dmd.errors import UserError
 from flows.graph import StageSpec, ancestors, stage_graph
 from flows.presets import Change, Variant, apply, variants
 from flows.process import STOP
-from flows.register import ALIAS, verdict_of
-from flows.register import register as register_result
+from flows.register import ALIAS, register, verdict_of
 from flows.roots import only_one
 from flows.shown import show_result
 from flows.stage import stage_task
@@ -42,7 +41,7 @@ def publish_task(root: Path, experiment: str | None) -> State[Any]:
 def register_task(root: Path, run_id: str) -> State[Any]:
     """The result's version in the registry; its number is the state's data."""
     try:
-        name, version = load_params(root / "params.yaml").register_.name, register_result(root, run_id)
+        name, version = load_params(root / "params.yaml").register_.name, register(root, run_id)
         verdict = verdict_of(root, version)
     except UserError as e:
         return Failed(message=f"register: {e}", data=e)
@@ -82,7 +81,7 @@ def distill(
     overrides: dict[str, Change | list[int]] | None = None,
     seeds: list[int] | None = None,
     force: list[str] | None = None,
-    register: bool = True,
+    register_model: bool = True,
     target: str | None = None,
 ) -> State[Any]:
     """Bring a project up to date, publish its result to MLflow and register the generator.
@@ -96,7 +95,7 @@ def distill(
         overrides: keys of params.yaml with other values, such as {"method.critic_turns": 10}
         seeds: values of train.seed; an experiment for each
         force: stages to run even if nothing has changed for them, such as ["evaluate"]
-        register: whether the result becomes a version in the model registry, where the gate judges it
+        register_model: whether the result becomes a version in the model registry, where the gate judges it
         target: only this stage and those it stands on; publishes nothing
     """
     root = (root or Path.cwd()).resolve()
@@ -110,7 +109,7 @@ def distill(
         commit = check_committed(root) if todo else ""
     except UserError as e:
         return Failed(message=str(e), data=e)
-    run = Run([graph[name] for name in names], force or [], register, partial=target is not None)
+    run = Run([graph[name] for name in names], force or [], register_model, partial=target is not None)
     states = [_experiment(run, root, commit, variant) for variant in todo] if todo else [_workspace(run, root)]
     if failed := [s for s in states if not s.is_completed()]:
         return Failed(message="\n".join(s.message or str(s.name) for s in failed))

@@ -1,33 +1,82 @@
 """`python -m flows.serve`: the deployments on one machine. Runs start from the Prefect UI, or on a schedule."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from prefect import serve
+from prefect.automations import Automation
 from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
 
 from dmd.errors import UserError
 from flows import server
 from flows.pipeline import distill
+from flows.watch import watch
 
-NIGHTLY = "0 3 * * *"
+NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"
+SILENCE = timedelta(seconds=120)  # of a run whose process sends a sign of life every thirty seconds
+LOST = "onestep: a run whose process is gone"
 
 
 def deployments() -> list[Any]:
-    """What is served. The schedule is there but off: a user switches it on in the UI."""
-    schedule = DeploymentScheduleCreate(schedule=CronSchedule(cron=NIGHTLY), active=False)
+    """What is served. Schedules are there but off: a user switches them on in the UI."""
+    here = {"root": str(Path.cwd())}
     return [
         distill.to_deployment(
             name="workspace",
             description="Bring this folder up to date, publish and register the result.",
-            schedules=[schedule],
-            parameters={"root": str(Path.cwd())},
+            schedules=[_off(NIGHTLY)],
+            parameters=here,
             concurrency_limit=1,  # two runs would work in one folder
             tags=["onestep"],
-        )
+        ),
+        distill.to_deployment(
+            name="experiment",
+            description="A preset, overrides or seeds: in a worktree, as DVC experiments; several at once.",
+            parameters={**here, "preset": "quick"},
+            tags=["onestep"],
+        ),
+        watch.to_deployment(
+            name="champion",
+            description="Judge the champion again: has the environment drifted?",
+            schedules=[_off(WEEKLY)],
+            parameters=here,
+            concurrency_limit=1,
+            tags=["onestep"],
+        ),
     ]
+
+
+def _off(cron: str) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(schedule=CronSchedule(cron=cron), active=False)
+
+
+def mark_lost_runs() -> None:
+    """A run that no longer shows signs of life is marked as crashed; started again, it goes on from its checkpoint."""
+    over = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed")}
+    made = Automation(
+        name=LOST,
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat"} | over,
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENCE,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no sign of life; run it again, and it goes on")],
+    )
+    try:
+        Automation.read(name=LOST)
+    except ValueError:  # there is none yet
+        made.create()
 
 
 def main() -> int:
@@ -36,6 +85,7 @@ def main() -> int:
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
+    mark_lost_runs()
     serve(*deployments(), print_starting_message=False)
     return 0
 

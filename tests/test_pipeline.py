@@ -130,6 +130,31 @@ def test_a_registered_version_is_made_again_to_the_byte_in_a_fresh_clone(project
     assert wrong.returncode == 1 and wrong.stderr.count("error: ") == 1
 
 
+def test_the_watch_finds_the_recorded_figures_again(project: Path) -> None:
+    run(project, "-m", "flows.register", "--promote", "1")
+    found = run(project, "-m", "flows.watch", "--seed", "7", check=False)
+    (record,) = (project / "runs/watch").glob("*.json")
+    said = json.loads(record.read_text())
+    assert said["model"] == "models:/digits-one-step/1" and said["changed"] == [] and said["packages"] == []
+    assert said["fresh"] != said["recorded"] and found.returncode == (0 if said["steady"] else 1)
+
+
+def test_two_runs_with_changes_at_once_are_two_experiments_and_touch_nothing(project: Path) -> None:
+    before = (project / "params.yaml").read_bytes()
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "PYTHONPATH", "DMD_"))}
+    command = [sys.executable, "-m", "flows.distill", "--set", "train.generator_turns=3", "--seeds"]
+    both = [subprocess.Popen([*command, seed], cwd=project, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            for seed in ("1", "2")]  # fmt: skip
+    for process in both:
+        said = process.communicate(timeout=900)[0].decode()
+        assert process.returncode == 0, said
+        assert "dvc exp apply run-seed" in said
+    listed = run(project, "-m", "dvc", "exp", "list", "--name-only").stdout.split()
+    assert {name.rsplit("-", 1)[0] for name in listed} >= {"run-seed1", "run-seed2"}
+    assert (project / "params.yaml").read_bytes() == before and versions(project)[0] == 3
+    assert "up to date" in run(project, "-m", "dvc", "status").stdout
+
+
 def test_importing_every_module_makes_nothing_stale(project: Path) -> None:
     modules = [
         ".".join(p.relative_to(project).with_suffix("").parts)
