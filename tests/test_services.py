@@ -77,8 +77,11 @@ def test_up_twice_and_down(project: Path) -> None:
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(query, timeout=10) as answer:
-            (deployment,) = json.load(answer)
-        assert deployment["name"] == "workspace" and [s["active"] for s in deployment["schedules"]] == [False]
+            found = {d["name"]: d for d in json.load(answer)}
+        assert found.keys() == {"workspace", "experiment", "champion"}
+        assert not any(schedule["active"] for d in found.values() for schedule in d["schedules"])
+        fields = found["workspace"]["parameter_openapi_schema"]["properties"]
+        assert all(field.get("description") for field in fields.values()) and "overrides" in fields
         again = call(project, "up", **ports)
         assert again.returncode == 0 and again.stdout.count("already runs") == 3
         assert {n: json.loads((project / f"runs/services/{n}.json").read_text())["pid"] for n in NAMES} == pids
