@@ -117,8 +117,9 @@ def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
         raise DataError(f"{folder}: no usable split {name!r} ({e}); run the data stage again") from None
     if with_images and not len(images):
         raise DataError(f"{folder} holds prompts alone (data.source: {manifest['source']}); this needs images")
-    class_captions = manifest["class_captions"] if len(images) else captions
-    return Split(images, labels, captions, tuple(manifest["class_names"]), tuple(class_captions))
+    if not len(images):
+        return Split(images, torch.arange(len(captions)), captions, (), tuple(captions))
+    return Split(images, labels, captions, tuple(manifest["class_names"]), tuple(manifest["class_captions"]))
 
 
 def split_sha256(folder: Path, name: str) -> str:

@@ -15,7 +15,7 @@ def adapted(image: Image.Image, size: int, channels: int) -> np.ndarray:
     upright = _eight_bits(ImageOps.exif_transpose(image))
     plain = _on_white(upright).convert("L" if channels == 1 else "RGB")
     fitted = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)  # Pillow's bicubic is antialiased
-    return np.asarray(fitted).reshape(size, size, channels).transpose(2, 0, 1)
+    return np.ascontiguousarray(np.asarray(fitted).reshape(size, size, channels).transpose(2, 0, 1))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from dmd.config import Params
-from dmd.data import SPLITS, load_split
+from dmd.config import DataConfig, Params
+from dmd.data import SPLITS, load_split, split_sha256, to_unit
 from dmd.errors import DataError
 from dmd.files import new_folder, sha256, write_bytes
+from dmd.pictures import adapted
 from dmd.preparation import prepare
 
 
@@ -59,6 +62,87 @@ def test_splits_that_leave_nothing_are_refused(params: Params, tmp_path: Path) -
     with pytest.raises(DataError, match="leaves nothing to train on: digits has 1797 images"):
         prepare(params.data.model_copy(update={"test": 1700}), tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+COLOURS = torch.arange(40)[:, None] * torch.tensor([1, 2, 3])
+
+
+@pytest.fixture
+def coloured(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataConfig:
+    """40 pictures of two classes, told apart by their colour; shards of 7."""
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr("dmd.preparation.SHARD_IMAGES", 7)
+    for i, colour in enumerate(COLOURS.tolist()):
+        folder = tmp_path / "in" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), tuple(colour)).save(folder / f"{i:02d}.png")
+    changes = {"source": "folder", "folder": str(tmp_path / "in"), "channels": 3, "validation": 8, "test": 3}
+    return params.data.model_copy(update=changes)
+
+
+def test_shards_are_read_as_one(coloured: DataConfig, tmp_path: Path) -> None:
+    assert prepare(coloured, tmp_path / "out").counts == {"train": 29, "validation": 8, "test": 3}
+    assert len(list((tmp_path / "out").glob("train*.safetensors"))) == 5
+    splits = [load_split(tmp_path / "out", name) for name in SPLITS]
+    together = torch.cat([s.images[:] for s in splits])
+    assert together.shape == (40, 3, 8, 8) and (together == together[:, :, :1, :1]).all()
+    assert sorted(together[:, :, 0, 0].tolist()) == COLOURS.tolist()
+    train = splits[0]
+    assert train.labels.tolist() == (train.images[:][:, 0, 0, 0] % 2).tolist() and len(train.captions) == 29
+    index = torch.tensor([28, 0, 7, 7, 13, 14])
+    assert torch.equal(train.images[index], train.images[:][index])
+    assert torch.equal(torch.cat(list(train.images.split(10))), train.images[:])
+    assert torch.equal(train.images.unit()[index], to_unit(train.images[:])[index])
+    assert split_sha256(tmp_path / "out", "train") != sha256(tmp_path / "out/train.safetensors")
+    assert split_sha256(tmp_path / "out", "test") == sha256(tmp_path / "out/test.safetensors")
+
+
+def test_a_changed_byte_is_found_in_any_shard(coloured: DataConfig, tmp_path: Path) -> None:
+    prepare(coloured, tmp_path / "out")
+    file = tmp_path / "out/train.00003.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.00003\.safetensors has changed"):
+        load_split(tmp_path / "out", "train")
+    file.unlink()
+    with pytest.raises(DataError, match=r"train\.00003\.safetensors has changed"):
+        load_split(tmp_path / "out", "train")
+
+
+def test_an_interrupted_preparation_goes_on_where_it_was(
+    coloured: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done is not done again, the result is that of an uninterrupted run, and other numbers begin afresh."""
+    prepare(coloured, tmp_path / "whole")
+    read = []
+
+    def stopping(image: Image.Image, size: int, channels: int) -> np.ndarray:
+        read.append(image.filename)
+        if len(read) == 18:
+            raise MemoryError
+        return adapted(image, size, channels)
+
+    monkeypatch.setattr("dmd.preparation.adapted", stopping)
+    monkeypatch.setattr("dmd.preparation.WORKERS", 1)
+    with pytest.raises(MemoryError):
+        prepare(coloured, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    read[:] = [""] * 100  # stops no more
+    prepare(coloured.model_copy(update={"max_bad": 0.5}), tmp_path / "out")
+    assert len(read) - 100 == 40 - 14  # two whole shards were kept
+    assert sha256(tmp_path / "out") == sha256(tmp_path / "whole")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_preparation_goes_on_only_with_the_same_files(coloured: DataConfig, tmp_path: Path) -> None:
+    broken = tmp_path / "in/a/00.png"
+    good = broken.read_bytes()
+    broken.write_bytes(b"broken")
+    with pytest.raises(DataError, match="1 of 40 images cannot be used"):
+        prepare(coloured.model_copy(update={"max_bad": 0.0}), tmp_path / "out")
+    broken.write_bytes(good)
+    assert sum(prepare(coloured, tmp_path / "out").counts.values()) == 40
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
