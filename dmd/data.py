@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,13 +20,41 @@ SPLITS: tuple[str, ...] = ("train", "validation", "test")
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-class Images:
-    """[N, C, H, W] in parts that are memory-mapped: only what is asked for is read."""
+@dataclass(frozen=True)
+class Shard:
+    """Where the images of a stored file lie. They are read, not mapped: mapped pages would fill the memory."""
 
-    def __init__(self, parts: Sequence[Tensor], convert: Callable[[Tensor], Tensor] = torch.clone) -> None:
-        """parts [n, C, H, W] uint8, at least one; `convert` is applied to what is read."""
-        self.parts, self.convert = parts, convert
-        self.starts = torch.tensor([0, *(len(p) for p in parts)]).cumsum(0)
+    file: Path
+    offset: int  # of the first image, in bytes
+    shape: tuple[int, int, int, int]  # (n, C, H, W)
+
+    @classmethod
+    def find(cls, file: Path) -> "Shard":
+        """By the head of a safetensors file: its length, then what it holds as JSON."""
+        with file.open("rb") as content:
+            length = int.from_bytes(content.read(8), "little")
+            images = json.loads(content.read(length))["images"]
+        n, c, h, w = images["shape"]
+        return cls(file, 8 + length + images["data_offsets"][0], (n, c, h, w))
+
+    def read(self, index: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] of indices [B]."""
+        found = np.empty((len(index), *self.shape[1:]), np.uint8)
+        with self.file.open("rb", buffering=0) as content:
+            for image, i in zip(found, index.tolist(), strict=True):
+                content.seek(self.offset + i * image.nbytes)
+                if content.readinto(image.data) != image.nbytes:
+                    raise DataError(f"{self.file} has been cut short; run the data stage again")
+        return torch.from_numpy(found)
+
+
+class Images:
+    """[N, C, H, W] in shards: only what is asked for is read."""
+
+    def __init__(self, shards: Sequence[Shard], convert: Callable[[Tensor], Tensor] | None = None) -> None:
+        """At least one shard; `convert` is applied to what is read."""
+        self.shards, self.convert = shards, convert
+        self.starts = torch.tensor([0, *(s.shape[0] for s in shards)]).cumsum(0)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -33,19 +62,19 @@ class Images:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W)."""
-        c, h, w = self.parts[0].shape[1:]
+        _, c, h, w = self.shards[0].shape
         return len(self), c, h, w
 
     def __getitem__(self, index: slice | Tensor) -> Tensor:
         """[B, C, H, W] of a slice or of int64 indices [B], none of them negative."""
         if isinstance(index, slice):
             index = torch.arange(*index.indices(len(self)))
-        part = torch.searchsorted(self.starts, index, right=True) - 1
-        out = self.parts[0].new_empty((len(index), *self.shape[1:]))
-        for p in part.unique().tolist():
-            here = part == p
-            out[here] = self.parts[p][index[here] - self.starts[p]]
-        return self.convert(out)
+        shard = torch.searchsorted(self.starts, index, right=True) - 1
+        found = torch.empty((len(index), *self.shape[1:]), dtype=torch.uint8)
+        for k in shard.unique().tolist():
+            here = shard == k
+            found[here] = self.shards[k].read(index[here] - self.starts[k])
+        return self.convert(found) if self.convert else found
 
     def split(self, size: int) -> Iterator[Tensor]:
         """All of them in order, `size` at a time."""
@@ -54,7 +83,7 @@ class Images:
 
     def unit(self) -> "Images":
         """The same in [-1, 1], converted where they are read."""
-        return Images(self.parts, to_unit)
+        return Images(self.shards, to_unit)
 
 
 @dataclass(frozen=True)
@@ -108,9 +137,9 @@ def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
         for file in (f"{s}.{ending}" for s in shards for ending in ("safetensors", "captions.txt")):
             if sha256(folder / file) != manifest["sha256"][file]:
                 raise DataError(f"{folder / file} has changed since it was prepared; run the data stage again")
-        tensors = [load_file(folder / f"{s}.safetensors") for s in shards]
+        images = Images([Shard.find(folder / f"{s}.safetensors") for s in shards])
+        labels = torch.cat([load_file(folder / f"{s}.safetensors")["labels"] for s in shards])
         captions = [c for s in shards for c in (folder / f"{s}.captions.txt").read_text().splitlines()]
-        images, labels = Images([t["images"] for t in tensors]), torch.cat([t["labels"] for t in tensors])
         if len(labels) != manifest["counts"][name]:
             raise DataError(f"{folder}: a shard of {name!r} is not in the manifest; run the data stage again")
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as e:
