@@ -34,10 +34,41 @@ class RuntimeConfig(Group):
 
 
 class DataConfig(Group):
-    source: Literal["digits"] = Field(description="name of the data set")
+    source: Literal[
+        "digits", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "huggingface", "webdataset", "prompts"
+    ] = Field(description="the data set or its kind; docs/data.md")
+    folder: str = Field(min_length=1, description="where the files lie; zoo/none for none: the source then downloads")
+    url: str = Field(min_length=1, description="hub id for huggingface, addresses of shards for webdataset, or none")
+    revision: str = Field(min_length=1, description="branch, tag or commit of a hub id")
+    captions: str = Field(min_length=1, description="file, column or ending that holds captions, or none")
+    caption: str = Field(min_length=1, description="caption of an image without one of its own; {name} is its class")
+    size: int = Field(ge=4, le=4096, description="side of the stored images, which are square")
+    channels: Literal[1, 3] = Field(description="1 grey, 3 colour")
+    max_bad: float = Field(ge=0, lt=1, description="share of images that may be unusable; above it the stage fails")
     seed: Seed = Field(description="seed of the split")
-    validation: Count = Field(description="images held out to watch training")
-    test: Count = Field(description="images held out for the final figures")
+    validation: Count | Literal["all"] = Field(
+        description="images held out to watch training; all: of the data set's own validation split"
+    )
+    test: Count | Literal["all"] = Field(
+        description="images held out for the final figures; all: of the data set's own test split"
+    )
+
+    @model_validator(mode="after")
+    def _source_is_whole(self) -> "DataConfig":
+        given = Path(self.folder) != NO_FOLDER
+        if given and not Path(self.folder).is_dir():
+            raise ValueError(f"folder: {self.folder!r} is not a folder; {NO_FOLDER} stands for none")
+        if self.source in ("folder", "prompts") and not given:
+            raise ValueError(f"folder: source: {self.source} needs one")
+        if self.source in ("huggingface", "webdataset") and not given and self.url == "none":
+            raise ValueError(f"url: source: {self.source} needs it, or a folder")
+        if self.source == "prompts" and self.captions == "none" and any(Path(self.folder).glob("*.parquet")):
+            raise ValueError("captions: parquet files need the name of the column of prompts")
+        try:
+            self.caption.format(name="")
+        except (KeyError, IndexError, ValueError):
+            raise ValueError(f"caption: {self.caption!r} may hold {{name}} and no other braces") from None
+        return self
 
 
 class ExternalSource(Group):

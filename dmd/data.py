@@ -1,41 +1,96 @@
-"""A data set by name, split and stored: images, labels, captions, and a manifest with counts and hashes."""
+"""Prepared data as the stages read them: images that stay on disk, labels, captions, all checked by their hashes."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from dmd.config import DataConfig
 from dmd.draws import Draws
 from dmd.errors import DataError
-from dmd.files import new_folder, sha256, write_text
+from dmd.files import sha256
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """images [N, C, H, W] uint8, labels [N] int64, and the words that captions are made of."""
+class Shard:
+    """Where the images of a stored file lie. They are read, not mapped: mapped pages would fill the memory."""
 
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
-    caption: str  # a template with {name}
+    file: Path
+    offset: int  # of the first image, in bytes
+    shape: tuple[int, int, int, int]  # (n, C, H, W)
+
+    @classmethod
+    def find(cls, file: Path) -> "Shard":
+        """By the head of a safetensors file: its length, then what it holds as JSON."""
+        with file.open("rb") as content:
+            length = int.from_bytes(content.read(8), "little")
+            images = json.loads(content.read(length))["images"]
+        n, c, h, w = images["shape"]
+        return cls(file, 8 + length + images["data_offsets"][0], (n, c, h, w))
+
+    def read(self, index: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] of indices [B]."""
+        found = np.empty((len(index), *self.shape[1:]), np.uint8)
+        with self.file.open("rb", buffering=0) as content:
+            for image, i in zip(found, index.tolist(), strict=True):
+                content.seek(self.offset + i * image.nbytes)
+                if content.readinto(image.data) != image.nbytes:
+                    raise DataError(f"{self.file} has been cut short; run the data stage again")
+        return torch.from_numpy(found)
+
+
+class Images:
+    """[N, C, H, W] in shards: only what is asked for is read."""
+
+    def __init__(self, shards: Sequence[Shard], convert: Callable[[Tensor], Tensor] | None = None) -> None:
+        """At least one shard; `convert` is applied to what is read."""
+        self.shards, self.convert = shards, convert
+        self.starts = torch.tensor([0, *(s.shape[0] for s in shards)]).cumsum(0)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)."""
+        _, c, h, w = self.shards[0].shape
+        return len(self), c, h, w
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        """[B, C, H, W] of a slice or of int64 indices [B], none of them negative."""
+        if isinstance(index, slice):
+            index = torch.arange(*index.indices(len(self)))
+        shard = torch.searchsorted(self.starts, index, right=True) - 1
+        found = torch.empty((len(index), *self.shape[1:]), dtype=torch.uint8)
+        for k in shard.unique().tolist():
+            here = shard == k
+            found[here] = self.shards[k].read(index[here] - self.starts[k])
+        return self.convert(found) if self.convert else found
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """All of them in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def unit(self) -> "Images":
+        """The same in [-1, 1], converted where they are read."""
+        return Images(self.shards, to_unit)
 
 
 @dataclass(frozen=True)
 class Split:
-    """One stored split; class_names is empty where there are no labels."""
+    """One stored split. Prompts alone have no images and no class names: each is a condition of its own."""
 
-    images: Tensor
+    images: Images
     labels: Tensor
     captions: list[str]
     class_names: tuple[str, ...]
@@ -44,28 +99,14 @@ class Split:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
-        c, h, w = self.images.shape[1:]
-        return c, h, w
-
-
-def _digits() -> Dataset:
-    from sklearn.datasets import load_digits  # the import costs a second, and only this source needs it
-
-    digits: Any = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels, 0..16
-    return Dataset(
-        torch.from_numpy(images)[:, None], torch.from_numpy(digits.target).long(), DIGIT_NAMES, "a handwritten {name}"
-    )
-
-
-SOURCES: dict[str, Callable[[], Dataset]] = {"digits": _digits}
+        return self.images.shape[1:]
 
 
 @dataclass(frozen=True)
 class Reals:
     """Real data as a network sees them: x [N, C, H, W] images in [-1, 1] or their latents, labels [N]."""
 
-    x: Tensor
+    x: Tensor | Images
     labels: Tensor
 
     def draw(self, rng: Draws, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,56 +120,45 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def prepare(cfg: DataConfig, out: Path) -> dict[str, int]:
-    """Split the data set and write it to `out`. Returns each split's count. Raises DataError if none is left."""
-    dataset = SOURCES[cfg.source]()
-    n = len(dataset.images)
-    held_out = cfg.validation + cfg.test
-    if held_out >= n:
-        raise DataError(
-            f"data.validation + data.test = {held_out} leaves nothing to train on: {cfg.source} has {n} images"
-        )
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(cfg.seed))
-    parts = dict(zip(SPLITS, order.split([n - held_out, cfg.validation, cfg.test]), strict=True))
-    with new_folder(out) as folder:
-        for name, index in parts.items():
-            labels = dataset.labels[index]
-            save_file({"images": dataset.images[index].contiguous(), "labels": labels}, folder / f"{name}.safetensors")
-            captions = [dataset.caption.format(name=dataset.class_names[i]) for i in labels.tolist()]
-            write_text(folder / f"{name}.captions.txt", "".join(f"{c}\n" for c in captions))
-        write_text(folder / "manifest.json", json.dumps(_manifest(cfg, dataset, parts, folder), indent=2) + "\n")
-    return {name: len(index) for name, index in parts.items()}
+def shard_name(split: str, k: int) -> str:
+    """Name of a split's k-th shard, without its ending; a small data set has one, named as the split."""
+    return f"{split}.{k:05d}" if k else split
 
 
-def _manifest(cfg: DataConfig, dataset: Dataset, parts: Mapping[str, Tensor], folder: Path) -> dict:
-    return {
-        "source": cfg.source,
-        "image_shape": list(dataset.images.shape[1:]),
-        "class_names": list(dataset.class_names),
-        "class_captions": [dataset.caption.format(name=name) for name in dataset.class_names],
-        "counts": {name: len(index) for name, index in parts.items()},
-        "per_class": {
-            name: dataset.labels[i].bincount(minlength=len(dataset.class_names)).tolist() for name, i in parts.items()
-        },
-        "sha256": {p.name: sha256(p) for p in sorted(folder.iterdir())},
-    }
+def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
+    """One split; its images stay on disk.
 
-
-def load_split(folder: Path, name: str) -> Split:
-    """Load one split. Raises DataError where a file is missing or is not the one that the manifest describes."""
+    Raises DataError where a file is missing or is not the one that the manifest describes, and where there are prompts
+    alone though `with_images`.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        for file in (f"{name}.safetensors", f"{name}.captions.txt"):
+        shards = _shards(manifest, name)
+        for file in (f"{s}.{ending}" for s in shards for ending in ("safetensors", "captions.txt")):
             if sha256(folder / file) != manifest["sha256"][file]:
                 raise DataError(f"{folder / file} has changed since it was prepared; run the data stage again")
-        tensors = load_file(folder / f"{name}.safetensors")
-        captions = (folder / f"{name}.captions.txt").read_text().splitlines()
+        images = Images([Shard.find(folder / f"{s}.safetensors") for s in shards])
+        labels = torch.cat([load_file(folder / f"{s}.safetensors")["labels"] for s in shards])
+        captions = [c for s in shards for c in (folder / f"{s}.captions.txt").read_text().splitlines()]
+        if len(labels) != manifest["counts"][name]:
+            raise DataError(f"{folder}: a shard of {name!r} is not in the manifest; run the data stage again")
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as e:
         raise DataError(f"{folder}: no usable split {name!r} ({e}); run the data stage again") from None
-    return Split(
-        tensors["images"],
-        tensors["labels"],
-        captions,
-        tuple(manifest["class_names"]),
-        tuple(manifest["class_captions"]),
-    )
+    if with_images and not len(images):
+        raise DataError(f"{folder} holds prompts alone (data.source: {manifest['source']}); this needs images")
+    if not len(images):
+        return Split(images, torch.arange(len(captions)), captions, (), tuple(captions))
+    return Split(images, labels, captions, tuple(manifest["class_names"]), tuple(manifest["class_captions"]))
+
+
+def split_sha256(folder: Path, name: str) -> str:
+    """Hash of a split's images and labels, by the manifest: of its shard, or of the hashes of several."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    hashes = [manifest["sha256"][f"{s}.safetensors"] for s in _shards(manifest, name)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _shards(manifest: dict, split: str) -> list[str]:
+    """The split's shards in order; it has at least one."""
+    count = sum(f"{shard_name(split, k)}.safetensors" in manifest["sha256"] for k in range(len(manifest["sha256"])))
+    return [shard_name(split, k) for k in range(max(count, 1))]

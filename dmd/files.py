@@ -45,7 +45,8 @@ def sha256(path: Path) -> str:
     """Hex digest of a file, or of a folder: its files' relative names and contents in sorted order."""
     digest = hashlib.sha256()
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
     return digest.hexdigest()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmd.config import TeacherConfig
+from dmd.data import Images
 from dmd.denoisers import Denoiser
 from dmd.ema import update_ema, warm_decay
 from dmd.optim import learning_rate, optimizer_step, step_rng
@@ -39,7 +40,7 @@ class TeacherState:
 
 
 def train_teacher(
-    state: TeacherState, cfg: TeacherConfig, images: Tensor, labels: Tensor, null: int
+    state: TeacherState, cfg: TeacherConfig, images: Tensor | Images, labels: Tensor, null: int
 ) -> Iterator[dict[str, float]]:
     """Advance `state` in place, yielding each step's numbers. images [N, C, H, W] in [-1, 1]; null: the empty label."""
     device = next(state.denoiser.parameters()).device

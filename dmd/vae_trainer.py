@@ -4,17 +4,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from dmd.codecs import CHUNK
 from dmd.config import TeacherConfig
+from dmd.data import Images
 from dmd.optim import learning_rate, optimizer_step, step_rng
 from dmd.progress import Progress
 
 KL_WEIGHT = 1e-4  # keeps the latents near unit spread without costing sharpness
 
 
-def train_vae(vae: Any, cfg: TeacherConfig, images: Tensor) -> None:
+def train_vae(vae: Any, cfg: TeacherConfig, images: Images) -> None:
     """Squared error of the reconstruction and a little KL. images [N, C, H, W] in [-1, 1]."""
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=0.0, fused=True)
     with Progress("vae", cfg.vae.steps, "steps") as progress:
@@ -31,7 +31,7 @@ def train_vae(vae: Any, cfg: TeacherConfig, images: Tensor) -> None:
 
 
 @torch.no_grad()
-def set_scale(vae: Any, images: Tensor) -> None:
+def set_scale(vae: Any, images: Images) -> None:
     """Make the latents of these images unit in spread, as Stable Diffusion's scaling_factor does."""
     latents = torch.cat([vae.encode(part.to(vae.device)).latent_dist.mode() for part in images.split(CHUNK)])
     vae.register_to_config(scaling_factor=1 / latents.std().item())

@@ -62,7 +62,7 @@ def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder
     save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, folder / "model.safetensors")
     write_text(folder / "config.json", json.dumps(net.settings, indent=2) + "\n")
     with torch.inference_mode():
-        return (net.forward(held_out.images).argmax(dim=1).cpu() == held_out.labels).float().mean().item()
+        return (net.forward(held_out.images[:]).argmax(dim=1).cpu() == held_out.labels).float().mean().item()
 
 
 def load_classifier(folder: Path, device: torch.device) -> Classifier:

@@ -48,7 +48,8 @@ def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.d
     )
     judge = ClipJudge(model, tokenizer, processor)
     captions = sorted(set(train.captions))
-    index = torch.tensor([captions.index(c) for c in train.captions])
+    position = {c: i for i, c in enumerate(captions)}
+    index = torch.tensor([position[c] for c in train.captions])
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
     with Progress("evaluator", cfg.steps, "steps") as progress:
         for step in range(cfg.steps):

@@ -45,6 +45,6 @@ def real_cells(real: Split, per_class: int) -> Tensor:
     rows = []
     for label in range(len(real.class_names)):
         index = (real.labels == label).nonzero()[:, 0]
-        blank = real.images.new_full((per_class, *real.shape), 255)
+        blank = torch.full((per_class, *real.shape), 255, dtype=torch.uint8)
         rows.append(real.images[index[torch.arange(per_class) % len(index)]] if len(index) else blank)
     return torch.cat(rows)

@@ -24,7 +24,7 @@ class Validator:
     def __init__(self, extractor: Extractor, validation: Split, seed: int, folder: Path) -> None:
         self.extractor, self.seed, self.folder = extractor, seed, folder
         self.labels = validation.labels.repeat(ROUNDS)
-        self.real = Gaussian.fit(extractor(validation.images))
+        self.real = Gaussian.fit(extractor(validation.images[:]))
         self.columns = len(validation.class_names)
 
     def __call__(self, generator: Generator, turn: int) -> dict[str, float]:

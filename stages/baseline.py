@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dmd.config import Params
-from dmd.data import Split, load_split
+from dmd.data import Split, load_split, split_sha256
 from dmd.files import new_folder, sha256
 from dmd.teachers import check_fits, load_teacher
 from evaluation.feature_store import FeatureStore
@@ -38,7 +38,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
             real=judge.judge_real(test),
             best_teacher=best,
             judged=Judged(
-                reference_sha256=sha256(args.data / "train.safetensors"),
+                reference_sha256=split_sha256(args.data, "train"),
                 reference_images=len(train.images),
                 extractors=panel.facts(reference.features),
                 skipped=panel.skipped,

@@ -1,17 +1,18 @@
-"""Stage `data`: a data set by name -> images, labels, captions, manifest."""
+"""Stage `data`: any source of images or prompts -> stored splits, captions, manifest."""
 
 import argparse
 
 import torch
 
 from dmd.config import Params
-from dmd.data import prepare
+from dmd.preparation import SKIPPED, prepare
 from stages.common import run
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    counts = prepare(params.data, args.out)
-    return f"{params.data.source}, " + ", ".join(f"{n} {split}" for split, n in counts.items())
+    made = prepare(params.data, args.out)
+    said = [params.data.source, *(f"{n} {split}" for split, n in made.counts.items())]
+    return ", ".join([*said, f"{len(made.skipped)} skipped ({args.out / SKIPPED})"] if made.skipped else said)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import Tensor
 from dmd.checkpoint import Scratch
 from dmd.codecs import Latents
 from dmd.config import Params, TeacherConfig
-from dmd.data import Split, load_split, to_unit
+from dmd.data import Images, Split, load_split
 from dmd.denoisers import as_denoiser
 from dmd.files import new_folder, write_text
 from dmd.networks import LearningCaptions, bare
@@ -28,7 +28,7 @@ CHECKPOINT_EVERY = 250
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    split = load_split(args.data, "train")
+    split = load_split(args.data, "train", with_images=params.teacher.source == "train")
     rows: list[dict[str, float]] = []
     with new_folder(args.out) as folder:
         if params.teacher.source == "train":
@@ -49,7 +49,7 @@ def train(
     args: argparse.Namespace, params: Params, split: Split, folder: Path, device: torch.device
 ) -> list[dict[str, float]]:
     """Train to the end, resuming what an interrupted run left. Writes averaged weights; returns a row per 10 steps."""
-    cfg, images = params.teacher, to_unit(split.images)
+    cfg, images = params.teacher, split.images.unit()
     torch.manual_seed(cfg.seed)
     net, parts = new_network(cfg, split)
     scheduler = new_scheduler(cfg)
@@ -74,7 +74,7 @@ def train(
 
 
 def encoded(
-    vae: Any, cfg: TeacherConfig, images: Tensor, trained: dict[str, Tensor] | None
+    vae: Any, cfg: TeacherConfig, images: Images, trained: dict[str, Tensor] | None
 ) -> tuple[Tensor, dict[str, Any]]:
     """Train the VAE, or take over its weights. Returns the images' latents, and what a resumed run needs of it."""
     if trained is None:

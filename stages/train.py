@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from dmd.checkpoint import Scratch
 from dmd.codecs import Pixels
 from dmd.config import NO_FOLDER, Params
-from dmd.data import Reals, load_split, to_unit
+from dmd.data import Reals, load_split
 from dmd.denoisers import Denoiser
 from dmd.distill import distill
 from dmd.errors import ConfigError
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     check_fits(teacher, split.shape, len(split.class_names))
     if params.method.regression_loss == "lpips" and not isinstance(teacher.codec, Pixels):
         raise ConfigError("method.regression_loss: lpips compares images, and this teacher works on latents; take l2")
-    reals = Reals(teacher.codec.encode(to_unit(split.images)), split.labels)
+    reals = Reals(teacher.codec.encode(split.images.unit()), split.labels)
     try:
         method = METHODS[params.method.name](
             params.method,

@@ -10,11 +10,12 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from dmd.config import Params, load_params
-from dmd.data import DIGIT_NAMES, Reals, Split, prepare, to_unit
+from dmd.data import DIGIT_NAMES, Reals, Split, to_unit
 from dmd.denoisers import Denoiser, as_denoiser
 from dmd.draws import Draws
 from dmd.new_teachers import new_scheduler, new_unet
 from dmd.pipelines import save_pipeline
+from dmd.preparation import prepare
 from dmd.teachers import Teacher, load_teacher
 from dmd.trainer import Workers
 

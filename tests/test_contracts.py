@@ -88,7 +88,7 @@ def test_a_stage_depends_on_the_groups_it_reads(stage: str) -> None:
     assert set(STAGES[stage]["params"]) == read
 
 
-@pytest.mark.parametrize("stage", ["teacher", "evaluator"])
+@pytest.mark.parametrize("stage", ["data", "teacher", "evaluator"])
 def test_an_external_folder_is_a_dependency(stage: str) -> None:
     assert f"${{{stage}.folder}}" in STAGES[stage]["deps"]
 

@@ -117,7 +117,8 @@ def test_transformers_folders_judge_too(params: Params, tmp_path: Path, name: st
         small = Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=224)
         Dinov2Model(small).save_pretrained(tmp_path / name)
     else:
-        from dmd.data import load_split, prepare
+        from dmd.data import load_split
+        from dmd.preparation import prepare
         from evaluation.clip_model import train_clip
 
         prepare(params.data, tmp_path / "data")

@@ -143,7 +143,7 @@ def test_too_little_room_is_said_before_the_work(
 def test_a_full_disk_while_writing_is_one_line_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from dmd import data
+    from dmd import preparation
     from stages import common
     from stages.data import main
 
@@ -152,7 +152,7 @@ def test_a_full_disk_while_writing_is_one_line_and_leaves_nothing(
 
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["stages.data", "--out", "out"])
-    monkeypatch.setattr(data, "save_file", full)
+    monkeypatch.setattr(preparation, "save_file", full)
     with pytest.raises(SystemExit) as e:
         common.run("data", main, inputs=(), outs=("out",))
     assert e.value.code == 1 and "error: data: the disk is full" in capsys.readouterr().err

@@ -22,6 +22,8 @@ from dmd.pairs import Pairs
 from dmd.sampling import step_times
 from dmd.teachers import Teacher
 
+STATISTICS = 2048  # real images whose mean and spread stand beside the generated ones'
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -89,7 +91,7 @@ class Method(ABC):
         self.timesteps = timesteps
         self.pairs = pairs
         self.real = real
-        statistics = image_statistics(real.x)
+        statistics = image_statistics(real.x[:STATISTICS])
         self.real_statistics = {f"real_{name.removeprefix('x_')}": value for name, value in statistics.items()}
         default = timesteps - 1 if default_timestep is None else default_timestep
         first = default if cfg.generator_timestep == "auto" else cfg.generator_timestep

@@ -1,0 +1,210 @@
+"""A source of data -> stored splits: decoded and resized once, shard by shard, so that memory stays flat.
+
+Shards are made outside the output, in a folder named by what they depend on: a run that was killed goes on there.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dmd.checkpoint import code_hash, scratch_root
+from dmd.config import DataConfig
+from dmd.data import SPLITS, shard_name
+from dmd.errors import DataError
+from dmd.files import new_folder, sha256, write_text
+from dmd.pictures import adapted
+from dmd.progress import Progress
+from dmd.sources import SOURCES
+from dmd.sources.base import Pool, Source
+
+SHARD_BYTES, SHARD_IMAGES = 64 * 2**20, 16384  # at most: of its images, and how many
+SKIPPED = "skipped.csv"  # images that could not be used; there is none if all could
+WORKERS = min(8, os.cpu_count() or 1)
+Skipped = tuple[str, str, str]  # split, name, reason
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was stored, by split, and what was not."""
+
+    counts: dict[str, int]
+    skipped: list[Skipped]
+
+
+def prepare(cfg: DataConfig, out: Path) -> Prepared:
+    """Split, decode and store a data set. Raises DataError if too much is unusable, or nothing is left to train on."""
+    source = SOURCES[cfg.source](cfg)
+    parts = _divided(cfg, source)
+    total = sum(len(index) for _, index in parts.values()) + len(source.left_out)
+    work = _work_folder(cfg, source)
+    skipped = list(source.left_out)
+    _check_share(cfg, skipped, total, work)
+    per_shard = min(SHARD_IMAGES, max(1, SHARD_BYTES // (cfg.channels * cfg.size**2)))
+    with Progress("data", total - len(skipped), "images") as progress, ThreadPoolExecutor(WORKERS) as threads:
+        for split, (pool, order) in parts.items():
+            for k, index in enumerate(order.split(per_shard)):
+                skipped += _shard(cfg, source, pool, index, work / shard_name(split, k), split, threads)
+                progress.update(len(index))
+                _check_share(cfg, skipped, total, work)
+    counts = _store(cfg, source, skipped, work, out)
+    shutil.rmtree(work)
+    return Prepared(counts, skipped)
+
+
+def _divided(cfg: DataConfig, source: Source) -> dict[str, tuple[Pool, Tensor]]:
+    """Each split's pool, and which records of it in which order. What the data set holds out itself stays held out."""
+    train = source.pools.get("train", ())
+    wanted = {"validation": cfg.validation, "test": cfg.test}
+    parts: dict[str, tuple[Pool, Tensor]] = {}
+    taken: dict[str, int] = {}
+    for split, count in wanted.items():
+        own = source.pools.get(split)
+        if own is not None:
+            parts[split] = own, _shuffled(len(own), cfg.seed)[: _held_out(split, count, len(own))]
+        elif count == "all":
+            raise DataError(f"data.{split}: all needs a {split} split of the data set's own, and there is none")
+        else:
+            taken[split] = int(count)
+    if sum(taken.values()) >= len(train):
+        held_out = " + ".join(f"data.{split}" for split in taken) or "the splits"
+        raise DataError(
+            f"{held_out} = {sum(taken.values())} leaves nothing to train on: {cfg.source} has {len(train)} images"
+        )
+    pieces = _shuffled(len(train), cfg.seed).split([len(train) - sum(taken.values()), *taken.values()])
+    for split, index in zip(("train", *taken), pieces, strict=True):
+        parts[split] = source.pools["train"], index
+    return {split: parts[split] for split in SPLITS}
+
+
+def _held_out(split: str, count: int | str, there: int) -> int:
+    """Images of a split of the data set's own."""
+    if count == "all":
+        return there
+    if int(count) > there:
+        raise DataError(f"data.{split} = {count}: the data set's own {split} split has {there} images")
+    return int(count)
+
+
+def _shuffled(n: int, seed: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def _work_folder(cfg: DataConfig, source: Source) -> Path:
+    """Where shards are made. The allowed share of bad images is not in its name: whoever raises it goes on."""
+    made_of = {**cfg.model_dump(exclude={"max_bad"}), "identity": source.identity, "code": code_hash()}
+    name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    folder = scratch_root() / f"data-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _shard(
+    cfg: DataConfig, source: Source, pool: Pool, index: Tensor, file: Path, split: str, threads: ThreadPoolExecutor
+) -> list[Skipped]:
+    """Write one shard, unless an earlier run did; what was skipped is written last and says that it is whole."""
+    done = Path(f"{file}.skipped.json")
+    if done.exists():
+        return [(split, name, why) for name, why in json.loads(done.read_text())]
+
+    def attempt(i: int) -> tuple[np.ndarray | None, int, str | None] | tuple[str, str]:
+        try:
+            record = pool.read(i)
+            image = None if record.image is None else adapted(record.image, cfg.size, cfg.channels)
+            return image, record.label, record.caption
+        except MemoryError:
+            raise
+        except Exception as e:  # Pillow raises a dozen kinds for a damaged file
+            return pool.name(i), " ".join(str(e).split()) or type(e).__name__
+
+    images, labels, captions, bad = [], [], [], []
+    for found in threads.map(attempt, index.tolist()):
+        if len(found) == 2:
+            bad.append(found)
+            continue
+        image, label, caption = found
+        images += [] if image is None else [image]
+        labels.append(label)
+        captions.append(" ".join(caption.split()) if caption else _of_class(cfg, source, label))
+    shape = (0, cfg.channels, cfg.size, cfg.size)
+    stacked = torch.from_numpy(np.stack(images) if images else np.empty(shape, np.uint8))
+    tensors = {"images": stacked, "labels": torch.tensor(labels, dtype=torch.int64)}
+    save_file(tensors, f"{file}.safetensors")
+    write_text(Path(f"{file}.captions.txt"), "".join(f"{c}\n" for c in captions))
+    write_text(done, json.dumps(bad))
+    return [(split, name, why) for name, why in bad]
+
+
+def _of_class(cfg: DataConfig, source: Source, label: int) -> str:
+    return cfg.caption.format(name=source.class_names[label])
+
+
+def _check_share(cfg: DataConfig, skipped: list[Skipped], total: int, work: Path) -> None:
+    """Raise DataError, and leave a list, as soon as more is unusable than may be."""
+    if len(skipped) <= cfg.max_bad * total:
+        return
+    _write_list(work / SKIPPED, skipped)
+    _, name, why = skipped[0]
+    raise DataError(
+        f"{len(skipped)} of {total} images cannot be used, more than data.max_bad = {cfg.max_bad} allows; "
+        f"the first: {name}: {why}; so far: {work / SKIPPED}"
+    )
+
+
+def _write_list(file: Path, skipped: Iterable[Skipped]) -> None:
+    with file.open("w", newline="") as lines:
+        csv.writer(lines).writerows([("split", "name", "reason"), *skipped])
+
+
+def _store(cfg: DataConfig, source: Source, skipped: list[Skipped], work: Path, out: Path) -> dict[str, int]:
+    """Move the shards to `out`, with the list of what was skipped and the manifest. Returns each split's count."""
+    labels = {split: _labels(work, split) for split in SPLITS}
+    _check_left(source, labels)
+    with new_folder(out) as folder:
+        for file in (f for f in sorted(work.iterdir()) if f.suffix in (".safetensors", ".txt")):
+            shutil.move(file, folder / file.name)
+        if skipped:
+            _write_list(folder / SKIPPED, skipped)
+        write_text(folder / "manifest.json", json.dumps(_manifest(cfg, source, labels, folder), indent=2) + "\n")
+    return {split: len(found) for split, found in labels.items()}
+
+
+def _labels(work: Path, split: str) -> Tensor:
+    """Labels of all shards of a split."""
+    found, k = [], 0
+    while (file := work / f"{shard_name(split, k)}.safetensors").exists():
+        found.append(load_file(file)["labels"])
+        k += 1
+    return torch.cat(found)
+
+
+def _check_left(source: Source, labels: Mapping[str, Tensor]) -> None:
+    for split, found in labels.items():
+        if not len(found):
+            raise DataError(f"no usable image is left in the split {split}")
+    for i, name in enumerate(source.class_names):
+        if not (labels["train"] == i).any():
+            raise DataError(f"class {name!r} has no usable image to train on; add some, or remove the class")
+
+
+def _manifest(cfg: DataConfig, source: Source, labels: Mapping[str, Tensor], folder: Path) -> dict:
+    names = source.class_names
+    return {
+        "source": cfg.source,
+        "image_shape": [cfg.channels, cfg.size, cfg.size],
+        "class_names": list(names),
+        "class_captions": [_of_class(cfg, source, i) for i in range(len(names))],
+        "counts": {split: len(found) for split, found in labels.items()},
+        "per_class": {s: found.bincount(minlength=len(names)).tolist() for s, found in labels.items()} if names else {},
+        "sha256": {p.name: sha256(p) for p in sorted(folder.iterdir())},
+    }

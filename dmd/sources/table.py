@@ -1,0 +1,55 @@
+"""A table beside the images of a folder: captions and labels by file name, as csv or jsonl."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from dmd.errors import DataError
+
+COLUMNS = ("caption", "label")
+Row = dict[str, str]
+
+
+def read_table(file: Path) -> dict[str, Row]:
+    """file_name -> its caption and label, "" where the row has none.
+
+    Raises DataError for what cannot be understood. A column that no row has is in no row of the result.
+    """
+    try:
+        rows = list(_jsonl(file) if file.suffix == ".jsonl" else _csv(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise DataError(f"data.captions: {file} cannot be read: {e}") from None
+    columns = [c for c in COLUMNS if any(c in row for _, row in rows)]
+    if not columns:
+        raise DataError(f"data.captions: {file} needs columns file_name and caption or label")
+    table: dict[str, Row] = {}
+    for number, row in rows:
+        if not row.get("file_name"):
+            raise DataError(f"{file}, line {number}: no file_name")
+        name = Path(str(row["file_name"])).as_posix()
+        if name in table:
+            raise DataError(f"{file}, line {number}: {name} is named twice")
+        table[name] = {c: " ".join(str("" if row.get(c) is None else row[c]).split()) for c in columns}
+    return table
+
+
+def _csv(file: Path) -> Iterator[tuple[int, dict]]:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines)
+        for row in reader:
+            yield reader.line_num, row
+
+
+def _jsonl(file: Path) -> Iterator[tuple[int, dict]]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as e:
+                raise DataError(f"{file}, line {number}: not JSON: {e}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{file}, line {number}: not a JSON object")
+            yield number, row

@@ -1,0 +1,172 @@
+"""Prepared data: whole or not at all, unchanged since they were written, and refused with a sentence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dmd.config import DataConfig, Params
+from dmd.data import SPLITS, load_split, split_sha256, to_unit
+from dmd.errors import DataError
+from dmd.files import new_folder, sha256, write_bytes
+from dmd.pictures import adapted
+from dmd.preparation import prepare
+
+
+def test_the_splits_are_the_whole_data_set_once(data_folder: Path, params: Params) -> None:
+    from sklearn.datasets import load_digits
+
+    splits = {name: load_split(data_folder, name) for name in SPLITS}
+    assert [len(s.images) for s in splits.values()] == [1797 - 450, params.data.validation, params.data.test]
+    together = torch.cat([s.images[:].flatten(1) for s in splits.values()])
+    original = torch.from_numpy(load_digits().data * (255 / 16)).round().to(torch.uint8)
+    assert sorted(map(bytes, together.numpy())) == sorted(map(bytes, original.numpy()))
+
+
+def test_labels_belong_to_their_images(data_folder: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    by_image = {
+        (d * (255 / 16)).round().astype("uint8").tobytes(): int(t)
+        for d, t in zip(digits.data, digits.target, strict=True)
+    }
+    split = load_split(data_folder, "test")
+    assert [by_image[bytes(i)] for i in split.images[:].flatten(1).numpy()] == split.labels.tolist()
+    words = [f"a handwritten {split.class_names[i]}" for i in split.labels.tolist()]
+    assert split.captions == words and split.class_names[7] == "seven"
+
+
+def test_preparing_twice_gives_the_same_bytes(data_folder: Path, params: Params, tmp_path: Path) -> None:
+    prepare(params.data, tmp_path / "again")
+    assert sha256(tmp_path / "again") == sha256(data_folder)
+    prepare(params.data.model_copy(update={"seed": 1}), tmp_path / "other")
+    assert sha256(tmp_path / "other") != sha256(data_folder)
+
+
+def test_a_changed_byte_is_found(data_folder: Path, params: Params, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    prepare(params.data, folder)
+    file = folder / "train.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.safetensors has changed"):
+        load_split(folder, "train")
+    assert len(load_split(folder, "test").images) == params.data.test
+
+
+def test_splits_that_leave_nothing_are_refused(params: Params, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leaves nothing to train on: digits has 1797 images"):
+        prepare(params.data.model_copy(update={"test": 1700}), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+COLOURS = torch.arange(40)[:, None] * torch.tensor([1, 2, 3])
+
+
+@pytest.fixture
+def coloured(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataConfig:
+    """40 pictures of two classes, told apart by their colour; shards of 7."""
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr("dmd.preparation.SHARD_IMAGES", 7)
+    for i, colour in enumerate(COLOURS.tolist()):
+        folder = tmp_path / "in" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), tuple(colour)).save(folder / f"{i:02d}.png")
+    changes = {"source": "folder", "folder": str(tmp_path / "in"), "channels": 3, "validation": 8, "test": 3}
+    return params.data.model_copy(update=changes)
+
+
+def test_shards_are_read_as_one(coloured: DataConfig, tmp_path: Path) -> None:
+    assert prepare(coloured, tmp_path / "out").counts == {"train": 29, "validation": 8, "test": 3}
+    assert len(list((tmp_path / "out").glob("train*.safetensors"))) == 5
+    splits = [load_split(tmp_path / "out", name) for name in SPLITS]
+    together = torch.cat([s.images[:] for s in splits])
+    assert together.shape == (40, 3, 8, 8) and (together == together[:, :, :1, :1]).all()
+    assert sorted(together[:, :, 0, 0].tolist()) == COLOURS.tolist()
+    train = splits[0]
+    assert train.labels.tolist() == (train.images[:][:, 0, 0, 0] % 2).tolist() and len(train.captions) == 29
+    index = torch.tensor([28, 0, 7, 7, 13, 14])
+    assert torch.equal(train.images[index], train.images[:][index])
+    assert torch.equal(torch.cat(list(train.images.split(10))), train.images[:])
+    assert torch.equal(train.images.unit()[index], to_unit(train.images[:])[index])
+    assert split_sha256(tmp_path / "out", "train") != sha256(tmp_path / "out/train.safetensors")
+    assert split_sha256(tmp_path / "out", "test") == sha256(tmp_path / "out/test.safetensors")
+
+
+def test_a_changed_byte_is_found_in_any_shard(coloured: DataConfig, tmp_path: Path) -> None:
+    prepare(coloured, tmp_path / "out")
+    file = tmp_path / "out/train.00003.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.00003\.safetensors has changed"):
+        load_split(tmp_path / "out", "train")
+    file.unlink()
+    with pytest.raises(DataError, match=r"train\.00003\.safetensors has changed"):
+        load_split(tmp_path / "out", "train")
+
+
+def test_an_interrupted_preparation_goes_on_where_it_was(
+    coloured: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done is not done again, the result is that of an uninterrupted run, and other numbers begin afresh."""
+    prepare(coloured, tmp_path / "whole")
+    read = []
+
+    def stopping(image: Image.Image, size: int, channels: int) -> np.ndarray:
+        read.append(image.filename)
+        if len(read) == 18:
+            raise MemoryError
+        return adapted(image, size, channels)
+
+    monkeypatch.setattr("dmd.preparation.adapted", stopping)
+    monkeypatch.setattr("dmd.preparation.WORKERS", 1)
+    with pytest.raises(MemoryError):
+        prepare(coloured, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    read[:] = [""] * 100  # stops no more
+    prepare(coloured.model_copy(update={"max_bad": 0.5}), tmp_path / "out")
+    assert len(read) - 100 == 40 - 14  # two whole shards were kept
+    assert sha256(tmp_path / "out") == sha256(tmp_path / "whole")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_preparation_goes_on_only_with_the_same_files(coloured: DataConfig, tmp_path: Path) -> None:
+    broken = tmp_path / "in/a/00.png"
+    good = broken.read_bytes()
+    broken.write_bytes(b"broken")
+    with pytest.raises(DataError, match="1 of 40 images cannot be used"):
+        prepare(coloured.model_copy(update={"max_bad": 0.0}), tmp_path / "out")
+    broken.write_bytes(good)
+    assert sum(prepare(coloured, tmp_path / "out").counts.values()) == 40
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match="No space"), new_folder(out) as folder:
+        (folder / "half").write_text("x")
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(out) as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(RuntimeError), new_folder(out) as folder:
+        raise RuntimeError
+    assert (out / "a").read_text() == "1" and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "metrics.json"
+    write_bytes(file, b"old")
+
+    def full(self: Path, data: bytes) -> int:
+        self.open("wb").write(data[:2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(file, b"new content")
+    assert file.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
