@@ -1,23 +1,17 @@
 """`python -m flows.distill`: run what has changed, publish the result to MLflow, register the generator."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
+from flows import start
 from flows.command import exit_code
 from flows.graph import ancestors, is_unchanged, stage_graph
-from flows.roots import only_one, prefect_database
+from flows.roots import only_one
 from flows.services import use_running
 from flows.store import check_reachable, tracking_uri
-
-# Heavy modules are imported where they are needed: a misspelt key is told in a second.
-CONSOLE = {
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s %(task_run_name)-9s | %(message)s",
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,23 +44,16 @@ def _finished(root: Path) -> str | None:
     """The registered version, if there is nothing to do."""
     if not is_unchanged(root):
         return None
-    from flows.register import registered
+    from flows.register import registered  # heavy: a misspelt key is told in a second, before this
 
     return registered(root)
 
 
 def _flow(root: Path, target: str | None) -> str | None:
     """Run the flow; the version it registered, or None for a target."""
-    for name, form in CONSOLE.items():
-        os.environ.setdefault(name, form)
-    prefect_database(root).parent.mkdir(parents=True, exist_ok=True)
-    from flows import server
+    start.connect(root)
     from flows.pipeline import distill
 
-    server.quiet_console()
-    if not server.is_configured():
-        print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
-    server.connect()
     state = distill(root, target, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
     if not state.is_completed():
         raise UserError(state.message or f"the flow run ended {state.name}")
