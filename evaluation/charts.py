@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
 
 MAX_POINTS = 150  # of a curve: more rows are averaged in bins, whose range is shown as a band
 INK, MUTED, GRID = "#010203", "#010204", "#010205"
@@ -171,7 +171,7 @@ def setting_chart(lines: Mapping[str, Sequence[Point]], setting: str, alt: str) 
     A point's name is the value as it is written. With more than one line their names are the legend.
     """
     with mpl.rc_context(STYLE):
-        fig, ax = _axes(3.6, 2.5)
+        fig, ax = _axes(2.8, 2.2)
         points = [p for line in lines.values() for p in line]
         for i, (name, line) in enumerate(lines.items()):
             _errorbar(ax, line, SERIES[i % len(SERIES)], "-o", 4.5, name)
@@ -182,6 +182,8 @@ def setting_chart(lines: Mapping[str, Sequence[Point]], setting: str, alt: str) 
             ax.set_xticks(list(names), list(names.values()))
             ax.margins(x=0.15)
         _y(ax, np.array([v for p in points for v in (p.low, p.high)]))
+        if ax.get_yscale() == "linear":  # values that lie close together need all their digits
+            ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
         ax.set_xlabel(setting)
         if len(lines) > 1:
             fig.legend(loc="outside upper left", fontsize=8, ncols=2)

@@ -24,6 +24,7 @@ from flows.process import STOP, Stopped
 from flows.roots import only_one
 from flows.stage import NOISE
 
+ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")  # DVC's, at the end of each member
 INCOMPLETE = "Incomplete"  # the state of a flow whose comparison is there, with seeds missing
 
 
@@ -34,7 +35,7 @@ def run_member(root: Path, name: str, member: Member) -> State[Any]:
     there = experiment.is_there(root, member)
     try:
         if not there:
-            experiment.run(root, member, lambda line: None if line.startswith(NOISE) else log(line))
+            experiment.run(root, member, lambda line: log(line) if _matters(line) else None)
     except (experiment.MemberError, Stopped) as e:
         log(f"failed: {e}")
         return Failed(message=str(e), data=e)
@@ -46,6 +47,10 @@ def run_member(root: Path, name: str, member: Member) -> State[Any]:
     words = f"{member.experiment}: FD ratio {numbers.get('fd_ratio', float('nan')):.3f}"
     log(f"already there: {words}" if there else words)
     return Completed(name="Already there" if there else "Ran", message=words)
+
+
+def _matters(line: str) -> bool:
+    return bool(line.strip()) and not line.startswith((*NOISE, *ADVICE))
 
 
 def run_members(root: Path, plan: Plan, at_once: int) -> dict[Member, State[Any]]:
