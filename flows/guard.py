@@ -19,10 +19,26 @@ PATIENCE = 10.0  # seconds between two signals: a stage removes what it has half
 
 @functools.cache
 def watch() -> None:
-    """Have this process's descendants ended should it be killed; a second call does nothing."""
+    """Have this process's descendants ended should it be killed; a second call does nothing.
+
+    Waits for what a process killed before leaves behind: it may hold the same files.
+    """
+    psutil.wait_procs(_at_work(), timeout=3 * PATIENCE)
     quiet = subprocess.DEVNULL
     argv = [sys.executable, "-m", "flows.guard", str(os.getpid())]
     subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+def _at_work() -> list[psutil.Process]:
+    """Guards whose process has gone."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words[1:-1] == ["-m", "flows.guard"]:
+            watched = int(words[-1])
+            if not (psutil.pid_exists(watched) and _runs(psutil.Process(watched))):
+                found.append(process)
+    return found
 
 
 def guard(pid: int) -> None:
