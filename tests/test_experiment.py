@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -14,6 +15,7 @@ from dvc.repo.experiments.refs import WORKSPACE_STASH
 
 from flows import experiment
 from flows.ablation import Member
+from flows.ablation_page import first_pictures
 from flows.ablation_runs import PARENT, publish_comparison, publish_member
 from flows.experiment import MemberError
 from flows.roots import git
@@ -56,6 +58,13 @@ def test_files_are_read_as_the_experiment_has_them(project: Path) -> None:
     assert experiment.is_there(project, MEMBER) and not (project / "reports").exists()
     assert experiment.read(project, MEMBER, Path("reports/samples.png")) == b"\x89PNG\r\n"  # to the byte
     assert experiment.read(project, MEMBER, Path("reports/none")) is None
+
+
+def test_the_picture_of_a_row_is_that_of_its_first_seed(project: Path) -> None:
+    later = replace(MEMBER, seed=2, experiment="x-row-seed2-def")
+    make_experiment(project)
+    assert first_pictures(project, [MEMBER, later]) == {MEMBER: b"\x89PNG\r\n"}
+    assert first_pictures(project, [later, MEMBER]) == {}  # it has no picture; none is taken for it
 
 
 def saying(outcomes: list[tuple[int, list[str], Callable[[], None]]], asked: list[str]) -> Callable[..., int]:
