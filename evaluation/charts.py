@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
 
 STYLESHEET = Path(__file__).with_name("style.css")
 MAX_POINTS = 150  # of a curve: more rows are averaged in bins, whose range is shown as a band
@@ -174,5 +174,30 @@ def series_chart(frame: pd.DataFrame, columns: Sequence[str], alt: str) -> str:
         ax.set_xlabel("generator turn")
         ax.xaxis.set_major_formatter(FuncFormatter(_tick))
         if len(columns) > 1:
+            fig.legend(loc="outside upper left", fontsize=8, ncols=2)
+        return _svg(fig, alt)
+
+
+def setting_chart(lines: Mapping[str, Sequence[Point]], setting: str, alt: str) -> str:
+    """A measure against a parameter's values: a line for each choice of the others, bars for the spread over seeds.
+
+    A point's name is the value as it is written. With more than one line their names are the legend.
+    """
+    with mpl.rc_context(STYLE):
+        fig, ax = _axes(2.8, 2.2)
+        points = [p for line in lines.values() for p in line]
+        for i, (name, line) in enumerate(lines.items()):
+            _errorbar(ax, line, SERIES[i % len(SERIES)], "-o", 4.5, name)
+        if min(p.x for p in points) > 0 and max(p.x for p in points) >= 10 * min(p.x for p in points):
+            _log_x(ax, [p.x for p in points])
+        else:
+            names = {p.x: p.name for p in points}
+            ax.set_xticks(list(names), list(names.values()))
+            ax.margins(x=0.15)
+        _y(ax, np.array([v for p in points for v in (p.low, p.high)]))
+        if ax.get_yscale() == "linear":  # values that lie close together need all their digits
+            ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+        ax.set_xlabel(setting)
+        if len(lines) > 1:
             fig.legend(loc="outside upper left", fontsize=8, ncols=2)
         return _svg(fig, alt)

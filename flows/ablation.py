@@ -73,6 +73,43 @@ class Member:
     upstream: str  # members that share it share teacher, evaluator, baseline and pairs
 
 
+LAST = ("train", "evaluate")  # the stages that a member has to itself, unless it changes an earlier one
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An ablation whose every member has been checked."""
+
+    name: str
+    ablation: Ablation
+    members: list[Member]
+    params: dict[str, Any]  # params.yaml, which holds what a row does not change
+
+
+def waves(todo: list[Member]) -> tuple[list[Member], list[Member]]:
+    """Of members that share their teacher the first goes alone: the others find its stages in DVC's cache."""
+    first: dict[str, Member] = {}
+    for member in todo:
+        first.setdefault(member.upstream, member)
+    leaders = list(first.values())
+    return leaders, [m for m in todo if m not in leaders]
+
+
+def load_plan(root: Path, file: Path) -> Plan:
+    """Raises ConfigError for a mistake in the file, in params.yaml, or in what they make together."""
+    ablation, params_file = load_ablation(file), root / "params.yaml"
+    made = members(file.stem, ablation, params_file, own_groups(root))
+    return Plan(file.stem, ablation, made, YAML(typ="safe").load(params_file))
+
+
+def own_groups(root: Path) -> set[str]:
+    """Groups of params.yaml that none but the last stages reads."""
+    stages = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
+    groups = {name: set(stage.get("params", ())) for name, stage in stages.items()}
+    shared = set().union(*(g for name, g in groups.items() if name not in LAST))
+    return set().union(*groups.values()) - shared
+
+
 def load_ablation(path: Path) -> Ablation:
     """Read and validate. Raises ConfigError with one line for each mistake."""
     try:

@@ -1,7 +1,6 @@
 """`python -m flows.distill`: run what has changed, publish the result to MLflow, register the generator."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,14 @@ from ruamel.yaml import YAML
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
+from flows import start
 from flows.command import exit_code
 from flows.graph import ancestors, is_unchanged, stage_graph
 from flows.plan import plan
 from flows.presets import variants
-from flows.roots import prefect_database
 from flows.services import use_running
 from flows.store import check_reachable, tracking_uri
 from flows.worktrees import check_committed
-
-# Heavy modules are imported where they are needed: a misspelt key is told in a second.
-CONSOLE = {
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s %(task_run_name)-9s | %(message)s",
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,23 +80,16 @@ def _finished(root: Path, args: argparse.Namespace) -> str | None:
 
 
 def _registered(root: Path) -> str | None:
-    from flows.register import registered
+    from flows.register import registered  # heavy: a misspelt key is told in a second, before this
 
     return registered(root)
 
 
 def _flow(root: Path, parameters: dict[str, Any]) -> str:
     """Run the flow; its last words."""
-    for name, form in CONSOLE.items():
-        os.environ.setdefault(name, form)
-    prefect_database(root).parent.mkdir(parents=True, exist_ok=True)
-    from flows import server
+    start.connect(root)
     from flows.pipeline import distill
 
-    server.quiet_console()
-    if not server.is_configured():
-        print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
-    server.connect()
     state = distill(root, **parameters, return_state=True)
     if not state.is_completed():
         raise UserError(state.message or f"the flow run ended {state.name}")

@@ -16,6 +16,7 @@ from prefect.events.schemas.events import ResourceSpecification
 
 from dmd.errors import UserError
 from flows import server
+from flows.ablation_flow import ablate
 from flows.pipeline import distill
 from flows.watch import watch
 
@@ -40,6 +41,13 @@ def deployments() -> list[Any]:
             name="experiment",
             description="A preset, overrides or seeds: in a worktree, as DVC experiments; several at once.",
             parameters={**here, "preset": "quick"},
+            tags=["onestep"],
+        ),
+        ablate.to_deployment(
+            name="ablation",
+            description="Members of an ablation file as experiments, compared.",
+            parameters={**here, "file": "ablations/dmd2_paper.yaml"},
+            concurrency_limit=1,
             tags=["onestep"],
         ),
         watch.to_deployment(

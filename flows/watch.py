@@ -25,7 +25,7 @@ from dmd.config import load_params
 from dmd.data import load_split
 from dmd.errors import ConfigError, UserError
 from dmd.files import write_text
-from flows import server
+from flows import start
 from flows.champion import CHAMPION
 from flows.command import exit_code
 from flows.gate import MEASURES
@@ -47,8 +47,7 @@ def _run(root: Path, seed: int | None) -> int:
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     load_params(root / "params.yaml")
     use_running(root)
-    server.quiet_console()
-    server.connect()
+    start.connect(root)
     state = watch(root, seed, return_state=True)
     print(state.message)
     return 0 if state.is_completed() else 1

@@ -1,24 +1,14 @@
 """An ablation: its file, its members, its comparison; and real experiments on a small project of its own."""
 
-import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import mlflow
+import pandas as pd
 import pytest
 from conftest import ROOT
 
 from dmd.errors import ConfigError
-from flows.ablate import _own_groups
-from flows.ablation import Ablation, Row, load_ablation, members
-from flows.ablation_runs import PARENT
-from flows.comparison import compare, spread, table
-from flows.store import tracking_uri
+from flows.ablation import Ablation, Row, load_ablation, members, own_groups, waves
+from flows.comparison import compare, measures, pixels, spread, table
 
 DOWNSTREAM = {"method", "train", "evaluate"}
 
@@ -42,13 +32,13 @@ def ablation(**changes: object) -> Ablation:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "ablations").glob("*.yaml")), ids=lambda f: f.stem)
 def test_the_shipped_ablations_fit_params_yaml(file: Path) -> None:
-    made = members(file.stem, load_ablation(file), ROOT / "params.yaml", _own_groups(ROOT))
+    made = members(file.stem, load_ablation(file), ROOT / "params.yaml", own_groups(ROOT))
     assert len({m.experiment for m in made}) == len(made)
-    assert len({m.upstream for m in made}) == (4 if file.stem == "teachers" else 1)
+    assert len({m.upstream for m in made}) == {"teachers": 4, "text": 2}.get(file.stem, 1)
 
 
 def test_the_groups_of_train_and_evaluate_are_read_from_the_graph() -> None:
-    assert _own_groups(ROOT) == DOWNSTREAM
+    assert own_groups(ROOT) == DOWNSTREAM
 
 
 def test_a_member_is_a_row_with_a_seed_and_its_name_follows_from_its_numbers() -> None:
@@ -65,6 +55,7 @@ def test_members_share_what_is_upstream_of_their_changes() -> None:
     rows += [Row(name="c", changes={"teacher.steps": 10})]
     a, b, c = members("x", ablation(rows=rows, seeds=[0]), ROOT / "params.yaml", DOWNSTREAM)
     assert a.upstream == b.upstream != c.upstream
+    assert waves([a, b, c]) == ([a, c], [b]) and waves([b, c]) == ([b, c], [])
 
 
 def test_a_grid_has_a_row_for_each_combination() -> None:
@@ -106,143 +97,35 @@ def test_a_change_that_params_do_not_allow_names_its_row(changes: dict, words: s
 
 def test_rows_have_mean_and_spread_over_seeds() -> None:
     made = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    results = dict(zip(made, (metrics(1.0), metrics(2.0), metrics(5.0), None), strict=True))
+    results = dict(zip(made, [*(measures(metrics(r)) for r in (1.0, 2.0, 5.0)), None], strict=True))
     one, two = compare(ablation(), results)
     assert one["fd_ratio.a"] == {"mean": 1.5, "std": pytest.approx(0.5**0.5)} and one["fd_ratio"]["mean"] == 2.0
     assert one["seeds"] == [0, 1] and one["failed"] == [] and two["seeds"] == [0] and two["failed"] == [1]
     assert one["precision"]["mean"] == pytest.approx(0.6) and one["clip_score"]["mean"] == 71.5
     assert "kid" not in one and two["fd_ratio"] == {"mean": 5.5, "std": 0.0}
-    text = table([one, two, {"name": "none", "seeds": []}])
-    assert "| one | 2 | 2.000 ± 0.707 | 71.500 ± 0.707 |" in text and "| none | 0 | failed |" in text
+    text = table([one, two, {"name": "none", "seeds": [], "failed": [0, 1]}])
+    assert "| one | 2 | 2.000 ± 0.707 | 71.500 ± 0.707 |" in text and "| none | 0 (missing: 0, 1) | failed |" in text
+    assert "| two | 1 (missing: 1) | 5.500 ± 0.000 |" in text
+
+
+def test_a_measure_that_a_seed_lacks_is_left_out() -> None:
+    """Without conditions there is no CLIP score; a log of another method may lack a column."""
+    made = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    results = {m: measures(metrics(1.0)) | ({"generator_x_mean": 0.5} if m.seed == 0 else {}) for m in made}
+    assert all("generator_x_mean" not in row for row in compare(ablation(), results))
+    blind = metrics(1.0)
+    blind["student"]["clip_score"] = None
+    assert "clip_score" not in measures(blind)
+    row, _ = compare(ablation(), dict.fromkeys(made, measures(blind)))
+    assert "| \N{EN DASH} |" in table([row])
+
+
+def test_pixels_are_those_of_the_generators_last_turns() -> None:
+    turns = range(200)
+    log = {"turn": turns, "generator_x_mean": [None if t % 2 else t / 100 for t in turns], "generator_x_std": 0.5}
+    assert pixels(pd.DataFrame(log)) == {"generator_x_mean": pytest.approx(1.49), "generator_x_std": 0.5}
+    assert pixels(pd.DataFrame({"turn": [1], "generator_x_mean": [None]})) == {}
 
 
 def test_the_spread_is_that_of_a_sample() -> None:
     assert spread([1.0, 2.0, 3.0]) == {"mean": 2.0, "std": 1.0} and spread([4.0])["std"] == 0.0
-
-
-DVC_YAML = """
-stages:
-  shared:
-    cmd: python work.py shared out.txt
-    deps: [work.py]
-    params: [data]
-    outs: [out.txt]
-  train:
-    cmd: python work.py train reports/metrics.json
-    deps: [work.py, out.txt]
-    params: [train, method]
-    metrics: [reports/metrics.json: {cache: false}]
-"""
-# The stages leave a line for each time they really run, outside the project: experiments work in copies.
-WORK = """
-import json, os, sys, time
-from pathlib import Path
-from ruamel.yaml import YAML
-params = YAML(typ="safe").load(Path("params.yaml"))
-log = Path(os.environ["ABLATE_LOG"])
-with log.open("a") as f:
-    f.write(sys.argv[1] + "\\n")
-time.sleep(float(os.environ.get("ABLATE_SLEEP", "0")))
-if sys.argv[1] == "train":
-    k = params["method"]["critic_turns"]
-    if k == 7:
-        sys.exit("error: train: seven is not to be had")
-    student = {"nfe": 1, "clip_score": 70.0, "fd": {"a": 1.0}, "kid": {}, "precision": {"a": 1.0}, "recall": {"a": 1.0}}
-    out = {"student": student, "ratio": {"fd": {"a": k + params["train"]["seed"]}}}
-else:
-    out = {}
-Path(sys.argv[2]).parent.mkdir(exist_ok=True)
-Path(sys.argv[2]).write_text(json.dumps(out))
-"""
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A git and DVC project of two quick stages with this project's params.yaml."""
-    root = tmp_path / "project"
-    (root / "ablations").mkdir(parents=True)
-    shutil.copy(ROOT / "params.yaml", root / "params.yaml")
-    (root / "zoo").mkdir()
-    (root / "zoo" / "none").write_text("")
-    (root / "dvc.yaml").write_text(DVC_YAML)
-    (root / "work.py").write_text(WORK)
-    rows = "".join(f"  - {{name: k{k}, changes: {{method.critic_turns: {k}}}}}\n" for k in (1, 2, 7))
-    (root / "ablations" / "k.yaml").write_text(f"description: turns\nseeds: [0, 1]\nat_once: 2\nrows:\n{rows}")
-    (root / ".gitignore").write_text("runs/\n")
-    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "p"]):
-        subprocess.run(command, cwd=root, check=True, env=environment(tmp_path))
-    return root
-
-
-def environment(tmp_path: Path) -> dict[str, str]:
-    identity = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, **identity, "PATH": path, "ABLATE_LOG": str(tmp_path / "log"), "PYTHONPATH": str(ROOT)}
-
-
-def ablate(project: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.ablate", "ablations/k.yaml"]
-    return subprocess.run(command, cwd=project, env=environment(tmp_path), capture_output=True, text=True, check=False)
-
-
-def runs(project: Path) -> tuple[int, int]:
-    """Finished parents, and finished runs under the parent; none is left running."""
-    client = mlflow.MlflowClient(tracking_uri(project))
-    (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]
-    found = client.search_runs([experiment])
-    assert {r.info.status for r in found} == {"FINISHED"}
-    children = [r for r in found if PARENT in r.data.tags]
-    (parent,) = [r for r in found if PARENT not in r.data.tags]
-    assert {r.data.tags[PARENT] for r in children} == {parent.info.run_id}
-    assert all(r.data.params["train.seed"] in ("0", "1") and "ratio.fd.a" in r.data.metrics for r in children)
-    return 1, len(children)
-
-
-@pytest.mark.slow
-def test_members_run_as_experiments_share_stages_and_are_not_repeated(project: Path, tmp_path: Path) -> None:
-    done = ablate(project, tmp_path)
-    assert done.returncode == 1, done.stdout + done.stderr  # the row that fails is shown, and does not stop the others
-    assert "failed: error: train: seven is not to be had" in done.stderr
-    result = json.loads((project / "reports/ablations/k.json").read_text())
-    rows = {row["name"]: row for row in result["rows"]}
-    assert rows["k1"]["fd_ratio"] == {"mean": 1.5, "std": pytest.approx(0.5**0.5)} and rows["k2"]["seeds"] == [0, 1]
-    assert rows["k7"]["failed"] == [0, 1]
-    log = tmp_path / "log"
-    assert log.read_text().split().count("shared") == 1
-    assert runs(project) == (1, 4)
-    names = subprocess.run(
-        ["dvc", "exp", "list", "--name-only"],
-        cwd=project,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert len([n for n in names.split() if n.startswith("k-")]) == 4
-    log.write_text("")
-    again = ablate(project, tmp_path)
-    assert runs(project) == (1, 4)
-    assert again.stderr.count("already there") == 4 and log.read_text().split() == ["train", "train"]
-    (project / "work.py").write_text(WORK + "\n# changed\n")
-    dirty = ablate(project, tmp_path)
-    assert dirty.returncode == 1 and "commit your changes first" in dirty.stderr
-
-
-@pytest.mark.slow
-def test_a_killed_ablation_goes_on_where_it_was(project: Path, tmp_path: Path) -> None:
-    env = {**environment(tmp_path), "ABLATE_SLEEP": "4"}
-    command = [sys.executable, "-m", "flows.ablate", "ablations/k.yaml"]
-    process = subprocess.Popen(command, cwd=project, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "FD ratio" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
-    time.sleep(1)
-    listed = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout.split()
-    assert not listed, listed
-    again = ablate(project, tmp_path)
-    assert "already there" in again.stderr
-    rows = json.loads((project / "reports/ablations/k.json").read_text())["rows"]
-    assert [row["seeds"] for row in rows] == [[0, 1], [0, 1], []]

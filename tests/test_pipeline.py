@@ -50,17 +50,22 @@ def copy_of_the_project(to: Path) -> Path:
     return to
 
 
-def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-    """`python ARGS` as from an activated environment, without Prefect or MLflow servers configured."""
+def environment() -> dict[str, str]:
+    """As in an activated environment, without Prefect or MLflow servers configured."""
     # Importing flows, as other tests do, sets PREFECT_* and MLFLOW_* for this project's own folder.
     dropped = ("PREFECT_", "MLFLOW_", "PYTHONPATH", "DMD_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     identity = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return {**kept, **identity, "PATH": path}
+
+
+def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python ARGS` in the folder."""
     done = subprocess.run(
         [sys.executable, *args],
         cwd=cwd,
-        env={**kept, **identity, "PATH": path, **env},
+        env={**environment(), **env},
         capture_output=True,
         text=True,
         check=False,

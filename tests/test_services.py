@@ -78,7 +78,7 @@ def test_up_twice_and_down(project: Path) -> None:
         )
         with urllib.request.urlopen(query, timeout=10) as answer:
             found = {d["name"]: d for d in json.load(answer)}
-        assert found.keys() == {"workspace", "experiment", "champion"}
+        assert found.keys() == {"workspace", "experiment", "ablation", "champion"}
         assert not any(schedule["active"] for d in found.values() for schedule in d["schedules"])
         fields = found["workspace"]["parameter_openapi_schema"]["properties"]
         assert all(field.get("description") for field in fields.values()) and "overrides" in fields
