@@ -10,9 +10,9 @@ from flows import start
 from flows.ablation import load_plan
 from flows.command import exit_code
 from flows.comparison import report, table
-from flows.experiment import check_clean
 from flows.services import use_running
 from flows.store import check_reachable, tracking_uri
+from flows.worktrees import check_committed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
     use_running(root)
     check_reachable(tracking_uri(root))
     load_plan(root, file)  # what is wrong with it is told before a server is started
-    check_clean(root)
+    check_committed(root)
     start.connect(root)
     from flows.ablation_flow import INCOMPLETE, ablate
 

@@ -23,6 +23,7 @@ from flows.comparison import compare, measured, table, write_comparison
 from flows.process import STOP, Stopped
 from flows.roots import only_one
 from flows.stage import NOISE
+from flows.worktrees import check_committed
 
 ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")  # DVC's, at the end of each member
 INCOMPLETE = "Incomplete"  # the state of a flow whose comparison is there, with seeds missing
@@ -102,14 +103,19 @@ def write_and_publish(root: Path, plan: Plan, reasons: dict[Member, str]) -> Sta
 def ablate(file: Path, root: Path | None = None, at_once: Annotated[int | None, Field(ge=1)] = None) -> State[Any]:
     """Bring every member of an ablation file to an experiment of the last commit, and compare them.
 
-    `at_once` members run at the same time, instead of the file's own number. What is there is not run again.
+    What is there already is not run again.
+
+    Args:
+        file: the ablation's file, such as ablations/dmd2_paper.yaml
+        root: the project's folder; empty for the one the flow is served from
+        at_once: members at the same time, instead of the file's own number
     """
     guard.watch()
     root = (root or Path.cwd()).resolve()
     try:
         plan = load_plan(root, root / file)
         with only_one(root / "runs" / "ablate.lock", "another ablation works in this folder; wait for it, or stop it"):
-            experiment.check_clean(root)
+            check_committed(root)
             experiment.clear_stale(root)
             states = run_members(root, plan, at_once or plan.ablation.at_once)
             reasons = {m: state.message or state.name or "failed" for m, state in states.items() if state.is_failed()}

@@ -27,19 +27,6 @@ class MemberError(UserError):
     """A member has failed; the message is the reason."""
 
 
-def check_clean(root: Path) -> None:
-    """Raises UserError where the experiments would not be those of a commit."""
-    dirty = git(
-        root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock", ":(exclude)reports"
-    )
-    if dirty is None:
-        raise UserError("an ablation needs git with a commit: every member is an experiment of the last one")
-    if dirty:
-        raise UserError(
-            f"commit your changes first, every member is an experiment of the last commit: {dirty.split()[-1]}"
-        )
-
-
 def clear_stale(root: Path) -> None:
     """Remove what a killed `dvc exp run --temp` left: its request, which the next one would take up, and its copy."""
     git(root, "update-ref", "-d", WORKSPACE_STASH)

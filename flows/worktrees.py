@@ -50,13 +50,10 @@ def check_committed(root: Path) -> str:
     """The last commit's sha. Raises UserError where there is none, or where the workspace has changed since."""
     sha = git(root, "rev-parse", "HEAD")
     if sha is None:
-        raise UserError(
-            "a run with changes of its own needs git with a commit: it becomes an experiment of the last one"
-        )
-    # What a run itself writes may differ.
-    own = (":(exclude)dvc.lock", ":(exclude)reports")
+        raise UserError("an experiment needs git with a commit: it is made of the last one")
+    own = (":(exclude)dvc.lock", ":(exclude)reports")  # what a run itself writes
     if dirty := git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *own):
-        raise UserError(f"commit your changes first, the run is an experiment of the last commit: {dirty.split()[-1]}")
+        raise UserError(f"commit your changes first, experiments are made of the last commit: {dirty.split()[-1]}")
     return sha
 
 
