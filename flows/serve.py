@@ -79,10 +79,14 @@ def mark_lost_runs() -> None:
             threshold=1,
             within=SILENCE,
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no sign of life; run it again, and it goes on")],
+        actions=[  # type: ignore[arg-type]
+            ChangeFlowRunState(
+                name=None, state=StateType.CRASHED, message="no sign of life; run it again, and it goes on", force=False
+            )
+        ],
     )
     try:
-        Automation.read(name=LOST)
+        Automation.read(name=LOST)  # pyright: ignore[reportUnusedCoroutine] - none where no event loop runs, as here
     except ValueError:  # there is none yet
         made.create()
 
