@@ -1,0 +1,112 @@
+"""`make up` and the Prefect UI in a real Chromium: a run is started by its form, seen to end, another cancelled."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from browser import chromium, visit
+from playwright.sync_api import Page
+from test_pipeline import copy_of_the_project
+from test_services import call, free_port
+
+pytestmark = pytest.mark.slow
+
+
+class Ui:
+    """The servers of a project, and what their API says."""
+
+    def __init__(self, project: Path, port: int) -> None:
+        self.project, self.url = project, f"http://127.0.0.1:{port}"
+
+    def ask(self, what: str, **query: Any) -> Any:
+        body, kind = json.dumps(query).encode(), {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/{what}", body, kind), timeout=30) as answer:
+            return json.load(answer)
+
+    def deployment(self, name: str) -> str:
+        return next(d["id"] for d in self.ask("deployments/filter") if d["name"] == name)
+
+    def wait_for(self, target: str, state: str) -> dict[str, Any]:
+        """The run with this target, once it has this state; after three minutes as it is."""
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            runs = [r for r in self.ask("flow_runs/filter") if r["parameters"].get("target") == target]
+            if runs and runs[0]["state_type"] in (state, "FAILED", "CRASHED"):
+                break
+            time.sleep(0.5)
+        assert runs[0]["state_type"] == state, runs[0]["state"]
+        return runs[0]
+
+    def stages(self) -> list[int]:
+        """Processes of stages that work in the project."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                words = " ".join(process.cmdline())
+                if "-m stages." in words and Path(process.cwd()).is_relative_to(self.project):
+                    found.append(process.pid)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    project, port = copy_of_the_project(tmp_path_factory.mktemp("ui") / "project"), free_port()
+    params = (project / "params.yaml").read_text()  # a teacher that takes long enough to be cancelled
+    (project / "params.yaml").write_text(params.replace("steps: 40\n", "steps: 40000\n", 1))
+    ports = {"PREFECT_PORT": str(port), "MLFLOW_PORT": str(free_port())}
+    try:
+        up = call(project, "up", **ports)
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield Ui(project, port)
+    finally:
+        call(project, "down", **ports)
+
+
+def submit(page: Page, target: str) -> None:
+    """Fill in the last field of the form, `target`, and press the button."""
+    page.get_by_text("only this stage and those it stands on").wait_for()
+    page.get_by_text("str", exact=True).last.click()
+    page.locator("textarea").last.fill(target)
+    page.get_by_role("button", name="Submit").click()
+
+
+def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_path: Path) -> None:
+    with chromium() as browser, visit(browser, f"{ui.url}/deployments", until="networkidle") as seen:
+        page = seen.page
+        for name in ("workspace", "experiment", "ablation", "champion"):
+            page.get_by_text(name, exact=True).first.wait_for()
+        seen.screenshot("prefect-deployments", tmp_path)
+        form = f"{ui.url}/deployments/deployment/{ui.deployment('workspace')}/run"
+
+        page.goto(form)
+        page.get_by_text('keys of params.yaml with other values, such as {"method.critic_turns": 10}').wait_for()
+        submit(page, "data")
+        run = ui.wait_for("data", "COMPLETED")
+        assert run["state"]["message"] == "data Ran"
+        page.goto(f"{ui.url}/runs/flow-run/{run['id']}")
+        page.get_by_text("Completed").first.wait_for()
+        seen.screenshot("prefect-run", tmp_path)
+
+        page.goto(form)
+        submit(page, "teacher")
+        deadline = time.monotonic() + 180
+        while not ui.stages() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert ui.stages()
+        page.goto(f"{ui.url}/runs/flow-run/{ui.wait_for('teacher', 'RUNNING')['id']}")
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Confirm").click()
+        asked = time.monotonic()
+        while ui.stages() and time.monotonic() - asked < 60:
+            time.sleep(0.2)
+        assert time.monotonic() - asked < 30 and not ui.stages()
+        ui.wait_for("teacher", "CANCELLED")
+        seen.screenshot("prefect-cancelled", tmp_path)
+    assert not (ui.project / "artifacts/teacher").exists()
