@@ -36,9 +36,24 @@ def _settle_once(client: "MlflowClient", name: str, gate: GateConfig) -> bool:
     else:
         chosen = best(_comparable(contenders, now), gate)
         said = {c.version: verdict(c, chosen or c, gate) for c in contenders}
+    changed = chosen is not None and _crown(client, name, chosen.version)
     for version, text in said.items():
-        client.set_model_version_tag(name, version, VERDICT, text)
-    return chosen is not None and _crown(client, name, chosen.version)
+        _explain(client, name, version, text)
+    return changed
+
+
+def _explain(client: "MlflowClient", name: str, version: str, text: str) -> None:
+    """MLflow fails where two write the same new tag at once; then it is there, and may be written again."""
+    from mlflow import MlflowException
+
+    for attempt in range(ROUNDS):
+        try:
+            if client.get_model_version(name, version).tags.get(VERDICT) != text:
+                client.set_model_version_tag(name, version, VERDICT, text)
+            return
+        except MlflowException:
+            if attempt == ROUNDS - 1:
+                raise
 
 
 def champion(client: "MlflowClient", name: str) -> str | None:

@@ -19,7 +19,9 @@ def connect(root: Path) -> None:
         os.environ.setdefault(name, form)
     prefect_database(root).parent.mkdir(parents=True, exist_ok=True)
     guard.watch()
-    from flows import server  # Prefect reads the environment when it is imported
+    import prefect.main  # noqa: F401 - sets up the console's handlers; it reads the environment as it is now
+
+    from flows import server
 
     server.quiet_console()
     if not server.is_configured():

@@ -26,7 +26,7 @@ def digits(data_folder: Path) -> tuple[Tensor, Tensor]:
     """All images and their labels, in one fixed random order."""
     parts = [load_split(data_folder, name) for name in ("train", "validation", "test")]
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
-    return torch.cat([p.images for p in parts])[order], torch.cat([p.labels for p in parts])[order]
+    return torch.cat([p.images[:] for p in parts])[order], torch.cat([p.labels for p in parts])[order]
 
 
 @pytest.fixture(scope="module")
