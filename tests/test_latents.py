@@ -283,7 +283,7 @@ def test_the_stages_train_distill_and_judge(params: Params, tmp_path: Path, netw
         "evaluate": {
             **{k: k for k in ("data", "teacher", "evaluator", "baseline", "generator")},
             **{"losses": "losses.csv", "validation": "training", "metrics": "m.json", "timing": "t.json"},
-            **{"samples": "s.png", "report": "r.html"},
+            **{"quality": "q.csv", "plots": "plots", "samples": "s.png", "report": "r.html"},
         },
     }
     for name, paths in stage.items():
