@@ -23,6 +23,7 @@ grid: {method.critic_turns: [1, 2, 3]}
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_ablation_is_finished_by_the_same_command(tmp_path: Path) -> None:
     project = copy_of_the_project(tmp_path / "project")
     (project / "ablations" / "k.yaml").write_text(ABLATION)

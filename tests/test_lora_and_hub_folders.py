@@ -308,6 +308,7 @@ def test_the_hubs_answer_is_told(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "rank"), [("ddpm", 0), *((kind, 2) for kind in KINDS)])
 def test_the_stages_distill_a_folder_of_the_hub(folders: dict[str, Path], tmp_path: Path, kind: str, rank: int) -> None:
     """From the folder to a generator by the stages' own commands, with no change but the path (and the rank)."""
