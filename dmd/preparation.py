@@ -112,9 +112,12 @@ def _work_folder(cfg: DataConfig, source: Source) -> Path:
 def _shard(
     cfg: DataConfig, source: Source, pool: Pool, index: Tensor, file: Path, split: str, threads: ThreadPoolExecutor
 ) -> list[Skipped]:
-    """Write one shard, unless an earlier run did; what was skipped is written last and says that it is whole."""
-    done = Path(f"{file}.skipped.json")
-    if done.exists():
+    """Write one shard, unless an earlier run did; what was skipped is written last and says that it is whole.
+
+    A run that was killed while its shards moved to the output has lost some, and makes those again.
+    """
+    done, stored = Path(f"{file}.skipped.json"), (Path(f"{file}.safetensors"), Path(f"{file}.captions.txt"))
+    if done.exists() and all(part.exists() for part in stored):
         return [(split, name, why) for name, why in json.loads(done.read_text())]
 
     def attempt(i: int) -> tuple[np.ndarray | None, int, str | None] | tuple[str, str]:
@@ -139,8 +142,8 @@ def _shard(
     shape = (0, cfg.channels, cfg.size, cfg.size)
     stacked = torch.from_numpy(np.stack(images) if images else np.empty(shape, np.uint8))
     tensors = {"images": stacked, "labels": torch.tensor(labels, dtype=torch.int64)}
-    save_file(tensors, f"{file}.safetensors")
-    write_text(Path(f"{file}.captions.txt"), "".join(f"{c}\n" for c in captions))
+    save_file(tensors, stored[0])
+    write_text(stored[1], "".join(f"{c}\n" for c in captions))
     write_text(done, json.dumps(bad))
     return [(split, name, why) for name, why in bad]
 

@@ -20,7 +20,7 @@ from flows.ablation import Member, Plan, load_plan, waves
 from flows.ablation_page import first_pictures, render
 from flows.ablation_runs import publish_comparison, publish_member
 from flows.comparison import compare, measured, table, write_comparison
-from flows.process import STOP, Stopped
+from flows.process import STOP, Stopped, all_ended
 from flows.roots import only_one
 from flows.stage import NOISE
 from flows.worktrees import check_committed
@@ -60,19 +60,13 @@ def run_members(root: Path, plan: Plan, at_once: int) -> dict[Member, State[Any]
     missing = [m for m in plan.members if not experiment.is_there(root, m)]
     leaders, followers = waves(missing)
     futures: dict[Member, PrefectFuture[Any]] = {}
-    with ThreadPoolTaskRunner(max_workers=at_once) as runner:
-        try:
-            for wave in ([m for m in plan.members if m not in missing] + leaders, followers):
-                for member in wave:
-                    values = {"root": root, "name": plan.name, "member": member}
-                    futures[member] = runner.submit(run_member, values)
-                for future in futures.values():
-                    future.wait()
-        except BaseException:
-            STOP.set()
+    with ThreadPoolTaskRunner(max_workers=at_once) as runner, all_ended(futures.values()):
+        for wave in ([m for m in plan.members if m not in missing] + leaders, followers):
+            for member in wave:
+                values = {"root": root, "name": plan.name, "member": member}
+                futures[member] = runner.submit(run_member, values)
             for future in futures.values():
                 future.wait()
-            raise
     return {member: future.state for member, future in futures.items()}
 
 

@@ -58,7 +58,10 @@ def _run(root: Path, args: argparse.Namespace) -> int:
     if todo:
         print(f"{said}\n\nnext:\n  dvc exp show\n  dvc exp apply {todo[-1].experiment}    # take it over", flush=True)
         return 0
-    return 0 if args.target or args.no_register else _end(root, _registered(root) or "none")
+    if args.target or args.no_register:
+        print(said, flush=True)
+        return 0
+    return _end(root, _registered(root) or "none")
 
 
 def _overrides(words: list[str]) -> dict[str, Any]:

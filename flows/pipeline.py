@@ -16,7 +16,7 @@ from dmd.config import load_params
 from dmd.errors import UserError
 from flows.graph import StageSpec, ancestors, stage_graph
 from flows.presets import Change, Variant, apply, variants
-from flows.process import STOP
+from flows.process import STOP, all_ended
 from flows.register import ALIAS, register, verdict_of
 from flows.roots import only_one
 from flows.shown import show_result
@@ -58,19 +58,12 @@ def run_stages(specs: dict[str, StageSpec], root: Path, force: list[str]) -> dic
     """Each stage as soon as those it stands on are done; returns the final states. An interrupt ends what runs."""
     STOP.clear()
     futures: dict[str, PrefectFuture[Any]] = {}
-    try:
+    with all_ended(futures.values()):
         for name, spec in specs.items():
             upstream = [futures[dep] for dep in spec.deps]
             futures[name] = stage_task(spec).submit(  # type: ignore[call-overload]
                 spec, root, name in force, wait_for=upstream
             )
-        for future in futures.values():
-            future.wait()
-    except BaseException:
-        STOP.set()
-        for future in futures.values():
-            future.wait()
-        raise
     return {name: future.state for name, future in futures.items()}
 
 
@@ -143,7 +136,7 @@ def _experiment(run: Run, root: Path, commit: str, variant: Variant) -> State[An
             state = _in(run, place, variant.experiment)
     except UserError as e:
         return Failed(message=f"{variant.experiment}: {e}", data=e)
-    return type(state)(**{**dict(state), "message": f"{variant.experiment}: {state.message}"})
+    return state.model_copy(update={"message": f"{variant.experiment}: {state.message}"})
 
 
 def _in(run: Run, root: Path, experiment: str | None) -> State[Any]:

@@ -1,5 +1,6 @@
 """A command in a process group of its own: its lines as they come, and no process left behind, however it ends."""
 
+import contextlib
 import os
 import queue
 import signal
@@ -7,9 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 POLL = 0.5  # seconds; also how soon a cancel that comes from another thread is seen
 INTERRUPT_PATIENCE = 10.0  # seconds; a Prefect runner kills a cancelled flow after thirty
@@ -22,6 +23,26 @@ STOP = threading.Event()
 
 class Stopped(RuntimeError):
     """The command was ended because the flow is ending."""
+
+
+class Future(Protocol):
+    """What worker threads are at."""
+
+    def wait(self) -> None: ...
+
+
+@contextlib.contextmanager
+def all_ended(futures: Collection[Future]) -> Iterator[None]:
+    """The block adds futures; with it they all end, and on an interrupt their commands are stopped."""
+    try:
+        yield
+        for future in futures:
+            future.wait()
+    except BaseException:
+        STOP.set()
+        for future in futures:
+            future.wait()
+        raise
 
 
 class TookTooLong(TimeoutError):

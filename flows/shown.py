@@ -16,6 +16,7 @@ from prefect.artifacts import (
 )
 
 from evaluation.table import cells, summary_table
+from flows.errors import one_line
 from flows.model_card import markdown
 from flows.record import METRICS, REPORT, SAMPLES, TIMING
 from flows.store import tracking_uri
@@ -34,11 +35,17 @@ class ShownProgress:
         self.stage, self.log = stage, log
         self.artifact: UUID | None = None
         self.shown = 0
+        self.lost = False
 
     def __call__(self, line: str) -> None:
         self.log(line)
-        if found := PERCENT.search(line):
+        if self.lost or not (found := PERCENT.search(line)):
+            return
+        try:
             self._show(int(found[1]))
+        except Exception as e:  # whatever ails the server, a stage of days must not end for its bar
+            self.lost = True
+            self.log(f"its progress is no longer shown in the Prefect UI: {one_line(e)}")
 
     def _show(self, percent: int) -> None:
         if self.artifact is None:

@@ -24,7 +24,8 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
     try:
         with only_one(main / LOCK):
             _run(main, "git", "worktree", "add", "-q", "--detach", str(place), commit)
-            _run(place, sys.executable, "-m", "dvc", "cache", "dir", "-q", "--local", _cache(main))
+            cache = main / _dvc(main, "cache", "dir").strip()  # an absolute path stays as it is
+            _dvc(place, "cache", "dir", "-q", "--local", str(cache))
         yield place
     finally:
         shutil.rmtree(place.parent, ignore_errors=True)
@@ -32,18 +33,17 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
             git(main, "worktree", "prune")
 
 
-def _cache(main: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "cache", "dir"], cwd=main, capture_output=True, text=True, check=True
-    )
-    return str(main / done.stdout.strip())  # an absolute path stays as it is
+def _dvc(cwd: Path, *words: str) -> str:
+    return _run(cwd, sys.executable, "-m", "dvc", *words)
 
 
-def _run(cwd: Path, *words: str) -> None:
+def _run(cwd: Path, *words: str) -> str:
+    """What the command prints. Raises UserError with its own words."""
     done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise UserError(f"a temporary worktree could not be made ({said[:200]})")
+        raise UserError(f"`{' '.join(words).removeprefix(f'{sys.executable} -m ')}` failed in {cwd}: {said[-300:]}")
+    return done.stdout
 
 
 def check_committed(root: Path) -> str:
@@ -60,4 +60,4 @@ def check_committed(root: Path) -> str:
 def save_experiment(place: Path, name: str) -> None:
     """The worktree's state as a DVC experiment of its commit. One at a time: DVC fails where two do this at once."""
     with only_one(main_worktree(place) / LOCK):
-        _run(place, sys.executable, "-m", "dvc", "exp", "save", "-q", "-f", "-n", name)
+        _dvc(place, "exp", "save", "-q", "-f", "-n", name)

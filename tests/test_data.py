@@ -135,6 +135,23 @@ def test_an_interrupted_preparation_goes_on_where_it_was(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_a_kill_while_shards_move_to_the_output_loses_nothing(
+    coloured: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some shards are gone from where they were made, and the output never came to be."""
+    prepare(coloured, tmp_path / "whole")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dmd.preparation._manifest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(coloured, tmp_path / "data")
+    prepare(coloured, tmp_path / "data")
+    assert sha256(tmp_path / "data") == sha256(tmp_path / "whole")
+
+
 def test_a_preparation_goes_on_only_with_the_same_files(coloured: DataConfig, tmp_path: Path) -> None:
     broken = tmp_path / "in/a/00.png"
     good = broken.read_bytes()

@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written_out(file: Path, x: Tensor, y: Tensor) -> Tensor:
     """Sum over blocks of the mean over positions of sum_c w_c (a_c - b_c)^2, a and b of unit length."""
     heads, net = LPIPS(net="vgg", pnet_rand=True, verbose=False), vgg16(weights=None)
-    net.load_state_dict(torch.load(file), strict=False)
+    net.load_state_dict(torch.load(file, weights_only=True), strict=False)
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     sides = []
     for images in (x, y):
