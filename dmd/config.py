@@ -180,8 +180,11 @@ class ExtractorsConfig(Group):
 class BaselineConfig(Group):
     seed: Seed = Field(description="seed of the teacher's noise")
     samples: int = Field(ge=16, description="images per noise draw")
-    draws: int = Field(ge=2, description="noise draws; a figure is their mean, its interval comes from their spread")
+    draws: Count = Field(
+        description="noise draws; a figure is their mean, its interval comes from their spread; of 1 from a jackknife"
+    )
     ddim_steps: list[Count] = Field(min_length=1, description="DDIM steps the teacher is judged at")
+    heun_steps: list[Count] = Field(description="steps of Heun's method it is judged at, 2 n - 1 passes each; [] none")
     batch_size: Count = Field(description="images sampled at once")
     neighbours: Count = Field(description="k of precision and recall")
     pictures_per_class: int = Field(ge=1, le=20, description="images of each class in the pictures")

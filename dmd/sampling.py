@@ -1,5 +1,6 @@
 """From noise to images: the generator's one step, the teacher's deterministic sampler, and batches of either."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -55,15 +56,35 @@ def trajectory(denoiser: Denoiser, x: Tensor, indices: tuple[int, ...], cond: Co
     x_s = alpha_s x0 + sigma_s eps, eps = (x_t - alpha_t x0) / sigma_t: Euler's method for EDM and for flow matching.
     """
     times = [torch.full((len(x),), t, device=x.device) for t in indices]
-    for now, then in zip(times, [*times[1:], None], strict=True):
-        x0 = denoiser(x, now, cond)
-        if then is None:
-            return x0
+    for now, then in itertools.pairwise(times):
+        x = denoiser.process.add_noise(*_split(denoiser, x, now, cond), then)
+    return denoiser(x, times[-1], cond)
+
+
+def heun(denoiser: Denoiser, z: Tensor, steps: int, cond: Cond = None) -> Tensor:
+    """The same trajectory by Heun's method (Karras et al. 2022, algorithm 1), from unit noise z, in 2 steps - 1 passes.
+
+    The ODE is dx = x0 dalpha + eps dsigma. Each step goes on by DDIM, then again with the mean of x0 and eps at both
+    ends; the last, to sigma = 0, by DDIM alone. For EDM that is the paper's algorithm, and it holds for any process.
+    """
+    process = denoiser.process
+    times = [torch.full((len(z),), t, device=z.device) for t in ode_times(process.timesteps, steps)]
+    x = process.prior(z, times[0])
+    for now, then in itertools.pairwise(times):
+        x0, eps = _split(denoiser, x, now, cond)
+        x0_then, eps_then = _split(denoiser, process.add_noise(x0, eps, then), then, cond)
         alpha, sigma = (
-            append_dims(v(now), x.ndim).to(x0.dtype) for v in (denoiser.process.alpha, denoiser.process.sigma)
+            append_dims(grid(then) - grid(now), x.ndim).to(x.dtype) for grid in (process.alpha, process.sigma)
         )
-        x = denoiser.process.add_noise(x0, (x - alpha * x0) / sigma, then)
-    raise ValueError("a trajectory needs at least one step")
+        x = x + alpha * (x0 + x0_then) / 2 + sigma * (eps + eps_then) / 2
+    return denoiser(x, times[-1], cond)
+
+
+def _split(denoiser: Denoiser, x: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+    """(x0, eps) of which x_t is made, by the network: eps = (x_t - alpha x0) / sigma."""
+    x0 = denoiser(x, t, cond)
+    alpha, sigma = (append_dims(v(t), x.ndim).to(x0.dtype) for v in (denoiser.process.alpha, denoiser.process.sigma))
+    return x0, (x - alpha * x0) / sigma
 
 
 def to_uint8(x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A teacher: fetched from a folder or the hub, read back as a frozen Denoiser."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from dmd.denoisers import Cond, Denoiser, Guided, as_denoiser
 from dmd.errors import TeacherError
 from dmd.networks import Captioned, CaptionedXL, Transformer, bare, embed, embed_xl
 from dmd.pipelines import load_pipeline, network_of, save_pipeline
-from dmd.sampling import Sampler, ddim
+from dmd.sampling import Sampler, ddim, heun
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,15 @@ class Teacher:
     codec: Codec = PIXELS
     captions: tuple[str, ...] = ()  # of the conditions, where they are texts
 
-    def sampler(self, steps: int) -> Sampler:
-        """Deterministic DDIM in `steps` network passes."""
+    def sampler(self, name: str) -> Sampler:
+        """Deterministic: ddim_N in N network passes, or heun_N in 2 N - 1."""
+        method, _, steps = name.partition("_")
+        solve, nfe = {"ddim": (ddim, int(steps)), "heun": (heun, 2 * int(steps) - 1)}[method]
         device = next(self.denoiser.parameters()).device
-        return Sampler(f"ddim_{steps}", steps, self.shape, bool(self.classes), device, partial(self._make, steps))
+        return Sampler(name, nfe, self.shape, bool(self.classes), device, partial(self._make, solve, int(steps)))
 
-    def _make(self, steps: int, z: Tensor, cond: Cond) -> Tensor:
-        return self.codec.decode(ddim(self.real, z, steps, cond))
+    def _make(self, solve: Callable[..., Tensor], steps: int, z: Tensor, cond: Cond) -> Tensor:
+        return self.codec.decode(solve(self.real, z, steps, cond))
 
 
 def fetch(cfg: TeacherConfig, out: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from evaluation.classifier import Classifier
 from evaluation.extractors import load_further
 from evaluation.feature_store import FeatureStore
 from evaluation.features import ClipJudge, Extractor, extract, load_extractors
+from evaluation.jackknife import jackknife
 from evaluation.measures import Conditions, score, summarise
 from evaluation.reference import CLASSIFIER, EVALUATOR, Reference, digest
 from evaluation.schema import ExtractorFacts, Measures, RealMeasures, Scores
@@ -76,7 +78,8 @@ class Judge:
     store: FeatureStore | None = None
 
     def judge(self, sampler: Sampler, seed: int, batch_size: int, source: str = "") -> tuple[Measures, list[Scores]]:
-        """Every draw of the plan by every measure; the noise of draw d depends on (seed, d) only.
+        """Every draw of the plan by every measure; the noise of draw d depends on (seed, d) only. A single draw is
+        judged by its jackknife, whose values stand for draws.
 
         source: what identifies the sampler's network; with it, features are kept in the store. Returns the measures,
         and each draw's own.
@@ -87,7 +90,10 @@ class Judge:
         with Progress(sampler.name, ref.draws * len(ref.labels), "images") as progress:
             for draw in range(ref.draws):
                 features.append(self._features(sampler, draw_seed(seed, draw), batch_size, source, progress))
-        scores = [self._score(f, conditions, source) for f in features]
+        if len(features) == 1:
+            scores = jackknife(features[0], conditions, partial(self._score, source=source))
+        else:
+            scores = [self._score(f, conditions, source) for f in features]
         return summarise(scores, features, ref, sampler.nfe, seed), scores
 
     def _score(self, features: dict[str, Tensor], conditions: Conditions | None, source: str) -> Scores:

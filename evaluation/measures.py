@@ -29,6 +29,10 @@ class Conditions:
     captions: Tensor  # [N, D], the captions' embeddings
     classify: Callable[[Tensor], Tensor]  # the classifier's features [N, F] -> its label [N]
 
+    def only(self, kept: Tensor) -> "Conditions":
+        """Of the images [N] that are kept."""
+        return Conditions(self.labels[kept], self.captions[kept], self.classify)
+
 
 def clip_score(image_embeds: Tensor, text_embeds: Tensor) -> float:
     """100 x cosine, no less than 0 (Hessel et al. 2021, with torchmetrics' weight), mean over pairs [N, D]."""
@@ -41,6 +45,7 @@ def score(features: dict[str, Tensor], conditions: Conditions | None, ref: Refer
     taken_for = None if conditions is None else conditions.classify(features[CLASSIFIER])
     return Scores(
         fd={k: frechet_distance(Gaussian.fit(v), ref.gaussians[k]) for k, v in features.items()},
+        fd_held_out={k: frechet_distance(Gaussian.fit(v), ref.held_out_gaussians[k]) for k, v in features.items()},
         kid={k: kernel_distance(v, ref.features[k]) for k, v in features.items()},
         precision={k: m.precision for k, m in balls.items()},
         recall={k: m.recall for k, m in balls.items()},
@@ -92,7 +97,7 @@ def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Refer
     def interval(name: str) -> dict[str, Interval]:
         return {k: mean_interval([getattr(d, name)[k] for d in draws]) for k in draws[0].fd}
 
-    measures = ("fd", "kid", "precision", "recall", "density", "coverage")
+    measures = ("fd", "fd_held_out", "kid", "precision", "recall", "density", "coverage")
     scores, accuracies = ([getattr(d, name) for d in draws] for name in ("clip_score", "accuracy"))
     conditional = None not in scores
     return Measures(
@@ -106,7 +111,7 @@ def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Refer
         accuracy=statistics.fmean(accuracies) if conditional else None,
         classes={c: _mean_of(ClassMeasures, [d.classes[c] for d in draws]) for c in draws[0].classes},
         samples=len(ref.labels),
-        draws=len(draws),
+        draws=ref.draws,
         seed=seed,
         interval=Intervals(
             **{name: interval(name) for name in measures},

@@ -47,6 +47,10 @@ class Reference:
         return {k: Gaussian.fit(v) for k, v in self.features.items()}
 
     @cached_property
+    def held_out_gaussians(self) -> dict[str, Gaussian]:
+        return {k: Gaussian.fit(v) for k, v in self.held_out.items()}
+
+    @cached_property
     def radii(self) -> dict[str, Tensor]:
         return {k: neighbour_radii(v, self.neighbours) for k, v in self.features.items()}
 

@@ -20,9 +20,10 @@ class Interval(Record):
 
 
 class Intervals(Record):
-    """95 % intervals of the mean over draws (Student's t)."""
+    """95 % intervals (Student's t) of the mean over draws; of one draw, from its jackknife."""
 
     fd: dict[str, Interval]
+    fd_held_out: dict[str, Interval]
     kid: dict[str, Interval]
     precision: dict[str, Interval]
     recall: dict[str, Interval]
@@ -52,6 +53,7 @@ class Scores(Record):
     """The measures of one draw."""
 
     fd: PerExtractor
+    fd_held_out: PerExtractor
     kid: PerExtractor
     precision: PerExtractor
     recall: PerExtractor
@@ -68,6 +70,7 @@ class Measures(Record):
 
     nfe: int = Field(ge=1, description="network passes per image")
     fd: PerExtractor = Field(description="Frechet distance to the train split, per extractor")
+    fd_held_out: PerExtractor = Field(description="the same to the test split; with few test images, too large")
     fd_infinity: PerExtractor = Field(
         description="the same, extrapolated to infinitely many samples, all draws together"
     )

@@ -12,9 +12,10 @@ BRIEF = ("NFE", "FD ", "± FD ", "CLIP", "precision", "recall", "seconds")  # co
 
 
 def sampler_name(key: str) -> str:
-    """ddim_50 -> DDIM 50."""
+    """ddim_50 -> DDIM 50, heun_10 -> Heun 10."""
     name, _, steps = key.rpartition("_")
-    return f"{name.upper()} {steps}" if name and steps.isdigit() else key
+    known = {"ddim": "DDIM", "heun": "Heun"}
+    return f"{known[name]} {steps}" if name in known and steps.isdigit() else key
 
 
 def extractors(metrics: dict[str, Any]) -> list[str]:
@@ -35,6 +36,8 @@ def _row(measures: dict[str, Any], names: list[str], latency: dict[str, Any]) ->
         row[f"± FD {name}"] = half_width(measures, "fd", name)
     for name in names:
         row[f"FD\N{INFINITY} {name}"] = measures.get("fd_infinity", {}).get(name, math.nan)
+    for name in names:
+        row[f"test FD {name}"] = measures.get("fd_held_out", {}).get(name, math.nan)
     for name in names:
         row[f"KID {name}"] = measures.get("kid", {}).get(name, math.nan)
         row[f"± KID {name}"] = half_width(measures, "kid", name)

@@ -26,7 +26,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     panel = Panel.load(args.evaluator, params.extractors, device)
     reference = make_reference(params, train, test, panel.extractors)
     judge = Judge(panel, reference, FeatureStore.default(panel.sha256))
-    samplers = [teacher.sampler(steps) for steps in cfg.ddim_steps]
+    names = [*(f"ddim_{n}" for n in cfg.ddim_steps), *(f"heun_{n}" for n in cfg.heun_steps)]
+    samplers = [teacher.sampler(name) for name in names]
     source = f"{sha256(args.teacher)} guidance {params.guidance.scale}"
     with new_folder(args.out) as folder:
         reference.save(folder)

@@ -39,7 +39,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     cfg = params.evaluate
     measures, scores = judge.judge(student, cfg.seed, cfg.batch_size, sha256(args.generator))
     metrics = Metrics(**dict(baseline), student=measures, ratio=compared(measures, scores, baseline))
-    samplers = [teacher.sampler(m.nfe) for m in baseline.teachers.values()]
+    samplers = [teacher.sampler(name) for name in baseline.teachers]
     timed = judge.reference.labels[: params.evaluate.timing_batch]
     timing = time_samplers(student, samplers, timed, params.evaluate.timing_repeats, size)
     shown = load_file(args.baseline / "pictures.safetensors")[

@@ -212,7 +212,7 @@ def test_pairs_are_the_teachers_own_trajectories(teacher: Teacher, params: Param
     pairs = load_pairs(tmp_path / "pairs")
     assert pairs.labels is not None and pairs.labels.tolist() == [0, 1, 2, 3, 4, 0, 1]
     with torch.inference_mode():
-        torch.testing.assert_close(teacher.sampler(4).make(pairs.z, pairs.labels), pairs.x, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(teacher.sampler("ddim_4").make(pairs.z, pairs.labels), pairs.x, rtol=1e-4, atol=1e-5)
 
 
 def test_no_pairs_are_an_empty_valid_store(teacher: Teacher, params: Params, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def measures(nfe: int, fd: float, half: float) -> Measures:
     return Measures(
         nfe=nfe,
         fd=values,
+        fd_held_out={k: v + 0.2 for k, v in values.items()},
         fd_infinity={k: v - 0.1 for k, v in values.items()},
         kid=dict.fromkeys(NAMES, 0.0123),
         precision=dict.fromkeys(NAMES, 0.81),
@@ -55,7 +56,7 @@ def measures(nfe: int, fd: float, half: float) -> Measures:
         interval=Intervals(
             fd={k: Interval(low=v - half, high=v + half) for k, v in values.items()},
             kid={k: Interval(low=0.0113, high=0.0133) for k in NAMES},
-            **{k: {} for k in ("precision", "recall", "density", "coverage")},
+            **{k: {} for k in ("fd_held_out", "precision", "recall", "density", "coverage")},
             clip_score=None,
             accuracy=None,
         ),
