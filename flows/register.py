@@ -110,7 +110,7 @@ def _headline(record: Record) -> dict[str, str]:
     """What a list of versions should show."""
     student = record.metrics["student"]
     figures = {**numbers(student["fd"], "fd"), **numbers(record.metrics["ratio"]["fd"], "ratio")}
-    figures |= {"clip_score": student["clip_score"], "nfe": student["nfe"]}
+    figures |= {k: v for k in ("clip_score", "nfe") if (v := student[k]) is not None}  # no score without conditions
     return {RESULT: record.result, **{key: f"{value:.6g}" for key, value in figures.items()}}
 
 

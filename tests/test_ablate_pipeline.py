@@ -8,8 +8,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from projects import copy_of_the_project, environment, run
 from test_ablate_runs import at_work, check_runs
-from test_pipeline import copy_of_the_project, environment, run
 from test_prefect_server import eventually
 
 from flows.store import tracking_uri

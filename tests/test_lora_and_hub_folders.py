@@ -1,7 +1,5 @@
 """Teachers in the hub's own format, students with and without adapters, and their generators in stock pipelines."""
 
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, ROOT, alone, reals
-from hub_folders import KINDS, hub_folder
+from hub_folders import CARDS, KINDS, hub_folder
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from dmd.config import Params, validate
@@ -170,18 +167,6 @@ def _dump(state: dict[str, Any]) -> Any:
     return file
 
 
-CARDS = """
-import importlib.util, os, sys
-import numpy
-assert importlib.util.find_spec("dmd") is None and importlib.util.find_spec("stages") is None
-for folder in sys.argv[1:]:
-    os.chdir(folder)
-    names = {}
-    exec(open("README.md").read().split("```python\\n")[1].split("```")[0], names)
-    numpy.save("image.npy", numpy.asarray(names["image"] if "image" in names else names["pixels"][0, 0]))
-"""
-
-
 def test_every_kind_with_and_without_adapters_generates_in_its_stock_pipeline_elsewhere(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -305,43 +290,3 @@ def test_the_hubs_answer_is_told(
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", refuse)
     with pytest.raises(TeacherError, match=message):
         download("owner/name", "v9")
-
-
-@pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.parametrize(("kind", "rank"), [("ddpm", 0), *((kind, 2) for kind in KINDS)])
-def test_the_stages_distill_a_folder_of_the_hub(folders: dict[str, Path], tmp_path: Path, kind: str, rank: int) -> None:
-    """From the folder to a generator by the stages' own commands, with no change but the path (and the rank)."""
-    yaml = YAML()
-    raw = yaml.load(ROOT / "params.yaml")
-    raw["teacher"].update({"source": "folder", "folder": str(folders[kind])})
-    raw["evaluator"].update({"steps": 5, "classifier_steps": 5})
-    raw["pairs"].update({"count": 8, "ddim_steps": 2})
-    raw["train"].update({"generator_turns": 2, "validate_every": 1, "batch_size": 8, "generator_batch_size": 8})
-    raw["train"].update({"lora_rank": rank, "lora_adapter": rank > 0})
-    raw["train"]["warm_start"].update({"turns": 2, "critic_turns": 1, "batch_size": 8})
-    shutil.copytree(ROOT / "zoo", tmp_path / "zoo")
-    yaml.dump(raw, tmp_path / "params.yaml")
-    commands = (
-        "data --out data",
-        "teacher --data data --out teacher --losses tl.csv",
-        "evaluator --data data --out evaluator",
-        "pairs --data data --teacher teacher --out pairs",
-        "train --data data --teacher teacher --evaluator evaluator --pairs pairs --out generator --losses l.csv "
-        "--validation pictures",
-    )
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "DMD_SCRATCH": str(tmp_path / "scratch")}
-    for command in commands:
-        name, *words = command.split()
-        done = subprocess.run(
-            [sys.executable, "-m", f"stages.{name}", *words],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "teacher/origin.json").read_text()) == {"source": "folder"}
-    assert (tmp_path / "generator/adapter").is_dir() == (rank > 0)
-    subprocess.run([sys.executable, "-c", CARDS, str(tmp_path / "generator")], cwd=tmp_path, check=True)
-    assert np.load(tmp_path / "generator/image.npy").std() > 0

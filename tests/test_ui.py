@@ -11,7 +11,7 @@ import psutil
 import pytest
 from browser import chromium, visit
 from playwright.sync_api import Page
-from test_pipeline import copy_of_the_project
+from projects import copy_of_the_project
 from test_services import call, free_port
 
 pytestmark = pytest.mark.slow
