@@ -87,7 +87,7 @@ def test_a_wrong_file_is_told(tmp_path: Path, text: str, words: str) -> None:
         ({"method.critic_turn": 2}, "ablation x, row r: method.critic_turn: params.yaml has no such key"),
         ({"critic_turns": 2}, "critic_turns: params.yaml has no such key"),
         ({"method.critic_turns": 0}, "ablation x, row r: method.critic_turns: 0 is not allowed"),
-        ({"pairs.count": 0}, "train.warm_start.turns: 1000 needs pairs"),
+        ({"pairs.count": 0}, "train.warm_start.turns: 2000 needs pairs"),
     ],
 )
 def test_a_change_that_params_do_not_allow_names_its_row(changes: dict, words: str) -> None:
