@@ -9,7 +9,7 @@ export DO_NOT_TRACK := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test lint up down
+.PHONY: help setup demo test lint bench up down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -33,3 +33,7 @@ lint: setup ## ruff and basedpyright
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/basedpyright
+
+bench: setup ## what a training turn and the flow cost, against their bare parts (some minutes, on an idle machine)
+	@.venv/bin/python -m benchmarks.speed
+	@.venv/bin/python -m benchmarks.flow_cost

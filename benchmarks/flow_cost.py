@@ -1,0 +1,71 @@
+"""`python -m benchmarks.flow_cost`: what Prefect costs beside plain `dvc repro`, whole processes, server up.
+
+Two clones of the last commit run the same stages on the preset `quick`, one after the other; then both find nothing
+to do.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from flows.presets import apply, load_preset
+from flows.roots import main_worktree
+
+PYTHON = sys.executable
+REPRO = [PYTHON, "-m", "dvc", "repro", "--quiet"]
+FLOW = [PYTHON, "-m", "flows.distill", "--target", "evaluate"]  # the whole graph, and no publishing
+
+
+def main() -> None:
+    root = main_worktree(Path.cwd())
+    with tempfile.TemporaryDirectory() as folder:
+        plain, flow = (clone(root, Path(folder) / name) for name in ("plain", "flow"))
+        ports = {"PREFECT_PORT": free_port(), "MLFLOW_PORT": free_port()}
+        seconds(flow, [PYTHON, "-m", "flows.services", "up"], **ports)
+        try:
+            rows = {
+                "dvc repro": seconds(plain, REPRO),
+                "flow": seconds(flow, FLOW, **ports),
+                "dvc repro, nothing to do": seconds(plain, REPRO),
+                "flow, nothing to do": seconds(flow, FLOW, **ports),
+            }
+        finally:
+            seconds(flow, [PYTHON, "-m", "flows.services", "down"], **ports)
+    for name, took in rows.items():
+        print(f"{name:26} {took:7.1f} s")
+    print(f"the flow costs {rows['flow'] - rows['dvc repro']:+.1f} s (below 0: it runs two stages at once)")
+
+
+def clone(root: Path, to: Path) -> Path:
+    """Of the last commit, with the numbers of the preset `quick` and a cache of its own."""
+    subprocess.run(["git", "clone", "-q", str(root), str(to)], check=True)
+    apply(load_preset(to, "quick").changes, to / "params.yaml")
+    identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+    subprocess.run(["git", *identity, "commit", "-qam", "quick"], cwd=to, check=True)
+    return to
+
+
+def seconds(cwd: Path, command: list[str], **env: str) -> float:
+    """Of a whole process; its output is shown only where it fails."""
+    path = f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}"
+    start = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PATH": path, **env}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return time.perf_counter() - start
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()
