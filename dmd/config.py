@@ -3,14 +3,14 @@
 No field has a default: params.yaml is the one place where a number stands.
 """
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from dmd.config_errors import explain, keys
 from dmd.errors import ConfigError
 
 NO_FOLDER = Path("zoo/none")  # DVC wants a path that exists: this file stands for "no external folder"
@@ -370,7 +370,7 @@ def load_params(path: Path) -> Params:
     except YAMLError as e:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: holds no groups; expected {', '.join(_keys(Params))}")
+        raise ConfigError(f"{path}: holds no groups; expected {', '.join(keys(Params))}")
     return validate(raw, str(path))
 
 
@@ -379,57 +379,4 @@ def validate(raw: dict[str, Any], where: str) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as e:
-        raise ConfigError("\n".join(f"{where}: {_explain(error)}" for error in e.errors())) from None
-
-
-def _explain(error: Any) -> str:
-    """One line: the key, its value, and what is allowed."""
-    loc = [part for part in error["loc"] if isinstance(part, int) or _field_at(error["loc"], part) is not None]
-    key = ".".join(map(str, loc))
-    match error["type"]:
-        case "extra_forbidden":
-            siblings = _keys(_group_at(error["loc"][:-1]))
-            name = str(error["loc"][-1])
-            close = difflib.get_close_matches(name, siblings, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            return f"{'.'.join(map(str, error['loc']))}: unknown key; {hint}allowed: {', '.join(siblings)}"
-        case "missing":
-            return f"{'.'.join(map(str, error['loc']))}: missing; {_allowed(error['loc'])}"
-        case "value_error":
-            return f"{key + '.' if key else ''}{error['ctx']['error']}"
-        case _:
-            return f"{key}: {error['input']!r} is not allowed: {error['msg'].lower()}; {_allowed(error['loc'])}"
-
-
-def _group_at(loc: tuple) -> type[BaseModel]:
-    """The group that keys lead to; a key that is none of a group's own (pydantic names union members) is passed by."""
-    group: type[BaseModel] = Params
-    for part in loc:
-        field = _fields(group).get(str(part))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            group = field.annotation
-    return group
-
-
-def _field_at(loc: tuple, part: object) -> Any:
-    """The field of that name, looked for in the group that holds it."""
-    return _fields(_group_at(loc[: loc.index(part)])).get(str(part))
-
-
-def _fields(group: type[BaseModel]) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in group.model_fields.items()}
-
-
-def _keys(group: type[BaseModel]) -> list[str]:
-    return list(_fields(group))
-
-
-def _allowed(loc: tuple) -> str:
-    """The description of a field, and its choices where it has them."""
-    field = next((f for part in reversed(loc) if (f := _field_at(loc, part)) is not None), None)
-    if field is None:
-        return "see dmd/config.py"
-    if field.description is None:
-        return "it is a group of keys"
-    choices = [c for c in get_args(field.annotation) if isinstance(c, str)]
-    return f"it is {field.description}" + (f" (one of {', '.join(choices)})" if choices else "")
+        raise ConfigError("\n".join(f"{where}: {explain(error, Params)}" for error in e.errors())) from None
