@@ -1,6 +1,8 @@
 """A temporary git worktree with the DVC cache of the main one: a place to run other code or parameters in."""
 
 import contextlib
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,10 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from dmd.errors import UserError
 from flows.roots import git, main_worktree, only_one
 
 LOCK = Path("runs") / "worktrees.lock"  # git and DVC each fail now and then where two do this at once
+OWNER = re.compile(r"onestep-(\d+)-")  # in a folder's name: the process that removes it
 
 
 @contextlib.contextmanager
@@ -20,9 +25,10 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
     main = main_worktree(root)
     if git(main, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise UserError(f"this repository has no commit {commit}; git fetch may bring it")
-    place = Path(tempfile.mkdtemp(prefix="onestep-")) / main.name
+    place = Path(tempfile.mkdtemp(prefix=f"onestep-{os.getpid()}-")) / main.name
     try:
         with only_one(main / LOCK):
+            _remove_abandoned(main)
             _run(main, "git", "worktree", "add", "-q", "--detach", str(place), commit)
             cache = main / _dvc(main, "cache", "dir").strip()  # an absolute path stays as it is
             _dvc(place, "cache", "dir", "-q", "--local", str(cache))
@@ -31,6 +37,16 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
         shutil.rmtree(place.parent, ignore_errors=True)
         with only_one(main / LOCK):
             git(main, "worktree", "prune")
+
+
+def _remove_abandoned(main: Path) -> None:
+    """Worktrees of processes that were killed: nobody else removes them."""
+    for line in (git(main, "worktree", "list", "--porcelain") or "").splitlines():
+        place = Path(line.removeprefix("worktree "))
+        owner = OWNER.match(place.parent.name)
+        if line.startswith("worktree ") and owner and not psutil.pid_exists(int(owner[1])):
+            shutil.rmtree(place.parent, ignore_errors=True)
+    git(main, "worktree", "prune")
 
 
 def _dvc(cwd: Path, *words: str) -> str:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from mlflow import MlflowClient
 
 from dmd.errors import UserError
@@ -51,6 +52,27 @@ def test_a_worktree_has_the_commit_and_the_cache_and_is_gone_afterwards(project:
         assert cache.strip() == str(project / ".dvc/cache")
         raise KeyboardInterrupt
     assert not place.exists() and git(project, "worktree", "list").count("\n") == 0
+
+
+def test_what_a_killed_process_left_is_removed_and_another_ones_place_is_not(project: Path) -> None:
+    commit = git(project, "rev-parse", "HEAD")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from flows.worktrees import worktree\n"
+        "with worktree(Path(sys.argv[1]), sys.argv[2]) as place:\n"
+        "    print(place, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(project), commit], cwd=ROOT, capture_output=True, text=True
+    )
+    left = Path(killed.stdout.strip())
+    assert killed.returncode == -9 and left.is_dir() and str(left) in git(project, "worktree", "list")
+    with worktree(project, commit) as mine:
+        assert not left.parent.exists() and str(left) not in git(project, "worktree", "list")
+        with worktree(project, commit):
+            assert mine.is_dir(), "its process is alive"
+
+
+def test_a_commit_that_is_not_there_is_one_line(project: Path) -> None:
     with (
         pytest.raises(UserError, match="this repository has no commit 0123456; git fetch may bring it"),
         worktree(project, "0123456"),
