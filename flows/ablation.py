@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +142,7 @@ def members(name: str, ablation: Ablation, params_file: Path, downstream: set[st
     return made
 
 
-def changed(params: dict[str, Any], changes: dict[str, Change], where: str) -> dict[str, Any]:
+def changed(params: dict[str, Any], changes: Mapping[str, Change | list[int]], where: str) -> dict[str, Any]:
     """params with dotted keys replaced, validated whole. Raises ConfigError."""
     new = deepcopy(params)
     for key, value in changes.items():

@@ -13,7 +13,7 @@ from flows import start
 from flows.command import exit_code
 from flows.graph import ancestors, is_unchanged, stage_graph
 from flows.plan import plan
-from flows.presets import variants
+from flows.presets import check_complete, variants
 from flows.services import use_running
 from flows.store import check_reachable, tracking_uri
 from flows.worktrees import check_committed
@@ -45,6 +45,7 @@ def _run(root: Path, args: argparse.Namespace) -> int:
     if args.dry_run:
         print(plan(root, todo, args.force), flush=True)
         return 0
+    check_complete(todo)
     use_running(root)
     if not args.target:
         check_reachable(tracking_uri(root))

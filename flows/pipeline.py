@@ -15,7 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from dmd.config import load_params
 from dmd.errors import UserError
 from flows.graph import StageSpec, ancestors, stage_graph
-from flows.presets import Change, Variant, apply, variants
+from flows.presets import Change, Variant, apply, check_complete, variants
 from flows.process import STOP, all_ended
 from flows.register import ALIAS, register, verdict_of
 from flows.roots import only_one
@@ -99,6 +99,7 @@ def distill(
         for stage in force or []:
             ancestors(graph, stage)  # names one that isn't there
         todo = variants(root, preset, overrides or {}, seeds or [])
+        check_complete(todo)
         commit = check_committed(root) if todo else ""
     except UserError as e:
         return Failed(message=str(e), data=e)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +23,7 @@ class Preset(BaseModel):
 
     description: str = Field(min_length=1)
     changes: dict[str, Change | list[int]]
+    needs: dict[str, str] = Field(default={}, description="keys that only the user can fill in, and what with")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Variant:
 
     experiment: str
     changes: Mapping[str, Change | list[int]]
+    missing: Mapping[str, str] = field(default_factory=dict)  # key -> what the user has yet to give
+
+    def filled(self, root: Path) -> dict[str, Change | list[int]]:
+        """The changes, with an existing folder in place of what is missing: enough for the schema and for a plan."""
+        return {**self.changes, **dict.fromkeys(self.missing, str(root / FOLDER))}
 
 
 def known(root: Path) -> list[str]:
@@ -55,19 +61,32 @@ def load_preset(root: Path, name: str) -> Preset:
 def variants(
     root: Path, preset: str | None, overrides: Mapping[str, Change | list[int]], seeds: Sequence[int]
 ) -> list[Variant]:
-    """One for each seed; none where nothing is asked for. Raises ConfigError for what params.yaml does not allow."""
+    """One for each seed; none where nothing is asked for. Raises ConfigError for what params.yaml does not allow.
+
+    What a preset needs from the user and was not given stands in `missing`, not in the changes.
+    """
     base = YAML(typ="safe").load(root / "params.yaml")
-    common = {**(load_preset(root, preset).changes if preset else {}), **overrides}
+    chosen = load_preset(root, preset) if preset else Preset(description="none", changes={})
+    common = {**chosen.changes, **overrides}
+    missing = {key: what for key, what in chosen.needs.items() if key not in common}
     if not common and not seeds and not preset:
         return []
     made = []
     for seed in seeds or [None]:
         changes = {**common, **({} if seed is None else {"train.seed": seed})}
-        changed(base, changes, f"preset {preset}" if preset else "overrides")
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
         name = "-".join([preset or "run", *([] if seed is None else [f"seed{seed}"]), digest])
-        made.append(Variant(name, changes))
+        variant = Variant(name, changes, missing)
+        changed(base, variant.filled(root), f"preset {preset}" if preset else "overrides")
+        made.append(variant)
     return made
+
+
+def check_complete(variants: Sequence[Variant]) -> None:
+    """Raise ConfigError, with one line for each key that a preset leaves to the user and that was not given."""
+    missing = {key: what for variant in variants for key, what in variant.missing.items()}
+    if missing:
+        raise ConfigError("\n".join(f"--set {key}=PATH is needed: {what}" for key, what in missing.items()))
 
 
 def apply(changes: Mapping[str, Change | list[int]], file: Path) -> None:

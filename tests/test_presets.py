@@ -13,6 +13,7 @@ from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
 from flows.distill import main
 from flows.presets import apply, known, load_preset, variants
+from flows.turns import processes
 from flows.worktrees import check_committed, save_experiment, worktree
 
 
@@ -49,6 +50,36 @@ def project(tmp_path: Path) -> Path:
 def test_every_preset_of_the_project_is_valid(name: str) -> None:
     assert load_preset(ROOT, name).description
     assert len(variants(ROOT, name, {}, [])) == 1
+
+
+@pytest.mark.parametrize("name", known(ROOT))
+def test_a_preset_shares_its_batches_equally_and_says_whether_it_was_run(name: str, tmp_path: Path) -> None:
+    (variant,) = variants(ROOT, name, {}, [])
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    apply(variant.filled(ROOT), tmp_path / "params.yaml")
+    cfg = load_params(tmp_path / "params.yaml").train
+    share = processes(cfg.launcher) * cfg.accumulate
+    assert cfg.batch_size % share == cfg.generator_batch_size % share == 0
+    assert not cfg.warm_start.turns or cfg.warm_start.batch_size % share == 0
+    head = " ".join(
+        (ROOT / "presets" / f"{name}.yaml").read_text().partition("description:")[0].replace("#", "").split()
+    )
+    assert name == "quick" or "Run:" in head or "Not yet run on hardware" in head
+
+
+def test_what_only_the_user_can_give_is_named_before_any_work(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    text = "description: d\nneeds: {teacher.folder: a diffusers folder}\nchanges: {teacher.source: folder}\n"
+    (project / "presets" / "own.yaml").write_text(text)
+    (variant,) = variants(project, "own", {}, [])
+    assert variant.missing == {"teacher.folder": "a diffusers folder"} and "teacher.folder" not in variant.changes
+    assert main(["--preset", "own"]) == 2
+    assert capsys.readouterr().err == "error: --set teacher.folder=PATH is needed: a diffusers folder\n"
+    (given,) = variants(project, "own", {"teacher.folder": str(project)}, [])
+    assert not given.missing and given.filled(project) == given.changes
 
 
 def test_an_override_comes_after_the_preset_and_a_seed_after_both(project: Path) -> None:
@@ -109,3 +140,59 @@ def test_a_plan_is_told_without_work(
         capsys.readouterr().err == "error: --set method.critic_turns: write KEY=VALUE, such as method.critic_turns=10\n"
     )
     assert git(project, "worktree", "list").count("\n") == 0
+
+
+@pytest.fixture
+def staged(project: Path) -> Path:
+    """The same with two stages that are called as this project's own, of which one reads what the other makes."""
+    stages = {
+        "data": {"cmd": "mkdir d && grep size params.yaml > d/x", "params": ["data.size"], "outs": ["d"]},
+        "train": {"cmd": "cp d/x out.txt", "deps": ["d"], "params": ["train.generator_turns"], "outs": ["out.txt"]},
+    }
+    YAML().dump({"stages": stages}, project / "dvc.yaml")
+    dvc(project, "repro", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "two")
+    return project
+
+
+def test_a_plan_says_what_a_run_would_need_and_writes_nothing(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+
+    def files() -> dict[Path, int]:
+        own = (p for p in staged.rglob("*") if p.is_file() and not {".git", "tmp", "runs"} & set(p.parts[-5:]))
+        return {p: p.stat().st_mtime_ns for p in own}
+
+    before = files()
+    assert main(["--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "train  unchanged  generator learns from 185,600 images, critic from 102,400; stores 694 KiB" in said
+    assert "memory of train, per CPU process: " in said and "time: none" in said
+    assert main(["--dry-run", "--force", "train"]) == 0
+    said = capsys.readouterr().out
+    assert "\n  time: " in said and "CPU hours" in said and "an image forward" in said
+    assert main(["--dry-run", "--set", "train.generator_turns=600"]) == 0
+    said = capsys.readouterr().out
+    assert "data   unchanged" in said and "generator learns from 243,200 images, critic from 198,400" in said
+    assert files() == before and git(staged, "status", "--porcelain") == ""
+
+
+def test_a_plan_reaches_beyond_what_is_yet_to_be_made(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """In a worktree there are no outputs: DVC's dry run stumbles over the stage behind a changed one."""
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    text = "description: d\nneeds: {teacher.folder: a teacher}\nchanges: {data.size: 12, teacher.source: folder}\n"
+    (staged / "presets" / "own.yaml").write_text(text)
+    assert main(["--dry-run", "--preset", "own"]) == 0
+    said = capsys.readouterr().out
+    assert "--set teacher.folder=PATH is needed: a teacher" in said
+    assert said.count("runs, or comes from DVC's cache") == 2 and "1,797 images of 144 B" in said
+    assert "memory and time: unknown, teacher.folder is not given" in said
+    trouble = subprocess.CompletedProcess([], 255, "", "WARNING: no room\nERROR: failed to reproduce 'train'\n")
+    monkeypatch.setattr("flows.plan.subprocess.run", lambda *_, **__: trouble)
+    assert main(["--dry-run"]) == 1 and "DVC can't tell what would run" in capsys.readouterr().err
