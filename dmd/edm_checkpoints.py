@@ -1,149 +1,20 @@
-"""Checkpoints of NVlabs' edm, which are pickles, read as plain data: nothing that they carry ever runs.
+"""`python -m dmd.edm_checkpoints FILE.pkl OUT`: a checkpoint of NVlabs' edm as a diffusers folder, a teacher.
 
-`python -m dmd.edm_checkpoints FILE.pkl OUT` shows the network and writes its weights as safetensors with its arguments.
+Shows the network. One that diffusers does not have is written as safetensors with its arguments instead.
 """
 
 import argparse
-import io
 import json
-import pickle
 import sys
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
+from dmd.edm_networks import CONVERTS, diffusers_network
+from dmd.edm_pickles import Inert, read_checkpoint
 from dmd.errors import PickleError
 from dmd.files import new_folder, write_text
-
-
-class Inert:
-    """What a pickled module becomes: its class's name and its state. No code belongs to it."""
-
-    class_name = ""
-
-    def __init__(self) -> None:
-        self.state: dict[str, Any] = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = dict(state) if isinstance(state, dict) else {}
-
-    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and buffers by name, as in a state dict."""
-        found: dict[str, Tensor] = {}
-        for kind in ("_parameters", "_buffers"):
-            of_kind = self.state.get(kind) or {}
-            found |= {prefix + name: v.detach() for name, v in of_kind.items() if isinstance(v, Tensor)}
-        for name, module in (self.state.get("_modules") or {}).items():
-            if isinstance(module, Inert):
-                found |= module.tensors(f"{prefix}{name}.")
-        return found
-
-    def arguments(self) -> dict[str, Any]:
-        """Those it was made with, as `persistent_class` of edm records them; what is no plain value as text."""
-        args, kwargs = self.state.get("_init_args", ()), self.state.get("_init_kwargs", {})
-        return {str(i): v for i, v in enumerate(args)} | {str(k): v for k, v in kwargs.items()}
-
-
-def _persistent(meta: dict[str, Any]) -> Inert:
-    """In place of edm's own, which would run the source text that the pickle carries (`module_src`)."""
-    made = _inert(str(meta.get("class_name")))()
-    made.__setstate__(meta.get("state"))
-    return made
-
-
-def _inert(name: str) -> type[Inert]:
-    return type("Inert", (Inert,), {"class_name": name, "__init__": Inert.__init__})
-
-
-def _new(cls: Any, *_: Any) -> Any:
-    """In place of copyreg's: only what is inert is made."""
-    if not (isinstance(cls, type) and issubclass(cls, Inert)):
-        raise PickleError("copyreg._reconstructor of something that is no module")
-    return cls()
-
-
-def _storage(content: bytes) -> Any:
-    """In place of torch's, which would read a pickle within the pickle without asking what is in it."""
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    return torch._utils._rebuild_tensor(storage, offset, size, stride)  # type: ignore[attr-defined]
-
-
-def _parameter(data: Tensor, *_: Any) -> Tensor:
-    return data
-
-
-def _scalar(dtype: Any, content: bytes = b"") -> Any:
-    if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        raise PickleError("a numpy scalar that holds an object")
-    return np.frombuffer(content, dtype)[0].item()
-
-
-def _bytes(text: str, encoding: str) -> bytes:
-    """How old protocols spell bytes."""
-    if encoding != "latin1":
-        raise PickleError(f"_codecs.encode with {encoding!r}")
-    return text.encode("latin1")
-
-
-def _dtype(name: str, *_: Any) -> np.dtype:
-    return np.dtype(name)
-
-
-ADMITTED: dict[str, Callable[..., Any]] = {
-    "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch.storage._load_from_bytes": _storage,
-    "torch.Size": tuple,
-    "collections.OrderedDict": OrderedDict,
-    "dnnlib.util.EasyDict": OrderedDict,
-    "copyreg._reconstructor": _new,
-    "copy_reg._reconstructor": _new,
-    "numpy.dtype": _dtype,
-    "_codecs.encode": _bytes,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
-    **{f"{builtins}.{kind.__name__}": kind for builtins in ("builtins", "__builtin__") for kind in (set, frozenset)},
-}
-
-
-class PlainUnpickler(pickle.Unpickler):
-    """Admits tensors, plain containers and numbers. A module of torch becomes inert; any other global is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if full in ADMITTED:
-            return ADMITTED[full]
-        if module.startswith("torch.nn.modules.") and name.isidentifier():
-            return _inert(full)
-        if full == "builtins.object":
-            return None  # the base that copyreg names; never called
-        raise PickleError(f"it asks for {full}, which plain weights do not need")
-
-
-def read_checkpoint(file: Path, key: str = "ema") -> Inert:
-    """The network under `key`. Raises PickleError, with the name of what it asks for, where it is not plain data."""
-    try:
-        with file.open("rb") as stream:
-            content = PlainUnpickler(stream).load()
-    except PickleError as e:
-        raise PickleError(f"{file} is refused: {e}") from None
-    except OSError as e:
-        raise PickleError(f"{file}: {e.strerror or e}") from None
-    except Exception as e:  # a damaged pickle raises nearly anything; none of it is of use
-        raise PickleError(f"{file} is not a checkpoint that can be read ({type(e).__name__})") from None
-    if not isinstance(content, dict) or not isinstance(content.get(key), Inert):
-        raise PickleError(f"{file} holds no network named {key!r}")
-    return content[key]
+from dmd.pipelines import save_pipeline
 
 
 def describe(network: Inert) -> str:
@@ -159,27 +30,32 @@ def describe(network: Inert) -> str:
     return "\n".join([*lines, f"{sum(v.numel() for v in tensors.values()):,} numbers in {len(tensors)} tensors"])
 
 
-def save(network: Inert, out: Path) -> None:
-    """The weights as safetensors, and class and arguments as json."""
-    about = {"class_name": network.class_name, "arguments": network.arguments()}
+def save(network: Inert, out: Path) -> str:
+    """A pipeline of diffusers where there is one of that network, else weights and arguments. Returns what it is."""
+    inner = (network.state.get("_modules") or {}).get("model")
     with new_folder(out) as folder:
+        if isinstance(inner, Inert) and inner.class_name == CONVERTS:
+            save_pipeline(*diffusers_network(network), folder)
+            return f"{out} is a teacher: teacher.source: folder, teacher.folder: {out}"
+        about = {"class_name": network.class_name, "arguments": network.arguments()}
         save_file({k: v.contiguous().clone() for k, v in network.tensors().items()}, folder / "weights.safetensors")
         write_text(folder / "network.json", json.dumps(about, indent=2, default=str) + "\n")
+    return f"{out} holds the weights alone: diffusers has no such network, only that of {CONVERTS}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m dmd.edm_checkpoints", description="Read a pickle of NVlabs' edm.")
-    parser.add_argument("file", type=Path, help="such as edm-cifar10-32x32-uncond-vp.pkl")
-    parser.add_argument("out", type=Path, help="folder for weights.safetensors and network.json")
+    parser = argparse.ArgumentParser(prog="python -m dmd.edm_checkpoints", description=__doc__)
+    parser.add_argument("file", type=Path, help="such as edm-imagenet-64x64-cond-adm.pkl")
+    parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--key", default="ema", help="of the network in the pickle")
     args = parser.parse_args()
     try:
         network = read_checkpoint(args.file, args.key)
+        said = save(network, args.out)
     except PickleError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
-    save(network, args.out)
-    print(describe(network))
+    print(f"{describe(network)}\n{said}")
     return 0
 
 

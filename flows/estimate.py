@@ -93,6 +93,7 @@ def _sizes(params: Params, root: Path, turns: list[Turns]) -> dict[str, str]:
     stored, judged = images_stored(params, root), params.baseline.samples * params.baseline.draws
     pixels = data.channels * data.size**2
     each = amount(pixels)
+    passes = _passes(params)
     return {
         "data": f"{each} an image" if stored is None else f"{stored:,} images of {each}: {amount(stored * pixels)}",
         "teacher": {
@@ -105,15 +106,16 @@ def _sizes(params: Params, root: Path, turns: list[Turns]) -> dict[str, str]:
             if judge.source == "train"
             else f"{judge.source}; its classifier learns from {judge.classifier_steps * judge.batch_size:,} images"
         ),
-        "baseline": f"{judged * len(params.baseline.ddim_steps):,} images in up to {_passes(params):,} passes",
+        "baseline": f"{judged * len(passes):,} images in up to {max(passes) * guided(params):,} passes",
         "pairs": f"{params.pairs.count:,} pairs",
         "train": f"generator learns from {_seen(turns, 'generator'):,} images, critic from {_seen(turns, 'critic'):,}",
         "evaluate": f"{judged:,} images",
     }
 
 
-def _passes(params: Params) -> int:
-    return max(params.baseline.ddim_steps) * guided(params)
+def _passes(params: Params) -> list[int]:
+    """Of each of the teacher's samplers, guidance apart."""
+    return [*params.baseline.ddim_steps, *(2 * n - 1 for n in params.baseline.heun_steps)]
 
 
 def _seen(turns: list[Turns], network: str) -> int:
@@ -140,7 +142,7 @@ def seconds_of(params: Params, turns: list[Turns], rate: Rate) -> dict[str, floa
         train += sum(t.images * t.backwards * rate.forward for t in turns)
     return {
         "teacher": learnt * rate.both,
-        "baseline": judged * sum(params.baseline.ddim_steps) * again * rate.forward,
+        "baseline": judged * sum(_passes(params)) * again * rate.forward,
         "pairs": params.pairs.count * params.pairs.ddim_steps * again * rate.forward,
         "train": train / processes(params.train.launcher),
         "evaluate": judged * params.method.steps * rate.forward,

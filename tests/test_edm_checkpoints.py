@@ -17,7 +17,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from torch import nn
 
-from dmd.edm_checkpoints import ADMITTED, read_checkpoint
+from dmd.edm_pickles import ADMITTED, read_checkpoint
 from dmd.errors import PickleError
 
 
@@ -130,7 +130,7 @@ def test_what_is_admitted_can_run_nothing_of_a_pickles_own() -> None:
     """A name that is added here must be looked at: each is a function of ours, or a plain container."""
     plain = {tuple, set, frozenset, OrderedDict}
     for name, function in ADMITTED.items():
-        assert function in plain or function.__module__ == "dmd.edm_checkpoints", name
+        assert function in plain or function.__module__ == "dmd.edm_pickles", name
     assert not {"copyreg.__newobj__", "builtins.getattr", "functools.partial"} & ADMITTED.keys()
     with pytest.raises(PickleError, match="no module"):
         ADMITTED["copyreg._reconstructor"](dict, object, None)

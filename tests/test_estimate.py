@@ -38,7 +38,7 @@ def hub(params: Params, hub_id: str) -> Params:
 def test_images_seen_are_those_of_every_turn(params: Params) -> None:
     turns = turns_of(params)
     seen = {n: sum(t.images for t in turns if t.network == n) for n in ("generator", "critic")}
-    assert seen == {"generator": 1000 * 128 + 300 * 192, "critic": (100 + 300 * 5) * 64}
+    assert seen == {"generator": 2000 * 128 + 150 * 192, "critic": (100 + 150 * 5) * 64}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_memory_of_a_small_unet_is_that_of_its_numbers(params: Params) -> None:
         "best so far": 4 * weights,
         "gradients": 4 * weights,
         "AdamW": 2 * 2 * 4 * weights,
-        "pairs": 3000 * 2 * 64 * 4,
+        "pairs": 9000 * 2 * 64 * 4,
     }
 
 
@@ -183,7 +183,7 @@ def test_doubling_the_turns_doubles_the_time(params: Params) -> None:
     took = [seconds_of(p, turns_of(p), RATE) for p in (once, twice)]
     assert took[1]["train"] == 2 * took[0]["train"]
     # A critic turn: generator forward, critic forward and backward; a generator turn: that and the two scores.
-    assert took[0]["train"] == pytest.approx(300 * (5 * 64 * 0.004 + 192 * 0.005))
+    assert took[0]["train"] == pytest.approx(150 * (5 * 64 * 0.004 + 192 * 0.005))
     assert took[0]["baseline"] == took[1]["baseline"] == pytest.approx(1797 * 3 * 185 * 0.001)
     assert took[0]["teacher"] == pytest.approx(2000 * 128 * 0.003)
     guided = with_(once, guidance={"scale": 2.0})

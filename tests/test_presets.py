@@ -169,14 +169,14 @@ def test_a_plan_says_what_a_run_would_need_and_writes_nothing(
     before = files()
     assert main(["--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "train  unchanged  generator learns from 185,600 images, critic from 102,400; stores 694 KiB" in said
+    assert "train  unchanged  generator learns from 284,800 images, critic from 54,400; stores 694 KiB" in said
     assert "memory of train, per CPU process: " in said and "time: none" in said
     assert main(["--dry-run", "--force", "train"]) == 0
     said = capsys.readouterr().out
     assert "\n  time: " in said and "CPU hours" in said and "an image forward" in said
     assert main(["--dry-run", "--set", "train.generator_turns=600"]) == 0
     said = capsys.readouterr().out
-    assert "data   unchanged" in said and "generator learns from 243,200 images, critic from 198,400" in said
+    assert "data   unchanged" in said and "generator learns from 371,200 images, critic from 198,400" in said
     assert files() == before and git(staged, "status", "--porcelain") == ""
 
 
