@@ -1,10 +1,12 @@
 """Teachers in the hub's own format, through every stage to a version in the registry, from which they generate."""
 
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import diffusers_recipe
 import numpy as np
 import pytest
 from hub_folders import CARDS, KINDS, hub_folder
@@ -25,12 +27,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_of_the_project(tmp_path_factory.mktemp("hub") / "project")
     for kind in KINDS:
         hub_folder(kind, folder / "zoo" / kind)
+    diffusers_recipe.train(folder / "zoo" / "recipe", steps=20, channels=(8, 16))
     commit(folder, "teachers of the hub")
     return folder
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "rank"), [*itertools.product(KINDS, (0, 2)), ("recipe", 0)])
 def test_a_folder_becomes_a_registered_generator(project: Path, tmp_path: Path, kind: str, rank: int) -> None:
     """With no change but the path, and the adapters' rank."""
     before = versions(project)[0]
