@@ -13,12 +13,11 @@ from dmd.checkpoint import Scratch
 from dmd.config import Params, TrainConfig
 from dmd.distill import distill
 from dmd.ema import decay_of, update_ema
-from dmd.errors import CheckpointError, ConfigError
+from dmd.errors import ConfigError
 from dmd.generator import Generator
 from dmd.methods import METHODS, Networks
 from dmd.optim import apply_gradients, backward, learning_rate, optimizer_step
 from dmd.pairs import Pairs
-from dmd.teacher_trainer import TeacherState, train_teacher
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, train
 from stages.train import begin_from
@@ -253,71 +252,6 @@ def test_the_gradient_is_clipped_per_network() -> None:
     before = net.weight.detach().clone()
     norm = optimizer_step(optimizer, net, 1000 * net(torch.ones(1, 4)).sum(), 1.0, 0.5, "loss")
     assert norm.item() == pytest.approx(2000) and (net.weight - before).norm().item() == pytest.approx(0.5, rel=1e-4)
-
-
-def test_a_teacher_learns_and_resumes_to_the_bit(params: Params) -> None:
-    cfg = params.teacher.model_copy(update={"steps": 8, "batch_size": 16, "warmup_steps": 2})
-    images = torch.rand(40, 1, 8, 8) * 2 - 1
-    labels = torch.arange(40) % 10
-
-    def state() -> TeacherState:
-        return TeacherState(toy_denoiser(), cfg)
-
-    whole, first, second = state(), state(), state()
-    list(train_teacher(whole, cfg, images, labels, 10))
-    list(islice(train_teacher(first, cfg, images, labels, 10), 3))
-    second.load_state_dict(first.state_dict())
-    list(train_teacher(second, cfg, images, labels, 10))
-    assert all(
-        torch.equal(a, b) for a, b in zip(*(run.ema.state_dict().values() for run in (whole, second)), strict=True)
-    )
-
-
-def test_labels_are_dropped_at_the_given_rate(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = params.teacher.model_copy(update={"steps": 30, "batch_size": 100, "label_dropout": 0.25})
-    denoiser = toy_denoiser()
-    seen: list[Tensor] = []
-    predict = denoiser.predict
-    monkeypatch.setattr(denoiser, "predict", lambda x, t, cond: seen.append(cond) or predict(x, t, cond))
-    list(train_teacher(TeacherState(denoiser, cfg), cfg, torch.zeros(50, 1, 8, 8), torch.arange(50) % 10, 10))
-    share = (torch.cat(seen) == 10).float().mean().item()
-    assert share == pytest.approx(0.25, abs=0.03)
-
-
-def test_a_checkpoint_of_other_code_is_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    scratch = Scratch("train", {"lr": 1.0}, {})
-    scratch.save({"step": 3})
-    later = Scratch("train", {"lr": 1.0}, {})
-    later.code = "changed"
-    with pytest.raises(CheckpointError, match="DMD_RESUME=continue"):
-        later.load()
-    monkeypatch.setenv("DMD_RESUME", "continue")
-    assert later.load() == {"step": 3}
-    monkeypatch.setenv("DMD_RESUME", "fresh")
-    assert later.load() is None and not later.state_file.exists()
-
-
-def test_a_checkpoint_belongs_to_its_parameters_and_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "a").write_text("1")
-    folders = {
-        Scratch("train", {"lr": 1.0}, {"data": data}).folder,
-        Scratch("train", {"lr": 2.0}, {"data": data}).folder,
-    }
-    (data / "a").write_text("2")
-    folders.add(Scratch("train", {"lr": 1.0}, {"data": data}).folder)
-    assert len(folders) == 3
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    scratch = Scratch("train", {}, {})
-    scratch.state_file.write_bytes(b"PK not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"state.pt cannot be read .* delete it"):
-        scratch.load()
 
 
 def test_of_several_averages_the_best_by_validation_is_kept(

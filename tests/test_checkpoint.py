@@ -1,0 +1,49 @@
+"""A checkpoint belongs to its code, parameters and inputs, and a damaged one is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmd.checkpoint import Scratch
+from dmd.errors import CheckpointError
+from dmd.pairs import Pairs
+
+LABELS = torch.arange(10)
+PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)
+
+
+def test_a_checkpoint_of_other_code_is_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    scratch = Scratch("train", {"lr": 1.0}, {})
+    scratch.save({"step": 3})
+    later = Scratch("train", {"lr": 1.0}, {})
+    later.code = "changed"
+    with pytest.raises(CheckpointError, match="DMD_RESUME=continue"):
+        later.load()
+    monkeypatch.setenv("DMD_RESUME", "continue")
+    assert later.load() == {"step": 3}
+    monkeypatch.setenv("DMD_RESUME", "fresh")
+    assert later.load() is None and not later.state_file.exists()
+
+
+def test_a_checkpoint_belongs_to_its_parameters_and_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a").write_text("1")
+    folders = {
+        Scratch("train", {"lr": 1.0}, {"data": data}).folder,
+        Scratch("train", {"lr": 2.0}, {"data": data}).folder,
+    }
+    (data / "a").write_text("2")
+    folders.add(Scratch("train", {"lr": 1.0}, {"data": data}).folder)
+    assert len(folders) == 3
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    scratch = Scratch("train", {}, {})
+    scratch.state_file.write_bytes(b"PK not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"state.pt cannot be read .* delete it"):
+        scratch.load()
