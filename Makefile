@@ -27,7 +27,7 @@ down: ## end what `make up` started
 	@if [ -x .venv/bin/python ]; then .venv/bin/python -m flows.services down; fi
 
 test: setup ## the tests that are not slow; ARGS="-m slow" for the others
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 lint: setup ## ruff and basedpyright
 	@.venv/bin/ruff check
