@@ -22,7 +22,8 @@ from flows.watch import watch
 
 NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"
 SILENCE = timedelta(seconds=120)  # of a run whose process sends a sign of life every thirty seconds
-LOST = "onestep: a run whose process is gone"
+RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
+LOST, AGAIN = "onestep: a run whose process is gone", "onestep: a crashed run starts again"
 
 
 def deployments() -> list[Any]:
@@ -65,30 +66,56 @@ def _off(cron: str) -> DeploymentScheduleCreate:
     return DeploymentScheduleCreate(schedule=CronSchedule(cron=cron), active=False)
 
 
-def mark_lost_runs() -> None:
-    """A run that no longer shows signs of life is marked as crashed; started again, it goes on from its checkpoint."""
+def look_after_runs() -> None:
+    """Automations: a run without a sign of life is marked as crashed; a crashed one is started again, where it left off.
+
+    They are made once; what a user changes in them stays.
+    """
+    for made in (_mark_lost(), _start_again()):
+        try:
+            Automation.read(name=made.name)  # pyright: ignore[reportUnusedCoroutine] - none where no event loop runs
+        except ValueError:  # there is none yet
+            made.create()
+
+
+def _mark_lost() -> Automation:
     over = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed")}
-    made = Automation(
+    return Automation(
         name=LOST,
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat"} | over,
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match=RUNS,
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
             within=SILENCE,
         ),
         actions=[  # type: ignore[arg-type]
-            ChangeFlowRunState(
-                name=None, state=StateType.CRASHED, message="no sign of life; run it again, and it goes on", force=False
-            )
+            ChangeFlowRunState(name=None, state=StateType.CRASHED, message="no sign of life", force=False)
         ],
     )
-    try:
-        Automation.read(name=LOST)  # pyright: ignore[reportUnusedCoroutine] - none where no event loop runs, as here
-    except ValueError:  # there is none yet
-        made.create()
+
+
+def _start_again() -> Automation:
+    """Runs of deployments alone: nobody would start another's. The flow itself counts its starts."""
+    return Automation(
+        name=AGAIN,
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Crashed"},
+            match=RUNS,
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": ["prefect.deployment.*"], "prefect.resource.role": ["deployment"]}
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[  # type: ignore[arg-type]
+            ChangeFlowRunState(name="AwaitingRetry", state=StateType.SCHEDULED, message="goes on", force=True)
+        ],
+    )
 
 
 def main() -> int:
@@ -97,7 +124,7 @@ def main() -> int:
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
-    mark_lost_runs()
+    look_after_runs()
     serve(*deployments(), print_starting_message=False)
     return 0
 

@@ -42,6 +42,17 @@ class Ui:
         assert runs[0]["state_type"] == state, runs[0]["state"]
         return runs[0]
 
+    def history(self, run: str) -> list[dict[str, Any]]:
+        """The states that a run has had, in order."""
+        with urllib.request.urlopen(f"{self.url}/api/flow_run_states/?flow_run_id={run}", timeout=30) as answer:
+            return sorted(json.load(answer), key=lambda state: state["timestamp"])
+
+    def said(self, run: str, after: str) -> list[str]:
+        """What a run has logged since it had this state."""
+        since = next(s["timestamp"] for s in self.history(run) if s["type"] == after)
+        logged = self.ask("logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
+        return [line["message"] for line in logged if line["timestamp"] > since]
+
     def stages(self) -> list[int]:
         """Processes of stages that work in the project."""
         found = []
