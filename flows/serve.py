@@ -67,7 +67,7 @@ def _off(cron: str) -> DeploymentScheduleCreate:
 
 
 def look_after_runs() -> None:
-    """Automations: a run without a sign of life is marked as crashed; a crashed one is started again, where it left off.
+    """Automations: a silent run is marked as crashed; a crashed one is started again, where it left off.
 
     They are made once; what a user changes in them stays.
     """
