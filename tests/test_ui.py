@@ -121,3 +121,35 @@ def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_
         ui.wait_for("teacher", "CANCELLED")
         seen.screenshot("prefect-cancelled", tmp_path)
     assert not (ui.project / "artifacts/teacher").exists()
+
+
+def test_a_schedule_of_every_minute_fires(ui: Ui, tmp_path: Path) -> None:
+    """Set in the UI; its first run starts within two minutes, and is ended with the schedule."""
+    deployment = ui.deployment("workspace")
+    with chromium() as browser, visit(browser, f"{ui.url}/deployments/deployment/{deployment}") as seen:
+        page = seen.page
+        page.get_by_role("button", name="Schedule", exact=True).click()
+        form = page.locator(".p-modal")
+        form.locator("input[type=number]").first.fill("1")
+        form.get_by_role("button", name="Save").click()
+        page.get_by_text("Every minute").wait_for()
+        seen.screenshot("prefect-schedule", tmp_path)
+
+        def begun() -> list[dict[str, Any]]:
+            own = {"deployment_id": {"any_": [deployment]}, "state": {"type": {"any_": ["RUNNING"]}}}
+            return [run for run in ui.ask("flow_runs/filter", flow_runs=own) if run["auto_scheduled"]]
+
+        deadline = time.monotonic() + 240
+        while not begun() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        (run,) = begun()
+        assert run["created_by"]["type"] == "SCHEDULE"
+        page.locator(".p-toggle__control--checked").click()  # no further ones
+        page.goto(f"{ui.url}/runs/flow-run/{run['id']}")
+        page.get_by_text("Running").first.wait_for()
+        seen.screenshot("prefect-scheduled-run", tmp_path)
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Confirm").click()
+        while ui.history(run["id"])[-1]["type"] != "CANCELLED" and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert ui.history(run["id"])[-1]["type"] == "CANCELLED"
