@@ -13,6 +13,8 @@ DEFAULTS = {
     "DVC_NO_ANALYTICS": "1",
     # Migrating a new database takes half a minute on a busy machine, and Prefect's own limit is 20 seconds.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # Signs of life of a run. Prefect's own 180 seconds are longer than the silence after which a run counts as lost.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # MLflow's own seven retries keep a user waiting for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",

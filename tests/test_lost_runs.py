@@ -11,7 +11,7 @@ from projects import copy_of_the_project
 from test_services import call, free_port
 from test_ui import Ui
 
-from flows.serve import SILENCE
+from flows.lost_runs import SILENCE
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,8 @@ def test_a_killed_run_is_missed_marked_and_goes_on_from_its_checkpoint(tmp_path:
         until(lambda: list((project / "runs").glob("teacher-*/state.pt")), 240, "a checkpoint")
 
         worker = psutil.Process(json.loads((project / "runs/services/deployments.json").read_text())["pid"])
-        for process in [worker, *worker.children(recursive=True)]:
+        runs = [p for p in worker.children(recursive=True) if "-m stages." not in " ".join(p.cmdline())]
+        for process in [worker, *runs]:
             process.kill()
         until(lambda: not ui.stages(), 60, "the guard ends the stage")
 
