@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dmd.errors import UserError
 from evaluation.report import png_source
-from flows import experiment, guard
+from flows import experiment, guard, lock
 from flows.ablation import Member, Plan, load_plan, waves
 from flows.ablation_page import first_pictures, render
 from flows.ablation_runs import publish_comparison, publish_member
@@ -111,7 +111,10 @@ def ablate(file: Path, root: Path | None = None, at_once: Annotated[int | None, 
         with only_one(root / "runs" / "ablate.lock", "another ablation works in this folder; wait for it, or stop it"):
             check_committed(root)
             experiment.clear_stale(root)
-            states = run_members(root, plan, at_once or plan.ablation.at_once)
+            with lock.of_what_is_here(root) as missing:
+                if missing:
+                    get_run_logger().info(f"not in DVC's cache here, so computed once for all: {', '.join(missing)}")
+                states = run_members(root, plan, at_once or plan.ablation.at_once)
             reasons = {m: state.message or state.name or "failed" for m, state in states.items() if state.is_failed()}
             published = write_and_publish(root, plan, reasons, return_state=True)
     except UserError as e:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from dmd.errors import UserError
+from flows.lock import forget_missing
 from flows.roots import git, main_worktree, only_one
 
 LOCK = Path("runs") / "worktrees.lock"  # git and DVC each fail now and then where two do this at once
@@ -32,6 +33,7 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
             _run(main, "git", "worktree", "add", "-q", "--detach", str(place), commit)
             cache = main / _dvc(main, "cache", "dir").strip()  # an absolute path stays as it is
             _dvc(place, "cache", "dir", "-q", "--local", str(cache))
+        forget_missing(place)
         yield place
     finally:
         shutil.rmtree(place.parent, ignore_errors=True)

@@ -48,7 +48,9 @@ class LinearGenerator(GaussianDenoiser):
         return (self.mean[:, None] + self.root @ x_t.reshape(-1, 2, 1)).reshape(x_t.shape)
 
 
-def learn(params: Params, nets: Networks, pairs: Pairs, turns: int, lr: float, **method: object) -> TrainState:
+def learn(
+    params: Params, nets: Networks, pairs: Pairs, turns: int, lr: float, schedule: str = "constant", **method: object
+) -> TrainState:
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
     changes = {
         "generator_turns": turns,
@@ -56,6 +58,7 @@ def learn(params: Params, nets: Networks, pairs: Pairs, turns: int, lr: float, *
         "warmup_turns": 0,
         "weight_decay": 0.0,
         "ema_half_lives": [900],
+        "lr_schedule": schedule,
     }
     cfg = params.train.model_copy(update={**changes, "lr_generator": lr, "lr_critic": 2 * lr})
     method_cfg = params.method.model_copy(update={"regression_weight": 0.0, **method})
@@ -123,7 +126,7 @@ def test_the_regression_term_keeps_both_modes(params: Params, weight: float, kep
     """
     nets = Networks(Mixture().requires_grad_(False), Small(MODE, 1), Small(MODE, 2))
     generator = learn(
-        params, nets, teachers_pairs(), 200, 3e-3, regression_weight=weight, critic_turns=3, t_max=0.4
+        params, nets, teachers_pairs(), 400, 3e-3, "cosine", regression_weight=weight, critic_turns=3, t_max=0.4
     ).averages[900]
     with torch.no_grad():
         z = torch.randn(2000, 1, 1, 1, generator=torch.Generator().manual_seed(1))

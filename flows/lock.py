@@ -1,0 +1,46 @@
+"""dvc.lock where results that it names are not in the cache at hand, as in a fresh clone.
+
+DVC asks its cache of earlier runs only for a stage without an entry: one whose files are nowhere hides what another run
+here has computed since, and every experiment would compute it again.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from dmd.files import write_bytes
+
+LOCK = "dvc.lock"
+
+
+def forget_missing(root: Path) -> list[str]:
+    """Take the stages out of dvc.lock whose results are not in DVC's cache; returns their names."""
+    from dvc.repo import Repo  # a second
+
+    with Repo(str(root)) as repo:
+        stages = [stage for stage in repo.index.stages if any(out.hash_info for out in stage.outs)]
+        missing = [s.name for s in stages if any(out.use_cache and out.changed_cache() for out in s.outs)]
+    if missing:
+        yaml = YAML()
+        lock = yaml.load(root / LOCK)
+        for name in missing:
+            del lock["stages"][name]
+        with (root / LOCK).open("wb") as file:
+            yaml.dump(lock, file)
+    return missing
+
+
+@contextlib.contextmanager
+def of_what_is_here(root: Path) -> Iterator[list[str]]:
+    """The same for the length of a block: then dvc.lock is put back, unless something else has written it."""
+    path = root / LOCK
+    before = path.read_bytes() if path.exists() else b""
+    missing = forget_missing(root)
+    within = path.read_bytes() if path.exists() else b""
+    try:
+        yield missing
+    finally:
+        if path.exists() and path.read_bytes() == within != before:
+            write_bytes(path, before)

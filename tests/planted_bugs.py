@@ -1,0 +1,203 @@
+"""Bugs planted one at a time in a copy of the project: does the suite find each?
+
+    python tests/planted_bugs.py            # all of them, about half a minute each
+    python tests/planted_bugs.py guidance   # those with this word in their name
+
+Each is what a hurried change could bring: the code still runs, and images still come out. Ends with a table: the test
+that found it, or MISSED. tests/test_planted_bugs.py keeps the list in step with the code.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SUITE = (
+    *("losses", "denoisers", "methods", "dmd2", "known_answers", "batches", "trainer"),
+    *("perceptual", "teacher_trainer"),
+)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`right` stands once in the file, and becomes `wrong`."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+
+    def plant(self, root: Path) -> None:
+        path = root / self.file
+        path.write_text(path.read_text().replace(self.right, self.wrong))
+
+
+BUGS = (
+    Bug(
+        "losses: the gradient of KL with its sign turned",
+        "dmd/losses.py", "return (fake - real) / append_dims", "return (real - fake) / append_dims",
+    ),
+    Bug(
+        "losses: one normaliser for the whole batch",
+        "dmd/losses.py", "(x - real).abs().flatten(1).mean(dim=1)", "(x - real).abs().mean().expand(len(x))",
+    ),
+    Bug(
+        "losses: distribution matching summed, not averaged",
+        "dmd/losses.py", "0.5 * F.mse_loss(x, (x - grad).detach())",
+        '0.5 * F.mse_loss(x, (x - grad).detach(), reduction="sum")',
+    ),
+    Bug(
+        "losses: the critic's error unweighted",
+        "dmd/losses.py", "append_dims(weight, x0.ndim).to(error.dtype) * error", "error",
+    ),
+    Bug(
+        "losses: the critic's loss reaches the generator",
+        "dmd/losses.py", "(prediction - x0.detach()) ** 2", "(prediction - x0) ** 2",
+    ),
+    Bug(
+        "losses: the generator rewarded for being found out",
+        "dmd/losses.py", "return F.softplus(-fake_logits).mean()", "return F.softplus(fake_logits).mean()",
+    ),
+    Bug(
+        "losses: R1 not divided by the nudge",
+        "dmd/losses.py", "(nudged_logits - logits) / nudge", "(nudged_logits - logits)",
+    ),
+    Bug(
+        "adapters: x0 of a v-prediction with the other sign",
+        "dmd/denoisers.py", "return alpha, -sigma, torch.ones_like(alpha)",
+        "return alpha, sigma, torch.ones_like(alpha)",
+    ),
+    Bug(
+        "adapters: EDM's input not scaled",
+        "dmd/denoisers.py", "/ total.sqrt(), 1 / total.sqrt()", "/ total.sqrt(), torch.ones_like(sigma)",
+    ),
+    Bug(
+        "adapters: the conversion to x0 in half precision",
+        "dmd/denoisers.py", "v if v.dtype == torch.float64 else v.float() for v in", "v for v in",
+    ),
+    Bug(
+        "adapters: flow matching's time shift upside down",
+        "dmd/processes.py", "s = shift * s / (1 + (shift - 1) * s)", "s = s / (shift + (1 - shift) * s)",
+    ),
+    Bug(
+        "adapters: flow matching's grid an index too low",
+        "dmd/processes.py", "torch.arange(1, timesteps + 1, dtype=torch.float64)",
+        "torch.arange(timesteps, dtype=torch.float64)",
+    ),
+    Bug(
+        "adapters: guidance scale counted from the condition",
+        "dmd/denoisers.py", "u + self.scale * (c - u)", "c + self.scale * (c - u)",
+    ),
+    Bug(
+        "adapters: a generator of eps begins at T-1",
+        "dmd/denoisers.py", "return int((c_out <= MOST_AMPLIFIED).nonzero().max())", "return len(c_out) - 1",
+    ),
+    Bug(
+        "sampling: trailing spacing shifted by one",
+        "dmd/sampling.py", "round(timesteps - k * timesteps / steps) - 1",
+        "round(timesteps - (k + 1) * timesteps / steps)",
+    ),
+    Bug(
+        "sampling: the same noise at every step",
+        "dmd/sampling.py", "add_noise(x, noises[k], t), t, cond)", "add_noise(x, noises[0], t), t, cond)",
+    ),
+    Bug(
+        "sampling: gradient through all steps of the simulation",
+        "dmd/sampling.py", "torch.is_grad_enabled() and len(times) == 1", "torch.is_grad_enabled()",
+    ),
+    Bug(
+        "turns: the generator learns in the critic's turn",
+        "dmd/methods/dmd.py", 'torch.set_grad_enabled(turn == "generator")', "torch.enable_grad()",
+    ),
+    Bug(
+        "turns: gradients kept in networks that are passed through",
+        "dmd/optim.py", "scaled.backward(inputs=[p for p in net.parameters() if p.requires_grad])", "scaled.backward()",
+    ),
+    Bug(
+        "turns: the generator learns first of k turns, not last",
+        "dmd/methods/base.py", "(step + 1) % self.every[n] == 0", "step % self.every[n] == 0",
+    ),
+    Bug(
+        "turns: the score difference at all t",
+        "dmd/methods/dmd.py", "t = rng.integers(low, high + 1)", "t = rng.integers(0, self.timesteps)",
+    ),
+    Bug(
+        "turns: the critic guided like the teacher",
+        "dmd/methods/dmd.py", "fake = nets.critic(x_t, t, cond)", "fake = nets.teacher(x_t, t, cond)",
+    ),
+    Bug(
+        "turns: real images with the generated ones' labels",
+        "dmd/methods/dmd2.py", "self.logits(nets, real_t, labels)\n", "self.logits(nets, real_t, cond)\n",
+    ),
+    Bug(
+        "turns: R1's second image at a time of its own",
+        "dmd/methods/dmd2.py", "(x_t + NUDGE * draw_eps(x_t, rng), t), labels)",
+        "(x_t + NUDGE * draw_eps(x_t, rng), t.flip(0)), labels)",
+    ),
+    Bug(
+        "training: parts of a batch added, not averaged",
+        "dmd/trainer.py", 'losses["total"] / len(parts)', 'losses["total"]',
+    ),
+    Bug(
+        "training: an average's half-life in turns",
+        "dmd/ema.py", "0.5 ** (images / half_life)", "0.5 ** (1 / half_life)",
+    ),
+    Bug(
+        "training: the last generator kept, not the best",
+        "dmd/trainer.py", "if score <= lowest * (1 + tolerance):", "if True:",
+    ),
+    Bug(
+        "training: the schedule in steps, not in turns",
+        "dmd/trainer.py", "phase.lr[turn], done // every,", "phase.lr[turn], done,",
+    ),
+)  # fmt: skip
+
+
+def copy_to(root: Path) -> None:
+    """The working tree, without what git ignores."""
+    listed = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in names:
+        if name and (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes((ROOT / name).read_bytes())
+
+
+def found_by(root: Path) -> str | None:
+    """The first test that fails, None where all pass."""
+    tests = [f"tests/test_{name}.py" for name in SUITE]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    if failed := re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE):
+        return failed[1].removeprefix("tests/")
+    raise SystemExit(f"pytest itself failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("word", nargs="?", default="", help="plant only bugs with this word in their name")
+    bugs = [bug for bug in BUGS if parser.parse_args().word in bug.name]
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        copy_to(root)
+        if (test := found_by(root)) is not None:
+            raise SystemExit(f"without any bug, {test} fails: nothing to be learnt from a suite that is red")
+        print("| bug | found by |\n|---|---|", flush=True)
+        for bug in bugs:
+            bug.plant(root)
+            test = found_by(root)
+            missed += test is None
+            print(f"| {bug.name} | {test or 'MISSED'} |", flush=True)
+            (root / bug.file).write_bytes((ROOT / bug.file).read_bytes())
+    raise SystemExit(f"{missed} of {len(bugs)} were missed" if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
