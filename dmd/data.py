@@ -88,7 +88,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Split:
-    """One stored split. Prompts alone have no images and no class names: each is a condition of its own."""
+    """One stored split; labels [N] name each image's condition, a class or a caption.
+
+    Where there are no classes each caption is a condition of its own: class_names is empty then, and class_captions
+    has the different captions. Prompts alone are such data without images.
+    """
 
     images: Images
     labels: Tensor
@@ -100,6 +104,11 @@ class Split:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return self.images.shape[1:]
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What each label stands for: a class's name, or a caption."""
+        return self.class_names or self.class_captions
 
 
 @dataclass(frozen=True)
@@ -146,9 +155,13 @@ def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
         raise DataError(f"{folder}: no usable split {name!r} ({e}); run the data stage again") from None
     if with_images and not len(images):
         raise DataError(f"{folder} holds prompts alone (data.source: {manifest['source']}); this needs images")
+    names, different = tuple(manifest["class_names"]), sorted(set(captions))
     if not len(images):
         return Split(images, torch.arange(len(captions)), captions, (), tuple(captions))
-    return Split(images, labels, captions, tuple(manifest["class_names"]), tuple(manifest["class_captions"]))
+    if len(names) == 1 and len(different) > 1:
+        position = {caption: i for i, caption in enumerate(different)}
+        return Split(images, torch.tensor([position[c] for c in captions]), captions, (), tuple(different))
+    return Split(images, labels, captions, names, tuple(manifest["class_captions"]))
 
 
 def split_sha256(folder: Path, name: str) -> str:

@@ -11,6 +11,8 @@ from dmd.networks import bare
 from dmd.pipelines import save_pipeline
 from dmd.teachers import Teacher, sampling_scheduler
 
+LISTED = 20  # prompts in the card; generator.json has all of them
+
 CARD = """---
 library_name: diffusers
 tags: [one-step, distribution-matching-distillation]
@@ -93,7 +95,9 @@ def card(generator: Generator, teacher: Teacher) -> str:
     if teacher.captions:
         pipeline = type(teacher.pipeline).__name__
         snippet = TEXT.format(pipeline=pipeline, prompt=teacher.captions[0], times=list(generator.times))
-        conditions = "It was trained on the prompts: " + ", ".join(repr(c) for c in teacher.captions)
+        more = len(teacher.captions) - LISTED
+        listed = ", ".join(repr(c) for c in teacher.captions[:LISTED])
+        conditions = f"It was trained on the prompts: {listed}" + (f" and {more:,} more" if more > 0 else "")
     else:
         snippet = _snippet(generator, teacher)
         conditions = "Labels: " + (", ".join(f"{i} {name}" for i, name in enumerate(names)) or "none")

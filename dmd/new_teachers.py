@@ -44,8 +44,8 @@ def new_network(cfg: TeacherConfig, split: Split) -> tuple[nn.Module, Any]:
     classes = len(split.class_names)
     if cfg.network == "unet":
         return new_unet(cfg, split.shape, classes), None
-    if not classes:
-        raise TeacherError(f"teacher.network: {cfg.network!r} needs data with classes and captions")
+    if cfg.network == "dit" and not classes:
+        raise TeacherError("teacher.network: 'dit' needs data with classes; these have captions: take text_unet")
     vae = new_vae(cfg, split.shape)
     factor = 2 ** (len(cfg.vae.channels) - 1)
     size = _square(split.shape, factor)

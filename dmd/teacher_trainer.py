@@ -40,18 +40,21 @@ class TeacherState:
 
 
 def train_teacher(
-    state: TeacherState, cfg: TeacherConfig, images: Tensor | Images, labels: Tensor, null: int
+    state: TeacherState, cfg: TeacherConfig, images: Tensor | Images, labels: Tensor | None, null: int
 ) -> Iterator[dict[str, float]]:
-    """Advance `state` in place, yielding each step's numbers. images [N, C, H, W] in [-1, 1]; null: the empty label."""
+    """Advance `state` in place, yielding each step's numbers.
+
+    images [N, C, H, W] in [-1, 1]; labels [N], None for a network without conditions; null: the empty label.
+    """
     device = next(state.denoiser.parameters()).device
     while state.step < cfg.steps:
         rng = step_rng(cfg.seed, state.step)
         index = torch.randint(len(images), (cfg.batch_size,), generator=rng)
-        x0, cond = images[index], labels[index].clone()
-        cond[torch.rand(len(cond), generator=rng) < cfg.label_dropout] = null
+        x0, dropped = images[index], torch.rand(len(index), generator=rng) < cfg.label_dropout
+        cond = None if labels is None else labels[index].masked_fill(dropped, null).to(device)
         t = torch.randint(state.denoiser.process.timesteps, (len(x0),), generator=rng)
         eps = torch.randn(x0.shape, generator=rng)
-        loss = diffusion_loss(state.denoiser, *(v.to(device) for v in (x0, eps, t, cond)))
+        loss = diffusion_loss(state.denoiser, *(v.to(device) for v in (x0, eps, t)), cond)
         lr = learning_rate(cfg.lr, state.step, cfg.warmup_steps, cfg.steps, "cosine")
         norm = optimizer_step(
             state.optimizer, state.denoiser, loss, lr, cfg.grad_clip, f"teacher loss at step {state.step}"

@@ -47,15 +47,19 @@ class Classifier(nn.Module):
 
 
 def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder: Path, device: torch.device) -> float:
-    """Train on labels, write the folder, return the accuracy on `held_out`."""
+    """Train on labels, write the folder, return the accuracy on `held_out`.
+
+    Without classes it learns nothing, and its features are those of random weights.
+    """
     torch.manual_seed(cfg.seed)
-    net = Classifier(train.shape[0], cfg.classifier_width, cfg.classifier_features, len(train.class_names)).to(device)
+    classes, steps = max(len(train.class_names), 1), cfg.classifier_steps if train.class_names else 0
+    net = Classifier(train.shape[0], cfg.classifier_width, cfg.classifier_features, classes).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
-    with Progress("classifier", cfg.classifier_steps, "steps") as progress:
-        for step in range(cfg.classifier_steps):
+    with Progress("classifier", steps, "steps") as progress:
+        for step in range(steps):
             batch = torch.randint(len(train.labels), (cfg.batch_size,), generator=step_rng(cfg.seed, step))
             loss = F.cross_entropy(net.forward(train.images[batch]), train.labels[batch].to(device))
-            lr = learning_rate(cfg.lr, step, cfg.classifier_steps // 20, cfg.classifier_steps, "cosine")
+            lr = learning_rate(cfg.lr, step, steps // 20, steps, "cosine")
             optimizer_step(optimizer, net, loss, lr, 1.0, f"classifier loss at step {step}")
             progress.update(loss=loss.item())
     folder.mkdir(parents=True)

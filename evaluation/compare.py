@@ -87,8 +87,7 @@ def judge_all(sources: list[str], params: Params, evaluator: Path, baseline: Pat
 
 def _picture(judge: Judge, sampler: Sampler) -> bytes:
     cells = judge.pictures(sampler).numpy()
-    rows = max(len(judge.reference.class_names), 1)
-    return png(image_grid(cells.reshape(rows, -1, *cells.shape[1:])))
+    return png(image_grid(cells.reshape(len(judge.reference.shown), -1, *cells.shape[1:])))
 
 
 def summary(judged: list[Judged]) -> pd.DataFrame:

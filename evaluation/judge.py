@@ -130,7 +130,7 @@ class Judge:
         captions = self.panel.clip.caption_features(split.captions)
         conditions = Conditions(split.labels, captions, self.panel.classify)
         scores = score(self.reference.held_out, conditions, self.reference)
-        assert scores.clip_score is not None and scores.accuracy is not None
+        assert scores.clip_score is not None
         return RealMeasures(
             clip_score=scores.clip_score,
             accuracy=scores.accuracy,

@@ -42,7 +42,8 @@ def clip_score(image_embeds: Tensor, text_embeds: Tensor) -> float:
 def score(features: dict[str, Tensor], conditions: Conditions | None, ref: Reference) -> Scores:
     """Judge one set of images by its features per extractor; conditions are None for a generator without them."""
     balls = {k: manifold(v, ref.features[k], ref.radii[k], ref.neighbours) for k, v in features.items()}
-    taken_for = None if conditions is None else conditions.classify(features[CLASSIFIER])
+    labelled = conditions if ref.class_names else None  # captions alone are no classes
+    taken_for = None if labelled is None else labelled.classify(features[CLASSIFIER])
     return Scores(
         fd={k: frechet_distance(Gaussian.fit(v), ref.gaussians[k]) for k, v in features.items()},
         fd_held_out={k: frechet_distance(Gaussian.fit(v), ref.held_out_gaussians[k]) for k, v in features.items()},
@@ -54,11 +55,11 @@ def score(features: dict[str, Tensor], conditions: Conditions | None, ref: Refer
         nearest={k: nearness(v, ref, k) for k, v in features.items()},
         clip_score=None if conditions is None else clip_score(features[EVALUATOR], conditions.captions),
         accuracy=None
-        if conditions is None or taken_for is None
-        else (taken_for == conditions.labels).double().mean().item(),
+        if labelled is None or taken_for is None
+        else (taken_for == labelled.labels).double().mean().item(),
         classes={}
-        if conditions is None or taken_for is None
-        else by_class(features[CLASSIFIER], conditions.labels, taken_for, ref),
+        if labelled is None or taken_for is None
+        else by_class(features[CLASSIFIER], labelled.labels, taken_for, ref),
     )
 
 
@@ -99,7 +100,7 @@ def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Refer
 
     measures = ("fd", "fd_held_out", "kid", "precision", "recall", "density", "coverage")
     scores, accuracies = ([getattr(d, name) for d in draws] for name in ("clip_score", "accuracy"))
-    conditional = None not in scores
+    conditional, labelled = None not in scores, None not in accuracies
     return Measures(
         nfe=nfe,
         **{name: mean(name) for name in measures},
@@ -108,7 +109,7 @@ def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Refer
         },
         nearest={k: _mean_of(Nearest, [d.nearest[k] for d in draws]) for k in draws[0].fd},
         clip_score=statistics.fmean(scores) if conditional else None,
-        accuracy=statistics.fmean(accuracies) if conditional else None,
+        accuracy=statistics.fmean(accuracies) if labelled else None,
         classes={c: _mean_of(ClassMeasures, [d.classes[c] for d in draws]) for c in draws[0].classes},
         samples=len(ref.labels),
         draws=ref.draws,
@@ -116,7 +117,7 @@ def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Refer
         interval=Intervals(
             **{name: interval(name) for name in measures},
             clip_score=mean_interval(scores) if conditional else None,
-            accuracy=mean_interval(accuracies) if conditional else None,
+            accuracy=mean_interval(accuracies) if labelled else None,
         ),
     )
 

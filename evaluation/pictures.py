@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ CELL = 40  # smallest side of an enlarged image, in pixels
 GAP = 2
 PAD = 10
 FONT_SIZE = 14
+LONGEST = 48  # letters of a row's name; a caption may be a paragraph
 PAPER = (250, 250, 248)
 INK = (40, 44, 52)
 
@@ -57,7 +59,8 @@ def comparison(columns: dict[str, np.ndarray], class_names: Sequence[str], rows_
             raise ValueError(f"{name}: {len(images)} images for {classes} classes of {rows_per_class}")
     panels = {name: image_grid(a.reshape(classes, rows_per_class, *a.shape[1:])) for name, a in columns.items()}
     font = ImageFont.load_default(FONT_SIZE)
-    labels = math.ceil(max(font.getlength(name) for name in class_names))
+    names = [textwrap.shorten(name, LONGEST, placeholder=" ...") for name in class_names]
+    labels = math.ceil(max(font.getlength(name) for name in names))
     top = PAD + FONT_SIZE + PAD
     width = PAD + labels + sum(2 * PAD + max(p.width, math.ceil(font.getlength(n))) for n, p in panels.items())
     height = top + max(p.height for p in panels.values()) + PAD
@@ -69,6 +72,6 @@ def comparison(columns: dict[str, np.ndarray], class_names: Sequence[str], rows_
         sheet.paste(panel, (x, top))
         x += max(panel.width, math.ceil(font.getlength(name))) + 2 * PAD
     line = (next(iter(panels.values())).height + GAP) / classes
-    for i, name in enumerate(class_names):
+    for i, name in enumerate(names):
         draw.text((PAD + labels, top + (i + 0.5) * line - GAP / 2), name, INK, font, anchor="rm")
     return png(sheet)

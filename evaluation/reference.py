@@ -36,11 +36,20 @@ class Reference:
     real_labels: Tensor  # [N] of the train split
     labels: Tensor  # [samples], the condition of each image of a draw
     class_names: list[str]  # empty where there are no classes
-    captions: list[str]  # one per class
+    captions: list[str]  # one per label: a class's, or the label is a caption
     draws: int
     neighbours: int
     picture_labels: Tensor  # labels of the pictures' cells
     picture_seed: int
+
+    @cached_property
+    def shown(self) -> list[int]:
+        """The labels of the pictures, one for each row of cells."""
+        return self.picture_labels.unique().tolist()
+
+    def names(self) -> list[str]:
+        """Of the rows: their classes, or their captions."""
+        return [(self.class_names or self.captions)[label] for label in self.shown]
 
     @cached_property
     def gaussians(self) -> dict[str, Gaussian]:

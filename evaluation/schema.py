@@ -81,8 +81,8 @@ class Measures(Record):
     coverage: PerExtractor
     nearest: dict[str, Nearest]
     clip_score: float | None = Field(description="100 x cosine of image and caption, mean; None without conditions")
-    accuracy: float | None = Field(description="share of images taken for their own class; None without conditions")
-    classes: dict[str, ClassMeasures] = Field(description="by class name; empty without conditions")
+    accuracy: float | None = Field(description="share of images taken for their own class; None without classes")
+    classes: dict[str, ClassMeasures] = Field(description="by class name; empty without classes")
     samples: int = Field(description="images per draw")
     draws: int
     seed: int = Field(description="of the noise; draw d has a seed made of this and d")
@@ -93,7 +93,7 @@ class RealMeasures(Record):
     """The floor: held-out real images by the same measures."""
 
     clip_score: float
-    accuracy: float
+    accuracy: float | None = Field(description="None without classes")
     fd: PerExtractor = Field(description="held-out against train split")
     precision: PerExtractor
     recall: PerExtractor

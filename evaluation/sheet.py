@@ -9,42 +9,46 @@ from dmd.sampling import Sampler
 from evaluation.judge import Judge
 from evaluation.neighbours import nearest
 from evaluation.pictures import comparison
-from evaluation.reference import EVALUATOR
+from evaluation.reference import EVALUATOR, Reference
 
 POOL = 50  # images of each class among which the nearest are looked for
 
 
 def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sampler) -> bytes:
     """PNG bytes. teacher [N, C, H, W] holds the cells of the reference's picture labels, made from the same noise."""
-    labels = judge.reference.picture_labels
-    per_class = len(labels) // len(real.class_names)
+    ref = judge.reference
+    per_row = len(ref.picture_labels) // len(ref.shown)
     panels = {
-        "real, held out": real_cells(real, per_class),
+        "real, held out": real_cells(ref, real, per_row),
         "teacher": teacher,
         "student, one step": judge.pictures(student),
     }
-    return comparison({name: images.numpy() for name, images in panels.items()}, list(real.class_names), per_class)
+    return comparison({name: images.numpy() for name, images in panels.items()}, ref.names(), per_row)
 
 
 def nearest_sheet(judge: Judge, train: Split, student: Sampler) -> bytes:
-    """PNG bytes: of each class the student's images that lie nearest to a training image, and those beside them."""
+    """PNG bytes: of each row the student's images that lie nearest to a training image, and those beside them."""
     ref = judge.reference
-    per_class = len(ref.picture_labels) // len(train.class_names)
-    labels = torch.arange(len(train.class_names)).repeat_interleave(POOL)
+    per_row = len(ref.picture_labels) // len(ref.shown)
+    labels = torch.tensor(ref.shown).repeat_interleave(POOL)
     images = student.images(labels, step_rng(ref.picture_seed, 1))
     features = judge.panel.extractors[EVALUATOR](images)
     distances, index = nearest(features, ref.features[EVALUATOR])
-    order = distances.reshape(-1, POOL).argsort(dim=1)[:, :per_class]
-    chosen = (order + torch.arange(len(train.class_names))[:, None] * POOL).flatten()
+    order = distances.reshape(-1, POOL).argsort(dim=1)[:, :per_row]
+    chosen = (order + torch.arange(len(ref.shown))[:, None] * POOL).flatten()
     panels = {"student": images[chosen], "nearest training image": train.images[index[chosen]]}
-    return comparison({name: cells.numpy() for name, cells in panels.items()}, list(train.class_names), per_class)
+    return comparison({name: cells.numpy() for name, cells in panels.items()}, ref.names(), per_row)
 
 
-def real_cells(real: Split, per_class: int) -> Tensor:
-    """The first images of each class, class by class; repeated where there are too few, blank where there are none."""
+def real_cells(ref: Reference, real: Split, per_row: int) -> Tensor:
+    """The first images of each row's class or caption; repeated where there are too few, blank where there are none.
+
+    Captions go by their words: each split counts its own.
+    """
     rows = []
-    for label in range(len(real.class_names)):
-        index = (real.labels == label).nonzero()[:, 0]
-        blank = torch.full((per_class, *real.shape), 255, dtype=torch.uint8)
-        rows.append(real.images[index[torch.arange(per_class) % len(index)]] if len(index) else blank)
+    for label, name in zip(ref.shown, ref.names(), strict=True):
+        same = real.labels == label if ref.class_names else torch.tensor([c == name for c in real.captions])
+        index = same.nonzero()[:, 0]
+        blank = torch.full((per_row, *real.shape), 255, dtype=torch.uint8)
+        rows.append(real.images[index[torch.arange(per_row) % len(index)]] if len(index) else blank)
     return torch.cat(rows)

@@ -15,17 +15,19 @@ from evaluation.features import Extractor
 from evaluation.pictures import image_grid, png
 
 ROUNDS = 4  # times the validation labels are gone through
-ROWS = 4  # of the picture, a column per class
+ROWS, COLUMNS = 4, 100  # of the picture: a column per class or caption, if they are no more
 
 
 class Validator:
     """Called every few turns with the averaged generator; writes a picture, returns the distance."""
 
-    def __init__(self, extractor: Extractor, validation: Split, seed: int, folder: Path) -> None:
+    def __init__(self, extractor: Extractor, train: Split, validation: Split, seed: int, folder: Path) -> None:
+        """Conditions are the validation split's classes; where there are none, captions of the train split."""
         self.extractor, self.seed, self.folder = extractor, seed, folder
-        self.labels = validation.labels.repeat(ROUNDS)
+        labels = validation.labels if train.class_names else train.labels[: len(validation.labels)]
+        self.labels = labels.repeat(ROUNDS)
         self.real = Gaussian.fit(extractor(validation.images[:]))
-        self.columns = len(validation.class_names)
+        self.columns = min(len(train.conditions), COLUMNS)
 
     def __call__(self, generator: Generator, turn: int) -> dict[str, float]:
         sampler = generator.sampler()

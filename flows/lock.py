@@ -18,10 +18,11 @@ LOCK = "dvc.lock"
 def forget_missing(root: Path) -> list[str]:
     """Take the stages out of dvc.lock whose results are not in DVC's cache; returns their names."""
     from dvc.repo import Repo  # a second
+    from dvc.stage import PipelineStage
 
     with Repo(str(root)) as repo:
-        stages = [stage for stage in repo.index.stages if any(out.hash_info for out in stage.outs)]
-        missing = [s.name for s in stages if any(out.use_cache and out.changed_cache() for out in s.outs)]
+        stages = [s for s in repo.index.stages if isinstance(s, PipelineStage) and any(o.hash_info for o in s.outs)]
+        missing = [str(s.name) for s in stages if any(out.use_cache and out.changed_cache() for out in s.outs)]
     if missing:
         yaml = YAML()
         lock = yaml.load(root / LOCK)

@@ -17,12 +17,14 @@ from evaluation.reference import Reference
 from evaluation.schema import Baseline, Judged, Scores, write_record
 from stages.common import run
 
+SHOWN = 100  # conditions with cells in the pictures: classes are all shown, captions may be thousands
+
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     cfg = params.baseline
     train, test = load_split(args.data, "train"), load_split(args.data, "test")
     teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions)
-    check_fits(teacher, train.shape, len(train.class_names))
+    check_fits(teacher, train.shape, len(train.conditions))
     panel = Panel.load(args.evaluator, params.extractors, device)
     reference = make_reference(params, train, test, panel.extractors)
     judge = Judge(panel, reference, FeatureStore.default(panel.sha256))
@@ -59,7 +61,7 @@ def draws_of(scores: list[Scores]) -> dict[str, list[float]]:
 
 def make_reference(params: Params, train: Split, test: Split, extractors: dict[str, Extractor]) -> Reference:
     """Features of the real images; labels in their own proportions; the pictures' cells class by class."""
-    cfg, classes = params.baseline, len(train.class_names)
+    cfg = params.baseline
     return Reference(
         features=extract(extractors, train.images.split(cfg.batch_size)),
         held_out=extract(extractors, test.images.split(cfg.batch_size)),
@@ -69,14 +71,15 @@ def make_reference(params: Params, train: Split, test: Split, extractors: dict[s
         captions=list(train.class_captions),
         draws=cfg.draws,
         neighbours=cfg.neighbours,
-        picture_labels=picture_labels(classes, cfg.pictures_per_class),
+        picture_labels=picture_labels(len(train.conditions), cfg.pictures_per_class),
         picture_seed=cfg.seed,
     )
 
 
-def picture_labels(classes: int, per_class: int) -> Tensor:
-    """[0, 0, ..., 1, 1, ...]: per_class cells of each class."""
-    return torch.arange(classes).repeat_interleave(per_class)
+def picture_labels(conditions: int, per_condition: int) -> Tensor:
+    """[0, 0, ..., 1, 1, ...]: cells of each condition, or of so many that they fit, spread over all."""
+    shown = min(conditions, SHOWN)
+    return (torch.arange(shown) * conditions // shown).repeat_interleave(per_condition)
 
 
 if __name__ == "__main__":

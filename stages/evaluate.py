@@ -32,7 +32,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     panel = Panel.load(args.evaluator, params.extractors, device)
     judge = Judge(panel, Reference.load(args.baseline), FeatureStore.default(panel.sha256))
     test = load_split(args.data, "test")
-    teacher = load_teacher(args.teacher, device, params.guidance.scale, test.class_captions)
+    teacher = load_teacher(args.teacher, device, params.guidance.scale, judge.reference.captions)
     generator = load_generator(args.generator, device)
     student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
     baseline = Baseline.model_validate_json((args.baseline / "baseline.json").read_text())

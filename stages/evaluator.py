@@ -23,7 +23,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         write_clip(params.evaluator, train, folder / "clip", device)
         accuracy = train_classifier(params.evaluator, train, validation, folder / "classifier", device)
         load_extractors(folder, device)  # a folder that cannot be read must fail here, not in the next stage
-    return f"CLIP from {params.evaluator.source}; classifier {100 * accuracy:.1f} % right on the validation split"
+    judged = f"{100 * accuracy:.1f} % right on the validation split" if train.class_names else "untrained: no classes"
+    return f"CLIP from {params.evaluator.source}; classifier {judged}"
 
 
 def write_clip(cfg: EvaluatorConfig, train: Split, out: Path, device: torch.device) -> None:

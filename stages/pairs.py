@@ -14,7 +14,7 @@ from stages.common import run
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     train = load_split(args.data, "train", with_images=False)  # their labels or prompts
     teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions)
-    check_fits(teacher, train.shape, len(train.class_names))
+    check_fits(teacher, train.shape, len(train.conditions))
     save_pairs(make_pairs(teacher, train.labels, params.pairs, device), args.out)
     return f"{params.pairs.count} pairs"
 

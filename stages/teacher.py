@@ -38,7 +38,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
             origin = fetch(params.teacher, folder)
         write_text(folder / "origin.json", json.dumps(origin, indent=2) + "\n")
         teacher = load_teacher(folder, device, captions=split.class_captions)
-        check_fits(teacher, split.shape, len(split.class_names))
+        check_fits(teacher, split.shape, len(split.conditions))
     write_text(args.losses, pd.DataFrame(rows, columns=["step", "loss", "grad_norm"]).to_csv(index=False))
     return f"{describe(teacher)}; source {' '.join(origin.values())}" + (
         f", loss {rows[-1]['loss']:.4f}" if rows else ""
@@ -60,7 +60,8 @@ def train(
     if saved:
         state.load_state_dict(saved)
     with Progress("teacher", cfg.steps, "steps", state.step) as progress:
-        for row in train_teacher(state, cfg, x, split.labels, len(split.class_names)):
+        labels = None if cfg.network == "unet" and not split.class_names else split.labels
+        for row in train_teacher(state, cfg, x, labels, len(split.conditions)):
             progress.update(loss=row["loss"])
             if state.step % 10 == 0 or state.step == cfg.steps:
                 state.rows.append(row)

@@ -36,7 +36,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     device, workers = accelerator.device, Workers(accelerator, params.train.accumulate)
     split, validation = load_split(args.data, "train"), load_split(args.data, "validation")
     teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions)
-    check_fits(teacher, split.shape, len(split.class_names))
+    check_fits(teacher, split.shape, len(split.conditions))
     if params.method.regression_loss == "lpips" and not isinstance(teacher.codec, Pixels):
         raise ConfigError("method.regression_loss: lpips compares images, and this teacher works on latents; take l2")
     reals = Reals(teacher.codec.encode(split.images.unit()), split.labels)
@@ -60,10 +60,10 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         "train", {g: getattr(params, g).model_dump() for g in GROUPS}, {i: getattr(args, i) for i in INPUTS}
     )
     validator = Validator(
-        load_extractors(args.evaluator, device)[1]["classifier"], validation, params.train.seed, scratch.folder
+        load_extractors(args.evaluator, device)[1]["classifier"], split, validation, params.train.seed, scratch.folder
     )
     generator, kept, rows = distill(
-        method, nets, params.train, teacher, split.labels, split.class_names, scratch, validator, workers
+        method, nets, params.train, teacher, split.labels, split.conditions, scratch, validator, workers
     )
     if not workers.is_main:
         return "done"

@@ -33,7 +33,7 @@ def generator_folder(teacher: Teacher, out: Path, *times: int) -> Generator:
         for p in denoiser.parameters():
             p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     classes = tuple(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
-    generator = Generator(denoiser, times or (999,), teacher.shape, classes)
+    generator = Generator(denoiser.requires_grad_(False), times or (999,), teacher.shape, classes)
     export_generator(generator, teacher, out)
     return generator
 
@@ -65,7 +65,9 @@ def test_a_teacher_of_every_kind_is_read_back_and_its_generator_runs_by_the_card
     save_pipeline(net, new_scheduler(cfg), tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher", CPU)
     z, y, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 7]), torch.tensor([999, 400])
-    assert torch.equal(teacher.denoiser(z, t, y), as_denoiser(net, new_scheduler(cfg))(z, t, y))
+    # Frozen, as the loaded one is: on some CPUs other kernels convolve weights that learn, with other last bits.
+    frozen = as_denoiser(net, new_scheduler(cfg)).eval().requires_grad_(False)
+    assert torch.equal(teacher.denoiser(z, t, y), frozen(z, t, y))
     generator = generator_folder(teacher, tmp_path / "generator", 999, 499)
     assert load_generator(tmp_path / "generator", CPU).sampler().make(torch.randn(2, 2, 1, 8, 8), y).isfinite().all()
     snippet = (tmp_path / "generator/README.md").read_text().split("```python\n")[1].split("```")[0]

@@ -137,6 +137,21 @@ def test_the_discriminator_learns_to_tell_real_from_generated(params: Params) ->
     assert losses["accuracy"].item() > 0.75
 
 
+def test_real_images_are_judged_with_their_own_labels(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the generated ones, drawn for themselves, would make a mismatch the sign of a real image."""
+    m = method(params, gan={"r1_weight": 1.0})
+    nets = networks(m)
+    told: list[Tensor | None] = []
+    features = nets.critic.features
+    monkeypatch.setattr(nets.critic, "features", lambda x, t, c: told.append(c) or features(x, t, c))
+    x, y = batch(32)
+    m._critic_gan(nets, x, y, draws(0, 32))  # type: ignore[attr-defined]
+    of_fake, of_real, of_nudged = told
+    _, labels = m.real.draw(draws(0, 32), x)
+    assert torch.equal(of_fake, y) and torch.equal(of_real, labels) and torch.equal(of_nudged, labels)
+    assert not torch.equal(labels, y)
+
+
 def test_real_and_generated_are_noised_at_times_of_their_own(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     m = method(params)
     nets = networks(m)

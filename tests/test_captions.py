@@ -1,0 +1,85 @@
+"""Images with captions of their own: each different caption is a condition, from data to registered generator."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from projects import commit, copy_of_the_project, run, versions
+from sklearn.datasets import load_digits
+
+from dmd.config import Params
+from dmd.data import DIGIT_NAMES, load_split
+from dmd.preparation import prepare
+from evaluation.reference import Reference
+from evaluation.sheet import real_cells
+
+
+def captioned_folder(folder: Path, n: int = 240) -> list[str]:
+    """Digits beside one another, without class folders; a table says of each which it is, and how much ink it has."""
+    folder.mkdir(parents=True)
+    digits = load_digits()
+    captions = []
+    with (folder / "captions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "caption"])
+        for i, (image, label) in enumerate(zip(digits.images[:n], digits.target[:n], strict=True)):
+            Image.fromarray((image * 15.9).astype(np.uint8)).save(folder / f"{i:04d}.png")
+            captions.append(f"a {'bold' if image.mean() > 5 else 'thin'} {DIGIT_NAMES[label]}")
+            table.writerow([f"{i:04d}.png", captions[-1]])
+    return captions
+
+
+CHANGES = {"source": "folder", "captions": "captions.csv", "validation": 40, "test": 60}
+
+
+def test_each_different_caption_is_a_condition(tmp_path: Path, params: Params) -> None:
+    captions = captioned_folder(tmp_path / "images")
+    cfg = params.data.model_copy(update={**CHANGES, "folder": str(tmp_path / "images")})
+    prepare(cfg, tmp_path / "data")
+    train = load_split(tmp_path / "data", "train")
+    assert not train.class_names and train.conditions == tuple(sorted(set(train.captions)))
+    assert [train.conditions[label] for label in train.labels.tolist()] == train.captions
+    assert set(train.captions) <= set(captions) and len(train.labels) == 140
+
+
+def test_held_out_pictures_are_found_by_their_caption(tmp_path: Path, params: Params) -> None:
+    """The splits count their captions each for itself: labels of one say nothing in another."""
+    captioned_folder(tmp_path / "images")
+    cfg = params.data.model_copy(update={**CHANGES, "folder": str(tmp_path / "images")})
+    prepare(cfg, tmp_path / "data")
+    train, test = (load_split(tmp_path / "data", name) for name in ("train", "test"))
+    wanted = next(i for i, caption in enumerate(train.conditions) if caption in test.captions)
+    absent = next(i for i, caption in enumerate(train.conditions) if caption not in test.captions)
+    ref = Reference(
+        features={}, held_out={}, real_labels=train.labels, labels=train.labels, class_names=[],
+        captions=list(train.conditions), draws=1, neighbours=3,
+        picture_labels=train.labels.new_tensor([wanted, wanted, absent, absent]), picture_seed=0,
+    )  # fmt: skip
+    cells = real_cells(ref, test, 2)
+    found, blank = (cells[:2], cells[2:]) if wanted < absent else (cells[2:], cells[:2])
+    first = test.captions.index(train.conditions[wanted])
+    assert (found[0] == test.images[first : first + 1][0]).all() and (blank == 255).all()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_captions_go_through_the_whole_pipeline(tmp_path: Path) -> None:
+    project = copy_of_the_project(tmp_path / "project")
+    captions = captioned_folder(project / "zoo" / "captioned")
+    commit(project, "captioned images")
+    changes = {f"data.{key}": value for key, value in CHANGES.items()} | {
+        "data.folder": "zoo/captioned", "teacher.network": "text_unet", "teacher.vae.steps": 20,
+        "guidance.scale": 1.5, "baseline.samples": 60, "baseline.pictures_per_class": 2,
+    }  # fmt: skip
+    run(project, "-m", "flows.distill", *(word for k, v in changes.items() for word in ("--set", f"{k}={v}")))
+    assert versions(project) == [1, 1, 0]
+    (experiment,) = json.loads(run(project, "-m", "dvc", "exp", "show", "--json").stdout)[1]["experiments"]
+    run(project, "-m", "dvc", "exp", "apply", experiment["name"])
+    about = json.loads((project / "artifacts/generator/generator.json").read_text())
+    assert about["captions"] == about["classes"] and set(about["captions"]) <= set(captions)
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    assert metrics["student"]["clip_score"] > 0 and metrics["student"]["accuracy"] is None
+    assert metrics["student"]["classes"] == {} and metrics["real"]["accuracy"] is None
