@@ -106,6 +106,11 @@ class Split:
         return self.images.shape[1:]
 
     @property
+    def has_images(self) -> bool:
+        """Not so where there are prompts alone."""
+        return len(self.images) > 0
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """What each label stands for: a class's name, or a caption."""
         return self.class_names or self.class_captions

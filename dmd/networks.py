@@ -11,6 +11,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+AT_ONCE = 256  # captions that a text encoder is given at a time
+
 
 class Captioned(nn.Module):
     """A UNet2DConditionModel that looks captions up; their embeddings are computed once."""
@@ -48,7 +50,7 @@ class CaptionedXL(Captioned):
 
 
 class LearningCaptions(nn.Module):
-    """The same while the text encoder learns too: the embeddings are made anew in every pass."""
+    """The same while the text encoder learns too: the embeddings of a batch's captions are made anew in every pass."""
 
     tokens: Tensor
 
@@ -59,8 +61,9 @@ class LearningCaptions(nn.Module):
         self.register_buffer("tokens", tokens, persistent=False)
 
     def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> Any:
-        embeddings = self.text_encoder(self.tokens)[0]
-        return self.unet(x, time, encoder_hidden_states=embeddings[class_labels])
+        present, place = class_labels.unique(return_inverse=True)
+        embeddings = self.text_encoder(self.tokens[present])[0]
+        return self.unet(x, time, encoder_hidden_states=embeddings[place])
 
 
 class Transformer(nn.Module):
@@ -110,7 +113,8 @@ def tokenize(tokenizer: Any, captions: Sequence[str]) -> Tensor:
 @torch.no_grad()
 def embed(tokenizer: Any, text_encoder: Any, captions: Sequence[str]) -> Tensor:
     """Embeddings [K + 1, L, D] of the captions and the empty one, float32 on the CPU."""
-    return text_encoder(tokenize(tokenizer, captions).to(text_encoder.device))[0].float().cpu()
+    parts = tokenize(tokenizer, captions).to(text_encoder.device).split(AT_ONCE)
+    return torch.cat([text_encoder(part)[0].float().cpu() for part in parts])
 
 
 @torch.no_grad()
@@ -119,5 +123,8 @@ def embed_xl(pipe: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
 
     None is the empty caption, or zeros where the pipeline was trained with zeros.
     """
-    told, none, pooled, none_pooled = pipe.encode_prompt(list(captions), device=pipe.text_encoder.device)
-    return torch.cat([told, none[:1]]).float().cpu(), torch.cat([pooled, none_pooled[:1]]).float().cpu()
+    device, parts = pipe.text_encoder.device, [captions[i : i + AT_ONCE] for i in range(0, len(captions), AT_ONCE)]
+    told = [pipe.encode_prompt(list(part), device=device) for part in parts]
+    _, none, _, none_pooled = told[0]
+    embeddings, wholes = [t[0].float().cpu() for t in told], [t[2].float().cpu() for t in told]
+    return torch.cat([*embeddings, none[:1].float().cpu()]), torch.cat([*wholes, none_pooled[:1].float().cpu()])

@@ -1,6 +1,7 @@
 """A small convolutional classifier; its penultimate features are the second, independent judge."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ class Classifier(nn.Module):
 def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder: Path, device: torch.device) -> float:
     """Train on labels, write the folder, return the accuracy on `held_out`.
 
-    Without classes it learns nothing, and its features are those of random weights.
+    Without classes it learns nothing, its features are those of random weights, and its accuracy is nan.
     """
     torch.manual_seed(cfg.seed)
     classes, steps = max(len(train.class_names), 1), cfg.classifier_steps if train.class_names else 0
@@ -65,6 +66,8 @@ def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder
     folder.mkdir(parents=True)
     save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, folder / "model.safetensors")
     write_text(folder / "config.json", json.dumps(net.settings, indent=2) + "\n")
+    if not train.class_names:
+        return math.nan
     with torch.inference_mode():
         return (net.forward(held_out.images[:]).argmax(dim=1).cpu() == held_out.labels).float().mean().item()
 

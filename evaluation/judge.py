@@ -139,7 +139,7 @@ class Judge:
             recall=scores.recall,
             density=scores.density,
             coverage=scores.coverage,
-            samples=len(split.images),
+            samples=len(split.labels),
         )
 
     def pictures(self, sampler: Sampler) -> Tensor:

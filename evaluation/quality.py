@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from dmd.files import new_folder, write_text
 from evaluation.charts import Point, as_file, quality_chart
-from evaluation.table import REAL, STUDENT, extractors, sampler_name
+from evaluation.table import STUDENT, extractors, real_name, sampler_name
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _figure(
 def quality_table(metrics: dict[str, Any]) -> pd.DataFrame:
     """A row per generator, ordered by passes; per extractor the distance with its interval, precision and recall."""
     teachers = sorted(metrics["teachers"].items(), key=lambda item: item[1]["nfe"])
-    rows = [("real", REAL, metrics["real"]), ("student", STUDENT, metrics["student"])]
+    rows = [("real", real_name(metrics), metrics["real"]), ("student", STUDENT, metrics["student"])]
     rows[1:1] = [("teacher", f"teacher {sampler_name(key)}", measures) for key, measures in teachers]
     return pd.DataFrame([_row(*row, extractors(metrics)) for row in rows]).astype({"nfe": "Int64"})
 

@@ -120,10 +120,15 @@ class ExtractorFacts(Record):
 class Judged(Record):
     """What stands behind every figure."""
 
-    reference_sha256: str = Field(description="of the train images")
+    reference_sha256: str = Field(description="of the train images, or of the features of what stands for them")
     reference_images: int
     extractors: dict[str, ExtractorFacts]
     skipped: dict[str, str] = Field(description="extractors whose weights are not at hand, and why")
+    made_by: str | None = Field(
+        default=None,
+        exclude_if=lambda name: name is None,
+        description="the teacher's sampler whose images are the reference; None, and left out, where that is real ones",
+    )
 
 
 class Baseline(Record):

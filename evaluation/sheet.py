@@ -18,8 +18,8 @@ def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sample
     """PNG bytes. teacher [N, C, H, W] holds the cells of the reference's picture labels, made from the same noise."""
     ref = judge.reference
     per_row = len(ref.picture_labels) // len(ref.shown)
-    panels = {
-        "real, held out": real_cells(ref, real, per_row),
+    panels = {"real, held out": real_cells(ref, real, per_row)} if real.has_images else {}
+    panels |= {
         "teacher": teacher,
         "student, one step": judge.pictures(student),
     }

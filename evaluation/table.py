@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-REAL = "real held-out"
+REAL, AGAIN = "real held-out", "teacher, other noise"
 KNOWN_AS = {"FD inception": "FID", "FD clip_vit_b_32": "CLIP-FID"}  # by clean-fid's protocol; no other distance is
 STUDENT = "student"
 BRIEF = ("NFE", "FD ", "± FD ", "CLIP", "precision", "recall", "seconds")  # columns for a terminal
@@ -52,11 +52,16 @@ def _row(measures: dict[str, Any], names: list[str], latency: dict[str, Any]) ->
     return row
 
 
+def real_name(metrics: dict[str, Any]) -> str:
+    """Of the floor: held-out images, or without any images the teacher's own once more."""
+    return AGAIN if metrics["judged"].get("made_by") else REAL
+
+
 def summary_table(metrics: dict[str, Any], timing: dict[str, Any]) -> pd.DataFrame:
     """Real held-out images, the teacher's samplers by network passes (NFE), the student; NaN for no value."""
     names = extractors(metrics)
     latencies = timing.get("teachers", {})
-    rows = {REAL: _row(metrics["real"], names, {})}
+    rows = {real_name(metrics): _row(metrics["real"], names, {})}
     for key, measures in sorted(metrics["teachers"].items(), key=lambda item: item[1]["nfe"]):
         rows[f"teacher {sampler_name(key)}"] = _row(measures, names, latencies.get(key, {}))
     rows[STUDENT] = _row(metrics["student"], names, timing.get("student", {}))

@@ -6,8 +6,8 @@ Its noise and its reference are its own, never those of the final figures.
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from dmd.data import Split
 from dmd.files import write_bytes
 from dmd.generator import Generator
 from evaluation.distances import Gaussian, frechet_distance
@@ -21,13 +21,14 @@ ROWS, COLUMNS = 4, 100  # of the picture: a column per class or caption, if they
 class Validator:
     """Called every few turns with the averaged generator; writes a picture, returns the distance."""
 
-    def __init__(self, extractor: Extractor, train: Split, validation: Split, seed: int, folder: Path) -> None:
-        """Conditions are the validation split's classes; where there are none, captions of the train split."""
+    def __init__(
+        self, extractor: Extractor, real: Tensor, labels: Tensor, conditions: int, seed: int, folder: Path
+    ) -> None:
+        """real: uint8 images [N, C, H, W]; labels [M]: of the generator's own; conditions: how many it knows."""
         self.extractor, self.seed, self.folder = extractor, seed, folder
-        labels = validation.labels if train.class_names else train.labels[: len(validation.labels)]
         self.labels = labels.repeat(ROUNDS)
-        self.real = Gaussian.fit(extractor(validation.images[:]))
-        self.columns = min(len(train.conditions), COLUMNS)
+        self.real = Gaussian.fit(extractor(real))
+        self.columns = min(conditions, COLUMNS)
 
     def __call__(self, generator: Generator, turn: int) -> dict[str, float]:
         sampler = generator.sampler()

@@ -76,6 +76,10 @@ def check_committed(root: Path) -> str:
 
 
 def save_experiment(place: Path, name: str) -> None:
-    """The worktree's state as a DVC experiment of its commit. One at a time: DVC fails where two do this at once."""
+    """The worktree's state as a DVC experiment of its commit. One at a time: DVC fails where two do this at once.
+
+    With what the run has written anew beside what git knows already, such as a further judge's plot.
+    """
+    new = (git(place, "ls-files", "--others", "--exclude-standard", "reports") or "").splitlines()
     with only_one(main_worktree(place) / LOCK):
-        _dvc(place, "exp", "save", "-q", "-f", "-n", name)
+        _dvc(place, "exp", "save", "-q", "-f", "-n", name, *(word for file in new for word in ("-I", file)))

@@ -9,11 +9,12 @@ from torch import Tensor
 from dmd.config import Params
 from dmd.data import Split, load_split, split_sha256
 from dmd.files import new_folder, sha256
+from dmd.sampling import Sampler
 from dmd.teachers import check_fits, load_teacher
 from evaluation.feature_store import FeatureStore
 from evaluation.features import Extractor, extract
 from evaluation.judge import Judge, Panel
-from evaluation.reference import Reference
+from evaluation.reference import Reference, digest
 from evaluation.schema import Baseline, Judged, Scores, write_record
 from stages.common import run
 
@@ -22,14 +23,15 @@ SHOWN = 100  # conditions with cells in the pictures: classes are all shown, cap
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     cfg = params.baseline
-    train, test = load_split(args.data, "train"), load_split(args.data, "test")
+    train, test = (load_split(args.data, name, with_images=False) for name in ("train", "test"))
     teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions)
     check_fits(teacher, train.shape, len(train.conditions))
     panel = Panel.load(args.evaluator, params.extractors, device)
-    reference = make_reference(params, train, test, panel.extractors)
-    judge = Judge(panel, reference, FeatureStore.default(panel.sha256))
     names = [*(f"ddim_{n}" for n in cfg.ddim_steps), *(f"heun_{n}" for n in cfg.heun_steps)]
     samplers = [teacher.sampler(name) for name in names]
+    stand_in = None if train.has_images else max(samplers, key=lambda sampler: sampler.nfe)
+    reference = make_reference(params, train, test, panel.extractors, stand_in)
+    judge = Judge(panel, reference, FeatureStore.default(panel.sha256))
     source = f"{sha256(args.teacher)} guidance {params.guidance.scale}"
     with new_folder(args.out) as folder:
         reference.save(folder)
@@ -38,11 +40,12 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         best = {k: min(teachers, key=lambda name: teachers[name].fd[k]) for k in panel.extractors}
         record = Baseline(
             teachers=teachers,
-            real=judge.judge_real(test),
+            real=judge.judge_real(test if stand_in is None else of_prompts(train, reference.labels)),
             best_teacher=best,
             judged=Judged(
-                reference_sha256=split_sha256(args.data, "train"),
-                reference_images=len(train.images),
+                reference_sha256=split_sha256(args.data, "train") if stand_in is None else digest(reference.features),
+                reference_images=len(reference.real_labels),
+                made_by=stand_in and stand_in.name,
                 extractors=panel.facts(reference.features),
                 skipped=panel.skipped,
             ),
@@ -59,14 +62,26 @@ def draws_of(scores: list[Scores]) -> dict[str, list[float]]:
     return {k: [s.fd[k] for s in scores] for k in scores[0].fd}
 
 
-def make_reference(params: Params, train: Split, test: Split, extractors: dict[str, Extractor]) -> Reference:
-    """Features of the real images; labels in their own proportions; the pictures' cells class by class."""
+def make_reference(
+    params: Params, train: Split, test: Split, extractors: dict[str, Extractor], stand_in: Sampler | None = None
+) -> Reference:
+    """Features of the real images; labels in their own proportions; the pictures' cells class by class.
+
+    stand_in: the teacher's sampler that makes the images where there are prompts alone, by noise of its own each time.
+    """
     cfg = params.baseline
+    labels = train.labels[torch.arange(cfg.samples) % len(train.labels)]
+
+    def features(split: Split, seed: int) -> dict[str, Tensor]:
+        if stand_in is None:
+            return extract(extractors, split.images.split(cfg.batch_size))
+        return extract(extractors, stand_in.batches(labels, cfg.batch_size, seed))
+
     return Reference(
-        features=extract(extractors, train.images.split(cfg.batch_size)),
-        held_out=extract(extractors, test.images.split(cfg.batch_size)),
-        real_labels=train.labels,
-        labels=train.labels[torch.arange(cfg.samples) % len(train.labels)],
+        features=features(train, cfg.seed),
+        held_out=features(test, cfg.seed + 1),
+        real_labels=train.labels if stand_in is None else labels,
+        labels=labels,
         class_names=list(train.class_names),
         captions=list(train.class_captions),
         draws=cfg.draws,
@@ -74,6 +89,12 @@ def make_reference(params: Params, train: Split, test: Split, extractors: dict[s
         picture_labels=picture_labels(len(train.conditions), cfg.pictures_per_class),
         picture_seed=cfg.seed,
     )
+
+
+def of_prompts(prompts: Split, labels: Tensor) -> Split:
+    """The prompts that these labels [N] stand for, as what held-out images would be."""
+    captions = [prompts.conditions[label] for label in labels.tolist()]
+    return Split(prompts.images, labels, captions, (), prompts.class_captions)
 
 
 def picture_labels(conditions: int, per_condition: int) -> Tensor:

@@ -31,7 +31,7 @@ INPUTS = ("data", "teacher", "evaluator", "baseline", "generator", "losses", "va
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     panel = Panel.load(args.evaluator, params.extractors, device)
     judge = Judge(panel, Reference.load(args.baseline), FeatureStore.default(panel.sha256))
-    test = load_split(args.data, "test")
+    train, test = (load_split(args.data, name, with_images=False) for name in ("train", "test"))
     teacher = load_teacher(args.teacher, device, params.guidance.scale, judge.reference.captions)
     generator = load_generator(args.generator, device)
     student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
@@ -46,6 +46,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         max(baseline.teachers, key=lambda k: baseline.teachers[k].nfe)
     ]
     picture = comparison_sheet(judge, test, shown, student)
+    nearest = {NEAREST: nearest_sheet(judge, train, student)} if train.has_images else {}
     over_time = {
         f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))
     }
@@ -57,7 +58,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         metrics=metrics.model_dump(),
         timing=timing.model_dump(),
         losses=pd.read_csv(args.losses),
-        pictures={SAMPLES: picture, NEAREST: nearest_sheet(judge, load_split(args.data, "train"), student)} | over_time,
+        pictures={SAMPLES: picture} | nearest | over_time,
         facts=facts,
     )
     write_text(args.report, render_report(report))

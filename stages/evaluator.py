@@ -18,7 +18,8 @@ from stages.common import run
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    train, validation = load_split(args.data, "train"), load_split(args.data, "validation")
+    needed = params.evaluator.source == "train"
+    train, validation = (load_split(args.data, name, with_images=needed) for name in ("train", "validation"))
     with new_folder(args.out) as folder:
         write_clip(params.evaluator, train, folder / "clip", device)
         accuracy = train_classifier(params.evaluator, train, validation, folder / "classifier", device)

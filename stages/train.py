@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from dmd.checkpoint import Scratch
 from dmd.codecs import Pixels
 from dmd.config import NO_FOLDER, Params
-from dmd.data import Reals, load_split
+from dmd.data import Reals, Split, load_split
 from dmd.denoisers import Denoiser
 from dmd.distill import distill
 from dmd.errors import ConfigError
@@ -18,8 +19,9 @@ from dmd.export import export_generator
 from dmd.files import new_folder, write_bytes, write_text
 from dmd.generator import Generator, load_generator
 from dmd.methods import METHODS
-from dmd.pairs import load_pairs
-from dmd.teachers import check_exportable, check_fits, load_teacher
+from dmd.pairs import Pairs, load_pairs
+from dmd.sampling import to_uint8
+from dmd.teachers import Teacher, check_exportable, check_fits, load_teacher
 from dmd.trainer import Workers
 from evaluation.features import load_extractors
 from evaluation.validation import Validator
@@ -27,6 +29,7 @@ from stages.common import run
 
 INPUTS = ("data", "teacher", "evaluator", "pairs")
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's names
+WATCHED = 500  # pairs that stand for a validation split, at most
 GROUPS = ("guidance", "method", "train", "runtime")
 
 
@@ -34,17 +37,22 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=PRECISION[params.train.precision])
     torch.set_num_threads(params.runtime.threads)  # accelerate has a number of its own for several CPU processes
     device, workers = accelerator.device, Workers(accelerator, params.train.accumulate)
-    split, validation = load_split(args.data, "train"), load_split(args.data, "validation")
+    split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
     teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions)
     check_fits(teacher, split.shape, len(split.conditions))
     if params.method.regression_loss == "lpips" and not isinstance(teacher.codec, Pixels):
         raise ConfigError("method.regression_loss: lpips compares images, and this teacher works on latents; take l2")
-    reals = Reals(teacher.codec.encode(split.images.unit()), split.labels)
+    pairs = load_pairs(args.pairs).to(device)
+    if split.has_images:
+        reals = Reals(teacher.codec.encode(split.images.unit()), split.labels)
+    else:
+        check_without_images(params, len(pairs))
+        reals = Reals(torch.empty(0, *teacher.shape), split.labels)
     try:
         method = METHODS[params.method.name](
             params.method,
             teacher.denoiser.process.timesteps,
-            load_pairs(args.pairs).to(device),
+            pairs,
             reals,
             teacher.denoiser.generator_timestep(),
         )
@@ -59,9 +67,9 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch = Scratch(
         "train", {g: getattr(params, g).model_dump() for g in GROUPS}, {i: getattr(args, i) for i in INPUTS}
     )
-    validator = Validator(
-        load_extractors(args.evaluator, device)[1]["classifier"], split, validation, params.train.seed, scratch.folder
-    )
+    judge = load_extractors(args.evaluator, device)[1]["classifier" if split.class_names else "evaluator"]
+    watched = to_watch(split, validation, pairs, teacher)
+    validator = Validator(judge, *watched, len(split.conditions), params.train.seed, scratch.folder)
     generator, kept, rows = distill(
         method, nets, params.train, teacher, split.labels, split.conditions, scratch, validator, workers
     )
@@ -75,6 +83,27 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch.discard()
     score = next(row["validation_fd"] for row in rows if row["turn"] == kept)
     return f"{len(rows)} generator turns; kept the one after {kept}, validation FD {score:.3f}"
+
+
+def check_without_images(params: Params, pairs: int) -> None:
+    """Raise ConfigError for what prompts alone do not allow."""
+    if params.method.name != "dmd":
+        raise ConfigError(f"method.name: {params.method.name} learns from images, and the data are prompts: take dmd")
+    if not pairs:
+        raise ConfigError("pairs.count: prompts alone are watched by the teacher's pairs while training; take some")
+
+
+def to_watch(train: Split, validation: Split, pairs: Pairs, teacher: Teacher) -> tuple[Tensor, Tensor]:
+    """uint8 images [N, C, H, W] that the generator's are held against while it trains, and the conditions of its own.
+
+    The validation split's; its captions are not the train split's, of which the generator's are. Without images, pairs.
+    """
+    if validation.has_images:
+        labels = validation.labels if train.class_names else train.labels[: len(validation.labels)]
+        return validation.images[:], labels
+    n = min(len(pairs), WATCHED)
+    labels = train.labels[:n] if pairs.labels is None else pairs.labels[:n].cpu()
+    return to_uint8(teacher.codec.decode(pairs.x[:n])).cpu(), labels
 
 
 def begin_from(generator: Denoiser, finished: Generator, folder: Path) -> None:

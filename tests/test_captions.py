@@ -1,4 +1,4 @@
-"""Images with captions of their own: each different caption is a condition, from data to registered generator."""
+"""Captions as conditions, each for itself: of images, or of none; from the data to a registered generator."""
 
 import csv
 import json
@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_folders import hub_folder
 from PIL import Image
 from projects import commit, copy_of_the_project, run, versions
 from sklearn.datasets import load_digits
+from transformers import CLIPImageProcessor
 
 from dmd.config import Params
 from dmd.data import DIGIT_NAMES, load_split
 from dmd.preparation import prepare
+from dmd.tokenizer import new_tokenizer
+from evaluation.clip_model import new_clip
 from evaluation.reference import Reference
 from evaluation.sheet import real_cells
 
@@ -64,6 +68,21 @@ def test_held_out_pictures_are_found_by_their_caption(tmp_path: Path, params: Pa
     assert (found[0] == test.images[first : first + 1][0]).all() and (blank == 255).all()
 
 
+def distill(project: Path, changes: dict[str, object]) -> str:
+    return run(project, "-m", "flows.distill", *words(changes)).stdout
+
+
+def words(changes: dict[str, object]) -> list[str]:
+    return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+
+
+def take_over(project: Path) -> dict:
+    """The one experiment, put into the workspace; returns what its generator says of itself."""
+    (experiment,) = json.loads(run(project, "-m", "dvc", "exp", "show", "--json").stdout)[1]["experiments"]
+    run(project, "-m", "dvc", "exp", "apply", experiment["name"])
+    return json.loads((project / "artifacts/generator/generator.json").read_text())
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_captions_go_through_the_whole_pipeline(tmp_path: Path) -> None:
@@ -74,12 +93,43 @@ def test_captions_go_through_the_whole_pipeline(tmp_path: Path) -> None:
         "data.folder": "zoo/captioned", "teacher.network": "text_unet", "teacher.vae.steps": 20,
         "guidance.scale": 1.5, "baseline.samples": 60, "baseline.pictures_per_class": 2,
     }  # fmt: skip
-    run(project, "-m", "flows.distill", *(word for k, v in changes.items() for word in ("--set", f"{k}={v}")))
+    distill(project, changes)
     assert versions(project) == [1, 1, 0]
-    (experiment,) = json.loads(run(project, "-m", "dvc", "exp", "show", "--json").stdout)[1]["experiments"]
-    run(project, "-m", "dvc", "exp", "apply", experiment["name"])
-    about = json.loads((project / "artifacts/generator/generator.json").read_text())
+    about = take_over(project)
     assert about["captions"] == about["classes"] and set(about["captions"]) <= set(captions)
     metrics = json.loads((project / "reports/metrics.json").read_text())
     assert metrics["student"]["clip_score"] > 0 and metrics["student"]["accuracy"] is None
     assert metrics["student"]["classes"] == {} and metrics["real"]["accuracy"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_prompts_alone_are_enough(tmp_path: Path, params: Params) -> None:
+    """Distillation without data: the teacher's own images are what the student is held against."""
+    project = copy_of_the_project(tmp_path / "project")
+    hub_folder("sd", project / "zoo/sd")
+    prompts = [f"{kind} {name}" for kind in ("a bold", "a thin", "one") for name in DIGIT_NAMES]
+    (project / "zoo/prompts").mkdir()
+    (project / "zoo/prompts/train.txt").write_text("\n".join(prompts))
+    clip, small = project / "zoo/clip", params.evaluator.model_copy(update={"hidden_size": 16, "layers": 1})
+    clip.mkdir()
+    tokenizer = new_tokenizer(clip, 77)
+    new_clip(small, 8, tokenizer).save_pretrained(clip)
+    tokenizer.save_pretrained(clip)
+    CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=8).save_pretrained(clip)
+    commit(project, "prompts, a teacher, a judge")
+    changes = {
+        "data.source": "prompts", "data.folder": "zoo/prompts", "data.validation": 4, "data.test": 4,
+        "teacher.source": "folder", "teacher.folder": "zoo/sd", "evaluator.source": "folder",
+        "evaluator.folder": "zoo/clip", "guidance.scale": 2.0, "baseline.samples": 50,
+        "baseline.pictures_per_class": 1,
+    }  # fmt: skip
+    refused = run(project, "-m", "flows.distill", "--set", "method.name=dmd2", *words(changes), check=False)
+    assert "dmd2 learns from images, and the data are prompts" in refused.stderr + refused.stdout
+    assert "teacher, other noise" in distill(project, changes)
+    about = take_over(project)
+    assert len(about["captions"]) == 22 and set(about["captions"]) <= set(prompts)
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    assert metrics["judged"]["made_by"] == "ddim_50" and metrics["student"]["clip_score"] is not None
+    page = (project / "reports/index.html").read_text()
+    assert "teacher, other noise" in page and "There were prompts and no images." in page

@@ -91,7 +91,7 @@ class Method(ABC):
         self.timesteps = timesteps
         self.pairs = pairs
         self.real = real
-        statistics = image_statistics(real.x[:STATISTICS])
+        statistics = image_statistics(real.x[:STATISTICS]) if len(real.x) else {}
         self.real_statistics = {f"real_{name.removeprefix('x_')}": value for name, value in statistics.items()}
         default = timesteps - 1 if default_timestep is None else default_timestep
         first = default if cfg.generator_timestep == "auto" else cfg.generator_timestep
