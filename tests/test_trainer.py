@@ -234,6 +234,24 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert [learning_rate(1.0, t, 0, 100, "constant") for t in (0, 50, 99)] == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_learning_rates_count_the_turns_of_their_own_network(
+    teacher: Teacher, params: Params, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    """Of three critic turns and one generator turn a step each, the generator's warm-up is not over thrice as soon."""
+    cfg = small(params, lr_schedule=schedule)
+    used: dict[str, list[float]] = {"generator": [], "critic": []}
+
+    def noted(optimizer: torch.optim.Optimizer, net: torch.nn.Module, lr: float, clip: float, what: str, *more: object):
+        used[what.split()[0]].append(lr)
+        return apply_gradients(optimizer, net, lr, clip, what, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dmd.trainer.apply_gradients", noted)
+    run(teacher, params, cfg, TrainState(copies(teacher), cfg))
+    for turn, base, total in (("generator", cfg.lr_generator, 6), ("critic", cfg.lr_critic, 18)):
+        assert used[turn] == [learning_rate(base, i, 2, total, schedule) for i in range(total)]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(teacher: Teacher, params: Params) -> None:
     cfg = small(params)
     state = TrainState(copies(teacher), cfg)
