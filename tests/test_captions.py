@@ -126,7 +126,7 @@ def test_prompts_alone_are_enough(tmp_path: Path, params: Params) -> None:
     }  # fmt: skip
     refused = run(project, "-m", "flows.distill", "--set", "method.name=dmd2", *words(changes), check=False)
     assert "dmd2 learns from images, and the data are prompts" in refused.stderr + refused.stdout
-    assert "teacher, other noise" in distill(project, changes)
+    distill(project, changes)
     about = take_over(project)
     assert len(about["captions"]) == 22 and set(about["captions"]) <= set(prompts)
     metrics = json.loads((project / "reports/metrics.json").read_text())
