@@ -17,15 +17,16 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
-from test_tracking import NAME, client, run_id, version, workspace  # noqa: F401 - fixtures
+from published import NAME
 
 from flows.process import end_group
 
+pytest_plugins = ["published"]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def address(client: MlflowClient, version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: F811
+def address(client: MlflowClient, version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
