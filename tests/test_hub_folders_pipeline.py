@@ -43,6 +43,6 @@ def test_a_folder_becomes_a_registered_generator(project: Path, tmp_path: Path, 
     run(project, "-c", FETCH, str(before + 1), str(tmp_path / "version"))
     generator = tmp_path / "version" / "artifacts" / "generator"
     assert (generator / "adapter").is_dir() == (rank > 0)
-    assert json.loads((generator / "generator.json").read_text())["times"]
+    assert json.loads((generator / "generator.json").read_text())["timesteps"]
     subprocess.run([sys.executable, "-c", CARDS, str(generator)], cwd=tmp_path, check=True)
     assert np.load(generator / "image.npy").std() > 0
