@@ -5,6 +5,7 @@ here has computed since, and every experiment would compute it again.
 """
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def forget_missing(root: Path) -> list[str]:
         lock = yaml.load(root / LOCK)
         for name in missing:
             del lock["stages"][name]
-        with (root / LOCK).open("wb") as file:
-            yaml.dump(lock, file)
+        text = io.BytesIO()
+        yaml.dump(lock, text)
+        write_bytes(root / LOCK, text.getvalue())
     return missing
 
 
