@@ -290,6 +290,9 @@ class TrainConfig(Group):
         description="moving averages of the generator, by half-life in images; the best by validation is kept",
     )
     gradient_checkpointing: bool = Field(description="compute activations again in the backward pass: less memory")
+    shard: bool = Field(
+        description="spread weights, gradients, moments and averages over the processes (FSDP): less memory each"
+    )
     validate_every: Count = Field(description="generator turns between validation images")
     checkpoint_every: Count = Field(description="generator turns between resumable checkpoints")
     validation_tolerance: float = Field(
@@ -349,6 +352,8 @@ class Params(Group):
             raise ValueError(
                 "train.lora_adapter: there is none to write; set train.lora_rank above 0, or this to false"
             )
+        if self.train.shard and self.train.precision == "fp16":
+            raise ValueError("train.precision: fp16 scales losses, which train.shard does not share; take bf16 or fp32")
         t_gen, last = self.method.generator_timestep, self.teacher.timesteps - 1
         if self.teacher.source == "train" and t_gen != "auto" and t_gen > last:
             raise ValueError(f"method.generator_timestep: {t_gen} lies beyond the teacher's last index, {last}")

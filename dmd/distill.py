@@ -42,7 +42,7 @@ def distill(
 
     def generator(average: int) -> Generator:
         names = classes if teacher.classes else ()
-        return Generator(state.averages[average], method.timesteps_of_generator, teacher.shape, names, teacher.codec)
+        return Generator(state.averaged(average), method.timesteps_of_generator, teacher.shape, names, teacher.codec)
 
     with PhaseProgress(phases.values(), state.turn, workers.is_main) as progress:
         for row in train(state, method, cfg, teacher.shape, labels if teacher.classes else None, workers):
@@ -59,8 +59,10 @@ def distill(
                     last = last or _out_of_patience(state, cfg)
             state.rows.append(row)
             progress.update(row)
-            if workers.is_main and (state.turn % cfg.checkpoint_every == 0 or last):
-                scratch.save(state.state_dict())
+            if state.turn % cfg.checkpoint_every == 0 or last:
+                saved = state.state_dict()
+                if workers.is_main:
+                    scratch.save(saved)
             if last:
                 break
     kept = generator(state.best["half_life"])

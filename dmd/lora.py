@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dmd.denoisers import Denoiser
 from dmd.files import write_text
 from dmd.networks import bare
+from dmd.sharding import spread
 
 # What DMD2 adapts in SDXL: attention, its feed-forward, the convolutions and time embeddings of residual blocks. A
 # UNet2DModel and a DiT call theirs by the same names.
@@ -91,5 +92,6 @@ def learnt(net: nn.Module, like: nn.Module) -> dict[str, Tensor]:
 
 
 def restore(net: nn.Module, state: dict[str, Tensor]) -> None:
-    """Put back what `learnt` gave."""
-    net.load_state_dict(net.state_dict() | state)
+    """Put back what `learnt` gave, here or in a run of another number of processes."""
+    own = net.state_dict()
+    net.load_state_dict(own | {name: spread(value, own[name]) for name, value in state.items()})

@@ -22,16 +22,12 @@ def step_rng(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def backward(net: nn.Module, loss: Tensor, what: str, scaler: GradScaler = UNSCALED) -> None:
-    """Add the loss's gradient on net's parameters to what they hold, and on nothing else's.
-
-    Gradients of the GAN and of the scores pass through other networks; they must not stay there.
-    Raises FloatingPointError if the loss is not finite.
-    """
+def backward(loss: Tensor, what: str, scaler: GradScaler = UNSCALED) -> None:
+    """Add the loss's gradient to what the parameters hold. Raises FloatingPointError if the loss is not finite."""
     if not loss.isfinite():
         raise FloatingPointError(f"{what} is {loss.item()}")
     scaled: Tensor = scaler.scale(loss)  # type: ignore[assignment]
-    scaled.backward(inputs=[p for p in net.parameters() if p.requires_grad])
+    scaled.backward()
 
 
 def apply_gradients(
@@ -63,5 +59,5 @@ def optimizer_step(
     optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor, lr: float, clip: float, what: str
 ) -> Tensor:
     """`backward` and `apply_gradients` of a batch that is taken whole."""
-    backward(net, loss, what)
+    backward(loss, what)
     return apply_gradients(optimizer, net, lr, clip, what)

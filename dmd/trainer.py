@@ -10,15 +10,14 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from dmd.config import TrainConfig
-from dmd.denoisers import Cond
+from dmd.denoisers import Cond, Denoiser
 from dmd.draws import Draws
 from dmd.ema import decay_of, update_ema, warm_decay
 from dmd.errors import ConfigError
 from dmd.lora import average_of, learnt, restore
-from dmd.methods import Method, Networks, Phase
+from dmd.methods import TURNS, Method, Networks, Phase
 from dmd.optim import apply_gradients, backward, learning_rate
-
-TURNS = ("generator", "critic")
+from dmd.sharding import reshard, several, shard, spread_moments, whole
 
 
 class TrainState:
@@ -30,6 +29,10 @@ class TrainState:
         self.nets = nets
         # Averages of the generator by their half-life in images: which one is best, validation says.
         self.averages = {half: average_of(nets.generator) for half in cfg.ema_half_lives}
+        self.sharded = cfg.shard and several()
+        self.looked_at = average_of(nets.generator) if self.sharded else None  # an average, gathered
+        if self.sharded:
+            shard([*nets.parts(), *(average.net for average in self.averages.values())])
         self.weight_decay = cfg.weight_decay
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {
@@ -76,22 +79,32 @@ class TrainState:
             weights = {k: v.detach().clone() for k, v in self._learnt(self.averages[average]).items()}
             self.best = {"score": lowest, "turn": self.turn, "half_life": average, "weights": weights}
 
+    def averaged(self, half_life: int) -> Denoiser:
+        """An average, to make images with; where it is sharded all processes must call this, and get a copy."""
+        if self.looked_at is None:
+            return self.averages[half_life]
+        restore(self.looked_at, self._learnt(self.averages[half_life]))
+        return self.looked_at
+
     def _learnt(self, average: nn.Module) -> dict[str, Tensor]:
         return learnt(average, self.nets.generator)
 
     def state_dict(self) -> dict:
+        """Of whole tensors, also where they are sharded: then all processes must call it."""
         critic = self.nets.of_turn("critic")
-        return {
-            "step": self.step,
-            "turn": self.turn,
-            "generator": self._learnt(self.nets.generator),
-            "critic": learnt(critic, critic),
-            "averages": {half_life: self._learnt(net) for half_life, net in self.averages.items()},
-            "optimizers": {turn: o.state_dict() for turn, o in self.optimizers.items()},
-            "scalers": {turn: s.state_dict() for turn, s in self.scalers.items()},
-            "rows": self.rows,
-            "best": self.best,
-        }
+        return whole(
+            {
+                "step": self.step,
+                "turn": self.turn,
+                "generator": self._learnt(self.nets.generator),
+                "critic": learnt(critic, critic),
+                "averages": {half_life: self._learnt(net) for half_life, net in self.averages.items()},
+                "optimizers": {turn: o.state_dict() for turn, o in self.optimizers.items()},
+                "scalers": {turn: s.state_dict() for turn, s in self.scalers.items()},
+                "rows": self.rows,
+                "best": self.best,
+            }
+        )
 
     def load_state_dict(self, state: dict) -> None:
         self.step, self.turn, self.rows, self.best = (state[k] for k in ("step", "turn", "rows", "best"))
@@ -100,7 +113,8 @@ class TrainState:
         for half_life, net in self.averages.items():
             restore(net, state["averages"][half_life])
         for turn in TURNS:
-            self.optimizers[turn].load_state_dict(state["optimizers"][turn])
+            parameters = [p for group in self.optimizers[turn].param_groups for p in group["params"]]
+            self.optimizers[turn].load_state_dict(spread_moments(state["optimizers"][turn], parameters))
             self.scalers[turn].load_state_dict(state["scalers"][turn])
 
 
@@ -201,25 +215,29 @@ class _Batches:
 
     def turn(self, state: TrainState, phase: Phase, turn: str, done: int) -> dict[str, Tensor]:
         """One optimizer step of the network that the turn is named after. Returns the numbers of the batch."""
-        learner, scaler, numbers = state.nets.of_turn(turn), state.scalers[turn], []
+        scaler, numbers = state.scalers[turn], []
         what = f"{turn} loss at generator turn {state.turn}, step {state.step}"
         parts = self.workers.samples(phase.batch_size[turn])
-        for samples in parts:
-            rng = Draws(self.cfg.seed, state.step, turn, samples)
-            with self.workers.accelerator.autocast():
-                losses = phase.loss(turn, state.nets, *self._draw(rng, next(learner.parameters())), rng)
-            backward(learner, losses["total"] / len(parts), what, scaler)
-            numbers.append({name: value.detach().double() for name, value in losses.items()})
-        self.workers.average([p.grad for p in learner.parameters() if p.grad is not None])
+        if state.sharded:
+            reshard(state.nets.parts())
+        with state.nets.learning(turn) as learner:
+            for samples in parts:
+                rng = Draws(self.cfg.seed, state.step, turn, samples)
+                with self.workers.accelerator.autocast():
+                    losses = phase.loss(turn, state.nets, *self._draw(rng, next(learner.parameters())), rng)
+                backward(losses["total"] / len(parts), what, scaler)
+                numbers.append({name: value.detach().double() for name, value in losses.items()})
+        if not state.sharded:  # there the mean over processes is taken in the backward pass
+            self.workers.average([p.grad for p in learner.parameters() if p.grad is not None])
         every = phase.every[turn]
         lr = learning_rate(
             phase.lr[turn], done // every, self.cfg.warmup_turns, phase.steps // every, phase.lr_schedule
         )
         norm = apply_gradients(state.optimizers[turn], learner, lr, self.cfg.grad_clip, what, scaler)
         means = {name: torch.stack([n[name] for n in numbers]).mean() for name in numbers[0]}
-        return means | {"grad_norm": norm.double()}
+        return means | {"grad_norm": whole(norm).double()}
 
     def _draw(self, rng: Draws, like: Tensor) -> tuple[Tensor, Cond]:
         """Unit noise [B, *shape] and labels [B] as they occur in the data."""
-        z = rng.noise(*self.shape).to(like)
+        z = rng.noise(*self.shape).to(like.device, like.dtype)
         return z, None if self.labels is None else self.labels[rng.integers(0, len(self.labels))].to(z.device)

@@ -22,6 +22,7 @@ LINEAGE = re.compile(r"<!-- lineage -->.*?<!-- /lineage -->", re.DOTALL)
 GROUPED = ("FD ", "FD\N{INFINITY} ", "KID ", "precision ", "recall ", "density ", "coverage ")
 MEMORY = "of held-out images' distance to the nearest training image"
 TURN = re.compile(r"\bturn\s+(\d[\d,]*)|\b(\d[\d,]*)\s+(?:generator )?turns?\b", re.IGNORECASE)
+FILM = 12  # pictures of the training that the page shows
 GROUPS = {
     "Gradient norms": r"grad",
     "Learning rates": r"(^|_)lr(_|$)",
@@ -164,6 +165,13 @@ def _turn(caption: str) -> int | None:
     return int((found.group(1) or found.group(2)).replace(",", "")) if found else None
 
 
+def spaced(items: list[tuple[int, str]], most: int) -> list[tuple[int, str]]:
+    """At most so many, as evenly spread as can be, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
 def table_head(columns: list[str]) -> list[tuple[str, int, list[str]]]:
     """Neighbours of one kind under one heading: (FD, 2, [clip, classifier]); a column alone has no second line."""
     kinds = [c.partition(" ") if c.startswith(GROUPED) else (c, "", "") for c in columns]
@@ -190,7 +198,7 @@ def render_report(inputs: ReportInputs) -> str:
     text = cells(summary_table(metrics, timing))
     cards = [*(ratio_card(metrics, e) for e in extractors(metrics)), speed_card(metrics, timing), clip_card(metrics)]
     cards.append(memory_card(metrics))
-    film = sorted((turn, c) for c in inputs.pictures if (turn := _turn(c)) is not None)
+    film = spaced(sorted((turn, c) for c in inputs.pictures if (turn := _turn(c)) is not None), FILM)
     return page(
         "report.html.j2",
         title=inputs.title,

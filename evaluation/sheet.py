@@ -21,7 +21,7 @@ def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sample
     panels = {"real, held out": real_cells(ref, real, per_row)} if real.has_images else {}
     panels |= {
         "teacher": teacher,
-        "student, one step": judge.pictures(student),
+        "student, one step" if student.nfe == 1 else f"student, {student.nfe} steps": judge.pictures(student),
     }
     return comparison({name: images.numpy() for name, images in panels.items()}, ref.names(), per_row)
 

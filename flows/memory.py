@@ -41,7 +41,11 @@ def train_memory(teacher: Teacher, params: Params, turns: list[Turns]) -> dict[s
         "gradients": FLOAT * max(learn.values()),  # a network's are cleared before the other's turn
         "AdamW": MOMENTS * FLOAT * sum(learn.values()),
     }
-    if processes(cfg.launcher) > 1:
+    if (n := processes(cfg.launcher)) > 1 and cfg.shard:
+        copy = found["generator"]
+        found = {name: size if name == "VAE" else -(-size // n) for name, size in found.items()}
+        found["average looked at"] = copy
+    elif n > 1:
         found["exchanged gradients"] = found["gradients"]  # flattened into one message
     if params.pairs.count:
         found["pairs"] = pairs_bytes(teacher, params)

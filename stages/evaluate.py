@@ -23,7 +23,6 @@ from evaluation.sheet import comparison_sheet, nearest_sheet
 from evaluation.versions import versions
 from stages.common import run
 
-SAMPLES = "Same labels: held-out images, teacher, student (one step)"
 NEAREST = "Of 50 images per class, those nearest to a training image (evaluator), and that image"
 INPUTS = ("data", "teacher", "evaluator", "baseline", "generator", "losses", "validation")
 
@@ -46,6 +45,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         max(baseline.teachers, key=lambda k: baseline.teachers[k].nfe)
     ]
     picture = comparison_sheet(judge, test, shown, student)
+    same = f"Same labels: {'held-out images, ' if test.has_images else ''}teacher, student"
     nearest = {NEAREST: nearest_sheet(judge, train, student)} if train.has_images else {}
     over_time = {
         f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         metrics=metrics.model_dump(),
         timing=timing.model_dump(),
         losses=pd.read_csv(args.losses),
-        pictures={SAMPLES: picture} | nearest | over_time,
+        pictures={same: picture} | nearest | over_time,
         facts=facts,
     )
     write_text(args.report, render_report(report))

@@ -115,7 +115,7 @@ BUGS = (
     ),
     Bug(
         "turns: gradients kept in networks that are passed through",
-        "dmd/optim.py", "scaled.backward(inputs=[p for p in net.parameters() if p.requires_grad])", "scaled.backward()",
+        "dmd/methods/base.py", "p.requires_grad_(False)", "p.requires_grad_(True)",
     ),
     Bug(
         "turns: the generator learns first of k turns, not last",

@@ -11,11 +11,13 @@ from accelerate import Accelerator
 from conftest import alone, draws, reals, split, unet_denoiser
 from test_methods import NO_PAIRS
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from dmd.config import GanConfig, Params, load_params
 from dmd.draws import Draws
 from dmd.errors import ConfigError
 from dmd.methods import METHODS
+from dmd.sharding import whole
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, Workers, train
 
@@ -23,8 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = {"generator", "critic", "discriminator", "ema"}
 
 
-def weights(params: Params, workers: Workers, turns: int, batch_size: int) -> dict[str, Tensor]:
-    """All that has learned, in float64, after some generator turns of DMD2 with two critic turns each."""
+def weights(
+    params: Params, workers: Workers, turns: int, batch_size: int, shard: bool = False, stop: int = 0
+) -> dict[str, Tensor]:
+    """All that has learned, in float64, after some generator turns of DMD2 with two critic turns each.
+
+    shard: spread over the processes. stop: after so many turns go on in new networks, from a checkpoint.
+    """
     gan = GanConfig(**{**params.method.gan.model_dump(), "weight": 0.1, "critic_weight": 0.1, "r1_weight": 0.1})
     cfg = params.method.model_copy(update={"name": "dmd2", "critic_turns": 2, "regression_weight": 0.0, "gan": gan})
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
@@ -34,23 +41,37 @@ def weights(params: Params, workers: Workers, turns: int, batch_size: int) -> di
             "batch_size": batch_size,
             "generator_batch_size": batch_size,
             "warm_start": warm,
+            "shard": shard,
         }
     )
-    denoiser = unet_denoiser(0).double().requires_grad_(False)
     method = METHODS["dmd2"](cfg, 1000, NO_PAIRS, reals())
-    nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
-    assert nets.discriminator is not None
-    nets.discriminator.double()
-    nets.generator.load_state_dict(unet_denoiser(1).state_dict())
-    state = TrainState(nets, train_cfg)
-    list(train(state, method, train_cfg, (1, 8, 8), split().labels, workers))
+
+    def new_state() -> TrainState:
+        denoiser = unet_denoiser(0).double().requires_grad_(False)
+        nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
+        assert nets.discriminator is not None
+        nets.discriminator.double()
+        nets.generator.load_state_dict(unet_denoiser(1).state_dict())
+        return TrainState(nets, train_cfg)
+
+    state = new_state()
+    for row in train(state, method, train_cfg, (1, 8, 8), split().labels, workers):
+        if row["turn"] == stop:
+            break
+    if stop:
+        saved, state = state.state_dict(), new_state()
+        state.load_state_dict(saved)
+        list(train(state, method, train_cfg, (1, 8, 8), split().labels, workers))
+    if shard:
+        nets = [net for net in vars(state.nets).values() if net is not None]
+        assert all(isinstance(net.state_dict()[name], DTensor) for net in nets for name, _ in net.named_parameters())
     parts = {
-        "generator": nets.generator,
-        "critic": nets.critic,
-        "discriminator": nets.discriminator,
-        "ema": state.averages[20000],
+        "generator": state.nets.generator,
+        "critic": state.nets.critic,
+        "discriminator": state.nets.discriminator,
+        "ema": state.averaged(20000),
     }
-    return {f"{n}.{k}": v.clone() for n, part in parts.items() for k, v in part.named_parameters()}
+    return {f"{n}.{k}": whole(v).clone() for n, part in parts.items() if part for k, v in part.named_parameters()}
 
 
 def test_four_parts_of_sixteen_equal_a_batch_of_sixty_four(params: Params) -> None:
@@ -88,22 +109,25 @@ def test_one_steps_gradient_in_float32_is_that_of_the_whole_batch(params: Params
         assert (a - b).norm() <= 1e-5 * max(a.norm(), 1e-2 * largest)
 
 
-def _process(rank: int, port: int, out: Path) -> None:
+def _process(rank: int, port: int, shard: bool, stop: int, out: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
     workers = Workers(Accelerator(cpu=True))
     torch.set_num_threads(1)  # accelerate takes all cores for each process
     assert workers.accelerator.num_processes == 2
-    torch.save(weights(load_params(ROOT / "params.yaml"), workers, 10, 8), out / f"{rank}.pt")
+    torch.save(weights(load_params(ROOT / "params.yaml"), workers, 10, 8, shard, stop), out / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_with_half_the_batch_each_equal_one(params: Params, tmp_path: Path) -> None:
-    """20 steps, 10 of them with a generator turn, by gloo, in float64."""
+@pytest.mark.parametrize(("shard", "stop"), [(False, 0), (True, 4)], ids=["copies", "shards"])
+def test_two_processes_with_half_the_batch_each_equal_one(
+    params: Params, tmp_path: Path, shard: bool, stop: int
+) -> None:
+    """20 steps, 10 of them with a generator turn, by gloo, in float64; shards also go on from a checkpoint."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mp.start_processes(_process, (port, tmp_path), nprocs=2, start_method="spawn")
+    mp.start_processes(_process, (port, shard, stop, tmp_path), nprocs=2, start_method="spawn")
     one = weights(params, alone(), 10, 8)
     for rank in range(2):
         other = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -100,9 +100,9 @@ def test_an_adversarial_turn_moves_its_own_network_only(params: Params, turn: st
     nets = networks(m)
     parts = {"teacher": nets.teacher, "generator": nets.generator, "critic": nets.critic, "head": nets.discriminator}
     before = {n: {k: v.clone() for k, v in p.state_dict().items()} for n, p in parts.items() if p is not None}
-    learner = nets.of_turn(turn)
-    loss = m.phases(train_cfg(params))[-1].loss(turn, nets, *batch(), draws())["total"]
-    optimizer_step(torch.optim.SGD(learner.parameters(), lr=0.1), learner, loss, 0.1, 1e9, "loss")
+    with nets.learning(turn) as learner:
+        loss = m.phases(train_cfg(params))[-1].loss(turn, nets, *batch(), draws())["total"]
+        optimizer_step(torch.optim.SGD(learner.parameters(), lr=0.1), learner, loss, 0.1, 1e9, "loss")
     moved = {n for n, p in parts.items() if p and any((v != before[n][k]).any() for k, v in p.state_dict().items())}
     assert moved == ({"critic", "head"} if turn == "critic" else {"generator"})
     others = [p for n, p in parts.items() if n not in moved and p is not None]

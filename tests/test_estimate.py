@@ -110,6 +110,10 @@ def test_processes_parts_and_precision_divide_activations(params: Params) -> Non
     assert of(accumulate=4)["activations"] == one["activations"] / 4
     eight = of(launcher="accelerate launch --num_processes 8 -m")
     assert (eight["activations"], eight["exchanged gradients"]) == (one["activations"] / 8, one["gradients"])
+    sharded = of(launcher="accelerate launch --num_processes 8 -m", shard=True)
+    for name in ("teacher", "generator", "critic", "averages", "gradients", "AdamW"):
+        assert sharded[name] == pytest.approx(one[name] / 8, abs=1)
+    assert sharded["average looked at"] == one["generator"] and "exchanged gradients" not in sharded
     assert of(precision="bf16")["activations"] == one["activations"] / 2
     assert of(gradient_checkpointing=True)["activations"] < one["activations"] / 2
 

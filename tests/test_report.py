@@ -3,7 +3,9 @@
 import copy
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -180,6 +182,15 @@ def test_page_says_everything(inputs: ReportInputs, html: str) -> None:
     plots = [a["aria-label"] for tag, a in Page(html).tags if tag == "svg"]
     assert len(plots) == 2 * len(NAMES) + 4 and all(plots)
     assert render_report(inputs) == html
+
+
+def test_a_long_training_is_shown_from_its_first_to_its_last_picture(inputs: ReportInputs) -> None:
+    turns = range(50, 2151, 50)
+    pictures = {f"after {turn} generator turns": inputs.pictures["turn 200"] for turn in turns}
+    html = render_report(replace(inputs, pictures=pictures))
+    shown = [int(a["alt"].split()[1]) for tag, a in Page(html).tags if tag == "img"]
+    assert (len(shown), shown[0], shown[-1]) == (12, 50, 2150)
+    assert {b - a for a, b in pairwise(shown)} <= {150, 200}
 
 
 def test_no_panel_without_data(inputs: ReportInputs) -> None:

@@ -320,10 +320,10 @@ def test_fp16_scales_the_loss_and_skips_a_step_that_overflows() -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=100)
     start = net.weight.item()
-    backward(net, net.weight.sum() * 3e38, "loss", scaler)  # finite, and beyond float32 once it is scaled
+    backward(net.weight.sum() * 3e38, "loss", scaler)  # finite, and beyond float32 once it is scaled
     apply_gradients(optimizer, net, 0.5, 10.0, "loss", scaler)
     assert net.weight.item() == start and scaler.get_scale() == 2.0
-    backward(net, net.weight.sum() * 3.0, "loss", scaler)
+    backward(net.weight.sum() * 3.0, "loss", scaler)
     assert apply_gradients(optimizer, net, 0.5, 10.0, "loss", scaler).item() == pytest.approx(3.0)
     assert net.weight.item() == pytest.approx(start - 1.5)
 

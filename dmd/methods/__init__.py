@@ -1,10 +1,10 @@
 """The methods by name. A new one: its file here, a line below, its keys in params.yaml, its test."""
 
-from dmd.methods.base import Method, Networks, Phase
+from dmd.methods.base import TURNS, Method, Networks, Phase
 from dmd.methods.dmd import DMD
 from dmd.methods.dmd2 import DMD2
 from dmd.methods.f_distill import FDistill
 
 METHODS: dict[str, type[Method]] = {"dmd": DMD, "dmd2": DMD2, "f_distill": FDistill}
 
-__all__ = ["METHODS", "Method", "Networks", "Phase"]
+__all__ = ["METHODS", "TURNS", "Method", "Networks", "Phase"]

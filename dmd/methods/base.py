@@ -5,7 +5,8 @@ trainer knows nothing else of a method.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ from dmd.pairs import Pairs
 from dmd.sampling import step_times
 from dmd.teachers import Teacher
 
+TURNS = ("generator", "critic")
 STATISTICS = 2048  # real images whose mean and spread stand beside the generated ones'
 
 
@@ -41,6 +43,23 @@ class Networks:
         """The network that a turn trains has the turn's name; the discriminator learns with the critic."""
         critic = self.critic if self.discriminator is None else nn.ModuleList([self.critic, self.discriminator])
         return {"generator": self.generator, "critic": critic}[turn]
+
+    def parts(self) -> list[nn.Module]:
+        """The networks as they run, one by one."""
+        head = [] if self.discriminator is None else [self.discriminator.layers]
+        return [self.teacher.net, self.generator.net, self.critic.net, *head]
+
+    @contextmanager
+    def learning(self, turn: str) -> Iterator[nn.Module]:
+        """The network of a turn, while it alone takes gradients: those of the GAN pass through the critic."""
+        frozen = [p for name in TURNS if name != turn for p in self.of_turn(name).parameters() if p.requires_grad]
+        for p in frozen:
+            p.requires_grad_(False)
+        try:
+            yield self.of_turn(turn)
+        finally:
+            for p in frozen:
+                p.requires_grad_(True)
 
     def checkpoint_gradients(self) -> None:
         """Keep few activations of generator and critic for the backward pass, and compute the others again."""
