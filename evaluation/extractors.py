@@ -117,9 +117,12 @@ class Dinov2:
 
 
 class EfficientNetLite0:
-    """The pooled features [B, 1280] of EfficientNet-Lite0, trained on ImageNet, at 224."""
+    """The pooled features [B, 1280] of EfficientNet-Lite0, trained on ImageNet, at 224.
 
-    resize = "bicubic with antialiasing, 224x224"
+    At 128 where the images are small: nothing more is to be seen in them, and it takes a third of the time.
+    """
+
+    resize = "bicubic with antialiasing, 224x224; of images of up to 64x64, 128x128"
 
     def __init__(self, file: Path, device: torch.device) -> None:
         from efficientnet_lite_pytorch import EfficientNet
@@ -131,8 +134,13 @@ class EfficientNetLite0:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
+        part = 16 if self.device.type == "cpu" else len(images)  # the activations of more do not fit a CPU's caches
+        return torch.cat([self._pooled(images) for images in images.split(part)])
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        side = 128 if max(images.shape[-2:]) <= 64 else 224
         # (x - 127) / 128, as it was trained
-        x = resized(images, 224, (127 / 255,) * 3, (128 / 255,) * 3).to(self.device)
+        x = resized(images, side, (127 / 255,) * 3, (128 / 255,) * 3).to(self.device)
         return self.net.extract_features(x).mean(dim=(2, 3)).cpu()
 
 
