@@ -22,7 +22,7 @@ Cond = Tensor | None
 # the network's output, so the network's own squared error is that of x0 divided by c_out^2, whatever it predicts.
 Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
-MOST_AMPLIFIED = 2.5  # of the network's error, by c_out, where a generator begins; eps with the linear schedule has 157
+MOST_AMPLIFIED = 1 + 1e-6  # of the network's error, by c_out, where a generator begins: eps has 157 at the last index
 
 
 def _epsilon(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,10 +99,10 @@ class Denoiser(nn.Module):
         return 1 / self._at(t)[1] ** 2
 
     def generator_timestep(self) -> int:
-        """Where a generator is conditioned by default: the last index at which c_out is at most MOST_AMPLIFIED.
+        """Where a generator is conditioned by default: the last index that does not amplify the network's error.
 
-        T-1 for all but eps, whose x0 = (x_t - sigma eps) / alpha cannot be had from pure noise; SDXL's one-step
-        generators of DMD2 and those of SiD begin earlier for the same reason.
+        T-1 for all but eps, whose x0 = (x_t - sigma eps) / alpha cannot be had from pure noise: where alpha = sigma.
+        SDXL's one-step generators of DMD2 and those of SiD begin earlier than T-1 for the same reason.
         """
         c_out = self.coefficients(self.process.alpha_grid, self.process.sigma_grid)[1].abs()
         return int((c_out <= MOST_AMPLIFIED).nonzero().max())

@@ -27,7 +27,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[], help="train.seed: an experiment each")
     parser.add_argument("--force", metavar="STAGE", nargs="+", default=[], help="run these though nothing has changed")
     parser.add_argument("--no-register", action="store_true", help="publish the result, but make no version of it")
-    parser.add_argument("--target", metavar="STAGE", help="only this stage and what it stands on; publishes nothing")
+    parser.add_argument(
+        "--target",
+        metavar="STAGE",
+        help="only this stage and what it stands on; publishes nothing, saves no experiment",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     args = parser.parse_args(argv)
     return exit_code(lambda: _run(Path.cwd(), args))
@@ -56,7 +60,7 @@ def _run(root: Path, args: argparse.Namespace) -> int:
         return _end(root, version)
     wanted = {"preset": args.preset, "overrides": overrides, "seeds": args.seeds, "force": args.force}
     said = _flow(root, {**wanted, "register_model": not args.no_register, "target": args.target})
-    if todo:
+    if todo and not args.target:
         print(f"{said}\n\nnext:\n  dvc exp show\n  dvc exp apply {todo[-1].experiment}    # take it over", flush=True)
         return 0
     if args.target or args.no_register:

@@ -90,7 +90,7 @@ def distill(
         seeds: values of train.seed; an experiment for each
         force: stages to run even if nothing has changed for them, such as ["evaluate"]
         register_model: whether the result becomes a version in the model registry, where the gate judges it
-        target: only this stage and those it stands on; publishes nothing
+        target: only this stage and those it stands on; publishes nothing, saves no experiment
     """
     guard.watch()
     root = (root or Path.cwd()).resolve()
@@ -148,10 +148,10 @@ def _in(run: Run, root: Path, experiment: str | None) -> State[Any]:
     if failed := [s for s in states.values() if s.is_failed() or s.is_crashed()]:
         return Failed(message="\n".join(s.message or str(s.name) for s in failed))
     outcomes = ", ".join(f"{name} {state.name}" for name, state in states.items())
+    if run.partial:  # DVC saves no experiment that lacks outputs; its cache has what was made
+        return Completed(message=outcomes)
     if experiment:
         save_experiment(root, experiment)
-    if run.partial:
-        return Completed(message=outcomes)
     published = publish_task(root, experiment, return_state=True)
     if not published.is_completed():
         return Failed(message=published.message)

@@ -115,7 +115,7 @@ def test_exports_do_not_say_where_they_came_from(teacher: Teacher, teacher_folde
 
 
 @pytest.mark.parametrize(
-    ("prediction", "beta", "t"), [("v_prediction", "squaredcos_cap_v2", 999), ("epsilon", "linear", 439)]
+    ("prediction", "beta", "t"), [("v_prediction", "squaredcos_cap_v2", 999), ("epsilon", "linear", 258)]
 )
 def test_an_unconditional_generator_runs_in_the_stock_pipeline(
     tmp_path: Path, prediction: str, beta: str, t: int

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from browser import chromium, visit
 from playwright.sync_api import Page
-from projects import copy_of_the_project
+from projects import commit, copy_of_the_project
 from test_services import call, free_port
 
 pytestmark = pytest.mark.slow
@@ -53,6 +53,11 @@ class Ui:
         logged = self.ask("logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
         return [line["message"] for line in logged if line["timestamp"] > since]
 
+    def finished(self, run: str) -> list[str]:
+        """The tasks of a run that have completed, in the order in which they did."""
+        own = {"flow_runs": {"id": {"any_": [run]}}, "sort": "END_TIME_DESC"}
+        return [t["name"] for t in reversed(self.ask("task_runs/filter", **own)) if t["state_type"] == "COMPLETED"]
+
     def stages(self) -> list[int]:
         """Processes of stages that work in the project."""
         found = []
@@ -71,6 +76,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     project, port = copy_of_the_project(tmp_path_factory.mktemp("ui") / "project"), free_port()
     params = (project / "params.yaml").read_text()  # a teacher that takes long enough to be cancelled
     (project / "params.yaml").write_text(params.replace("steps: 40\n", "steps: 40000\n", 1))
+    commit(project, "a long training")
     ports = {"PREFECT_PORT": str(port), "MLFLOW_PORT": str(free_port())}
     try:
         up = call(project, "up", **ports)
@@ -80,9 +86,12 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
         call(project, "down", **ports)
 
 
-def submit(page: Page, target: str) -> None:
-    """Fill in the last field of the form, `target`, and press the button."""
+def submit(page: Page, target: str, overrides: str = "") -> None:
+    """Fill in the form's last field, `target`, and `overrides` where there are any, and press the button."""
     page.get_by_text("only this stage and those it stands on").wait_for()
+    if overrides:
+        page.get_by_text("dict", exact=True).click()
+        page.locator("textarea").last.fill(overrides)
     page.get_by_text("str", exact=True).last.click()
     page.locator("textarea").last.fill(target)
     page.get_by_role("button", name="Submit").click()
@@ -98,12 +107,18 @@ def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_
 
         page.goto(form)
         page.get_by_text('keys of params.yaml with other values, such as {"method.critic_turns": 10}').wait_for()
-        submit(page, "data")
-        run = ui.wait_for("data", "COMPLETED")
-        assert run["state"]["message"] == "data Ran"
+        submit(page, "pairs", '{"teacher.steps": 41}')
+        run = ui.wait_for("pairs", "COMPLETED")
+        assert run["parameters"]["overrides"] == {"teacher.steps": 41}
+        assert run["state"]["message"].endswith(": data Ran, teacher Ran, pairs Ran")
         page.goto(f"{ui.url}/runs/flow-run/{run['id']}")
         page.get_by_text("Completed").first.wait_for()
+        page.get_by_text("Task Runs").last.click()
+        done = page.locator(".task-run-list-item .state-list-item--completed .state-list-item__name")
+        done.nth(2).wait_for()
+        assert done.all_inner_texts() == ["pairs", "teacher", "data"]  # the latest first
         seen.screenshot("prefect-run", tmp_path)
+        assert ui.finished(run["id"]) == ["data", "teacher", "pairs"]
 
         page.goto(form)
         submit(page, "teacher")
