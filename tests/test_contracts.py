@@ -55,6 +55,12 @@ def code_dependencies(stage: str) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_the_run_cache_remembers_a_stage(stage: str) -> None:
+    """DVC's does so only where every output is cached, or a metric or a plot."""
+    assert all(isinstance(out, str) for out in STAGES[stage].get("outs", []))
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_modules_it_imports(stage: str) -> None:
     declared = {d for d in STAGES[stage]["deps"] if d.endswith(".py")}
     assert declared == code_dependencies(stage)

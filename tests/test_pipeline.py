@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,12 @@ def test_another_clone_gives_the_same_bytes(project: Path, tmp_path: Path) -> No
         assert sha256(other / "artifacts" / name) == sha256(project / "artifacts" / name), name
     assert (other / "reports/metrics.json").read_bytes() == (project / "reports/metrics.json").read_bytes()
     assert "up to date" in run(other, "-m", "dvc", "status").stdout
+    # Without the record of what was run, all of it is found in the run cache again.
+    (other / "dvc.lock").unlink()
+    shutil.rmtree(other / "artifacts")
+    again = run(other, "-m", "dvc", "repro").stdout
+    assert "Running stage" not in again and again.count("is cached - skipping run") == 7
+    assert (other / "reports/metrics.json").read_bytes() == (project / "reports/metrics.json").read_bytes()
 
 
 def test_an_experiment_runs_only_what_depends_on_its_change(project: Path) -> None:

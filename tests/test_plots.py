@@ -81,7 +81,7 @@ def test_plots_are_drawn_without_network(project: Path, tmp_path: Path) -> None:
 def test_a_diff_holds_both_students_and_draws_no_empty_cell(project: Path) -> None:
     words = ("plots", "diff", "HEAD", "--json", "-o", "out")
     charts = json.loads(run(project, sys.executable, "-m", "dvc", *words))["data"]
-    (chart,) = charts["quality by the evaluator"]
+    (chart,) = charts["reports/quality.csv"]
     spec = json.loads(chart["content"]) if isinstance(chart["content"], str) else chart["content"]
     students = {row["rev"]: float(row["fd_evaluator"]) for row in spec["data"]["values"] if row["kind"] == "student"}
     assert students == {"workspace": 0.4, "HEAD": 0.8}
