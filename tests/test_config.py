@@ -44,6 +44,13 @@ def test_a_mistake_names_itself(tmp_path: Path, old: str, new: str, words: list[
         assert word in str(e.value), f"{word!r} not in {e.value}"
 
 
+def test_shards_are_not_trained_in_fp16(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(DEFAULT.replace("precision: fp32", "precision: fp16").replace("shard: false", "shard: true"))
+    with pytest.raises(ConfigError, match=r"train\.precision: fp16 .* take bf16 or fp32"):
+        load_params(file)
+
+
 def test_every_mistake_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(DEFAULT.replace("critic_turns: 5", "critic_turns: 0").replace("  samples: 1797", "  sample: 1797"))
