@@ -34,7 +34,7 @@ def ablation(**changes: object) -> Ablation:
 def test_the_shipped_ablations_fit_params_yaml(file: Path) -> None:
     made = members(file.stem, load_ablation(file), ROOT / "params.yaml", own_groups(ROOT))
     assert len({m.experiment for m in made}) == len(made)
-    assert len({m.upstream for m in made}) == {"teachers": 4, "text": 2}.get(file.stem, 1)
+    assert len({m.upstream for m in made}) == {"teachers": 4}.get(file.stem, 1)
 
 
 def test_the_groups_of_train_and_evaluate_are_read_from_the_graph() -> None:
