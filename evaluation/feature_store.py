@@ -42,15 +42,24 @@ class FeatureStore:
         return cls(scratch_root() / "features", extractors)
 
     def features(
-        self, made_by: dict[str, Any], extractors: dict[str, Extractor], make: Callable[[], Iterable[Tensor]]
+        self,
+        made_by: dict[str, Any],
+        extractors: dict[str, Extractor],
+        make: Callable[[], Iterable[Tensor]],
+        keep_images: bool = True,
     ) -> dict[str, Tensor]:
-        """The features per extractor of the images that `make` yields in batches; made_by: all they depend on."""
+        """The features per extractor of the images that `make` yields in batches; made_by: all they depend on.
+
+        keep_images: for an extractor that is added later; False where they lie on disk anyway.
+        """
         paths = {name: self._path(made_by, name) for name in extractors}
         found = {name: f for name, path in paths.items() if (f := _read(path, "features")) is not None}
         missing = {name: e for name, e in extractors.items() if name not in found}
         if missing:
             images = _read(picture := self._path(made_by, "images"), "images")
-            batches, kept = (make(), _Kept()) if images is None else (images.split(512), None)
+            batches, kept = (
+                (make(), _Kept(IMAGES if keep_images else 0)) if images is None else (images.split(512), None)
+            )
             made = extract(missing, batches if kept is None else kept.watch(batches))
             for name, features in made.items():
                 _write(paths[name], {"features": features})
@@ -88,14 +97,14 @@ class FeatureStore:
 class _Kept:
     """Images that pass by, kept until they are too many."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.images: list[Tensor] = []
-        self.bytes = 0
+        self.bytes, self.most = 0, most
 
     def watch(self, batches: Iterable[Tensor]) -> Iterable[Tensor]:
         for batch in batches:
             self.bytes += batch.numel()
-            self.images = [*self.images, batch] if self.bytes <= IMAGES else []
+            self.images = [*self.images, batch] if self.bytes <= self.most else []
             yield batch
 
 

@@ -1,6 +1,7 @@
 """Stage `baseline`: reference statistics, and the teacher judged at each step count, once for all ablations."""
 
 import argparse
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -30,8 +31,13 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     names = [*(f"ddim_{n}" for n in cfg.ddim_steps), *(f"heun_{n}" for n in cfg.heun_steps)]
     samplers = [teacher.sampler(name) for name in names]
     stand_in = None if train.has_images else max(samplers, key=lambda sampler: sampler.nfe)
-    reference = make_reference(params, train, test, panel.extractors, stand_in)
-    judge = Judge(panel, reference, FeatureStore.default(panel.sha256))
+    store = FeatureStore.default(panel.sha256)
+    made_by = {
+        name: {"split": split_sha256(args.data, name), "device": device.type, "threads": torch.get_num_threads()}
+        for name in ("train", "test")
+    }
+    reference = make_reference(params, train, test, panel.extractors, stand_in, store, made_by)
+    judge = Judge(panel, reference, store)
     source = f"{sha256(args.teacher)} guidance {params.guidance.scale}"
     with new_folder(args.out) as folder:
         reference.save(folder)
@@ -43,7 +49,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
             real=judge.judge_real(test if stand_in is None else of_prompts(train, reference.labels)),
             best_teacher=best,
             judged=Judged(
-                reference_sha256=split_sha256(args.data, "train") if stand_in is None else digest(reference.features),
+                reference_sha256=made_by["train"]["split"] if stand_in is None else digest(reference.features),
                 reference_images=len(reference.real_labels),
                 made_by=stand_in and stand_in.name,
                 extractors=panel.facts(reference.features),
@@ -63,23 +69,32 @@ def draws_of(scores: list[Scores]) -> dict[str, list[float]]:
 
 
 def make_reference(
-    params: Params, train: Split, test: Split, extractors: dict[str, Extractor], stand_in: Sampler | None = None
+    params: Params,
+    train: Split,
+    test: Split,
+    extractors: dict[str, Extractor],
+    stand_in: Sampler | None = None,
+    store: FeatureStore | None = None,
+    made_by: dict[str, dict[str, Any]] | None = None,
 ) -> Reference:
     """Features of the real images; labels in their own proportions; the pictures' cells class by class.
 
     stand_in: the teacher's sampler that makes the images where there are prompts alone, by noise of its own each time.
+    store: where the features of real images are kept, of each split by what made_by says of it.
     """
     cfg = params.baseline
     labels = train.labels[torch.arange(cfg.samples) % len(train.labels)]
 
-    def features(split: Split, seed: int) -> dict[str, Tensor]:
-        if stand_in is None:
+    def features(name: str, split: Split, seed: int) -> dict[str, Tensor]:
+        if stand_in is not None:
+            return extract(extractors, stand_in.batches(labels, cfg.batch_size, seed))
+        if store is None or made_by is None:
             return extract(extractors, split.images.split(cfg.batch_size))
-        return extract(extractors, stand_in.batches(labels, cfg.batch_size, seed))
+        return store.features(made_by[name], extractors, lambda: split.images.split(cfg.batch_size), keep_images=False)
 
     return Reference(
-        features=features(train, cfg.seed),
-        held_out=features(test, cfg.seed + 1),
+        features=features("train", train, cfg.seed),
+        held_out=features("test", test, cfg.seed + 1),
         real_labels=train.labels if stand_in is None else labels,
         labels=labels,
         class_names=list(train.class_names),

@@ -279,6 +279,10 @@ def test_features_are_kept_and_a_new_judge_computes_only_its_own(tmp_path) -> No
         file.write_bytes(b"cut short")
     store.features({"source": "s"}, {"a": extractor("a")}, batches)
     assert len(made) == 3
+    files = len(list(tmp_path.iterdir()))
+    for _ in range(2):  # a split's images lie on disk: of them the features alone are kept
+        store.features({"split": "train"}, {"a": extractor("a")}, batches, keep_images=False)
+    assert (len(made), len(list(tmp_path.iterdir()))) == (4, files + 1)
 
 
 def test_the_judge_says_the_same_from_the_store(tmp_path) -> None:
