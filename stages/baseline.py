@@ -1,6 +1,7 @@
 """Stage `baseline`: reference statistics, and the teacher judged at each step count, once for all ablations."""
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from dmd.config import Params
 from dmd.data import Split, load_split, split_sha256
 from dmd.files import new_folder, sha256
+from dmd.progress import Progress
 from dmd.sampling import Sampler
 from dmd.teachers import check_fits, load_teacher
 from evaluation.feature_store import FeatureStore
@@ -88,9 +90,16 @@ def make_reference(
     def features(name: str, split: Split, seed: int) -> dict[str, Tensor]:
         if stand_in is not None:
             return extract(extractors, stand_in.batches(labels, cfg.batch_size, seed))
+
+        def batches() -> Iterator[Tensor]:
+            with Progress(f"{name} split, judged", len(split.labels), "images") as progress:
+                for images in split.images.split(cfg.batch_size):
+                    yield images
+                    progress.update(len(images))
+
         if store is None or made_by is None:
-            return extract(extractors, split.images.split(cfg.batch_size))
-        return store.features(made_by[name], extractors, lambda: split.images.split(cfg.batch_size), keep_images=False)
+            return extract(extractors, batches())
+        return store.features(made_by[name], extractors, batches, keep_images=False)
 
     return Reference(
         features=features("train", train, cfg.seed),
