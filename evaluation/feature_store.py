@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,9 +22,10 @@ from evaluation.features import Extractor, extract
 from evaluation.schema import Scores
 
 ROOT = Path(__file__).resolve().parents[1]
-MEASURES = [ROOT / "evaluation" / f"{name}.py" for name in ("measures", "distances", "neighbours", "schema")]
+MEASURES = [ROOT / "evaluation" / f"{name}.py" for name in ("measures", "distances", "pairwise", "schema")]
 CODE = ("features.py", "classifier.py", "extractors.py")  # of this package; and all of dmd/
 LARGEST = 2**31  # bytes of the store; the entries that were not used for longest go first
+LIST = TypeAdapter(list[Scores])
 IMAGES = 2**29  # bytes of one set of images that are kept: larger sets are made again for a new extractor
 
 
@@ -69,15 +70,15 @@ class FeatureStore:
             self._prune()
         return {name: found[name] for name in extractors}
 
-    def scores(self, made_by: dict[str, Any], compute: Callable[[], Scores]) -> Scores:
-        """The measures of one set of features, computed where they are not known."""
+    def scores(self, made_by: dict[str, Any], compute: Callable[[], list[Scores]]) -> list[Scores]:
+        """The measures of one set of features and of its parts, computed where they are not known."""
         key = {"made_by": made_by, "code": _hash(MEASURES)}
         path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
         try:
-            return Scores.model_validate_json(path.read_text())
+            return LIST.validate_json(path.read_bytes())
         except (OSError, ValidationError):
             scores = compute()
-            write_text(path, scores.model_dump_json())
+            write_text(path, LIST.dump_json(scores).decode())
             return scores
 
     def _path(self, made_by: dict[str, Any], what: str) -> Path:

@@ -1,34 +1,21 @@
 """The noise of a single draw: what its measures become when a part of its images is left out."""
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from evaluation.measures import Conditions
 from evaluation.schema import Scores
 
-GROUPS = 10
-Judging = Callable[[dict[str, Tensor], Conditions | None], Scores]
+GROUPS = 10  # images are in the order of the data, and every tenth is of one group: each gets of everything
 
 
-def jackknife(features: dict[str, Tensor], conditions: Conditions | None, score: Judging) -> list[Scores]:
-    """GROUPS values of each measure in the place of draws: their mean is the measure of all images, and the standard
-    error of that mean is the grouped jackknife's. features [N, D] per extractor.
+def jackknife(scores: list[Scores]) -> list[Scores]:
+    """Values of each measure in the place of draws: their mean is the measure of all images, and the standard error of
+    that mean is the grouped jackknife's. scores: of all images, then without each of the groups.
 
     theta + (G - 1) (mean of the theta without a group - theta without group g), Tukey's pseudo-values moved so that
     their mean is theta itself. A bootstrap would not do: it repeats images, and a Frechet distance grows with that.
     """
-    whole = score(features, conditions)
-    count = len(next(iter(features.values())))
-    group = torch.arange(count) % GROUPS  # images are in the order of the data: each group gets of everything
-    parts = []
-    for g in range(GROUPS):
-        kept = group != g
-        left = None if conditions is None else conditions.only(kept)
-        parts.append(score({k: v[kept] for k, v in features.items()}, left))
-    return [_pseudo(whole, parts, g) for g in range(GROUPS)]
+    whole, *parts = scores
+    return [_pseudo(whole, parts, g) for g in range(len(parts))]
 
 
 def _pseudo(whole: Scores, parts: list[Scores], g: int) -> Scores:

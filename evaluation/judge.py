@@ -4,7 +4,6 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from evaluation.classifier import Classifier
 from evaluation.extractors import load_further
 from evaluation.feature_store import FeatureStore
 from evaluation.features import ClipJudge, Extractor, extract, load_extractors
-from evaluation.jackknife import jackknife
-from evaluation.measures import Conditions, score, summarise
+from evaluation.jackknife import GROUPS, jackknife
+from evaluation.measures import Conditions, scores, summarise
 from evaluation.reference import CLASSIFIER, EVALUATOR, Reference, digest
 from evaluation.schema import ExtractorFacts, Measures, RealMeasures, Scores
 
@@ -91,17 +90,22 @@ class Judge:
             for draw in range(ref.draws):
                 features.append(self._features(sampler, draw_seed(seed, draw), batch_size, source, progress))
         if len(features) == 1:
-            scores = jackknife(features[0], conditions, partial(self._score, source=source))
+            draws = jackknife(self._scores(features[0], conditions, source, GROUPS))
         else:
-            scores = [self._score(f, conditions, source) for f in features]
-        return summarise(scores, features, ref, sampler.nfe, seed), scores
+            draws = [self._scores(f, conditions, source)[0] for f in features]
+        return summarise(draws, features, ref, sampler.nfe, seed), draws
 
-    def _score(self, features: dict[str, Tensor], conditions: Conditions | None, source: str) -> Scores:
+    def _scores(
+        self, features: dict[str, Tensor], conditions: Conditions | None, source: str, groups: int = 0
+    ) -> list[Scores]:
         """Kept by the content of the features and of the reference, so that only a new set is measured."""
         if self.store is None or not source:
-            return score(features, conditions, self.reference)
-        made_by = {"features": digest(features), "reference": self.reference.digest, "conditions": bool(conditions)}
-        return self.store.scores(made_by, lambda: score(features, conditions, self.reference))
+            return scores(features, conditions, self.reference, groups)
+        made_by = {
+            "features": digest(features), "reference": self.reference.digest, "conditions": bool(conditions),
+            "groups": groups,
+        }  # fmt: skip
+        return self.store.scores(made_by, lambda: scores(features, conditions, self.reference, groups))
 
     def _features(
         self, sampler: Sampler, seed: int, batch_size: int, source: str, progress: Progress
@@ -129,16 +133,16 @@ class Judge:
         """The floor: held-out images by the same measures."""
         captions = self.panel.clip.caption_features(split.captions)
         conditions = Conditions(split.labels, captions, self.panel.classify)
-        scores = score(self.reference.held_out, conditions, self.reference)
-        assert scores.clip_score is not None
+        found = scores(self.reference.held_out, conditions, self.reference)[0]
+        assert found.clip_score is not None
         return RealMeasures(
-            clip_score=scores.clip_score,
-            accuracy=scores.accuracy,
-            fd=scores.fd,
-            precision=scores.precision,
-            recall=scores.recall,
-            density=scores.density,
-            coverage=scores.coverage,
+            clip_score=found.clip_score,
+            accuracy=found.accuracy,
+            fd=found.fd,
+            precision=found.precision,
+            recall=found.recall,
+            density=found.density,
+            coverage=found.coverage,
             samples=len(split.labels),
         )
 

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from evaluation.distances import Gaussian, frechet_distance, kernel_distance, neighbour_radii
+from evaluation.distances import Gaussian, frechet_distance
 from evaluation.extrapolation import frechet_infinity
-from evaluation.neighbours import manifold, mean_pairwise, nearest
+from evaluation.pairwise import compare, kept_rows, mean_pairwise, within
 from evaluation.reference import CLASSIFIER, EVALUATOR, Reference
 from evaluation.schema import ClassMeasures, Interval, Intervals, Measures, Nearest, Scores
 
 R = TypeVar("R", Nearest, ClassMeasures)
+BY_PAIRS = ("kid", "precision", "recall", "density", "coverage")
 CLOSE = 0.01  # quantile of held-out images' distances below which a generated image is suspiciously near
 
 
@@ -29,43 +30,50 @@ class Conditions:
     captions: Tensor  # [N, D], the captions' embeddings
     classify: Callable[[Tensor], Tensor]  # the classifier's features [N, F] -> its label [N]
 
-    def only(self, kept: Tensor) -> "Conditions":
-        """Of the images [N] that are kept."""
-        return Conditions(self.labels[kept], self.captions[kept], self.classify)
-
 
 def clip_score(image_embeds: Tensor, text_embeds: Tensor) -> float:
     """100 x cosine, no less than 0 (Hessel et al. 2021, with torchmetrics' weight), mean over pairs [N, D]."""
     return (100 * F.cosine_similarity(image_embeds.double(), text_embeds.double())).clamp_min(0).mean().item()
 
 
-def score(features: dict[str, Tensor], conditions: Conditions | None, ref: Reference) -> Scores:
-    """Judge one set of images by its features per extractor; conditions are None for a generator without them."""
-    balls = {k: manifold(v, ref.features[k], ref.radii[k], ref.neighbours) for k, v in features.items()}
+def scores(features: dict[str, Tensor], conditions: Conditions | None, ref: Reference, groups: int = 0) -> list[Scores]:
+    """One set of images judged by its features per extractor; conditions are None for a generator without them.
+
+    The first is of all images. With groups, the others are without each of them (image i is of group i modulo their
+    number); what is by class and by nearest image is then that of all.
+    """
+    compared = {k: compare(v, ref.features[k], ref.within[k], ref.neighbours, groups) for k, v in features.items()}
+    near = {k: nearness(distances, ref, k) for k, (_, distances) in compared.items()}
     labelled = conditions if ref.class_names else None  # captions alone are no classes
     taken_for = None if labelled is None else labelled.classify(features[CLASSIFIER])
-    return Scores(
-        fd={k: frechet_distance(Gaussian.fit(v), ref.gaussians[k]) for k, v in features.items()},
-        fd_held_out={k: frechet_distance(Gaussian.fit(v), ref.held_out_gaussians[k]) for k, v in features.items()},
-        kid={k: kernel_distance(v, ref.features[k]) for k, v in features.items()},
-        precision={k: m.precision for k, m in balls.items()},
-        recall={k: m.recall for k, m in balls.items()},
-        density={k: m.density for k, m in balls.items()},
-        coverage={k: m.coverage for k, m in balls.items()},
-        nearest={k: nearness(v, ref, k) for k, v in features.items()},
-        clip_score=None if conditions is None else clip_score(features[EVALUATOR], conditions.captions),
-        accuracy=None
-        if labelled is None or taken_for is None
-        else (taken_for == labelled.labels).double().mean().item(),
-        classes={}
-        if labelled is None or taken_for is None
-        else by_class(features[CLASSIFIER], labelled.labels, taken_for, ref),
+    classes = (
+        {} if labelled is None or taken_for is None else by_class(features[CLASSIFIER], labelled.labels, taken_for, ref)
     )
+    found = []
+    for part, mine in enumerate(kept_rows(len(next(iter(features.values()))), groups)):
+        pairs = {k: both[0][part] for k, both in compared.items()}
+        gaussians = {k: Gaussian.fit(v[mine]) for k, v in features.items()}
+        found.append(
+            Scores(
+                fd={k: frechet_distance(g, ref.gaussians[k]) for k, g in gaussians.items()},
+                fd_held_out={k: frechet_distance(g, ref.held_out_gaussians[k]) for k, g in gaussians.items()},
+                **{name: {k: getattr(p, name) for k, p in pairs.items()} for name in BY_PAIRS},
+                nearest=near,
+                clip_score=None
+                if conditions is None
+                else clip_score(features[EVALUATOR][mine], conditions.captions[mine]),
+                accuracy=None
+                if labelled is None or taken_for is None
+                else (taken_for == labelled.labels)[mine].double().mean().item(),
+                classes=classes,
+            )
+        )
+    return found
 
 
-def nearness(features: Tensor, ref: Reference, extractor: str) -> Nearest:
-    """Distances to the nearest train image, against those of held-out images."""
-    distances, held_out = nearest(features, ref.features[extractor])[0], ref.held_out_distances[extractor]
+def nearness(distances: Tensor, ref: Reference, extractor: str) -> Nearest:
+    """Distances [N] to the nearest train image, against those of held-out images."""
+    held_out = ref.held_out_distances[extractor]
     return Nearest(
         median=distances.median().item(),
         held_out=held_out.median().item(),
@@ -83,7 +91,7 @@ def by_class(features: Tensor, labels: Tensor, taken_for: Tensor, ref: Reference
         spread = mean_pairwise(real)
         found[name] = ClassMeasures(
             accuracy=(taken_for[labels == i] == i).double().mean().item(),
-            coverage=manifold(mine, real, neighbour_radii(real, ref.neighbours), ref.neighbours).coverage,
+            coverage=compare(mine, real, within(real, ref.neighbours), ref.neighbours)[0][0].coverage,
             diversity=mean_pairwise(mine) / spread if spread > 0 else 0.0,
         )
     return found

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dmd.files import write_text
-from evaluation.distances import Gaussian, neighbour_radii
-from evaluation.neighbours import nearest
+from evaluation.distances import Gaussian
+from evaluation.pairwise import Within, nearest, within
 
 EVALUATOR, CLASSIFIER = "evaluator", "classifier"  # the extractors that every run has
 PLAN = ("class_names", "captions", "draws", "neighbours", "picture_seed")
+DERIVED = ("radii", "kernel", "nearest")
 TENSORS = ("real_labels", "labels", "picture_labels")
 
 
@@ -41,6 +42,7 @@ class Reference:
     neighbours: int
     picture_labels: Tensor  # labels of the pictures' cells
     picture_seed: int
+    known: dict[str, Tensor] = field(default_factory=dict)  # derived from the features, as it was stored
 
     @cached_property
     def shown(self) -> list[int]:
@@ -60,13 +62,23 @@ class Reference:
         return {k: Gaussian.fit(v) for k, v in self.held_out.items()}
 
     @cached_property
-    def radii(self) -> dict[str, Tensor]:
-        return {k: neighbour_radii(v, self.neighbours) for k, v in self.features.items()}
+    def within(self) -> dict[str, Within]:
+        """Of the train split's pairs; of 60,000 images they are the work of minutes, and stored."""
+        known = self.known
+        return {
+            k: Within(known[f"radii.{k}"], known[f"kernel.{k}"])
+            if f"radii.{k}" in known
+            else within(v, self.neighbours)
+            for k, v in self.features.items()
+        }
 
     @cached_property
     def held_out_distances(self) -> dict[str, Tensor]:
-        """Distances of held-out images to their nearest train image."""
-        return {k: nearest(v, self.features[k])[0] for k, v in self.held_out.items()}
+        """Distances of held-out images to their nearest train image; stored, too."""
+        return {
+            k: self.known[f"nearest.{k}"] if f"nearest.{k}" in self.known else nearest(v, self.features[k])[0]
+            for k, v in self.held_out.items()
+        }
 
     @cached_property
     def digest(self) -> str:
@@ -79,6 +91,9 @@ class Reference:
         tensors = {name: getattr(self, name).clone() for name in TENSORS}  # they may share memory
         for kind in ("features", "held_out"):
             tensors |= {f"{kind}.{k}": v.contiguous() for k, v in getattr(self, kind).items()}
+        for k, pairs in self.within.items():
+            tensors |= {f"radii.{k}": pairs.radii, f"kernel.{k}": pairs.kernel}
+        tensors |= {f"nearest.{k}": v for k, v in self.held_out_distances.items()}
         save_file(tensors, folder / "reference.safetensors")
         plan = {k: getattr(self, k) for k in PLAN}
         write_text(folder / "plan.json", json.dumps(plan, indent=2) + "\n")
@@ -91,4 +106,5 @@ class Reference:
             for kind in ("features", "held_out")
         )
         plan = json.loads((folder / "plan.json").read_text())
-        return cls(features=features, held_out=held_out, **{k: tensors[k] for k in TENSORS}, **plan)
+        known = {k: v for k, v in tensors.items() if k.split(".")[0] in DERIVED}
+        return cls(features=features, held_out=held_out, known=known, **{k: tensors[k] for k in TENSORS}, **plan)

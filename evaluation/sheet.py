@@ -7,7 +7,7 @@ from dmd.data import Split
 from dmd.optim import step_rng
 from dmd.sampling import Sampler
 from evaluation.judge import Judge
-from evaluation.neighbours import nearest
+from evaluation.pairwise import nearest
 from evaluation.pictures import comparison
 from evaluation.reference import EVALUATOR, Reference
 

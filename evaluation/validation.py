@@ -14,7 +14,9 @@ from evaluation.distances import Gaussian, frechet_distance
 from evaluation.features import Extractor
 from evaluation.pictures import image_grid, png
 
-ROUNDS = 4  # times the validation labels are gone through
+ROUNDS = 4  # times the validation labels are gone through, at most
+IMAGES = 2000  # that are made each time, at most: training waits for them
+BATCH = 256
 ROWS, COLUMNS = 4, 100  # of the picture: a column per class or caption, if they are no more
 
 
@@ -26,16 +28,16 @@ class Validator:
     ) -> None:
         """real: uint8 images [N, C, H, W]; labels [M]: of the generator's own; conditions: how many it knows."""
         self.extractor, self.seed, self.folder = extractor, seed, folder
-        self.labels = labels.repeat(ROUNDS)
-        self.real = Gaussian.fit(extractor(real))
+        self.labels = labels.repeat(ROUNDS)[:IMAGES]
+        self.real = Gaussian.fit(torch.cat([extractor(part) for part in real.split(BATCH)]))
         self.columns = min(conditions, COLUMNS)
 
     def __call__(self, generator: Generator, turn: int) -> dict[str, float]:
         sampler = generator.sampler()
         rng = torch.Generator().manual_seed(self.seed)
-        images = sampler.images(self.labels, rng)
+        features = torch.cat([self.extractor(sampler.images(part, rng)) for part in self.labels.split(BATCH)])
         cells = sampler.images(torch.arange(self.columns).repeat(ROWS), rng).numpy()
         write_bytes(
             self.folder / f"turn_{turn:06d}.png", png(image_grid(cells.reshape(ROWS, self.columns, *cells.shape[1:])))
         )
-        return {"validation_fd": frechet_distance(Gaussian.fit(self.extractor(images)), self.real)}
+        return {"validation_fd": frechet_distance(Gaussian.fit(features), self.real)}

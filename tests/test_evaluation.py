@@ -14,13 +14,13 @@ from torch import Tensor
 
 from dmd.sampling import Sampler
 from evaluation.classifier import Classifier
-from evaluation.distances import Gaussian, frechet_distance, kernel_distance, neighbour_radii
+from evaluation.distances import Gaussian, frechet_distance
 from evaluation.extrapolation import frechet_infinity
 from evaluation.feature_store import FeatureStore
 from evaluation.judge import Judge, Panel, ahead
 from evaluation.latency import time_samplers
-from evaluation.measures import Conditions, clip_score, mean_interval, nearness, ratio_interval, score
-from evaluation.neighbours import manifold, mean_pairwise
+from evaluation.measures import Conditions, clip_score, mean_interval, ratio_interval, scores
+from evaluation.pairwise import Pairs, compare, mean_pairwise, within
 from evaluation.reference import Reference
 
 
@@ -28,6 +28,10 @@ def features(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) 
     rng = torch.Generator().manual_seed(seed)
     mix = torch.randn(d, d, generator=torch.Generator().manual_seed(99)) / d**0.5
     return (torch.randn(n, d, generator=rng) @ mix) * scale + shift
+
+
+def pairs(x: Tensor, y: Tensor, k: int) -> Pairs:
+    return compare(x, y, within(y, k), k)[0][0]
 
 
 def test_frechet_distance_of_gaussians_in_closed_form() -> None:
@@ -55,7 +59,7 @@ def test_kernel_distance_equals_clean_fid() -> None:
     """On one subset that holds every sample the two are the same estimator."""
     x, y = features(120, 16, 0), features(120, 16, 1, 0.3)
     want = cleanfid.kernel_distance(x.double().numpy(), y.double().numpy(), num_subsets=1, max_subset_size=120)
-    assert kernel_distance(x, y) == pytest.approx(want, rel=1e-6)
+    assert pairs(x, y, 3).kid == pytest.approx(want, rel=1e-6)
 
 
 def test_precision_and_recall_equal_a_brute_force_search() -> None:
@@ -67,18 +71,17 @@ def test_precision_and_recall_equal_a_brute_force_search() -> None:
         gaps = np.linalg.norm(points.numpy()[:, None] - centres.numpy()[None], axis=2)
         return float((gaps <= balls[None]).any(axis=1).mean())
 
-    got = manifold(fake, real, neighbour_radii(real, k), k)
+    got = pairs(fake, real, k)
     assert (got.precision, got.recall) == (pytest.approx(share(fake, real)), pytest.approx(share(real, fake)))
 
 
 def test_recall_sees_dropped_modes_and_precision_sees_noise() -> None:
     real = torch.cat([features(200, 4, i, shift=10.0 * i, scale=0.1) for i in range(5)])
-    radii = neighbour_radii(real, 3)
     three_modes = torch.cat([features(200, 4, 10 + i, shift=10.0 * i, scale=0.1) for i in range(3)])
-    got = manifold(three_modes, real, radii, 3)
+    got = pairs(three_modes, real, 3)
     assert got.precision > 0.9 and got.recall == pytest.approx(0.6, abs=0.06)
     noisy = torch.cat([three_modes[:540], torch.rand(60, 4) * 1000 + 100])
-    assert manifold(noisy, real, radii, 3).precision == pytest.approx(got.precision * 0.9, abs=0.03)
+    assert pairs(noisy, real, 3).precision == pytest.approx(got.precision * 0.9, abs=0.03)
 
 
 def test_clip_score_is_a_hundred_times_the_cosine() -> None:
@@ -185,7 +188,7 @@ def test_more_passes_take_more_time() -> None:
 def test_density_and_coverage_equal_prdc() -> None:
     """And precision and recall; prdc counts what lies strictly within a ball, which no two random points contest."""
     real, fake = features(300, 8, 0), features(260, 8, 1, 0.4, 0.8)
-    got = manifold(fake, real, neighbour_radii(real, 5), 5)
+    got = pairs(fake, real, 5)
     want = compute_prdc(real_features=real.double().numpy(), fake_features=fake.double().numpy(), nearest_k=5)
     for name in ("precision", "recall", "density", "coverage"):
         assert getattr(got, name) == pytest.approx(want[name], rel=1e-3), name
@@ -193,19 +196,18 @@ def test_density_and_coverage_equal_prdc() -> None:
 
 def test_density_sees_a_crowd_and_coverage_dropped_modes() -> None:
     real = torch.cat([features(200, 4, i, shift=10.0 * i, scale=0.1) for i in range(5)])
-    radii = neighbour_radii(real, 5)
     modes = torch.cat([features(200, 4, 10 + i, shift=10.0 * i, scale=0.1) for i in range(3)])
-    assert manifold(modes, real, radii, 5).coverage == pytest.approx(0.6, abs=0.06)
+    assert pairs(modes, real, 5).coverage == pytest.approx(0.6, abs=0.06)
     crowd = real[:1].repeat(1000, 1) + 1e-4 * torch.randn(1000, 4)
-    assert manifold(crowd, real, radii, 5).density > 0.5 and manifold(crowd, real, radii, 5).coverage < 0.05
+    assert pairs(crowd, real, 5).density > 0.5 and pairs(crowd, real, 5).coverage < 0.05
 
 
 def test_a_copy_of_the_training_images_is_exposed() -> None:
     """A generator that repeats its data lies at distance 0; one that draws from the same law lies where others do."""
     ref = judge().reference
     copies, honest = ref.features["evaluator"], ref.held_out["evaluator"]
-    assert nearness(copies, ref, "evaluator").closer > 0.9 and nearness(copies, ref, "evaluator").median < 1e-6
-    fair = nearness(honest, ref, "evaluator")
+    copied, fair = (scores({"evaluator": x}, None, ref)[0].nearest["evaluator"] for x in (copies, honest))
+    assert copied.closer > 0.9 and copied.median < 1e-6
     assert fair.closer <= 0.02 and fair.median == pytest.approx(fair.held_out)
 
 
@@ -215,16 +217,47 @@ def test_dropped_classes_and_noise_show_where_they_should() -> None:
     labels = j.reference.labels
     whole = j.reference.held_out
     conditions = Conditions(labels, torch.eye(64)[labels], lambda f: labels)
-    fair = score(whole, conditions, j.reference)
+    fair = scores(whole, conditions, j.reference)[0]
     dropped = {k: v[torch.where(labels < 2, torch.arange(300) + 2, torch.arange(300))] for k, v in whole.items()}
-    poorer = score(dropped, conditions, j.reference)
+    poorer = scores(dropped, conditions, j.reference)[0]
     noisy = {k: torch.cat([v[:270], v[:30] + 100 * torch.randn(30, v.shape[1])]) for k, v in whole.items()}
-    noise = score(noisy, conditions, j.reference)
+    noise = scores(noisy, conditions, j.reference)[0]
     for k in whole:
         assert poorer.recall[k] < fair.recall[k] - 0.1 and poorer.coverage[k] < fair.coverage[k] - 0.1
         assert noise.precision[k] == pytest.approx(0.9 * fair.precision[k], abs=0.03)
         assert noise.coverage[k] > 0.8 * fair.coverage[k]
     assert poorer.classes["0"].coverage < 0.2 < poorer.classes["5"].coverage
+
+
+def test_what_is_left_without_a_group_is_as_if_it_had_never_been_there() -> None:
+    """Every measure, taken from the one pass over all pairs, against one over the rows that are left."""
+    j = judge()
+    x = {k: v[:290] for k, v in j.reference.held_out.items()}  # more than a chunk of rows; groups of different sizes
+    conditions = Conditions(j.reference.labels[:290], torch.randn(290, 64), lambda f: j.reference.labels[: len(f)])
+    whole, *parts = scores(x, conditions, j.reference, groups=4)
+    assert whole == scores(x, conditions, j.reference)[0]
+    kept = [torch.arange(290) % 4 != g for g in range(4)]
+    for part, mine in zip(parts, kept, strict=True):
+        left = Conditions(conditions.labels[mine], conditions.captions[mine], lambda f, m=mine: conditions.labels[m])
+        want = scores({k: v[mine] for k, v in x.items()}, left, j.reference)[0]
+        for name in ("fd", "fd_held_out", "kid", "precision", "recall", "density", "coverage"):
+            assert getattr(part, name) == pytest.approx(getattr(want, name), rel=1e-9), name
+            assert getattr(part, name) != getattr(whole, name) or name in ("precision", "recall"), name
+        assert (part.clip_score, part.accuracy) == (pytest.approx(want.clip_score), want.accuracy)
+
+
+def test_a_reference_holds_what_is_derived_from_it(tmp_path) -> None:
+    ref = judge().reference
+    ref.save(tmp_path)
+    found = Reference.load(tmp_path)
+    assert found.known and found.digest == ref.digest
+    for k, pairs in within_of(ref).items():
+        assert torch.equal(found.within[k].radii, pairs.radii) and torch.equal(found.within[k].kernel, pairs.kernel)
+        assert torch.equal(found.held_out_distances[k], ref.held_out_distances[k])
+
+
+def within_of(ref: Reference) -> dict:
+    return {k: within(v, ref.neighbours) for k, v in ref.features.items()}
 
 
 def test_mean_pairwise_distance() -> None:

@@ -13,7 +13,7 @@ from dmd.config import Params
 from dmd.data import load_split
 from evaluation.classifier import Classifier, load_classifier, train_classifier
 from evaluation.distances import Gaussian, frechet_distance
-from evaluation.measures import Conditions, ratio_interval, score
+from evaluation.measures import Conditions, ratio_interval, scores
 from evaluation.reference import Reference
 from evaluation.schema import Scores
 
@@ -91,7 +91,7 @@ class Halves:
         features = self.net(images)
         conditions = Conditions(labels, features, lambda f: self.net.head(F.silu(f)).argmax(dim=1))
         with torch.inference_mode():
-            return score({"evaluator": features, "classifier": features}, conditions, self.reference)
+            return scores({"evaluator": features, "classifier": features}, conditions, self.reference)[0]
 
 
 @pytest.fixture(scope="module")
