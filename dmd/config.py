@@ -178,6 +178,9 @@ class ExtractorsConfig(Group):
 
 
 class BaselineConfig(Group):
+    reference: Literal["train", "train_and_validation"] = Field(
+        description="real images that distances are measured to; both where a protocol takes a set's whole train split"
+    )
     seed: Seed = Field(description="seed of the teacher's noise")
     samples: int = Field(ge=16, description="images per noise draw")
     draws: Count = Field(

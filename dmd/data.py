@@ -160,19 +160,38 @@ def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
         raise DataError(f"{folder}: no usable split {name!r} ({e}); run the data stage again") from None
     if with_images and not len(images):
         raise DataError(f"{folder} holds prompts alone (data.source: {manifest['source']}); this needs images")
-    names, different = tuple(manifest["class_names"]), sorted(set(captions))
+    return _conditioned(images, labels, captions, tuple(manifest["class_names"]), tuple(manifest["class_captions"]))
+
+
+def _conditioned(
+    images: Images, labels: Tensor, captions: list[str], names: tuple[str, ...], class_captions: tuple[str, ...]
+) -> Split:
+    """Classes are the conditions where there are several, captions where there is one class or prompts alone."""
+    different = sorted(set(captions))
     if not len(images):
         return Split(images, torch.arange(len(captions)), captions, (), tuple(captions))
-    if len(names) == 1 and len(different) > 1:
+    if len(names) <= 1 and len(different) > 1:
         position = {caption: i for i, caption in enumerate(different)}
         return Split(images, torch.tensor([position[c] for c in captions]), captions, (), tuple(different))
-    return Split(images, labels, captions, names, tuple(manifest["class_captions"]))
+    return Split(images, labels, captions, names, class_captions)
 
 
-def split_sha256(folder: Path, name: str) -> str:
-    """Hash of a split's images and labels, by the manifest: of its shard, or of the hashes of several."""
+def load_splits(folder: Path, names: Sequence[str], with_images: bool = True) -> Split:
+    """Several splits as one, in the order of their names. Raises DataError as load_split does."""
+    splits = [load_split(folder, name, with_images) for name in names]
+    return _conditioned(
+        Images([shard for split in splits for shard in split.images.shards]),
+        torch.cat([split.labels for split in splits]),
+        [caption for split in splits for caption in split.captions],
+        splits[0].class_names,
+        splits[0].class_captions,
+    )
+
+
+def split_sha256(folder: Path, *names: str) -> str:
+    """Hash of the images and labels of splits, by the manifest: of their one shard, or of the hashes of several."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    hashes = [manifest["sha256"][f"{s}.safetensors"] for s in _shards(manifest, name)]
+    hashes = [manifest["sha256"][f"{s}.safetensors"] for name in names for s in _shards(manifest, name)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 

@@ -14,7 +14,7 @@ from evaluation.distances import Gaussian
 from evaluation.pairwise import Within, nearest, within
 
 EVALUATOR, CLASSIFIER = "evaluator", "classifier"  # the extractors that every run has
-PLAN = ("class_names", "captions", "draws", "neighbours", "picture_seed")
+PLAN = ("splits", "class_names", "captions", "draws", "neighbours", "picture_seed")
 DERIVED = ("radii", "kernel", "nearest")
 TENSORS = ("real_labels", "labels", "picture_labels")
 
@@ -32,9 +32,10 @@ def digest(tensors: dict[str, Tensor]) -> str:
 class Reference:
     """Real features, what is derived from them, and the plan that every sampler is judged by."""
 
-    features: dict[str, Tensor]  # extractor -> [N, D] of the train split
+    splits: list[str]  # whose images are the real ones, in this order
+    features: dict[str, Tensor]  # extractor -> [N, D] of the real images
     held_out: dict[str, Tensor]  # extractor -> [M, D] of the test split
-    real_labels: Tensor  # [N] of the train split
+    real_labels: Tensor  # [N] of the real images
     labels: Tensor  # [samples], the condition of each image of a draw
     class_names: list[str]  # empty where there are no classes
     captions: list[str]  # one per label: a class's, or the label is a caption
@@ -63,7 +64,7 @@ class Reference:
 
     @cached_property
     def within(self) -> dict[str, Within]:
-        """Of the train split's pairs; of 60,000 images they are the work of minutes, and stored."""
+        """Of the real images' pairs; of 60,000 images they are the work of minutes, and stored."""
         known = self.known
         return {
             k: Within(known[f"radii.{k}"], known[f"kernel.{k}"])
@@ -74,7 +75,7 @@ class Reference:
 
     @cached_property
     def held_out_distances(self) -> dict[str, Tensor]:
-        """Distances of held-out images to their nearest train image; stored, too."""
+        """Distances of held-out images to their nearest real one; stored, too."""
         return {
             k: self.known[f"nearest.{k}"] if f"nearest.{k}" in self.known else nearest(v, self.features[k])[0]
             for k, v in self.held_out.items()

@@ -69,12 +69,12 @@ class Measures(Record):
     """One generator, judged: every figure is the mean over `draws` noise draws of `samples` images each."""
 
     nfe: int = Field(ge=1, description="network passes per image")
-    fd: PerExtractor = Field(description="Frechet distance to the train split, per extractor")
+    fd: PerExtractor = Field(description="Frechet distance to the reference, per extractor")
     fd_held_out: PerExtractor = Field(description="the same to the test split; with few test images, too large")
     fd_infinity: PerExtractor = Field(
         description="the same, extrapolated to infinitely many samples, all draws together"
     )
-    kid: PerExtractor = Field(description="squared MMD to the train split, cubic kernel, unbiased")
+    kid: PerExtractor = Field(description="squared MMD to the reference, cubic kernel, unbiased")
     precision: PerExtractor
     recall: PerExtractor
     density: PerExtractor
@@ -94,7 +94,7 @@ class RealMeasures(Record):
 
     clip_score: float
     accuracy: float | None = Field(description="None without classes")
-    fd: PerExtractor = Field(description="held-out against train split")
+    fd: PerExtractor = Field(description="held-out against reference")
     precision: PerExtractor
     recall: PerExtractor
     density: PerExtractor
@@ -120,7 +120,7 @@ class ExtractorFacts(Record):
 class Judged(Record):
     """What stands behind every figure."""
 
-    reference_sha256: str = Field(description="of the train images, or of the features of what stands for them")
+    reference_sha256: str = Field(description="of the real images, or of the features of what stands for them")
     reference_images: int
     extractors: dict[str, ExtractorFacts]
     skipped: dict[str, str] = Field(description="extractors whose weights are not at hand, and why")

@@ -26,8 +26,8 @@ def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sample
     return comparison({name: images.numpy() for name, images in panels.items()}, ref.names(), per_row)
 
 
-def nearest_sheet(judge: Judge, train: Split, student: Sampler) -> bytes:
-    """PNG bytes: of each row the student's images that lie nearest to a training image, and those beside them."""
+def nearest_sheet(judge: Judge, real: Split, student: Sampler) -> bytes:
+    """PNG bytes: of each row the student's images that lie nearest to one of the real ones, and those beside them."""
     ref = judge.reference
     per_row = len(ref.picture_labels) // len(ref.shown)
     labels = torch.tensor(ref.shown).repeat_interleave(POOL)
@@ -36,7 +36,7 @@ def nearest_sheet(judge: Judge, train: Split, student: Sampler) -> bytes:
     distances, index = nearest(features, ref.features[EVALUATOR])
     order = distances.reshape(-1, POOL).argsort(dim=1)[:, :per_row]
     chosen = (order + torch.arange(len(ref.shown))[:, None] * POOL).flatten()
-    panels = {"student": images[chosen], "nearest training image": train.images[index[chosen]]}
+    panels = {"student": images[chosen], "nearest training image": real.images[index[chosen]]}
     return comparison({name: cells.numpy() for name, cells in panels.items()}, ref.names(), per_row)
 
 

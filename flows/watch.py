@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from dmd.config import load_params
-from dmd.data import load_split
+from dmd.data import load_split, load_splits
 from dmd.errors import ConfigError, UserError
 from dmd.files import write_text
 from flows import start
@@ -81,7 +81,7 @@ def look(root: Path, seed: int) -> dict[str, Any]:
 
     from dmd.generator import load_generator
     from evaluation.judge import Judge, Panel
-    from stages.baseline import make_reference
+    from stages.baseline import SPLITS, make_reference
 
     params = load_params(root / "params.yaml")
     torch.set_num_threads(params.runtime.threads)
@@ -90,7 +90,9 @@ def look(root: Path, seed: int) -> dict[str, Any]:
         version, recorded, folder, pins = _champion(root, params.register_.name, Path(scratch))
         data, evaluator = root / "artifacts" / "data", root / "artifacts" / "evaluator"
         panel = Panel.load(evaluator, params.extractors, device)
-        reference = make_reference(params, load_split(data, "train"), load_split(data, "test"), panel.extractors)
+        train, test = load_split(data, "train"), load_split(data, "test")
+        real = load_splits(data, SPLITS[params.baseline.reference])
+        reference = make_reference(params, train, real, test, panel.extractors)
         judge, sampler = Judge(panel, reference), load_generator(folder, device).sampler()
         judged = {k: facts.sha256 for k, facts in panel.facts(reference.features).items()}
         _check_same_measure(version, recorded, judged, len(reference.labels), reference.draws)

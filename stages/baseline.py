@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dmd.config import Params
-from dmd.data import Split, load_split, split_sha256
+from dmd.data import Split, load_split, load_splits, split_sha256
 from dmd.files import new_folder, sha256
 from dmd.progress import Progress
 from dmd.sampling import Sampler
@@ -21,12 +21,15 @@ from evaluation.reference import Reference, digest
 from evaluation.schema import Baseline, Judged, Scores, write_record
 from stages.common import run
 
+SPLITS = {"train": ["train"], "train_and_validation": ["train", "validation"]}  # of baseline.reference
 SHOWN = 100  # conditions with cells in the pictures: classes are all shown, captions may be thousands
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     cfg = params.baseline
+    splits = SPLITS[cfg.reference]
     train, test = (load_split(args.data, name, with_images=False) for name in ("train", "test"))
+    real = load_splits(args.data, splits, with_images=False)
     teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions)
     check_fits(teacher, train.shape, len(train.conditions))
     panel = Panel.load(args.evaluator, params.extractors, device)
@@ -35,10 +38,10 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     stand_in = None if train.has_images else max(samplers, key=lambda sampler: sampler.nfe)
     store = FeatureStore.default(panel.sha256)
     made_by = {
-        name: {"split": split_sha256(args.data, name), "device": device.type, "threads": torch.get_num_threads()}
-        for name in ("train", "test")
+        part: {"split": split_sha256(args.data, *names), "device": device.type, "threads": torch.get_num_threads()}
+        for part, names in {"real": splits, "test": ["test"]}.items()
     }
-    reference = make_reference(params, train, test, panel.extractors, stand_in, store, made_by)
+    reference = make_reference(params, train, real, test, panel.extractors, stand_in, store, made_by)
     judge = Judge(panel, reference, store)
     source = f"{sha256(args.teacher)} guidance {params.guidance.scale}"
     with new_folder(args.out) as folder:
@@ -51,7 +54,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
             real=judge.judge_real(test if stand_in is None else of_prompts(train, reference.labels)),
             best_teacher=best,
             judged=Judged(
-                reference_sha256=made_by["train"]["split"] if stand_in is None else digest(reference.features),
+                reference_sha256=made_by["real"]["split"] if stand_in is None else digest(reference.features),
                 reference_images=len(reference.real_labels),
                 made_by=stand_in and stand_in.name,
                 extractors=panel.facts(reference.features),
@@ -73,16 +76,18 @@ def draws_of(scores: list[Scores]) -> dict[str, list[float]]:
 def make_reference(
     params: Params,
     train: Split,
+    real: Split,
     test: Split,
     extractors: dict[str, Extractor],
     stand_in: Sampler | None = None,
     store: FeatureStore | None = None,
     made_by: dict[str, dict[str, Any]] | None = None,
 ) -> Reference:
-    """Features of the real images; labels in their own proportions; the pictures' cells class by class.
+    """Features of the real and of the test images; labels in the train split's proportions; the pictures' cells class
+    by class.
 
     stand_in: the teacher's sampler that makes the images where there are prompts alone, by noise of its own each time.
-    store: where the features of real images are kept, of each split by what made_by says of it.
+    store: where the features of images that were not generated are kept, by what made_by says of them.
     """
     cfg = params.baseline
     labels = train.labels[torch.arange(cfg.samples) % len(train.labels)]
@@ -92,7 +97,7 @@ def make_reference(
             return extract(extractors, stand_in.batches(labels, cfg.batch_size, seed))
 
         def batches() -> Iterator[Tensor]:
-            with Progress(f"{name} split, judged", len(split.labels), "images") as progress:
+            with Progress(f"{name} images, judged", len(split.labels), "images") as progress:
                 for images in split.images.split(cfg.batch_size):
                     yield images
                     progress.update(len(images))
@@ -102,9 +107,10 @@ def make_reference(
         return store.features(made_by[name], extractors, batches, keep_images=False)
 
     return Reference(
-        features=features("train", train, cfg.seed),
+        splits=SPLITS[cfg.reference],
+        features=features("real", real, cfg.seed),
         held_out=features("test", test, cfg.seed + 1),
-        real_labels=train.labels if stand_in is None else labels,
+        real_labels=real.labels if stand_in is None else labels,
         labels=labels,
         class_names=list(train.class_names),
         captions=list(train.class_captions),

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from dmd.config import Params
-from dmd.data import load_split
+from dmd.data import load_split, load_splits
 from dmd.files import sha256, write_bytes, write_text
 from dmd.generator import load_generator
 from dmd.teachers import load_teacher
@@ -30,7 +30,8 @@ INPUTS = ("data", "teacher", "evaluator", "baseline", "generator", "losses", "va
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     panel = Panel.load(args.evaluator, params.extractors, device)
     judge = Judge(panel, Reference.load(args.baseline), FeatureStore.default(panel.sha256))
-    train, test = (load_split(args.data, name, with_images=False) for name in ("train", "test"))
+    real = load_splits(args.data, judge.reference.splits, with_images=False)
+    test = load_split(args.data, "test", with_images=False)
     teacher = load_teacher(args.teacher, device, params.guidance.scale, judge.reference.captions)
     generator = load_generator(args.generator, device)
     student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     ]
     picture = comparison_sheet(judge, test, shown, student)
     same = f"Same labels: {'held-out images, ' if test.has_images else ''}teacher, student"
-    nearest = {NEAREST: nearest_sheet(judge, train, student)} if train.has_images else {}
+    nearest = {NEAREST: nearest_sheet(judge, real, student)} if real.has_images else {}
     over_time = {
         f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))
     }

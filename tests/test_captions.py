@@ -58,7 +58,7 @@ def test_held_out_pictures_are_found_by_their_caption(tmp_path: Path, params: Pa
     wanted = next(i for i, caption in enumerate(train.conditions) if caption in test.captions)
     absent = next(i for i, caption in enumerate(train.conditions) if caption not in test.captions)
     ref = Reference(
-        features={}, held_out={}, real_labels=train.labels, labels=train.labels, class_names=[],
+        splits=["train"], features={}, held_out={}, real_labels=train.labels, labels=train.labels, class_names=[],
         captions=list(train.conditions), draws=1, neighbours=3,
         picture_labels=train.labels.new_tensor([wanted, wanted, absent, absent]), picture_seed=0,
     )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dmd.config import DataConfig, Params
-from dmd.data import SPLITS, load_split, split_sha256, to_unit
+from dmd.data import SPLITS, load_split, load_splits, split_sha256, to_unit
 from dmd.errors import DataError
 from dmd.files import new_folder, sha256, write_bytes
 from dmd.pictures import adapted
@@ -187,3 +187,14 @@ def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="No space"):
         write_bytes(file, b"new content")
     assert file.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_splits_as_one_are_their_images_labels_and_captions_in_order(data_folder: Path) -> None:
+    train, validation = (load_split(data_folder, name) for name in ("train", "validation"))
+    both = load_splits(data_folder, ["train", "validation"])
+    n = len(train.labels)
+    assert len(both.images) == len(both.labels) == n + len(validation.labels)
+    assert torch.equal(both.images[n - 2 : n + 2], torch.cat([train.images[n - 2 :], validation.images[:2]]))
+    assert torch.equal(both.labels[n:], validation.labels) and both.captions[n:] == validation.captions
+    hashes = {split_sha256(data_folder, *names) for names in (["train"], ["validation"], ["train", "validation"])}
+    assert len(hashes) == 3

@@ -127,6 +127,7 @@ def judge(store: FeatureStore | None = None) -> Judge:
     labels = torch.arange(300) % 10
     real, held_out = (torch.cat(list(sampler().batches(labels, 100, seed=s))) for s in (77, 78))
     reference = Reference(
+        splits=["train"],
         features={"evaluator": net(real), "classifier": net(real)},
         held_out={"evaluator": net(held_out), "classifier": net(held_out)},
         real_labels=labels,
@@ -235,7 +236,10 @@ def test_what_is_left_without_a_group_is_as_if_it_had_never_been_there() -> None
     x = {k: v[:290] for k, v in j.reference.held_out.items()}  # more than a chunk of rows; groups of different sizes
     conditions = Conditions(j.reference.labels[:290], torch.randn(290, 64), lambda f: j.reference.labels[: len(f)])
     whole, *parts = scores(x, conditions, j.reference, groups=4)
-    assert whole == scores(x, conditions, j.reference)[0]
+    apart = scores(x, conditions, j.reference)[0]
+    # The kernel's sums by groups are added up in another order: equal to rounding, on some CPUs to the bit.
+    assert whole.kid == pytest.approx(apart.kid, rel=1e-9)
+    assert whole == apart.model_copy(update={"kid": whole.kid})
     kept = [torch.arange(290) % 4 != g for g in range(4)]
     for part, mine in zip(parts, kept, strict=True):
         left = Conditions(conditions.labels[mine], conditions.captions[mine], lambda f, m=mine: conditions.labels[m])
@@ -356,6 +360,7 @@ few = torch.arange(10_000) % 10
 real, held_out = (torch.cat([net(x) for x in toy.batches(few[:n], 500, s)]) for n, s in ((10_000, 7), (2_000, 8)))
 names = [str(i) for i in range(10)]
 reference = Reference(
+    splits=["train"],
     features={{"evaluator": real, "classifier": real}}, held_out={{"evaluator": held_out, "classifier": held_out}},
     real_labels=few, labels=labels, class_names=names, captions=names, draws=2, neighbours=3,
     picture_labels=labels[:20], picture_seed=1,

@@ -83,7 +83,7 @@ class Halves:
         real, other = ({k: net(x) for k in ("evaluator", "classifier")} for x in (self.real, self.other))
         names = [str(i) for i in range(10)]
         self.reference = Reference(
-            real, other, self.real_labels, self.labels, names, names, draws=2, neighbours=3,
+            ["train"], real, other, self.real_labels, self.labels, names, names, draws=2, neighbours=3,
             picture_labels=self.labels[:1], picture_seed=0,
         )  # fmt: skip
 
