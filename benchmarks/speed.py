@@ -17,6 +17,7 @@ from torch import Tensor
 from dmd.config import Params, load_params
 from dmd.data import Reals, load_split
 from dmd.denoisers import Denoiser
+from dmd.encoding import load_encoded
 from dmd.methods import METHODS
 from dmd.pairs import load_pairs
 from dmd.teachers import Teacher, load_teacher
@@ -33,7 +34,9 @@ def main() -> None:
     split = load_split(Path("artifacts/data"), "train")
     teacher = load_teacher(Path("artifacts/teacher"), cpu, params.guidance.scale, split.class_captions)
     print(sampling(teacher, split.labels).to_string(index=False), "\n")
-    print(turns(teacher, params, Reals(teacher.codec.encode(split.images.unit()), split.labels)).to_string(index=False))
+    latents = load_encoded(Path("artifacts/encoded")).latents
+    reals = Reals(split.images.unit() if latents is None else latents, split.labels)
+    print(turns(teacher, params, reals).to_string(index=False))
 
 
 def sampling(teacher: Teacher, labels: Tensor) -> pd.DataFrame:

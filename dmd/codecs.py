@@ -5,17 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmd.data import Images
+from dmd.shards import Images
 
 CHUNK = 256  # images that pass through a VAE at once
 
 
 class Pixels(nn.Module):
     """The network works on the image."""
-
-    def encode(self, images: Images) -> Tensor | Images:
-        """[B, C, H, W] in [-1, 1], unchanged: they stay on disk."""
-        return images
 
     def decode(self, x: Tensor) -> Tensor:
         """[B, C, H, W], unchanged."""
@@ -36,7 +32,7 @@ class Latents(nn.Module):
         self.shift = vae.config.shift_factor or 0.0
 
     @torch.no_grad()
-    def encode(self, images: Images) -> Tensor:
+    def encode(self, images: Images | Tensor) -> Tensor:
         """[B, C, H, W] in [-1, 1] -> latents, the mean of their distribution, where the images were."""
         latents = (
             self.vae.encode(part.to(self.vae.device)).latent_dist.mode().to(part.device) for part in images.split(CHUNK)

@@ -153,6 +153,12 @@ class GuidanceConfig(Group):
     )
 
 
+class EncodeConfig(Group):
+    """Of latents and text embeddings, where the teacher works on them."""
+
+    precision: Literal["fp32", "fp16"] = Field(description="in which they are stored; fp16 takes half the disk")
+
+
 class EvaluatorConfig(ExternalSource):
     seed: Seed = Field(description="seed of initialisation and batches")
     hidden_size: int = Field(ge=8, multiple_of=8, description="width of both towers")
@@ -336,6 +342,7 @@ class Params(Group):
     data: DataConfig
     teacher: TeacherConfig
     guidance: GuidanceConfig
+    encode: EncodeConfig
     evaluator: EvaluatorConfig
     extractors: ExtractorsConfig
     baseline: BaselineConfig

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,75 +14,10 @@ from torch import Tensor
 from dmd.draws import Draws
 from dmd.errors import DataError
 from dmd.files import sha256
+from dmd.shards import Images, Rows, Shard, shard_name
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Where the images of a stored file lie. They are read, not mapped: mapped pages would fill the memory."""
-
-    file: Path
-    offset: int  # of the first image, in bytes
-    shape: tuple[int, int, int, int]  # (n, C, H, W)
-
-    @classmethod
-    def find(cls, file: Path) -> "Shard":
-        """By the head of a safetensors file: its length, then what it holds as JSON."""
-        with file.open("rb") as content:
-            length = int.from_bytes(content.read(8), "little")
-            images = json.loads(content.read(length))["images"]
-        n, c, h, w = images["shape"]
-        return cls(file, 8 + length + images["data_offsets"][0], (n, c, h, w))
-
-    def read(self, index: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] of indices [B]."""
-        found = np.empty((len(index), *self.shape[1:]), np.uint8)
-        with self.file.open("rb", buffering=0) as content:
-            for image, i in zip(found, index.tolist(), strict=True):
-                content.seek(self.offset + i * image.nbytes)
-                if content.readinto(image.data) != image.nbytes:
-                    raise DataError(f"{self.file} has been cut short; run the data stage again")
-        return torch.from_numpy(found)
-
-
-class Images:
-    """[N, C, H, W] in shards: only what is asked for is read."""
-
-    def __init__(self, shards: Sequence[Shard], convert: Callable[[Tensor], Tensor] | None = None) -> None:
-        """At least one shard; `convert` is applied to what is read."""
-        self.shards, self.convert = shards, convert
-        self.starts = torch.tensor([0, *(s.shape[0] for s in shards)]).cumsum(0)
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(N, C, H, W)."""
-        _, c, h, w = self.shards[0].shape
-        return len(self), c, h, w
-
-    def __getitem__(self, index: slice | Tensor) -> Tensor:
-        """[B, C, H, W] of a slice or of int64 indices [B], none of them negative."""
-        if isinstance(index, slice):
-            index = torch.arange(*index.indices(len(self)))
-        shard = torch.searchsorted(self.starts, index, right=True) - 1
-        found = torch.empty((len(index), *self.shape[1:]), dtype=torch.uint8)
-        for k in shard.unique().tolist():
-            here = shard == k
-            found[here] = self.shards[k].read(index[here] - self.starts[k])
-        return self.convert(found) if self.convert else found
-
-    def split(self, size: int) -> Iterator[Tensor]:
-        """All of them in order, `size` at a time."""
-        for start in range(0, len(self), size):
-            yield self[start : start + size]
-
-    def unit(self) -> "Images":
-        """The same in [-1, 1], converted where they are read."""
-        return Images(self.shards, to_unit)
 
 
 @dataclass(frozen=True)
@@ -120,23 +54,13 @@ class Split:
 class Reals:
     """Real data as a network sees them: x [N, C, H, W] images in [-1, 1] or their latents, labels [N]."""
 
-    x: Tensor | Images
+    x: Tensor | Rows
     labels: Tensor
 
     def draw(self, rng: Draws, like: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, C, H, W] of the kind of `like`, and labels [B], with repetition."""
         index = rng.integers(0, len(self.x))
         return self.x[index].to(like), self.labels[index].to(like.device)
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 [-1, 1], the range of diffusion models."""
-    return images.float() / 127.5 - 1
-
-
-def shard_name(split: str, k: int) -> str:
-    """Name of a split's k-th shard, without its ending; a small data set has one, named as the split."""
-    return f"{split}.{k:05d}" if k else split
 
 
 def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
@@ -151,7 +75,7 @@ def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
         for file in (f"{s}.{ending}" for s in shards for ending in ("safetensors", "captions.txt")):
             if sha256(folder / file) != manifest["sha256"][file]:
                 raise DataError(f"{folder / file} has changed since it was prepared; run the data stage again")
-        images = Images([Shard.find(folder / f"{s}.safetensors") for s in shards])
+        images = Images([Shard.find(folder / f"{s}.safetensors", "images") for s in shards])
         labels = torch.cat([load_file(folder / f"{s}.safetensors")["labels"] for s in shards])
         captions = [c for s in shards for c in (folder / f"{s}.captions.txt").read_text().splitlines()]
         if len(labels) != manifest["counts"][name]:

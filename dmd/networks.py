@@ -3,7 +3,7 @@
 A condition is an index: of a class, or of a caption. What a network is told of it is settled here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,22 +11,21 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-AT_ONCE = 256  # captions that a text encoder is given at a time
+from dmd.shards import Rows
+from dmd.texts import lookup
 
 
 class Captioned(nn.Module):
     """A UNet2DConditionModel that looks captions up; their embeddings are computed once."""
 
-    embeddings: Tensor
-
-    def __init__(self, unet: UNet2DConditionModel, embeddings: Tensor) -> None:
+    def __init__(self, unet: UNet2DConditionModel, embeddings: Tensor | Rows) -> None:
         """embeddings [K, L, D]: of each caption's tokens, and last of the empty one."""
         super().__init__()
         self.unet = unet
-        self.register_buffer("embeddings", embeddings, persistent=False)
+        self.embeddings = lookup(embeddings)
 
     def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> Any:
-        return self.unet(x, time, encoder_hidden_states=self.embeddings[class_labels])
+        return self.unet(x, time, encoder_hidden_states=self.embeddings(class_labels))
 
     def enable_gradient_checkpointing(self) -> None:
         self.unet.enable_gradient_checkpointing()
@@ -35,18 +34,19 @@ class Captioned(nn.Module):
 class CaptionedXL(Captioned):
     """A UNet2DConditionModel of SDXL, which is also told of each caption as a whole, and of the image's size."""
 
-    pooled: Tensor
     time_ids: Tensor
 
-    def __init__(self, unet: UNet2DConditionModel, embeddings: Tensor, pooled: Tensor, size: tuple[int, int]) -> None:
+    def __init__(
+        self, unet: UNet2DConditionModel, embeddings: Tensor | Rows, pooled: Tensor | Rows, size: tuple[int, int]
+    ) -> None:
         """pooled [K, D'] beside embeddings [K, L, D]; size (H, W): of the original and of the target, uncropped."""
         super().__init__(unet, embeddings)
-        self.register_buffer("pooled", pooled, persistent=False)
-        self.register_buffer("time_ids", torch.tensor([*size, 0, 0, *size], dtype=pooled.dtype), persistent=False)
+        self.pooled = lookup(pooled)
+        self.register_buffer("time_ids", torch.tensor([*size, 0.0, 0.0, *size]), persistent=False)
 
     def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> Any:
-        added = {"text_embeds": self.pooled[class_labels], "time_ids": self.time_ids.expand(len(x), -1)}
-        return self.unet(x, time, encoder_hidden_states=self.embeddings[class_labels], added_cond_kwargs=added)
+        added = {"text_embeds": self.pooled(class_labels), "time_ids": self.time_ids.expand(len(x), -1)}
+        return self.unet(x, time, encoder_hidden_states=self.embeddings(class_labels), added_cond_kwargs=added)
 
 
 class LearningCaptions(nn.Module):
@@ -101,30 +101,3 @@ def _grid(tokens: Tensor) -> Tensor:
     """[B, side^2, C] -> [B, C, side, side]."""
     side = int(tokens.shape[1] ** 0.5)
     return tokens.transpose(1, 2).unflatten(2, (side, side))
-
-
-def tokenize(tokenizer: Any, captions: Sequence[str]) -> Tensor:
-    """Token ids [K + 1, L] of the captions and the empty one, as Stable Diffusion's pipeline asks for them."""
-    words = [*captions, ""]
-    length = tokenizer.model_max_length
-    return tokenizer(words, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
-
-
-@torch.no_grad()
-def embed(tokenizer: Any, text_encoder: Any, captions: Sequence[str]) -> Tensor:
-    """Embeddings [K + 1, L, D] of the captions and the empty one, float32 on the CPU."""
-    parts = tokenize(tokenizer, captions).to(text_encoder.device).split(AT_ONCE)
-    return torch.cat([text_encoder(part)[0].float().cpu() for part in parts])
-
-
-@torch.no_grad()
-def embed_xl(pipe: Any, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Of the captions and of none, by both text encoders of SDXL: embeddings [K + 1, L, D] and pooled ones [K + 1, D'].
-
-    None is the empty caption, or zeros where the pipeline was trained with zeros.
-    """
-    device, parts = pipe.text_encoder.device, [captions[i : i + AT_ONCE] for i in range(0, len(captions), AT_ONCE)]
-    told = [pipe.encode_prompt(list(part), device=device) for part in parts]
-    _, none, _, none_pooled = told[0]
-    embeddings, wholes = [t[0].float().cpu() for t in told], [t[2].float().cpu() for t in told]
-    return torch.cat([*embeddings, none[:1].float().cpu()]), torch.cat([*wholes, none_pooled[:1].float().cpu()])

@@ -20,7 +20,8 @@ from torch import nn
 from dmd.config import TeacherConfig
 from dmd.data import Split
 from dmd.errors import TeacherError
-from dmd.networks import LearningCaptions, Transformer, tokenize
+from dmd.networks import LearningCaptions, Transformer
+from dmd.texts import tokenize
 
 HEAD = 16  # channels of an attention head
 
@@ -52,7 +53,7 @@ def new_network(cfg: TeacherConfig, split: Split) -> tuple[nn.Module, Any]:
     if cfg.network == "dit":
         return Transformer(new_dit(cfg, size, classes)), SimpleNamespace(vae=vae)
     tokenizer, text_encoder = new_text_encoder(cfg, split.class_captions)
-    tokens = tokenize(tokenizer, split.class_captions)
+    tokens = tokenize(tokenizer, [*split.class_captions, ""])
     net = LearningCaptions(new_text_unet(cfg, size), text_encoder, tokens)
     return net, SimpleNamespace(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
 

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from dmd.checkpoint import code_hash, scratch_root
 from dmd.config import DataConfig
-from dmd.data import SPLITS, shard_name
+from dmd.data import SPLITS
 from dmd.errors import DataError
 from dmd.files import new_folder, sha256, write_text
 from dmd.pictures import adapted
 from dmd.progress import Progress
+from dmd.shards import shard_name
 from dmd.sources import SOURCES
 from dmd.sources.base import Pool, Source
 

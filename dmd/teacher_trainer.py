@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmd.config import TeacherConfig
-from dmd.data import Images
 from dmd.denoisers import Denoiser
 from dmd.ema import update_ema, warm_decay
 from dmd.optim import learning_rate, optimizer_step, step_rng
+from dmd.shards import Images
 
 
 class TeacherState:

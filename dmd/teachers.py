@@ -15,9 +15,10 @@ from dmd.codecs import PIXELS, Codec, Latents
 from dmd.config import TeacherConfig
 from dmd.denoisers import Cond, Denoiser, Guided, as_denoiser
 from dmd.errors import TeacherError
-from dmd.networks import Captioned, CaptionedXL, Transformer, bare, embed, embed_xl
+from dmd.networks import Captioned, CaptionedXL, Transformer, bare
 from dmd.pipelines import load_pipeline, network_of, save_pipeline
 from dmd.sampling import Sampler, ddim, heun
+from dmd.texts import Tables, embed_all
 
 
 @dataclass(frozen=True)
@@ -82,30 +83,33 @@ def describe(teacher: Teacher) -> str:
     """One line of what was read from the folder: kind, size, parametrisation, schedule, conditions, images."""
     scheduler, net = teacher.pipeline.scheduler, bare(teacher.denoiser.net)
     cfg = scheduler.config
-    told = (
-        f"{teacher.classes} {'captions' if teacher.captions else 'labels'} with the null one" if teacher.classes else ""
-    )
+    labels = f"{teacher.classes} labels with the null one" if teacher.classes else "unconditional"
     facts = (
         f"{type(teacher.pipeline).__name__} with {type(net).__name__}",
         f"{net.num_parameters():,} parameters",
         f"predicts {cfg.get('prediction_type', 'flow')}",
         f"{cfg.get('beta_schedule', type(scheduler).__name__)} schedule of {teacher.denoiser.process.timesteps} steps",
-        told or "unconditional",
+        "told of captions" if teacher.captions else labels,
         "images {}x{}x{}".format(*teacher.codec.image_shape(teacher.shape)),
     )
     return ", ".join(facts)
 
 
 def load_teacher(
-    folder: Path, device: torch.device, guidance_scale: float = 1.0, captions: Sequence[str] = ()
+    folder: Path,
+    device: torch.device,
+    guidance_scale: float = 1.0,
+    captions: Sequence[str] = (),
+    texts: Tables | None = None,
 ) -> Teacher:
     """The teacher in `folder`, frozen, in eval mode. Guidance needs a network that was trained with a null condition.
 
-    captions: of each class, for a network that is conditioned on text. Raises TeacherError for what cannot be used.
+    captions: of the conditions, for a network that is told of texts; texts: their embeddings as stage `encode` stored
+    them, made here where there are none. Raises TeacherError for what cannot be used.
     """
     pipe = load_pipeline(folder)
     inner = network_of(pipe, folder)
-    net, classes = _conditioned(inner, pipe, tuple(captions), folder)
+    net, classes = _conditioned(inner, pipe, tuple(captions), texts, folder)
     try:
         denoiser = as_denoiser(net, pipe.scheduler).eval().requires_grad_(False).to(device)
     except ValueError as e:
@@ -123,22 +127,24 @@ def load_teacher(
     )
 
 
-def _conditioned(inner: Any, pipe: Any, captions: tuple[str, ...], folder: Path) -> tuple[nn.Module, int]:
+def _conditioned(
+    inner: Any, pipe: Any, captions: tuple[str, ...], texts: Tables | None, folder: Path
+) -> tuple[nn.Module, int]:
     """The network with conditions as indices, and their number."""
     if isinstance(inner, UNet2DConditionModel):
         if not captions:
             raise TeacherError(f"{folder} is conditioned on text, and the data have no captions")
-        return _captioned(inner, pipe, captions), len(captions) + 1
+        return _captioned(inner, pipe, texts or embed_all(pipe, captions)), len(captions) + 1
     if isinstance(inner, DiTTransformer2DModel):
         return Transformer(inner), inner.config["num_embeds_ada_norm"] + 1
     return inner, inner.config["num_class_embeds"] or 0
 
 
-def _captioned(unet: UNet2DConditionModel, pipe: Any, captions: tuple[str, ...]) -> Captioned:
-    if not hasattr(pipe, "text_encoder_2"):
-        return Captioned(unet, embed(pipe.tokenizer, pipe.text_encoder, captions))
+def _captioned(unet: UNet2DConditionModel, pipe: Any, texts: Tables) -> Captioned:
+    if "pooled" not in texts:
+        return Captioned(unet, texts["embeddings"])
     height, width = (side * pipe.vae_scale_factor for side in _sides(unet))
-    return CaptionedXL(unet, *embed_xl(pipe, captions), (height, width))
+    return CaptionedXL(unet, texts["embeddings"], texts["pooled"], (height, width))
 
 
 def _sides(net: Any) -> tuple[int, int]:
@@ -171,7 +177,7 @@ def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> N
     made = teacher.codec.image_shape(teacher.shape)
     if made != shape:
         raise TeacherError(f"the teacher makes images of shape {made}, the data are {shape}")
-    if teacher.classes and teacher.classes < classes:
+    if teacher.classes and not teacher.captions and teacher.classes < classes:
         raise TeacherError(f"the teacher knows {teacher.classes} labels, the data have {classes}")
 
 

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 
 from dmd.codecs import CHUNK
 from dmd.config import TeacherConfig
-from dmd.data import Images
 from dmd.optim import learning_rate, optimizer_step, step_rng
 from dmd.progress import Progress
+from dmd.shards import Images
 
 KL_WEIGHT = 1e-4  # keeps the latents near unit spread without costing sharpness
 

@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dmd.config import EvaluatorConfig
-from dmd.data import Split, to_unit
+from dmd.data import Split
 from dmd.files import write_text
 from dmd.optim import learning_rate, optimizer_step, step_rng
 from dmd.progress import Progress
+from dmd.shards import to_unit
 
 
 class Classifier(nn.Module):

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import torch
 
+from dmd.codecs import Latents
 from dmd.config import Params
+from dmd.encoding import TYPES
+from dmd.teachers import Teacher
+from dmd.texts import Held
 from flows.architecture import Unknown, blank_teacher
 from flows.memory import FLOAT, pairs_bytes, train_memory
 from flows.rate import Rate, device_of, measure
@@ -50,6 +54,7 @@ def estimate(params: Params, root: Path, runs: set[str], missing: Mapping[str, s
         return Estimate(stages, [f"memory and time: unknown, {' '.join(str(e).split())}"])
     size = sum(p.numel() for p in teacher.denoiser.parameters())
     stages["teacher"] += f"; {size:,} parameters, {amount(FLOAT * size)}"
+    stages["encode"] = encoded(teacher, params)
     stages["pairs"] += f", {amount(pairs_bytes(teacher, params))}" if params.pairs.count else ""
     stages["train"] += f"; stores {amount(FLOAT * size)}"
     below = memory_lines(train_memory(teacher, params, turns), params)
@@ -101,6 +106,7 @@ def _sizes(params: Params, root: Path, turns: list[Turns]) -> dict[str, str]:
             "folder": "from a folder",
             "hub": new.hub_id,
         }[new.source],
+        "encode": "latents and captions, if the teacher works on them",
         "evaluator": (
             f"learns from {judge.steps * judge.batch_size:,} images"
             if judge.source == "train"
@@ -111,6 +117,18 @@ def _sizes(params: Params, root: Path, turns: list[Turns]) -> dict[str, str]:
         "train": f"generator learns from {_seen(turns, 'generator'):,} images, critic from {_seen(turns, 'critic'):,}",
         "evaluate": f"{judged:,} images",
     }
+
+
+def encoded(teacher: Teacher, params: Params) -> str:
+    """What stage `encode` stores of each training image and caption; teacher is on the meta device."""
+    size, net = TYPES[params.encode.precision].itemsize, teacher.denoiser.net
+    tables = [part.table for part in net.children() if isinstance(part, Held)]
+    texts = sum(torch.Size(table.shape[1:]).numel() for table in tables)
+    found = {
+        "latents of {} an image": torch.Size(teacher.shape).numel() if isinstance(teacher.codec, Latents) else 0,
+        "embeddings of {} a caption": texts,
+    }
+    return ", ".join(what.format(amount(n * size)) for what, n in found.items() if n) or "nothing to encode"
 
 
 def _passes(params: Params) -> list[int]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dmd.config import Params
 from dmd.data import Split, load_split, load_splits, split_sha256
+from dmd.encoding import load_encoded
 from dmd.files import new_folder, sha256
 from dmd.progress import Progress
 from dmd.sampling import Sampler
@@ -30,7 +31,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     splits = SPLITS[cfg.reference]
     train, test = (load_split(args.data, name, with_images=False) for name in ("train", "test"))
     real = load_splits(args.data, splits, with_images=False)
-    teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions)
+    texts = load_encoded(args.encoded).texts
+    teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions, texts)
     check_fits(teacher, train.shape, len(train.conditions))
     panel = Panel.load(args.evaluator, params.extractors, device)
     names = [*(f"ddim_{n}" for n in cfg.ddim_steps), *(f"heun_{n}" for n in cfg.heun_steps)]
@@ -134,4 +136,4 @@ def picture_labels(conditions: int, per_condition: int) -> Tensor:
 
 
 if __name__ == "__main__":
-    run("baseline", main, inputs=("data", "teacher", "evaluator"), outs=("out",))
+    run("baseline", main, inputs=("data", "teacher", "encoded", "evaluator"), outs=("out",))

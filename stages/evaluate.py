@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from dmd.config import Params
 from dmd.data import load_split, load_splits
+from dmd.encoding import load_encoded
 from dmd.files import sha256, write_bytes, write_text
 from dmd.generator import load_generator
 from dmd.teachers import load_teacher
@@ -24,7 +25,8 @@ from evaluation.versions import versions
 from stages.common import run
 
 NEAREST = "Of 50 images per class, those nearest to a training image (evaluator), and that image"
-INPUTS = ("data", "teacher", "evaluator", "baseline", "generator", "losses", "validation")
+INPUTS = ("data", "teacher", "encoded", "evaluator", "baseline", "generator", "losses", "validation")
+SHOWN = ("data", "teacher", "evaluator", "baseline", "generator")  # by their hashes in the report
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
@@ -32,7 +34,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     judge = Judge(panel, Reference.load(args.baseline), FeatureStore.default(panel.sha256))
     real = load_splits(args.data, judge.reference.splits, with_images=False)
     test = load_split(args.data, "test", with_images=False)
-    teacher = load_teacher(args.teacher, device, params.guidance.scale, judge.reference.captions)
+    texts = load_encoded(args.encoded).texts
+    teacher = load_teacher(args.teacher, device, params.guidance.scale, judge.reference.captions, texts)
     generator = load_generator(args.generator, device)
     student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
     baseline = Baseline.model_validate_json((args.baseline / "baseline.json").read_text())
@@ -51,9 +54,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     over_time = {
         f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))
     }
-    facts = (
-        {f"{name} sha256": sha256(getattr(args, name)) for name in INPUTS[:5]} | versions() | {"reproduce": "dvc repro"}
-    )
+    facts = {f"{name} sha256": sha256(getattr(args, name)) for name in SHOWN} | versions() | {"reproduce": "dvc repro"}
     report = ReportInputs(
         title="A teacher and its one-step student",
         metrics=metrics.model_dump(),

@@ -6,6 +6,7 @@ import torch
 
 from dmd.config import Params
 from dmd.data import load_split
+from dmd.encoding import load_encoded
 from dmd.pairs import make_pairs, save_pairs
 from dmd.teachers import check_fits, load_teacher
 from stages.common import run
@@ -13,11 +14,12 @@ from stages.common import run
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     train = load_split(args.data, "train", with_images=False)  # their labels or prompts
-    teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions)
+    texts = load_encoded(args.encoded).texts
+    teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions, texts)
     check_fits(teacher, train.shape, len(train.conditions))
     save_pairs(make_pairs(teacher, train.labels, params.pairs, device), args.out)
     return f"{params.pairs.count} pairs"
 
 
 if __name__ == "__main__":
-    run("pairs", main, inputs=("data", "teacher"), outs=("out",))
+    run("pairs", main, inputs=("data", "teacher", "encoded"), outs=("out",))

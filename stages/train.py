@@ -14,6 +14,7 @@ from dmd.config import NO_FOLDER, Params
 from dmd.data import Reals, Split, load_split
 from dmd.denoisers import Denoiser
 from dmd.distill import distill
+from dmd.encoding import load_encoded
 from dmd.errors import ConfigError
 from dmd.export import export_generator
 from dmd.files import new_folder, write_bytes, write_text
@@ -27,7 +28,7 @@ from evaluation.features import load_extractors
 from evaluation.validation import Validator
 from stages.common import run
 
-INPUTS = ("data", "teacher", "evaluator", "pairs")
+INPUTS = ("data", "teacher", "encoded", "evaluator", "pairs")
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's names
 WATCHED = 500  # pairs that stand for a validation split, at most
 GROUPS = ("guidance", "method", "train", "runtime")
@@ -38,13 +39,14 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     torch.set_num_threads(params.runtime.threads)  # accelerate has a number of its own for several CPU processes
     device, workers = accelerator.device, Workers(accelerator, params.train.accumulate)
     split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
-    teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions)
+    encoded = load_encoded(args.encoded)
+    teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions, encoded.texts)
     check_fits(teacher, split.shape, len(split.conditions))
     if params.method.regression_loss == "lpips" and not isinstance(teacher.codec, Pixels):
         raise ConfigError("method.regression_loss: lpips compares images, and this teacher works on latents; take l2")
     pairs = load_pairs(args.pairs).to(device)
     if split.has_images:
-        reals = Reals(teacher.codec.encode(split.images.unit()), split.labels)
+        reals = Reals(split.images.unit() if encoded.latents is None else encoded.latents, split.labels)
     else:
         check_without_images(params, len(pairs))
         reals = Reals(torch.empty(0, *teacher.shape), split.labels)

@@ -10,12 +10,13 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from dmd.config import Params, load_params
-from dmd.data import DIGIT_NAMES, Reals, Split, to_unit
+from dmd.data import DIGIT_NAMES, Reals, Split
 from dmd.denoisers import Denoiser, as_denoiser
 from dmd.draws import Draws
 from dmd.new_teachers import new_scheduler, new_unet
 from dmd.pipelines import save_pipeline
 from dmd.preparation import prepare
+from dmd.shards import to_unit
 from dmd.teachers import Teacher, load_teacher
 from dmd.trainer import Workers
 

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from dmd.config import DataConfig, Params
-from dmd.data import SPLITS, load_split, load_splits, split_sha256, to_unit
+from dmd.data import SPLITS, load_split, load_splits, split_sha256
 from dmd.errors import DataError
 from dmd.files import new_folder, sha256, write_bytes
 from dmd.pictures import adapted
 from dmd.preparation import prepare
+from dmd.shards import to_unit
 
 
 def test_the_splits_are_the_whole_data_set_once(data_folder: Path, params: Params) -> None:

@@ -109,7 +109,7 @@ def test_a_captions_embedding_is_stable_diffusions_own(params: Params, tmp_path:
     folder = teacher_folder(tiny(params, "text_unet"), tmp_path / "teacher")
     pipe = StableDiffusionPipeline.from_pretrained(folder)
     want, none = pipe.encode_prompt(CAPTIONS[3], CPU, 1, True, negative_prompt="")
-    got = load_teacher(folder, CPU, captions=CAPTIONS).denoiser.net.embeddings
+    got = load_teacher(folder, CPU, captions=CAPTIONS).denoiser.net.embeddings(torch.arange(11))
     torch.testing.assert_close(got[3], want[0], rtol=0, atol=1e-6)
     torch.testing.assert_close(got[10], none[0], rtol=0, atol=1e-6)
 
@@ -269,19 +269,22 @@ def test_the_stages_train_distill_and_judge(params: Params, tmp_path: Path, netw
     raw["train"]["warm_start"].update({"turns": 2, "critic_turns": 1})
     shutil.copytree(ROOT / "zoo", tmp_path / "zoo")
     yaml.dump(raw, tmp_path / "params.yaml")
-    folders = {k: f"artifacts/{k}" for k in ("data", "teacher", "evaluator", "baseline", "pairs", "generator")}
+    folders = {
+        k: f"artifacts/{k}" for k in ("data", "teacher", "encoded", "evaluator", "baseline", "pairs", "generator")
+    }
     stage = {
         "data": {"out": "data"},
         "teacher": {"data": "data", "out": "teacher", "losses": "tl.csv"},
         "evaluator": {"data": "data", "out": "evaluator"},
-        "baseline": {"data": "data", "teacher": "teacher", "evaluator": "evaluator", "out": "baseline"},
-        "pairs": {"data": "data", "teacher": "teacher", "out": "pairs"},
+        "encode": {"data": "data", "teacher": "teacher", "out": "encoded"},
+        "baseline": {**{k: k for k in ("data", "teacher", "encoded", "evaluator")}, "out": "baseline"},
+        "pairs": {**{k: k for k in ("data", "teacher", "encoded")}, "out": "pairs"},
         "train": {
-            **{k: k for k in ("data", "teacher", "evaluator", "pairs")},
+            **{k: k for k in ("data", "teacher", "encoded", "evaluator", "pairs")},
             **{"out": "generator", "losses": "losses.csv", "validation": "training"},
         },
         "evaluate": {
-            **{k: k for k in ("data", "teacher", "evaluator", "baseline", "generator")},
+            **{k: k for k in ("data", "teacher", "encoded", "evaluator", "baseline", "generator")},
             **{"losses": "losses.csv", "validation": "training", "metrics": "m.json", "timing": "t.json"},
             **{"quality": "q.csv", "plots": "plots", "samples": "s.png", "report": "r.html"},
         },

@@ -13,7 +13,8 @@ from dmd.export import export_generator
 from dmd.generator import Generator
 from dmd.teachers import Teacher
 
-DATA = ("--data", "artifacts/data", "--teacher", "artifacts/teacher", "--evaluator", "artifacts/evaluator")
+FOLDERS = ("data", "teacher", "encoded", "evaluator")
+DATA = [word for name in FOLDERS for word in (f"--{name}", f"artifacts/{name}")]
 FEW, MORE = "ddim_steps: [10]", "ddim_steps: [10, 25]"
 
 
@@ -36,8 +37,9 @@ def ready(project: Path, teacher_folder: Path, teacher: Teacher) -> Path:  # noq
         ("timing_batch: 64", "timing_batch: 4"),
     ):
         change(project, old, new)
-    done = stage("evaluator", "--data", "artifacts/data", "--out", "artifacts/evaluator")
-    assert done[0] == 0, done[1]
+    for name, inputs, out in (("evaluator", DATA[:2], "evaluator"), ("encode", DATA[:4], "encoded")):
+        done = stage(name, *inputs, "--out", f"artifacts/{out}")
+        assert done[0] == 0, done[1]
     return project
 
 

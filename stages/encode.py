@@ -1,0 +1,24 @@
+"""Stage `encode`: latents of the training images and embeddings of the captions, where the teacher works on them."""
+
+import argparse
+
+import torch
+
+from dmd.checkpoint import Scratch, code_hash
+from dmd.config import Params
+from dmd.data import load_split
+from dmd.encoding import encode
+from stages.common import run
+
+
+def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
+    split = load_split(args.data, "train", with_images=False)
+    made_of = {"encode": params.encode.model_dump(), "runtime": params.runtime.model_dump(), "code": code_hash()}
+    scratch = Scratch("encode", made_of, {"data": args.data, "teacher": args.teacher})
+    counts = encode(params.encode, split, args.teacher, scratch.folder, device, args.out)
+    scratch.discard()
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "nothing: the teacher works on pixels and labels"
+
+
+if __name__ == "__main__":
+    run("encode", main, inputs=("data", "teacher"), outs=("out",))
