@@ -12,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from flows.presets import apply, load_preset
+from flows.changes import apply
+from flows.presets import load_preset
 from flows.roots import main_worktree
 
 PYTHON = sys.executable

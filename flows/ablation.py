@@ -3,8 +3,6 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dmd.config import load_params, validate
+from dmd.config import load_params
 from dmd.errors import ConfigError
+from flows.changes import Change, changed
+from flows.presets import load_preset
 
-Change = bool | int | float | str
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 
 
@@ -30,14 +29,16 @@ class Row(BaseModel):
 
 
 class Ablation(BaseModel):
-    """The file. `rows` lists variants; `grid` makes one of each combination; `base` holds for all of them."""
+    """The file. `rows` lists variants; `grid` makes one of each combination; `base` holds for all of them, and so does
+    a preset, whose changes come before."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str
     seeds: list[int] = Field(min_length=1)
     at_once: int = Field(default=1, ge=1, le=64)
-    base: dict[str, Change] = {}
+    preset: str | None = None
+    base: dict[str, Change | list[int]] = {}
     rows: list[Row] = []
     grid: dict[str, list[Change]] = {}
 
@@ -69,7 +70,7 @@ class Member:
 
     row: str
     seed: int
-    changes: dict[str, Change] = field(hash=False)
+    changes: dict[str, Change | list[int]] = field(hash=False)
     experiment: str  # DVC's name for it: the same file, row and numbers give the same
     upstream: str  # members that share it share teacher, evaluator, baseline and pairs
 
@@ -99,6 +100,9 @@ def waves(todo: list[Member]) -> tuple[list[Member], list[Member]]:
 def load_plan(root: Path, file: Path) -> Plan:
     """Raises ConfigError for a mistake in the file, in params.yaml, or in what they make together."""
     ablation, params_file = load_ablation(file), root / "params.yaml"
+    if ablation.preset:
+        base = {**load_preset(root, ablation.preset).changes, **ablation.base}
+        ablation = ablation.model_copy(update={"base": base})
     made = members(file.stem, ablation, params_file, own_groups(root))
     return Plan(file.stem, ablation, made, YAML(typ="safe").load(params_file))
 
@@ -140,18 +144,3 @@ def members(name: str, ablation: Ablation, params_file: Path, downstream: set[st
         key = hashlib.sha256(json.dumps(upstream, sort_keys=True).encode()).hexdigest()
         made.append(Member(row.name, seed, changes, f"{name}-{row.name}-seed{seed}-{digest}", key))
     return made
-
-
-def changed(params: dict[str, Any], changes: Mapping[str, Change | list[int]], where: str) -> dict[str, Any]:
-    """params with dotted keys replaced, validated whole. Raises ConfigError."""
-    new = deepcopy(params)
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        group: Any = new
-        for part in path:
-            group = group.get(part) if isinstance(group, dict) else None
-        if not isinstance(group, dict) or last not in group:
-            raise ConfigError(f"{where}: {key}: params.yaml has no such key")
-        group[last] = value
-    validate(new, where)
-    return new

@@ -12,7 +12,8 @@ from dmd.files import write_text
 from evaluation.charts import Point, setting_chart
 from evaluation.report import Card, Picture, page, png_source
 from flows import experiment
-from flows.ablation import Change, Member, Plan
+from flows.ablation import Member, Plan
+from flows.changes import Change, Changes
 from flows.comparison import COLUMNS, cell, report, seeds
 from flows.record import SAMPLES
 
@@ -73,11 +74,11 @@ def _columns(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(["fd_ratio", *ratios, *others]))
 
 
-def _listed(changes: dict[str, Change]) -> str:
+def _listed(changes: Changes) -> str:
     return ", ".join(f"{key}: {_written(value)}" for key, value in changes.items())
 
 
-def _written(value: Change) -> str:
+def _written(value: Change | list[int]) -> str:
     """As in a YAML file."""
     return value if isinstance(value, str) else json.dumps(value)
 

@@ -15,8 +15,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from dmd.config import load_params
 from dmd.errors import UserError
 from flows import guard
+from flows.changes import Change, apply
 from flows.graph import StageSpec, ancestors, stage_graph
-from flows.presets import Change, Variant, apply, check_complete, variants
+from flows.presets import Variant, check_complete, variants
 from flows.process import STOP, all_ended
 from flows.register import ALIAS, register, verdict_of
 from flows.roots import only_one

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from dmd.config import load_params
 from dmd.errors import UserError
+from flows.changes import apply
 from flows.graph import StageSpec, ancestors, stage_graph
-from flows.presets import Variant, apply
+from flows.presets import Variant
 from flows.worktrees import check_committed, worktree
 
 RUNS = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)

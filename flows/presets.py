@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dmd.errors import ConfigError
-from flows.ablation import Change, changed
+from flows.changes import Change, Changes, changed
 
 FOLDER = Path("presets")
 
@@ -31,7 +31,7 @@ class Variant:
     """What a run does elsewhere than in the workspace: its changes, and the experiment it becomes."""
 
     experiment: str
-    changes: Mapping[str, Change | list[int]]
+    changes: Changes
     missing: Mapping[str, str] = field(default_factory=dict)  # key -> what the user has yet to give
 
     def filled(self, root: Path) -> dict[str, Change | list[int]]:
@@ -58,9 +58,7 @@ def load_preset(root: Path, name: str) -> Preset:
         raise ConfigError("\n".join(lines)) from None
 
 
-def variants(
-    root: Path, preset: str | None, overrides: Mapping[str, Change | list[int]], seeds: Sequence[int]
-) -> list[Variant]:
+def variants(root: Path, preset: str | None, overrides: Changes, seeds: Sequence[int]) -> list[Variant]:
     """One for each seed; none where nothing is asked for. Raises ConfigError for what params.yaml does not allow.
 
     What a preset needs from the user and was not given stands in `missing`, not in the changes.
@@ -87,16 +85,3 @@ def check_complete(variants: Sequence[Variant]) -> None:
     missing = {key: what for variant in variants for key, what in variant.missing.items()}
     if missing:
         raise ConfigError("\n".join(f"--set {key}=PATH is needed: {what}" for key, what in missing.items()))
-
-
-def apply(changes: Mapping[str, Change | list[int]], file: Path) -> None:
-    """Write the changes into a params.yaml, whose comments stay."""
-    yaml = YAML()
-    params = yaml.load(file)
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        group = params
-        for part in path:
-            group = group[part]
-        group[last] = value
-    yaml.dump(params, file)

@@ -1,5 +1,6 @@
 """An ablation: its file, its members, its comparison; and real experiments on a small project of its own."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -7,8 +8,9 @@ import pytest
 from conftest import ROOT
 
 from dmd.errors import ConfigError
-from flows.ablation import Ablation, Row, load_ablation, members, own_groups, waves
+from flows.ablation import Ablation, Row, load_ablation, load_plan, members, own_groups, waves
 from flows.comparison import compare, measures, pixels, spread, table
+from flows.presets import load_preset
 
 DOWNSTREAM = {"method", "train", "evaluate"}
 
@@ -32,7 +34,7 @@ def ablation(**changes: object) -> Ablation:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "ablations").glob("*.yaml")), ids=lambda f: f.stem)
 def test_the_shipped_ablations_fit_params_yaml(file: Path) -> None:
-    made = members(file.stem, load_ablation(file), ROOT / "params.yaml", own_groups(ROOT))
+    made = load_plan(ROOT, file).members
     assert len({m.experiment for m in made}) == len(made)
     assert len({m.upstream for m in made}) == {"teachers": 4}.get(file.stem, 1)
 
@@ -48,6 +50,25 @@ def test_a_member_is_a_row_with_a_seed_and_its_name_follows_from_its_numbers() -
     again = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
     other = members("x", ablation(base={"train.batch_size": 32}), ROOT / "params.yaml", DOWNSTREAM)
     assert made == again and not {m.experiment for m in made} & {m.experiment for m in other}
+
+
+def test_a_preset_comes_before_base_and_rows(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "zoo").symlink_to(ROOT / "zoo")
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "description: d\npreset: quick\nseeds: [3]\nbase: {pairs.count: 7}\n"
+        "rows: [{name: a, changes: {}}, {name: b, changes: {baseline.samples: 50}}]\n"
+    )
+    a, b = load_plan(tmp_path, file).members
+    quick = load_preset(ROOT, "quick").changes
+    assert a.changes == {**quick, "pairs.count": 7, "train.seed": 3} and quick["pairs.count"] != 7
+    assert b.changes == {**a.changes, "baseline.samples": 50}
+    file.write_text(file.read_text().replace("quick", "quickly"))
+    with pytest.raises(ConfigError, match="no preset 'quickly'"):
+        load_plan(tmp_path, file)
 
 
 def test_members_share_what_is_upstream_of_their_changes() -> None:

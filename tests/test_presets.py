@@ -11,8 +11,9 @@ from ruamel.yaml import YAML
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
+from flows.changes import apply
 from flows.distill import main
-from flows.presets import apply, known, load_preset, variants
+from flows.presets import known, load_preset, variants
 from flows.turns import processes
 from flows.worktrees import check_committed, save_experiment, worktree
 

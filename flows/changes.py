@@ -1,0 +1,42 @@
+"""Changes to params.yaml by dotted keys, as presets, overrides and ablations name them."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from dmd.config import validate
+from dmd.errors import ConfigError
+
+Change = bool | int | float | str
+Changes = Mapping[str, Change | list[int]]
+
+
+def changed(params: dict[str, Any], changes: Changes, where: str) -> dict[str, Any]:
+    """params with dotted keys replaced, validated whole. Raises ConfigError."""
+    new = deepcopy(params)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        group: Any = new
+        for part in path:
+            group = group.get(part) if isinstance(group, dict) else None
+        if not isinstance(group, dict) or last not in group:
+            raise ConfigError(f"{where}: {key}: params.yaml has no such key")
+        group[last] = value
+    validate(new, where)
+    return new
+
+
+def apply(changes: Changes, file: Path) -> None:
+    """Write the changes into a params.yaml, whose comments stay."""
+    yaml = YAML()
+    params = yaml.load(file)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        group = params
+        for part in path:
+            group = group[part]
+        group[last] = value
+    yaml.dump(params, file)
