@@ -1,7 +1,7 @@
 """The network of edm's ImageNet-64 checkpoint as a UNet2DModel: the same function, with its tensors under other names.
 
-Only DhariwalUNet, which is ADM's, can be had so: SongUNet divides each residual sum by sqrt(2), and no block of
-UNet2DModel does.
+Only DhariwalUNet, which is ADM's, can be had so. SongUNet adds labels before the layers of its time embedding and has a
+1x1 convolution beside each block that resizes; UNet2DModel has neither.
 """
 
 from collections.abc import Iterator
