@@ -1,6 +1,8 @@
 """What every stage does: read its paths, validate params.yaml, set up torch, and say in one line what went wrong."""
 
 import argparse
+import contextlib
+import ctypes
 import errno
 import shutil
 import signal
@@ -18,6 +20,8 @@ from dmd.errors import ConfigError, DataError, UserError
 from dmd.progress import clock
 
 FREE_MIB = 200  # what the largest stage of the default run writes, with room to spare
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 Stage = Callable[[argparse.Namespace, Params, torch.device], str]
 
@@ -66,8 +70,21 @@ def fail(name: str, message: str, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
+def keep_freed_memory() -> None:
+    """A pass frees its activations and the next one allocates them again. glibc returns large blocks to the system in
+    between, which then clears them page by page: a tenth to a fifth of a small network's time. Elsewhere this does
+    nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 64 * 2**20)
+
+
 def prepare_torch(cfg: RuntimeConfig) -> torch.device:
     """Threads and determinism as params say, whatever the caller's environment; returns the device."""
+    keep_freed_memory()
     torch.set_num_threads(cfg.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and nothing reads what it has not written

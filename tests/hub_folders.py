@@ -40,6 +40,18 @@ for folder in sys.argv[1:]:
 """
 
 
+# An unconditional generator by the pipeline of its model_index.json, as diffusers ships it: stock.npy.
+STOCK = """
+import importlib.util, sys
+import numpy, torch
+from diffusers import DiffusionPipeline
+assert importlib.util.find_spec("dmd") is None and importlib.util.find_spec("stages") is None
+pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
+made = pipe(num_inference_steps=1, generator=torch.Generator().manual_seed(0), output_type="np").images[0]
+numpy.save(sys.argv[1] + "/stock.npy", (made * 255).round().astype("uint8").squeeze())
+"""
+
+
 def lively(net: nn.Module) -> Any:
     """Random weights whose output heeds its input."""
     with torch.no_grad():
