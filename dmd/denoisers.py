@@ -6,6 +6,7 @@ Parametrisations (eps, v, sample, flow, EDM) end in this file; teacher, critic a
 everything above it.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmd.networks import innermost
+from dmd.networks import innermost, runs_to_its_end
 from dmd.processes import Process, append_dims, process_of
 
 Cond = Tensor | None
@@ -61,6 +62,10 @@ PARAMETRISATIONS: dict[str, Coefficients] = {
     "sample": _sample,
     "flow": _flow,
 }
+
+
+class _Enough(Exception):
+    """Ends a pass of which the rest is not needed."""
 
 
 class Denoiser(nn.Module):
@@ -111,16 +116,20 @@ class Denoiser(nn.Module):
         return self.coefficients(self.process.alpha(t), self.process.sigma(t))
 
     def features(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
-        """The network's innermost activations [B, C', H', W'], through which gradients flow."""
+        """The network's innermost activations [B, C', H', W'], through which gradients flow. The pass ends there."""
         seen: list[Tensor] = []
+        to_its_end = runs_to_its_end(self.net)
 
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
             seen.append(output)
+            if not to_its_end:
+                raise _Enough
 
         inner, grid = innermost(self.net)
         handle = inner.register_forward_hook(keep)
         try:
-            self.predict(x_t, t, cond)
+            with contextlib.suppress(_Enough):
+                self.predict(x_t, t, cond)
         finally:
             handle.remove()
         return grid(seen[0])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from dmd.shards import Rows
 from dmd.texts import lookup
@@ -95,6 +96,11 @@ def innermost(net: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
         blocks = net.transformer.transformer_blocks
         return blocks[len(blocks) // 2], _grid
     return bare(net).mid_block, lambda output: output
+
+
+def runs_to_its_end(net: nn.Module) -> bool:
+    """A pass of it cannot be left halfway: FSDP and gradient checkpointing count on its end."""
+    return any(isinstance(m, FSDPModule) or getattr(m, "gradient_checkpointing", False) for m in net.modules())
 
 
 def _grid(tokens: Tensor) -> Tensor:

@@ -74,10 +74,12 @@ def _learnt(net: nn.Module) -> int:
 
 
 def _activations(turns: Turns, graphs: dict[str, tuple[int, int]], params: Params) -> int:
-    """At a turn's end. Of several passes for their features alone, the last still holds the whole network's."""
+    """At a turn's end. A pass for features alone ends at them, but for networks that run to their end: there the last
+    one still holds the whole network's."""
     whole, _ = graphs[turns.network]
     critic, encoder = graphs["critic"]
-    kept = turns.graphs * whole + (critic + (turns.features - 1) * encoder if turns.features else 0)
+    last = critic if params.train.shard or params.train.gradient_checkpointing else encoder
+    kept = turns.graphs * whole + (last + (turns.features - 1) * encoder if turns.features else 0)
     share = processes(params.train.launcher) * params.train.accumulate
     return -(-turns.batch // share) * kept // (1 if params.train.precision == "fp32" else 2)
 

@@ -11,7 +11,7 @@ from dmd.methods import METHODS, Method, Phase
 from dmd.methods.dmd import TRAJECTORY_STEPS
 from dmd.pairs import Pairs
 
-ENCODER = 0.5  # share of a backward pass that goes through a network's first half alone
+ENCODER = 0.5  # share of a pass that goes through a network's first half alone
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _turns(params: Params, phase: Phase, network: str) -> Turns:
 def _critic(params: Params, phase: Phase) -> tuple[float, float, int, int]:
     """The generator makes images; the critic denoises them, and its encoder tells them from real ones."""
     features = 0 if phase.name != "adversarial" else 3 if params.method.gan.r1_weight > 0 else 2
-    return _generate(params) + 1 + features, 1 + ENCODER * features, 1, features
+    return _generate(params) + 1 + ENCODER * features, 1 + ENCODER * features, 1, features
 
 
 def _generator(params: Params, phase: Phase) -> tuple[float, float, int, int]:
@@ -69,7 +69,7 @@ def _generator(params: Params, phase: Phase) -> tuple[float, float, int, int]:
     if params.method.regression_weight > 0:
         forwards, backwards, graphs = forwards + _regression(params), backwards + 1, graphs + 1
     weighed = gan and params.method.name == "f_distill"  # by the discriminator, without gradient
-    return forwards + gan + weighed, backwards, graphs, int(gan)
+    return forwards + ENCODER * (gan + weighed), backwards, graphs, int(gan)
 
 
 def _generate(params: Params) -> float:

@@ -87,6 +87,9 @@ def test_features_are_the_networks_innermost_and_carry_gradients() -> None:
     handle.remove()
     features = denoiser.features(z, torch.tensor([5, 900]), y)
     assert torch.equal(features, seen[0])
+    after: list[Tensor] = []
+    denoiser.net.conv_out.register_forward_hook(lambda _m, _i, out: after.append(out))
+    assert torch.equal(denoiser.features(z, torch.tensor([5, 900]), y), features) and not after
     features.sum().backward()
     assert z.grad is not None and z.grad.abs().max() > 0
     assert denoiser.net.conv_in.weight.grad.abs().max() > 0 and denoiser.net.conv_out.weight.grad is None
