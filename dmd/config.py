@@ -212,6 +212,10 @@ class GanConfig(Group):
     weight: float = Field(ge=0, description="of the GAN loss in the generator's turn")
     critic_weight: float = Field(ge=0, description="of the GAN loss in the critic's turn")
     r1_weight: float = Field(ge=0, description="of the penalty on the discriminator's gradient at real images")
+    features: Literal["innermost", "encoder"] = Field(
+        description="activations of the critic that the discriminator reads: DMD2's, or those of each resolution too"
+    )
+    t_max: float = Field(gt=0, le=1, description="share of T up to which images are noised before they are told apart")
     from_turn: int = Field(
         ge=0, description="generator turn at which it begins; before it, distribution matching alone"
     )
@@ -242,6 +246,12 @@ class MethodConfig(Group):
             raise ValueError(
                 f"init_from: {self.init_from!r} is not a folder; give a generator's, or {NO_FOLDER} for none"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _f_distill_sees_all_times(self) -> "MethodConfig":
+        if self.name == "f_distill" and self.gan.t_max < 1:
+            raise ValueError("gan.t_max: f_distill weighs samples at all t by the discriminator; it takes 1.0")
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dmd.networks import innermost, runs_to_its_end
+from dmd.networks import LEVELS, runs_to_its_end
 from dmd.processes import Process, append_dims, process_of
 
 Cond = Tensor | None
@@ -115,24 +115,25 @@ class Denoiser(nn.Module):
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.coefficients(self.process.alpha(t), self.process.sigma(t))
 
-    def features(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
-        """The network's innermost activations [B, C', H', W'], through which gradients flow. The pass ends there."""
-        seen: list[Tensor] = []
+    def features(self, x_t: Tensor, t: Tensor, cond: Cond = None, which: str = "innermost") -> list[Tensor]:
+        """The network's activations [B, C', H', W'] at its innermost level, or at each of the encoder's, the innermost
+        last. Gradients flow through them. The pass ends there."""
+        levels, seen = LEVELS[which](self.net), []
         to_its_end = runs_to_its_end(self.net)
 
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            seen.append(output)
-            if not to_its_end:
+            seen.append(levels[len(seen)][1](output))
+            if len(seen) == len(levels) and not to_its_end:
                 raise _Enough
 
-        inner, grid = innermost(self.net)
-        handle = inner.register_forward_hook(keep)
+        handles = [module.register_forward_hook(keep) for module, _ in levels]
         try:
             with contextlib.suppress(_Enough):
                 self.predict(x_t, t, cond)
         finally:
-            handle.remove()
-        return grid(seen[0])
+            for handle in handles:
+                handle.remove()
+        return seen
 
     def copy(self) -> "Denoiser":
         """An independent copy with its own weights, all of them trainable."""

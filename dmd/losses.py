@@ -49,7 +49,7 @@ def critic_gan_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def r1_penalty(logits: Tensor, nudged_logits: Tensor, nudge: float) -> Tensor:
-    """R1 by finite differences: E |grad D . n|^2 = |grad D|^2 for unit n; logits [B] at x_t and at x_t + nudge n.
+    """R1 by finite differences: E |grad D . n|^2 = |grad D|^2 for unit n; logits at x_t and at x_t + nudge n.
 
     Both logits must be of one noise level: the nudge is of x_t, after the noise of the process.
     """

@@ -90,12 +90,36 @@ def bare(net: nn.Module) -> Any:
     return net.transformer if isinstance(net, Transformer) else net
 
 
-def innermost(net: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """The module in the middle of a network, and what makes a grid [B, C, H, W] of its output."""
+Level = tuple[nn.Module, Callable[[Any], Tensor]]  # a module, and what makes a grid [B, C, H, W] of its output
+
+
+def innermost(net: nn.Module) -> Level:
+    """The module in the middle of a network."""
     if isinstance(net, Transformer):
         blocks = net.transformer.transformer_blocks
         return blocks[len(blocks) // 2], _grid
     return bare(net).mid_block, lambda output: output
+
+
+def encoder_levels(net: nn.Module) -> list[Level]:
+    """Each resolution on the way to the middle, before it is halved, and the middle; of a transformer a quarter of its
+    blocks, and half of them."""
+    if isinstance(net, Transformer):
+        blocks = net.transformer.transformer_blocks
+        return [(blocks[len(blocks) // 4], _grid), innermost(net)]
+    return [*((block, _before_halving(block)) for block in bare(net).down_blocks), innermost(net)]
+
+
+LEVELS: dict[str, Callable[[nn.Module], list[Level]]] = {
+    "innermost": lambda net: [innermost(net)],
+    "encoder": encoder_levels,
+}
+
+
+def _before_halving(block: Any) -> Callable[[Any], Tensor]:
+    """A down block gives its output, and what each of its layers gave for the decoder: the halved one last."""
+    last = -2 if block.downsamplers else -1
+    return lambda output: output[1][last]
 
 
 def runs_to_its_end(net: nn.Module) -> bool:

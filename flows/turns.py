@@ -56,7 +56,7 @@ def _turns(params: Params, phase: Phase, network: str) -> Turns:
 
 def _critic(params: Params, phase: Phase) -> tuple[float, float, int, int]:
     """The generator makes images; the critic denoises them, and its encoder tells them from real ones."""
-    features = 0 if phase.name != "adversarial" else 3 if params.method.gan.r1_weight > 0 else 2
+    features = 0 if not phase.gan else 3 if params.method.gan.r1_weight > 0 else 2
     return _generate(params) + 1 + ENCODER * features, 1 + ENCODER * features, 1, features
 
 
@@ -64,7 +64,7 @@ def _generator(params: Params, phase: Phase) -> tuple[float, float, int, int]:
     """Regression alone, or the scores of teacher and critic, with what the method adds."""
     if phase.prepares:
         return _regression(params), 1, 1, 0
-    gan = phase.name == "adversarial"
+    gan = phase.gan
     forwards, backwards, graphs = _generate(params) + guided(params) + 1, 1 + ENCODER * gan, 1
     if params.method.regression_weight > 0:
         forwards, backwards, graphs = forwards + _regression(params), backwards + 1, graphs + 1

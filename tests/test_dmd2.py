@@ -67,13 +67,15 @@ def test_r1_is_the_squared_gradient() -> None:
 
 @pytest.mark.parametrize("size", [(3, 3), (4, 4), (7, 7), (8, 8), (32, 32)])
 def test_the_head_gives_one_logit_per_image_whatever_the_size(size: tuple[int, int]) -> None:
-    assert Discriminator((16, *size))(torch.randn(3, 16, *size)).shape == (3,)
+    assert Discriminator([(16, *size)])([torch.randn(3, 16, *size)]).shape == (3, 1)
+    two = Discriminator([(4, 2 * size[0], 2 * size[1]), (16, *size)])
+    assert two([torch.randn(3, 4, 2 * size[0], 2 * size[1]), torch.randn(3, 16, *size)]).shape == (3, 2)
 
 
 def test_the_heads_weights_depend_on_its_seed_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    a, b, c = (new_discriminator((8, 4, 4), seed).layers[0].weight for seed in (0, 0, 1))
+    a, b, c = (next(new_discriminator([(8, 4, 4)], seed).parameters()) for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(before, torch.get_rng_state())
 
 
@@ -85,14 +87,47 @@ def test_features_are_the_networks_innermost_and_carry_gradients() -> None:
     handle = denoiser.net.mid_block.register_forward_hook(lambda _m, _i, out: seen.append(out))
     denoiser(z, torch.tensor([5, 900]), y)
     handle.remove()
-    features = denoiser.features(z, torch.tensor([5, 900]), y)
+    (features,) = denoiser.features(z, torch.tensor([5, 900]), y)
     assert torch.equal(features, seen[0])
     after: list[Tensor] = []
     denoiser.net.conv_out.register_forward_hook(lambda _m, _i, out: after.append(out))
-    assert torch.equal(denoiser.features(z, torch.tensor([5, 900]), y), features) and not after
+    assert torch.equal(denoiser.features(z, torch.tensor([5, 900]), y)[0], features) and not after
     features.sum().backward()
     assert z.grad is not None and z.grad.abs().max() > 0
     assert denoiser.net.conv_in.weight.grad.abs().max() > 0 and denoiser.net.conv_out.weight.grad is None
+
+
+def test_the_encoders_features_are_those_of_each_resolution_before_it_is_halved() -> None:
+    """What the decoder is handed at each of them, and the middle: of the whole pass, though the pass ends early."""
+    denoiser = unet_denoiser(0)
+    z, y = batch(2)
+    given: list[tuple[Tensor, ...]] = []
+    handles = [
+        block.register_forward_hook(lambda _m, _i, out: given.append(out[1])) for block in denoiser.net.down_blocks
+    ]
+    denoiser(z, torch.tensor([5, 900]), y)
+    for handle in handles:
+        handle.remove()
+    *levels, middle = denoiser.features(z, torch.tensor([5, 900]), y, "encoder")
+    assert [f.shape[-1] for f in levels] == [8, 4] and middle.shape[-1] == 4
+    for level, handed in zip(levels, given, strict=True):
+        assert torch.equal(level, [h for h in handed if h.shape == level.shape][-1])
+    assert torch.equal(middle, denoiser.features(z, torch.tensor([5, 900]), y)[0])
+
+
+def test_images_are_told_apart_at_small_noise_alone_where_that_is_asked_for(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m = method(params, gan={"t_max": 0.03, "features": "encoder"})
+    nets = networks(m)
+    assert nets.discriminator is not None and len(nets.discriminator.heads) == 3
+    seen: list[Tensor] = []
+    features = nets.critic.features
+    monkeypatch.setattr(nets.critic, "features", lambda x, t, c, w: seen.append(t) or features(x, t, c, w))
+    for seed in range(20):
+        m._critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
+        m._generator_gan(nets, *batch(), draws(seed, turn="generator"))  # type: ignore[attr-defined]
+    assert torch.cat(seen).max() == 29 and torch.cat(seen).min() == 0
 
 
 @pytest.mark.parametrize("name", ["dmd2", "f_distill"])
@@ -146,7 +181,7 @@ def test_real_images_are_judged_with_their_own_labels(params: Params, monkeypatc
     nets = networks(m)
     told: list[Tensor | None] = []
     features = nets.critic.features
-    monkeypatch.setattr(nets.critic, "features", lambda x, t, c: told.append(c) or features(x, t, c))
+    monkeypatch.setattr(nets.critic, "features", lambda x, t, c, w: told.append(c) or features(x, t, c, w))
     x, y = batch(32)
     m._critic_gan(nets, x, y, draws(0, 32))  # type: ignore[attr-defined]
     of_fake, of_real, of_nudged = told
@@ -160,7 +195,7 @@ def test_real_and_generated_are_noised_at_times_of_their_own(params: Params, mon
     nets = networks(m)
     seen: list[tuple[Tensor, Tensor]] = []
     features = nets.critic.features
-    monkeypatch.setattr(nets.critic, "features", lambda x, t, c: seen.append((t, c)) or features(x, t, c))
+    monkeypatch.setattr(nets.critic, "features", lambda x, t, c, w: seen.append((t, c)) or features(x, t, c, w))
     for seed in range(40):
         m._critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
     fake, real = torch.cat([t for t, _ in seen[::2]]), torch.cat([t for t, _ in seen[1::2]])
@@ -172,10 +207,10 @@ def test_real_and_generated_are_noised_at_times_of_their_own(params: Params, mon
 def test_f_distill_weighs_samples_by_the_jensen_shannon_divergence(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """h(r) = r / (1 + r) = sigmoid(logit), divided by its mean over the batch."""
+    """h(r) = r / (1 + r) = sigmoid(logit), divided by its mean over the batch; of several heads their mean logit."""
     m = method(params, "f_distill")
     logits = torch.tensor([0.0, 1.0, -2.0, 1.5, 0.3, -0.7])
-    monkeypatch.setattr(m, "logits", lambda *_: logits)
+    monkeypatch.setattr(m, "logits", lambda *_: torch.stack([logits - 1, logits + 1], dim=1))
     grad = torch.randn(6, 1, 8, 8)
     got = m.weigh(grad, networks(m), grad, torch.zeros(6), None)  # type: ignore[attr-defined]
     h = torch.sigmoid(logits)
@@ -206,6 +241,17 @@ def test_with_the_gan_from_the_start_there_is_one_phase_at_full_rates(params: Pa
     cfg = train_cfg(params)
     (only,) = method(params, gan={"from_turn": 0, "lr_factor": 0.1}).phases(cfg)
     assert only.name == "adversarial" and not only.from_best and only.lr["generator"] == cfg.lr_generator
+
+
+@pytest.mark.parametrize(("from_turn", "learns"), [(0, True), (3, False)])
+def test_the_discriminator_learns_while_the_critic_catches_up(params: Params, from_turn: int, learns: bool) -> None:
+    """Where the GAN begins at once: an untaught discriminator would tell the generator noise."""
+    warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 3})
+    m = method(params, gan={"from_turn": from_turn})
+    first = m.phases(train_cfg(params).model_copy(update={"warm_start": warm}))[0]
+    assert first.name == "catch_up" and first.gan == learns
+    losses = first.loss("critic", networks(m), *batch(), draws())
+    assert ("gan" in losses) == learns
 
 
 def test_steps_are_spread_over_the_range() -> None:

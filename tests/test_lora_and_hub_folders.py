@@ -149,7 +149,7 @@ def test_a_checkpoint_holds_what_learns_and_training_goes_on_from_it(folders: di
     state.keep_if_best(8, 1.0, 0.0)
     saved = state.state_dict()
     assert saved["generator"] and all("lora_" in k for k in [*saved["generator"], *saved["averages"][8]])
-    assert any("layers" in k and "lora_" not in k for k in saved["critic"])  # the discriminator, all of it
+    assert any("heads" in k and "lora_" not in k for k in saved["critic"])  # the discriminator, all of it
     assert all("lora_" in k for k in saved["best"]["weights"])
     saved = torch.load(_dump(saved), weights_only=True)
     end = next(rows)

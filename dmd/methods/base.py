@@ -46,8 +46,8 @@ class Networks:
 
     def parts(self) -> list[nn.Module]:
         """The networks as they run, one by one."""
-        head = [] if self.discriminator is None else [self.discriminator.layers]
-        return [self.teacher.net, self.generator.net, self.critic.net, *head]
+        heads = [] if self.discriminator is None else self.discriminator.heads
+        return [self.teacher.net, self.generator.net, self.critic.net, *heads]
 
     @contextmanager
     def learning(self, turn: str) -> Iterator[nn.Module]:
@@ -83,6 +83,7 @@ class Phase:
     lr: Mapping[str, float]  # by network
     lr_schedule: Literal["constant", "cosine"]
     prepares: bool = False  # a preparation: its generators are no candidates for the best
+    gan: bool = False  # the GAN's losses are among its own
     from_best: bool = False  # begin with the generator that validated best so far, not with the last one
 
     def turns(self, step: int) -> tuple[str, ...]:

@@ -21,28 +21,34 @@ class DMD2(DMD):
     """The critic's encoder also tells real from generated; the generator learns to pass for real."""
 
     def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0)) -> Networks:
-        """As in DMD, with a head on the critic's innermost activations."""
+        """As in DMD, with heads on the critic's activations."""
         nets = super().networks(teacher, seed, ranks)
         first = next(teacher.denoiser.parameters())
         zero, device = torch.zeros(1, dtype=torch.long, device=first.device), first.device
         x = torch.zeros(1, *teacher.shape, device=device, dtype=first.dtype)
         with torch.no_grad():
-            inner = teacher.denoiser.features(x, zero, zero if teacher.classes else None)
-        channels, height, width = inner.shape[1:]
-        return replace(nets, discriminator=new_discriminator((channels, height, width), seed).to(device))
+            seen = teacher.denoiser.features(x, zero, zero if teacher.classes else None, self.cfg.gan.features)
+        shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in seen]
+        return replace(nets, discriminator=new_discriminator(shapes, seed).to(device))
 
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
-        """Up to gan.from_turn as DMD; then, from the best generator so far, with the GAN and lower learning rates."""
+        """Up to gan.from_turn as DMD; then, from the best generator so far, with the GAN and lower learning rates.
+
+        With the GAN from the start the discriminator learns while the critic catches up: before it knows anything, what
+        it tells the generator is noise.
+        """
         *before, distill = super().phases(cfg)
         gan, k = self.cfg.gan, self.cfg.critic_turns
         first = min(gan.from_turn, cfg.generator_turns)
         lr = {name: rate * (gan.lr_factor if first else 1.0) for name, rate in distill.lr.items()}
+        if not first:
+            before = [replace(p, loss=self.adversarial, gan=True) if p.name == "catch_up" else p for p in before]
         phases = (
             *before,
             replace(distill, steps=first * k),
             replace(
                 distill, name="adversarial", steps=distill.steps - first * k, loss=self.adversarial, lr=lr,
-                from_best=first > 0,
+                gan=True, from_best=first > 0,
             ),
         )  # fmt: skip
         return tuple(phase for phase in phases if phase.steps)
@@ -75,13 +81,12 @@ class DMD2(DMD):
         return {"gan": loss.detach(), "gan_weighted": gan.critic_weight * loss, "accuracy": accuracy}
 
     def noised(self, nets: Networks, x: Tensor, rng: Draws) -> tuple[Tensor, Tensor]:
-        """(x_t', t') with t' over the whole range, drawn for this purpose alone."""
-        t = rng.integers(0, self.timesteps).to(x.device)
+        """(x_t', t') with t' up to gan.t_max, drawn for this purpose alone."""
+        t = rng.integers(0, max(1, round(self.cfg.gan.t_max * self.timesteps))).to(x.device)
         return nets.critic.process.add_noise(x, draw_eps(x, rng), t), t
 
-    @staticmethod
-    def logits(nets: Networks, noised: tuple[Tensor, Tensor], cond: Cond) -> Tensor:
-        """[B]: large where the critic's encoder and the head take x_t for a real image."""
+    def logits(self, nets: Networks, noised: tuple[Tensor, Tensor], cond: Cond) -> Tensor:
+        """[B, heads]: large where the critic's encoder and a head take x_t for a real image."""
         if nets.discriminator is None:
             raise ValueError("these networks have no discriminator")
-        return nets.discriminator(nets.critic.features(*noised, cond))
+        return nets.discriminator(nets.critic.features(*noised, cond, self.cfg.gan.features))

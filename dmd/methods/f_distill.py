@@ -23,6 +23,6 @@ class FDistill(DMD2):
         if nets.discriminator is None:
             return grad
         with torch.no_grad():
-            ratio = self.logits(nets, (x_t, t), cond).exp().clamp_max(MAX_RATIO)
+            ratio = self.logits(nets, (x_t, t), cond).mean(dim=1).exp().clamp_max(MAX_RATIO)
         h = ratio / (1 + ratio)
         return grad * append_dims(h / h.mean(), grad.ndim)
