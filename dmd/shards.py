@@ -69,7 +69,7 @@ class Rows:
         """[B, ...] of a slice or of int64 indices [B], none of them negative."""
         if isinstance(index, slice):
             index = torch.arange(*index.indices(len(self)))
-        shard = torch.searchsorted(self.starts, index, right=True) - 1
+        shard = torch.searchsorted(self.starts, index.contiguous(), right=True) - 1
         found = torch.empty((len(index), *self.shape[1:]), dtype=self.shards[0].dtype)
         for k in shard.unique().tolist():
             here = shard == k
