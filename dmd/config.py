@@ -212,8 +212,9 @@ class GanConfig(Group):
     weight: float = Field(ge=0, description="of the GAN loss in the generator's turn")
     critic_weight: float = Field(ge=0, description="of the GAN loss in the critic's turn")
     r1_weight: float = Field(ge=0, description="of the penalty on the discriminator's gradient at real images")
-    features: Literal["innermost", "encoder"] = Field(
-        description="activations of the critic that the discriminator reads: DMD2's, or those of each resolution too"
+    features: Literal["innermost", "encoder", "image"] = Field(
+        description="what the discriminator reads: the critic's innermost activations, those of each resolution too, "
+        "or the noised image itself"
     )
     t_max: float = Field(gt=0, le=1, description="share of T up to which images are noised before they are told apart")
     from_turn: int = Field(

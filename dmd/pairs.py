@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from dmd.config import PairsConfig
 from dmd.draws import Draws
-from dmd.files import new_folder, write_text
+from dmd.files import new_folder, write_bytes, write_text
 from dmd.progress import Progress
 from dmd.sampling import ddim, draw_noise
 from dmd.teachers import Teacher
@@ -38,8 +38,13 @@ class Pairs:
 
 
 @torch.inference_mode()
-def make_pairs(teacher: Teacher, labels: Tensor | None, cfg: PairsConfig, device: torch.device) -> Pairs:
-    """cfg.count pairs by DDIM with cfg.ddim_steps passes; labels [M] are gone through in turn, None for no labels."""
+def make_pairs(
+    teacher: Teacher, labels: Tensor | None, cfg: PairsConfig, device: torch.device, work: Path | None = None
+) -> Pairs:
+    """cfg.count pairs by DDIM with cfg.ddim_steps passes; labels [M] are gone through in turn, None for no labels.
+
+    work: a folder that keeps each batch when it is made; what it holds already is not made again.
+    """
     rng = torch.Generator().manual_seed(cfg.seed)
     given = None if labels is None or not teacher.classes else labels[torch.arange(cfg.count) % len(labels)]
     z = draw_noise(teacher.shape, cfg.count, rng)
@@ -48,7 +53,13 @@ def make_pairs(teacher: Teacher, labels: Tensor | None, cfg: PairsConfig, device
         for start in range(0, cfg.count, cfg.batch_size):
             part = slice(start, start + cfg.batch_size)
             cond = None if given is None else given[part].to(device)
-            x[part] = ddim(teacher.real, z[part].to(device), cfg.ddim_steps, cond).cpu()
+            kept = None if work is None else work / f"{start:09d}.safetensors"
+            if kept is not None and kept.exists():
+                x[part] = load_file(kept)["x"]
+            else:
+                x[part] = ddim(teacher.real, z[part].to(device), cfg.ddim_steps, cond).cpu()
+                if kept is not None:
+                    write_bytes(kept, save({"x": x[part]}))
             progress.update(len(x[part]))
     return Pairs(z, x, given)
 

@@ -56,7 +56,7 @@ def _turns(params: Params, phase: Phase, network: str) -> Turns:
 
 def _critic(params: Params, phase: Phase) -> tuple[float, float, int, int]:
     """The generator makes images; the critic denoises them, and its encoder tells them from real ones."""
-    features = 0 if not phase.gan else 3 if params.method.gan.r1_weight > 0 else 2
+    features = _encoded(params, phase) * (3 if params.method.gan.r1_weight > 0 else 2)
     return _generate(params) + 1 + ENCODER * features, 1 + ENCODER * features, 1, features
 
 
@@ -64,12 +64,17 @@ def _generator(params: Params, phase: Phase) -> tuple[float, float, int, int]:
     """Regression alone, or the scores of teacher and critic, with what the method adds."""
     if phase.prepares:
         return _regression(params), 1, 1, 0
-    gan = phase.gan
+    gan = _encoded(params, phase)
     forwards, backwards, graphs = _generate(params) + guided(params) + 1, 1 + ENCODER * gan, 1
     if params.method.regression_weight > 0:
         forwards, backwards, graphs = forwards + _regression(params), backwards + 1, graphs + 1
     weighed = gan and params.method.name == "f_distill"  # by the discriminator, without gradient
-    return forwards + ENCODER * (gan + weighed), backwards, graphs, int(gan)
+    return forwards + ENCODER * (gan + weighed), backwards, graphs, gan
+
+
+def _encoded(params: Params, phase: Phase) -> int:
+    """1 where images are told apart by the critic's encoder, 0 where by heads on the images, which cost nothing."""
+    return int(phase.gan and params.method.gan.features != "image")
 
 
 def _generate(params: Params) -> float:

@@ -4,6 +4,7 @@ import argparse
 
 import torch
 
+from dmd.checkpoint import Scratch, code_hash
 from dmd.config import Params
 from dmd.data import load_split
 from dmd.encoding import load_encoded
@@ -11,15 +12,20 @@ from dmd.pairs import make_pairs, save_pairs
 from dmd.teachers import check_fits, load_teacher
 from stages.common import run
 
+INPUTS = ("data", "teacher", "encoded")
+
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     train = load_split(args.data, "train", with_images=False)  # their labels or prompts
     texts = load_encoded(args.encoded).texts
     teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions, texts)
     check_fits(teacher, train.shape, len(train.conditions))
-    save_pairs(make_pairs(teacher, train.labels, params.pairs, device), args.out)
+    made_of = {g: getattr(params, g).model_dump() for g in ("guidance", "pairs", "runtime")} | {"code": code_hash()}
+    scratch = Scratch("pairs", made_of, {name: getattr(args, name) for name in INPUTS})
+    save_pairs(make_pairs(teacher, train.labels, params.pairs, device, scratch.folder), args.out)
+    scratch.discard()
     return f"{params.pairs.count} pairs"
 
 
 if __name__ == "__main__":
-    run("pairs", main, inputs=("data", "teacher", "encoded"), outs=("out",))
+    run("pairs", main, inputs=INPUTS, outs=("out",))

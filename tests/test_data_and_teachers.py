@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import CPU
 from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DModel
+from torch import Tensor
 
 from dmd.config import Params
-from dmd.denoisers import Guided, as_denoiser
+from dmd.denoisers import Denoiser, Guided, as_denoiser
 from dmd.errors import TeacherError
 from dmd.export import export_generator
 from dmd.generator import Generator, load_generator
@@ -17,7 +18,7 @@ from dmd.new_teachers import new_scheduler, new_unet
 from dmd.pairs import load_pairs, make_pairs, save_pairs
 from dmd.pipelines import save_pipeline
 from dmd.sample import grid, read_labels
-from dmd.sampling import draw_noise, one_step
+from dmd.sampling import ddim, draw_noise, one_step
 from dmd.teachers import (
     Teacher,
     check_fits,
@@ -215,6 +216,28 @@ def test_pairs_are_the_teachers_own_trajectories(teacher: Teacher, params: Param
     assert pairs.labels is not None and pairs.labels.tolist() == [0, 1, 2, 3, 4, 0, 1]
     with torch.inference_mode():
         torch.testing.assert_close(teacher.sampler("ddim_4").make(pairs.z, pairs.labels), pairs.x, rtol=1e-4, atol=1e-5)
+
+
+def test_pairs_that_were_interrupted_go_on_where_they_ended(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that are whole are not made again, and the result is that of a run that was not interrupted."""
+    cfg = params.pairs.model_copy(update={"count": 7, "ddim_steps": 4, "batch_size": 3})
+    whole = make_pairs(teacher, torch.arange(5), cfg, CPU)
+    made: list[int] = []
+
+    def interrupted(denoiser: Denoiser, z: Tensor, steps: int, cond: Tensor) -> Tensor:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(len(z))
+        return ddim(denoiser, z, steps, cond)
+
+    monkeypatch.setattr("dmd.pairs.ddim", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_pairs(teacher, torch.arange(5), cfg, CPU, tmp_path)
+    made[:] = [0]
+    again = make_pairs(teacher, torch.arange(5), cfg, CPU, tmp_path)
+    assert made == [0, 1] and torch.equal(again.x, whole.x) and torch.equal(again.z, whole.z)
 
 
 def test_no_pairs_are_an_empty_valid_store(teacher: Teacher, params: Params, tmp_path: Path) -> None:

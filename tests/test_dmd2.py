@@ -130,6 +130,27 @@ def test_images_are_told_apart_at_small_noise_alone_where_that_is_asked_for(
     assert torch.cat(seen).max() == 29 and torch.cat(seen).min() == 0
 
 
+def test_heads_on_the_image_see_the_noised_image_and_nothing_else(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither critic nor teacher makes a pass for them, and the gradient reaches the generated image directly."""
+    m = method(params, gan={"t_max": 0.03, "features": "image", "weight": 1.0})
+    nets = networks(m)
+    assert nets.discriminator is not None and len(nets.discriminator.heads) == 1
+    monkeypatch.setattr(nets.critic, "features", lambda *_: pytest.fail("a pass through the critic"))
+    x, y = batch(4)
+    x.requires_grad_(True)
+    m._generator_gan(nets, x, y, draws(0, 4, "generator"))["gan_weighted"].backward()  # type: ignore[attr-defined]
+    t = draws(0, 4, "generator").integers(0, 30)
+    given = m.noised(nets, x.detach(), draws(0, 4, "generator"))  # type: ignore[attr-defined]
+    assert torch.equal(given[1], t)
+    x_t = given[0].requires_grad_(True)
+    generator_gan_loss(nets.discriminator([x_t])).backward()
+    assert x.grad is not None and x_t.grad is not None and x_t.grad.abs().max() > 0
+    alpha = nets.critic.process.alpha(t).view(-1, 1, 1, 1)
+    torch.testing.assert_close(x.grad, (alpha * x_t.grad).float(), rtol=1e-4, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["dmd2", "f_distill"])
 @pytest.mark.parametrize("turn", ["critic", "generator"])
 def test_an_adversarial_turn_moves_its_own_network_only(params: Params, turn: str, name: str) -> None:
@@ -162,8 +183,9 @@ def test_the_gan_reaches_the_generator_and_lowers_its_own_loss(params: Params) -
     assert gan().item() < first.item()
 
 
-def test_the_discriminator_learns_to_tell_real_from_generated(params: Params) -> None:
-    m = method(params, gan={"critic_weight": 1.0})
+@pytest.mark.parametrize("features", ["innermost", "image"])
+def test_the_discriminator_learns_to_tell_real_from_generated(params: Params, features: str) -> None:
+    m = method(params, gan={"critic_weight": 1.0, "features": features})
     nets = networks(m)
     critic = nets.of_turn("critic")
     optimizer = torch.optim.AdamW(critic.parameters(), lr=3e-3)

@@ -42,14 +42,15 @@ def test_images_seen_are_those_of_every_turn(params: Params) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "weight", "r1", "scale"),
-    [("dmd", 0.0, 0.0, 1.0), ("dmd", 0.5, 0.0, 3.0), ("dmd2", 0.0, 0.0, 1.0), ("dmd2", 0.25, 1.0, 2.0),
-     ("f_distill", 0.0, 1.0, 1.0)],
+    ("name", "weight", "r1", "scale", "features"),
+    [("dmd", 0.0, 0.0, 1.0, "innermost"), ("dmd", 0.5, 0.0, 3.0, "innermost"), ("dmd2", 0.0, 0.0, 1.0, "innermost"),
+     ("dmd2", 0.25, 1.0, 2.0, "innermost"), ("dmd2", 0.0, 1.0, 1.0, "image"), ("f_distill", 0.0, 1.0, 1.0, "innermost"),
+     ("f_distill", 0.0, 0.0, 1.0, "image")],
 )  # fmt: skip
 def test_passes_are_those_that_a_turn_really_makes(
-    params: Params, name: str, weight: float, r1: float, scale: float
+    params: Params, name: str, weight: float, r1: float, scale: float, features: str
 ) -> None:
-    gan = GanConfig(**{**params.method.gan.model_dump(), "r1_weight": r1})
+    gan = GanConfig(**{**params.method.gan.model_dump(), "r1_weight": r1, "features": features})
     given = with_(params, method={"name": name, "regression_weight": weight, "gan": gan}, guidance={"scale": scale})
     noise = torch.randn(9, 1, 8, 8)
     method = METHODS[name](given.method, 1000, Pairs(noise, noise.tanh(), torch.arange(9)), reals())

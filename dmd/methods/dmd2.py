@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmd.config import TrainConfig
-from dmd.denoisers import Cond
+from dmd.denoisers import Cond, Denoiser
 from dmd.discriminator import new_discriminator
 from dmd.draws import Draws
 from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
@@ -18,7 +18,7 @@ NUDGE = 0.1  # of R1, in units of the noise
 
 
 class DMD2(DMD):
-    """The critic's encoder also tells real from generated; the generator learns to pass for real."""
+    """The critic's encoder, or heads alone, tell real from generated too; the generator learns to pass for real."""
 
     def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0)) -> Networks:
         """As in DMD, with heads on the critic's activations."""
@@ -27,7 +27,7 @@ class DMD2(DMD):
         zero, device = torch.zeros(1, dtype=torch.long, device=first.device), first.device
         x = torch.zeros(1, *teacher.shape, device=device, dtype=first.dtype)
         with torch.no_grad():
-            seen = teacher.denoiser.features(x, zero, zero if teacher.classes else None, self.cfg.gan.features)
+            seen = self.seen(teacher.denoiser, x, zero, zero if teacher.classes else None)
         shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in seen]
         return replace(nets, discriminator=new_discriminator(shapes, seed).to(device))
 
@@ -86,7 +86,12 @@ class DMD2(DMD):
         return nets.critic.process.add_noise(x, draw_eps(x, rng), t), t
 
     def logits(self, nets: Networks, noised: tuple[Tensor, Tensor], cond: Cond) -> Tensor:
-        """[B, heads]: large where the critic's encoder and a head take x_t for a real image."""
+        """[B, heads]: large where a head takes x_t for a real image."""
         if nets.discriminator is None:
             raise ValueError("these networks have no discriminator")
-        return nets.discriminator(nets.critic.features(*noised, cond, self.cfg.gan.features))
+        return nets.discriminator(self.seen(nets.critic, *noised, cond))
+
+    def seen(self, critic: Denoiser, x_t: Tensor, t: Tensor, cond: Cond) -> list[Tensor]:
+        """What the heads read of x_t [B, C, H, W]: the critic's activations, or itself."""
+        which = self.cfg.gan.features
+        return [x_t] if which == "image" else critic.features(x_t, t, cond, which)
