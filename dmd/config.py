@@ -187,6 +187,9 @@ class BaselineConfig(Group):
     reference: Literal["train", "train_and_validation"] = Field(
         description="real images that distances are measured to; both where a protocol takes a set's whole train split"
     )
+    measured: str = Field(
+        description="baseline.json of an earlier run, whose figures are taken over where all else is the same; zoo/none"
+    )
     seed: Seed = Field(description="seed of the teacher's noise")
     samples: int = Field(ge=16, description="images per noise draw")
     draws: Count = Field(
@@ -197,6 +200,12 @@ class BaselineConfig(Group):
     batch_size: Count = Field(description="images sampled at once")
     neighbours: Count = Field(description="k of precision and recall")
     pictures_per_class: int = Field(ge=1, le=20, description="images of each class in the pictures")
+
+    @model_validator(mode="after")
+    def _measured_exists(self) -> "BaselineConfig":
+        if Path(self.measured) != NO_FOLDER and not Path(self.measured).is_file():
+            raise ValueError(f"measured: {self.measured!r} is not a file; {NO_FOLDER} stands for none")
+        return self
 
 
 class PairsConfig(Group):

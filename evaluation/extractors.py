@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 from transformers import CLIPModel
 
 from dmd.config import ExtractorsConfig, WeightsSource
@@ -116,6 +117,11 @@ class Dinov2:
         return self.net(pixel_values=x).pooler_output.cpu()
 
 
+# Where an EfficientNet has its batch norms, of the whole network and of each block.
+NORMS = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
+         ("_project_conv", "_bn2"))  # fmt: skip
+
+
 class EfficientNetLite0:
     """The pooled features [B, 1280] of EfficientNet-Lite0, trained on ImageNet, at 224.
 
@@ -130,7 +136,8 @@ class EfficientNetLite0:
         self.device = device
         self.net = EfficientNet.from_name("efficientnet-lite0")
         self.net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        self.net.to(device).eval()
+        fold_norms(self.net.eval())  # with channels last: on a CPU two thirds of the time
+        self.net.to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -141,7 +148,16 @@ class EfficientNetLite0:
         side = 128 if max(images.shape[-2:]) <= 64 else 224
         # (x - 127) / 128, as it was trained
         x = resized(images, side, (127 / 255,) * 3, (128 / 255,) * 3).to(self.device)
-        return self.net.extract_features(x).mean(dim=(2, 3)).cpu()
+        return self.net.extract_features(x.to(memory_format=torch.channels_last)).mean(dim=(2, 3)).cpu()
+
+
+def fold_norms(net: nn.Module) -> None:
+    """Put the batch norms of an EfficientNet, which is in eval mode, into the convolutions before them."""
+    for module in net.modules():
+        for conv, norm in NORMS:
+            if isinstance(getattr(module, norm, None), nn.BatchNorm2d) and hasattr(module, conv):
+                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                setattr(module, norm, nn.Identity())
 
 
 def _clip(folder: Path, device: torch.device) -> Extractor:

@@ -122,6 +122,11 @@ class Judged(Record):
 
     reference_sha256: str = Field(description="of the real images, or of the features of what stands for them")
     reference_images: int
+    held_out_sha256: str = Field(description="of the test images, or of the test prompts")
+    conditions_sha256: str = Field(description="of the labels and captions that images are made for")
+    teacher_sha256: str = Field(description="of its folder")
+    guidance_scale: float
+    neighbours: int = Field(description="k of precision, recall, density and coverage")
     extractors: dict[str, ExtractorFacts]
     skipped: dict[str, str] = Field(description="extractors whose weights are not at hand, and why")
     made_by: str | None = Field(
@@ -139,6 +144,9 @@ class Baseline(Record):
     best_teacher: dict[str, str] = Field(description="the sampler with the lowest distance, per extractor")
     judged: Judged
     fd_draws: dict[str, dict[str, list[float]]] = Field(description="of each teacher, per extractor, draw by draw")
+    taken_over: list[str] = Field(
+        description="samplers of the teacher that an earlier run measured (baseline.measured)"
+    )
 
 
 class Metrics(Baseline):

@@ -14,10 +14,12 @@ from dmd.config import Params
 from dmd.encoding import TYPES
 from dmd.teachers import Teacher
 from dmd.texts import Held
+from evaluation.earlier import off_plan, read
 from flows.architecture import Unknown, blank_teacher
 from flows.memory import FLOAT, pairs_bytes, train_memory
 from flows.rate import Rate, device_of, measure
 from flows.turns import Turns, guided, processes, turns_of
+from stages.evaluator import finished
 
 IMAGES = {  # of each split that a data set has of its own
     "digits": {"train": 1797},
@@ -110,9 +112,11 @@ def _sizes(params: Params, root: Path, turns: list[Turns]) -> dict[str, str]:
         "evaluator": (
             f"learns from {judge.steps * judge.batch_size:,} images"
             if judge.source == "train"
+            else "CLIP and classifier from a folder"
+            if finished(judge)
             else f"{judge.source}; its classifier learns from {judge.classifier_steps * judge.batch_size:,} images"
         ),
-        "baseline": f"{judged * len(passes):,} images in up to {max(passes) * guided(params):,} passes",
+        "baseline": _judged(judged, passes, guided(params)),
         "pairs": f"{params.pairs.count:,} pairs",
         "train": f"generator learns from {_seen(turns, 'generator'):,} images, critic from {_seen(turns, 'critic'):,}",
         "evaluate": f"{judged:,} images",
@@ -132,8 +136,18 @@ def encoded(teacher: Teacher, params: Params) -> str:
 
 
 def _passes(params: Params) -> list[int]:
-    """Of each of the teacher's samplers, guidance apart."""
-    return [*params.baseline.ddim_steps, *(2 * n - 1 for n in params.baseline.heun_steps)]
+    """Of each of the teacher's samplers whose figures are not likely to be taken over, guidance apart."""
+    cfg = params.baseline
+    passes = {f"ddim_{n}": n for n in cfg.ddim_steps} | {f"heun_{n}": 2 * n - 1 for n in cfg.heun_steps}
+    earlier = read(cfg)
+    known = {} if earlier is None or off_plan(cfg, earlier) else earlier.teachers
+    return [n for name, n in passes.items() if name not in known]
+
+
+def _judged(images: int, passes: list[int], again: int) -> str:
+    if not passes:
+        return "the teacher's figures were measured before"
+    return f"{images * len(passes):,} images in up to {max(passes) * again:,} passes"
 
 
 def _seen(turns: list[Turns], network: str) -> int:

@@ -1,6 +1,8 @@
 """Stage `baseline`: reference statistics, and the teacher judged at each step count, once for all ablations."""
 
 import argparse
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from dmd.files import new_folder, sha256
 from dmd.progress import Progress
 from dmd.sampling import Sampler
 from dmd.teachers import check_fits, load_teacher
+from evaluation.earlier import take_over
 from evaluation.feature_store import FeatureStore
 from evaluation.features import Extractor, extract
 from evaluation.judge import Judge, Panel
@@ -45,29 +48,49 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     }
     reference = make_reference(params, train, real, test, panel.extractors, stand_in, store, made_by)
     judge = Judge(panel, reference, store)
-    source = f"{sha256(args.teacher)} guidance {params.guidance.scale}"
+    about = Judged(
+        reference_sha256=made_by["real"]["split"] if stand_in is None else digest(reference.features),
+        reference_images=len(reference.real_labels),
+        held_out_sha256=made_by["test"]["split"],
+        conditions_sha256=hash_of(reference.labels, reference.captions),
+        teacher_sha256=sha256(args.teacher),
+        guidance_scale=params.guidance.scale,
+        neighbours=cfg.neighbours,
+        made_by=stand_in and stand_in.name,
+        extractors=panel.facts(reference.features),
+        skipped=panel.skipped,
+    )
+    earlier = take_over(cfg, names, about)
+    if earlier.differs:
+        print(f"baseline: {cfg.measured} was measured otherwise ({earlier.differs}): the teacher is judged anew")
+    source = f"{about.teacher_sha256} guidance {params.guidance.scale}"
     with new_folder(args.out) as folder:
         reference.save(folder)
-        judged = {s.name: judge.judge(s, cfg.seed, cfg.batch_size, source) for s in samplers}
-        teachers = {name: measures for name, (measures, _) in judged.items()}
+        judged = dict(earlier.teachers)
+        for s in samplers:
+            if s.name not in judged:
+                measures, found = judge.judge(s, cfg.seed, cfg.batch_size, source)
+                judged[s.name] = measures, draws_of(found)
+        teachers = {name: judged[name][0] for name in names}
         best = {k: min(teachers, key=lambda name: teachers[name].fd[k]) for k in panel.extractors}
         record = Baseline(
             teachers=teachers,
             real=judge.judge_real(test if stand_in is None else of_prompts(train, reference.labels)),
             best_teacher=best,
-            judged=Judged(
-                reference_sha256=made_by["real"]["split"] if stand_in is None else digest(reference.features),
-                reference_images=len(reference.real_labels),
-                made_by=stand_in and stand_in.name,
-                extractors=panel.facts(reference.features),
-                skipped=panel.skipped,
-            ),
-            fd_draws={name: draws_of(scores) for name, (_, scores) in judged.items()},
+            judged=about,
+            fd_draws={name: judged[name][1] for name in names},
+            taken_over=[name for name in names if name in earlier.teachers],
         )
         write_record(record, folder / "baseline.json")
         save_file({s.name: judge.pictures(s) for s in samplers}, folder / "pictures.safetensors")
     said = [f"best by {k}: {name}, FD {teachers[name].fd[k]:.3f}" for k, name in best.items()]
+    said += [f"taken over from {cfg.measured}: {', '.join(record.taken_over)}"] if record.taken_over else []
     return "; ".join([*said, *(f"{k} left out: {why}" for k, why in panel.skipped.items())])
+
+
+def hash_of(labels: Tensor, captions: list[str]) -> str:
+    """Of what images are made for: labels [N], and each one's caption."""
+    return hashlib.sha256(json.dumps([labels.tolist(), captions]).encode()).hexdigest()
 
 
 def draws_of(scores: list[Scores]) -> dict[str, list[float]]:

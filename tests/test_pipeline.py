@@ -51,6 +51,25 @@ def test_a_second_run_changes_nothing(project: Path) -> None:
     assert versions(project) == [1, 1, 0]
 
 
+def test_the_teachers_figures_of_an_earlier_run_are_taken_over(project: Path, tmp_path: Path) -> None:
+    """Where everything is the same the teacher makes no images but the pictures', and every figure is what it was."""
+    known = tmp_path / "baseline.json"
+    shutil.copy(project / "artifacts/baseline/baseline.json", known)
+    (other := tmp_path / "params.yaml").write_text(
+        (project / "params.yaml").read_text().replace("measured: zoo/none", f"measured: {known}")
+    )
+    inputs = [f"--{name}={project / 'artifacts' / name}" for name in ("data", "teacher", "encoded", "evaluator")]
+    command = ("-m", "stages.baseline", *inputs, f"--params={other}", "--out")
+    done = run(project, *command, str(tmp_path / "same"), DMD_SCRATCH=str(tmp_path / "scratch"))
+    assert f"taken over from {known}: ddim_2, ddim_50" in done.stdout and "ddim_50: " not in done.stderr
+    before, after = (json.loads(p.read_text()) for p in (known, tmp_path / "same/baseline.json"))
+    assert before.pop("taken_over") == [] and after.pop("taken_over") == ["ddim_2", "ddim_50"] and before == after
+    other.write_text(other.read_text().replace("neighbours: 3", "neighbours: 4"))
+    done = run(project, *command, str(tmp_path / "other"), DMD_SCRATCH=str(tmp_path / "scratch"))
+    assert "was measured otherwise (neighbours): the teacher is judged anew" in done.stdout
+    assert json.loads((tmp_path / "other/baseline.json").read_text())["taken_over"] == []
+
+
 def test_a_registered_version_is_made_again_to_the_byte_in_a_fresh_clone(project: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(project), str(clone)], check=True)

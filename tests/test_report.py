@@ -83,6 +83,11 @@ def metrics() -> dict[str, Any]:
     judged = Judged(
         reference_sha256="1" * 64,
         reference_images=1347,
+        held_out_sha256="2" * 64,
+        conditions_sha256="3" * 64,
+        teacher_sha256="4" * 64,
+        guidance_scale=1.0,
+        neighbours=3,
         extractors=dict.fromkeys(NAMES, about),
         skipped={"dinov2": "facebook/dinov2-base could not be fetched"},
     )
@@ -93,6 +98,7 @@ def metrics() -> dict[str, Any]:
         best_teacher=dict.fromkeys(NAMES, "ddim_100"),
         judged=judged,
         fd_draws={},
+        taken_over=[],
         ratio=Ratio(fd=dict.fromkeys(NAMES, 1.2), interval=dict.fromkeys(NAMES, Interval(low=1.1, high=1.3))),
     ).model_dump()
 
