@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from projects import copy_of_the_project, run, versions
+from ruamel.yaml import YAML
 
 from dmd.files import sha256
 
@@ -136,7 +137,8 @@ def test_another_clone_gives_the_same_bytes(project: Path, tmp_path: Path) -> No
     (other / "dvc.lock").unlink()
     shutil.rmtree(other / "artifacts")
     again = run(other, "-m", "dvc", "repro").stdout
-    assert "Running stage" not in again and again.count("is cached - skipping run") == 7
+    stages = YAML(typ="safe").load((other / "dvc.yaml").read_text())["stages"]
+    assert "Running stage" not in again and again.count("is cached - skipping run") == len(stages)
     assert (other / "reports/metrics.json").read_bytes() == (project / "reports/metrics.json").read_bytes()
 
 
