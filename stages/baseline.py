@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,7 +63,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     )
     earlier = take_over(cfg, names, about)
     if earlier.differs:
-        print(f"baseline: {cfg.measured} was measured otherwise ({earlier.differs}): the teacher is judged anew")
+        why = f"{cfg.measured} was measured otherwise ({earlier.differs}): the teacher is judged anew"
+        print(f"baseline: {why}", file=sys.stderr, flush=True)
     source = f"{about.teacher_sha256} guidance {params.guidance.scale}"
     with new_folder(args.out) as folder:
         reference.save(folder)

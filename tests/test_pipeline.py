@@ -62,12 +62,12 @@ def test_the_teachers_figures_of_an_earlier_run_are_taken_over(project: Path, tm
     inputs = [f"--{name}={project / 'artifacts' / name}" for name in ("data", "teacher", "encoded", "evaluator")]
     command = ("-m", "stages.baseline", *inputs, f"--params={other}", "--out")
     done = run(project, *command, str(tmp_path / "same"), DMD_SCRATCH=str(tmp_path / "scratch"))
-    assert f"taken over from {known}: ddim_2, ddim_50" in done.stdout and "ddim_50: " not in done.stderr
+    assert f"taken over from {known}: ddim_2, ddim_50" in done.stderr and "ddim_50: " not in done.stderr
     before, after = (json.loads(p.read_text()) for p in (known, tmp_path / "same/baseline.json"))
     assert before.pop("taken_over") == [] and after.pop("taken_over") == ["ddim_2", "ddim_50"] and before == after
     other.write_text(other.read_text().replace("neighbours: 3", "neighbours: 4"))
     done = run(project, *command, str(tmp_path / "other"), DMD_SCRATCH=str(tmp_path / "scratch"))
-    assert "was measured otherwise (neighbours): the teacher is judged anew" in done.stdout
+    assert "was measured otherwise (neighbours): the teacher is judged anew" in done.stderr
     assert json.loads((tmp_path / "other/baseline.json").read_text())["taken_over"] == []
 
 
