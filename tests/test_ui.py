@@ -110,7 +110,7 @@ def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_
         submit(page, "pairs", '{"teacher.steps": 41}')
         run = ui.wait_for("pairs", "COMPLETED")
         assert run["parameters"]["overrides"] == {"teacher.steps": 41}
-        assert run["state"]["message"].endswith(": data Ran, teacher Ran, pairs Ran")
+        assert run["state"]["message"].endswith(": data Ran, teacher Ran, encode Ran, pairs Ran")
         page.goto(f"{ui.url}/runs/flow-run/{run['id']}")
         page.get_by_text("Completed").first.wait_for()
         page.get_by_text("Task Runs").last.click()
