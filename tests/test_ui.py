@@ -115,10 +115,10 @@ def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_
         page.get_by_text("Completed").first.wait_for()
         page.get_by_text("Task Runs").last.click()
         done = page.locator(".task-run-list-item .state-list-item--completed .state-list-item__name")
-        done.nth(2).wait_for()
-        assert done.all_inner_texts() == ["pairs", "teacher", "data"]  # the latest first
+        done.nth(3).wait_for()
+        assert done.all_inner_texts() == ["pairs", "encode", "teacher", "data"]  # the latest first
         seen.screenshot("prefect-run", tmp_path)
-        assert ui.finished(run["id"]) == ["data", "teacher", "pairs"]
+        assert ui.finished(run["id"]) == ["data", "teacher", "encode", "pairs"]
 
         page.goto(form)
         submit(page, "teacher")
