@@ -32,8 +32,8 @@ class Ui:
         return next(d["id"] for d in self.ask("deployments/filter") if d["name"] == name)
 
     def wait_for(self, target: str, state: str) -> dict[str, Any]:
-        """The run with this target, once it has this state; after three minutes as it is."""
-        deadline = time.monotonic() + 180
+        """The run with this target, once it has this state; after eight minutes as it is."""
+        deadline = time.monotonic() + 480
         while time.monotonic() < deadline:
             runs = [r for r in self.ask("flow_runs/filter") if r["parameters"].get("target") == target]
             if runs and runs[0]["state_type"] in (state, "FAILED", "CRASHED"):
