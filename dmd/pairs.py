@@ -12,7 +12,7 @@ from dmd.config import PairsConfig
 from dmd.draws import Draws
 from dmd.files import new_folder, write_bytes, write_text
 from dmd.progress import Progress
-from dmd.sampling import ddim, draw_noise
+from dmd.sampling import ddim, draw_noise, heun
 from dmd.teachers import Teacher
 
 
@@ -41,10 +41,11 @@ class Pairs:
 def make_pairs(
     teacher: Teacher, labels: Tensor | None, cfg: PairsConfig, device: torch.device, work: Path | None = None
 ) -> Pairs:
-    """cfg.count pairs by DDIM with cfg.ddim_steps passes; labels [M] are gone through in turn, None for no labels.
+    """cfg.count pairs by cfg.solver in cfg.steps steps; labels [M] are gone through in turn, None for no labels.
 
     work: a folder that keeps each batch when it is made; what it holds already is not made again.
     """
+    solve = {"ddim": ddim, "heun": heun}[cfg.solver]
     rng = torch.Generator().manual_seed(cfg.seed)
     given = None if labels is None or not teacher.classes else labels[torch.arange(cfg.count) % len(labels)]
     z = draw_noise(teacher.shape, cfg.count, rng)
@@ -57,7 +58,7 @@ def make_pairs(
             if kept is not None and kept.exists():
                 x[part] = load_file(kept)["x"]
             else:
-                x[part] = ddim(teacher.real, z[part].to(device), cfg.ddim_steps, cond).cpu()
+                x[part] = solve(teacher.real, z[part].to(device), cfg.steps, cond).cpu()
                 if kept is not None:
                     write_bytes(kept, save({"x": x[part]}))
             progress.update(len(x[part]))

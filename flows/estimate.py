@@ -138,10 +138,16 @@ def encoded(teacher: Teacher, params: Params) -> str:
 def _passes(params: Params) -> list[int]:
     """Of each of the teacher's samplers whose figures are not likely to be taken over, guidance apart."""
     cfg = params.baseline
-    passes = {f"ddim_{n}": n for n in cfg.ddim_steps} | {f"heun_{n}": 2 * n - 1 for n in cfg.heun_steps}
+    asked = [("ddim", n) for n in cfg.ddim_steps] + [("heun", n) for n in cfg.heun_steps]
+    passes = {f"{solver}_{n}": passes_of(solver, n) for solver, n in asked}
     earlier = read(cfg)
     known = {} if earlier is None or off_plan(cfg, earlier) else earlier.teachers
     return [n for name, n in passes.items() if name not in known]
+
+
+def passes_of(solver: str, steps: int) -> int:
+    """The network's, for one image: Heun's method takes two for each step but the last."""
+    return steps if solver == "ddim" else 2 * steps - 1
 
 
 def _judged(images: int, passes: list[int], again: int) -> str:
@@ -175,7 +181,7 @@ def seconds_of(params: Params, turns: list[Turns], rate: Rate) -> dict[str, floa
     return {
         "teacher": learnt * rate.both,
         "baseline": judged * sum(_passes(params)) * again * rate.forward,
-        "pairs": params.pairs.count * params.pairs.ddim_steps * again * rate.forward,
+        "pairs": params.pairs.count * passes_of(params.pairs.solver, params.pairs.steps) * again * rate.forward,
         "train": train / processes(params.train.launcher),
         "evaluate": judged * params.method.steps * rate.forward,
     }

@@ -13,7 +13,7 @@ REDUCED = {
     "teacher": {"steps": 40, "batch_size": 32, "channels": [8, 16]},
     "evaluator": {"steps": 20, "batch_size": 32, "classifier_steps": 20},
     "baseline": {"samples": 100, "draws": 2, "ddim_steps": [2, 50]},
-    "pairs": {"count": 16, "ddim_steps": 2},
+    "pairs": {"count": 16, "steps": 2},
     "method": {"critic_turns": 2, "regression_weight": 0.1},
     "train": {
         "generator_turns": 6,

@@ -124,7 +124,7 @@ def test_a_network_on_text_needs_captions(params: Params, tmp_path: Path) -> Non
 def test_one_turn_of_each_network_learns_and_leaves_vae_and_text_alone(
     teacher: Teacher, params: Params, name: str
 ) -> None:
-    pairs = make_pairs(teacher, torch.arange(10), params.pairs.model_copy(update={"count": 6, "ddim_steps": 2}), CPU)
+    pairs = make_pairs(teacher, torch.arange(10), params.pairs.model_copy(update={"count": 6, "steps": 2}), CPU)
     assert pairs.x.shape == (6, 4, 4, 4)
     small = {"batch_size": 4, "generator_batch_size": 4, "generator_turns": 1, "warmup_turns": 0}
     warm = params.train.warm_start.model_copy(update={"turns": 1, "critic_turns": 1, "batch_size": 4})
@@ -264,7 +264,7 @@ def test_the_stages_train_distill_and_judge(params: Params, tmp_path: Path, netw
     raw["guidance"]["scale"] = 1.5
     raw["evaluator"].update({"steps": 20, "classifier_steps": 20})
     raw["baseline"].update({"samples": 50, "draws": 2, "ddim_steps": [2]})
-    raw["pairs"].update({"count": 20, "ddim_steps": 2})
+    raw["pairs"].update({"count": 20, "steps": 2})
     raw["train"].update({"generator_turns": 2, "validate_every": 1})
     raw["train"]["warm_start"].update({"turns": 2, "critic_turns": 1})
     shutil.copytree(ROOT / "zoo", tmp_path / "zoo")
