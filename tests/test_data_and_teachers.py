@@ -210,15 +210,15 @@ def test_a_teacher_of_another_shape_is_refused(teacher: Teacher) -> None:
 
 
 @pytest.mark.parametrize("solver", ["ddim", "heun"])
-def test_pairs_are_the_teachers_own_trajectories(
-    solver: str, teacher: Teacher, params: Params, tmp_path: Path
-) -> None:
+def test_pairs_are_the_teachers_own_trajectories(solver: str, teacher: Teacher, params: Params, tmp_path: Path) -> None:
     cfg = params.pairs.model_copy(update={"count": 7, "solver": solver, "steps": 4, "batch_size": 3})
     save_pairs(make_pairs(teacher, torch.arange(5), cfg, CPU), tmp_path / "pairs")
     pairs = load_pairs(tmp_path / "pairs")
     assert pairs.labels is not None and pairs.labels.tolist() == [0, 1, 2, 3, 4, 0, 1]
     with torch.inference_mode():
-        torch.testing.assert_close(teacher.sampler(f"{solver}_4").make(pairs.z, pairs.labels), pairs.x, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            teacher.sampler(f"{solver}_4").make(pairs.z, pairs.labels), pairs.x, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_pairs_that_were_interrupted_go_on_where_they_ended(
