@@ -1,7 +1,8 @@
 """`python -m benchmarks.keep ablations/NAME.yaml ROW`: keep a row of an ablation as the benchmark of record.
 
-Of its first seed metrics.json, timing.json, the report, pictures, losses, params.yaml and dvc.lock, and the figures of
-every seed (seeds.json), in benchmarks/NAME/. The experiments are those of the present commit.
+Of its first seed metrics.json, timing.json, the report, pictures, losses, params.yaml, dvc.lock and the teacher's figures
+(baseline.json, for baseline.measured), and the figures of every seed (seeds.json), in benchmarks/NAME/. The experiments
+are those of the present commit.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from flows.record import LOSSES, METRICS, REPORT, SAMPLES, TIMING
 from flows.roots import git
 
 FIGURES = ("fd", "fd_held_out", "precision", "recall", "clip_score", "interval")
+BASELINE = Path("artifacts/baseline/baseline.json")
 IN_GIT = (METRICS, TIMING, SAMPLES, LOSSES, Path("params.yaml"), Path("dvc.lock"))
 
 
@@ -42,6 +44,7 @@ def keep(root: Path, file: Path, row: str) -> int:
             raise UserError(f"{first.experiment} has no {path}")
         write_bytes(out / path.name, data)
     fetch(root, first, REPORT, out / "report.html")
+    fetch(root, first, BASELINE, out / BASELINE.name)
     write_text(out / "seeds.json", json.dumps(seeds(root, members), indent=2) + "\n")
     print(f"{out}: {first.experiment}, and the figures of {len(members)} seeds")
     return 0
