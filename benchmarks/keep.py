@@ -1,8 +1,8 @@
 """`python -m benchmarks.keep ablations/NAME.yaml ROW`: keep a row of an ablation as the benchmark of record.
 
-Of its first seed metrics.json, timing.json, the report, pictures, losses, params.yaml, dvc.lock and the teacher's figures
-(baseline.json, for baseline.measured), and the figures of every seed (seeds.json), in benchmarks/NAME/. The experiments
-are those of the present commit.
+Of its first seed metrics.json, timing.json, the report, pictures, losses, params.yaml, dvc.lock and baseline.json (the
+teacher's figures, for baseline.measured), and the figures of every seed (seeds.json), in benchmarks/NAME/. The
+experiments are those of the present commit.
 """
 
 import argparse
