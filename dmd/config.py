@@ -210,7 +210,7 @@ class BaselineConfig(Group):
 
 class PairsConfig(Group):
     count: int = Field(ge=0, description="deterministic teacher pairs (z, x); 0 makes an empty store")
-    solver: Literal["ddim", "heun"] = Field(description="of the teacher's ODE: heun is closer to it by the pass")
+    solver: Literal["ddim", "heun"] = Field(description="of the teacher's ODE: ddim is of first order, heun of second")
     steps: Count = Field(description="of the solver: a network pass each by ddim, 2 steps - 1 passes by heun")
     seed: Seed = Field(description="seed of the pairs' noise and labels")
     batch_size: Count = Field(description="pairs sampled at once")
