@@ -6,12 +6,16 @@ group of them (image i is of group i modulo their number), which is what a jackk
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dmd.progress import Progress
+
 ROWS = 256  # of a matrix of pairs that is held at once
+MANY = 10**8  # pairs, whose progress is shown: they take seconds
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,17 @@ def _pairs(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Rows of x, their distances to y and their kernel with y, [rows, N] each, from one product."""
     x, y = x.double(), y.double()
     norms = y.square().sum(dim=1)
-    for start in range(0, len(x), ROWS):
-        part = x[start : start + ROWS]
-        product = part @ y.T
-        squares = torch.add(part.square().sum(dim=1)[:, None], norms).sub_(product, alpha=2)
-        root = product.div_(x.shape[1]).add_(1)
-        kernel = root.square().mul_(root)  # several times faster than ** 3
-        yield slice(start, start + len(part)), squares.clamp_min_(0).sqrt_(), kernel
+    what = f"images held against {len(y)}, {x.shape[1]} features"
+    with Progress(what, len(x), "images") if len(x) * len(y) >= MANY else nullcontext() as progress:
+        for start in range(0, len(x), ROWS):
+            part = x[start : start + ROWS]
+            product = part @ y.T
+            squares = torch.add(part.square().sum(dim=1)[:, None], norms).sub_(product, alpha=2)
+            root = product.div_(x.shape[1]).add_(1)
+            kernel = root.square().mul_(root)  # several times faster than ** 3
+            yield slice(start, start + len(part)), squares.clamp_min_(0).sqrt_(), kernel
+            if progress is not None:
+                progress.update(len(part))
 
 
 def _member(n: int, groups: int) -> Tensor:

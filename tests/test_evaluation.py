@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from dmd.sampling import Sampler
+from evaluation import pairwise
 from evaluation.classifier import Classifier
 from evaluation.distances import Gaussian, frechet_distance
 from evaluation.extrapolation import frechet_infinity
@@ -262,6 +263,15 @@ def test_a_reference_holds_what_is_derived_from_it(tmp_path) -> None:
 
 def within_of(ref: Reference) -> dict:
     return {k: within(v, ref.neighbours) for k, v in ref.features.items()}
+
+
+def test_many_pairs_show_their_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(pairwise, "MANY", 600 * 600)
+    x = torch.randn(600, 3)
+    within(x[:599], k=3)
+    assert capsys.readouterr().err == ""
+    within(x, k=3)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("images held against 600, 3 features: 600/600")
 
 
 def test_mean_pairwise_distance() -> None:
