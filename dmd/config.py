@@ -222,9 +222,9 @@ class GanConfig(Group):
     weight: float = Field(ge=0, description="of the GAN loss in the generator's turn")
     critic_weight: float = Field(ge=0, description="of the GAN loss in the critic's turn")
     r1_weight: float = Field(ge=0, description="of the penalty on the discriminator's gradient at real images")
-    features: Literal["innermost", "encoder", "image"] = Field(
+    features: Literal["innermost", "encoder", "image", "detail"] = Field(
         description="what the discriminator reads: the critic's innermost activations, those of each resolution too, "
-        "or the noised image itself"
+        "the noised image itself, or that and its detail in units of the noise"
     )
     t_max: float = Field(gt=0, le=1, description="share of T up to which images are noised before they are told apart")
     from_turn: int = Field(
@@ -245,6 +245,7 @@ class MethodConfig(Group):
     )
     t_min: float = Field(ge=0, lt=1, description="share of T where the score difference starts")
     t_max: float = Field(gt=0, le=1, description="share of T where it ends")
+    clip: bool = Field(description="generated images are clipped to [-1, 1] before every loss but regression")
     normaliser_min: float = Field(gt=0, description="lower clamp of the per-sample normaliser, in image units")
     regression_weight: float = Field(ge=0, description="weight of the regression loss on pairs")
     regression_loss: Literal["l2", "huber", "lpips"] = Field(description="distance in the regression loss")

@@ -74,7 +74,7 @@ def _generator(params: Params, phase: Phase) -> tuple[float, float, int, int]:
 
 def _encoded(params: Params, phase: Phase) -> int:
     """1 where images are told apart by the critic's encoder, 0 where by heads on the images, which cost nothing."""
-    return int(phase.gan and params.method.gan.features != "image")
+    return int(phase.gan and params.method.gan.features not in ("image", "detail"))
 
 
 def _generate(params: Params) -> float:

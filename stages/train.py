@@ -42,8 +42,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     encoded = load_encoded(args.encoded)
     teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions, encoded.texts)
     check_fits(teacher, split.shape, len(split.conditions))
-    if params.method.regression_loss == "lpips" and not isinstance(teacher.codec, Pixels):
-        raise ConfigError("method.regression_loss: lpips compares images, and this teacher works on latents; take l2")
+    check_pixels(params, isinstance(teacher.codec, Pixels))
     pairs = load_pairs(args.pairs).to(device)
     if split.has_images:
         reals = Reals(split.images.unit() if encoded.latents is None else encoded.latents, split.labels)
@@ -85,6 +84,18 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch.discard()
     score = next(row["validation_fd"] for row in rows if row["turn"] == kept)
     return f"{len(rows)} generator turns; kept the one after {kept}, validation FD {score:.3f}"
+
+
+def check_pixels(params: Params, pixels: bool) -> None:
+    """Raise ConfigError for what a teacher on latents does not allow."""
+    method = params.method
+    asked = {
+        "regression_loss: lpips compares images": method.regression_loss == "lpips",
+        "clip: the range is that of images": method.clip,
+        "gan.features: detail is of images": method.name != "dmd" and method.gan.features == "detail",
+    }
+    if why := [what for what, is_asked in asked.items() if is_asked and not pixels]:
+        raise ConfigError("\n".join(f"method.{what}, and this teacher works on latents" for what in why))
 
 
 def check_without_images(params: Params, pairs: int) -> None:

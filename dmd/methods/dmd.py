@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dmd.clipping import clip
 from dmd.config import MethodConfig, TrainConfig
 from dmd.data import Reals
 from dmd.denoisers import Cond
@@ -63,7 +64,8 @@ class DMD(Method):
         """
         last = rng.common_integer(len(self.timesteps_of_generator)) if self.cfg.steps > 1 else 0
         with torch.set_grad_enabled(turn == "generator"):
-            return generate(nets.generator, z, self.timesteps_of_generator[: last + 1], cond)
+            x = generate(nets.generator, z, self.timesteps_of_generator[: last + 1], cond)
+            return clip(x) if self.cfg.clip else x
 
     def of_images(self, turn: str, nets: Networks, x: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """The loss of a turn, given the generated images."""

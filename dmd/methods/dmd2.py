@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.denoisers import Cond, Denoiser
-from dmd.discriminator import new_discriminator
+from dmd.discriminator import detail, new_discriminator
 from dmd.draws import Draws
 from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
 from dmd.methods.base import Networks, Phase
@@ -92,6 +92,8 @@ class DMD2(DMD):
         return nets.discriminator(self.seen(nets.critic, *noised, cond))
 
     def seen(self, critic: Denoiser, x_t: Tensor, t: Tensor, cond: Cond) -> list[Tensor]:
-        """What the heads read of x_t [B, C, H, W]: the critic's activations, or itself."""
+        """What the heads read of x_t [B, C, H, W]: the critic's activations, or itself, or that and its detail."""
         which = self.cfg.gan.features
+        if which == "detail":
+            return [detail(x_t, critic.process.sigma(t))]
         return [x_t] if which == "image" else critic.features(x_t, t, cond, which)
