@@ -13,6 +13,7 @@ from dmd.clipping import clip
 from dmd.config import GanConfig, Params, TrainConfig
 from dmd.denoisers import Denoiser
 from dmd.discriminator import Discriminator, detail, new_discriminator
+from dmd.errors import ConfigError
 from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
 from dmd.methods import METHODS, Method, Networks
 from dmd.optim import optimizer_step
@@ -20,6 +21,7 @@ from dmd.pairs import Pairs
 from dmd.sampling import generate, step_times
 from dmd.teachers import Teacher
 from dmd.trainer import TrainState, train
+from stages.train import check_pixels
 
 REAL = reals()
 
@@ -139,6 +141,24 @@ def test_a_method_clips_what_its_losses_see(params: Params) -> None:
         seen.append(x)
     assert seen[1].abs().max() > 1
     assert torch.equal(seen[0], seen[1].clamp(-1, 1))
+
+
+@pytest.mark.parametrize(
+    "changes, what",
+    [
+        ({"clip": True}, "method.clip"),
+        ({"name": "dmd2", "gan": "detail"}, "method.gan.features: detail"),
+        ({"regression_loss": "lpips"}, "method.regression_loss: lpips"),
+    ],
+)
+def test_what_is_of_images_alone_is_refused_on_latents(params: Params, changes: dict, what: str) -> None:
+    if "gan" in changes:
+        changes = changes | {"gan": params.method.gan.model_copy(update={"features": changes["gan"]})}
+    asked = params.model_copy(update={"method": params.method.model_copy(update=changes)})
+    with pytest.raises(ConfigError, match=f"^{what}.*this teacher works on latents$"):
+        check_pixels(asked, pixels=False)
+    check_pixels(asked, pixels=True)
+    check_pixels(params, pixels=False)
 
 
 def test_detail_shows_what_is_faint_in_units_of_the_noise() -> None:
