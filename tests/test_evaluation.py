@@ -22,6 +22,7 @@ from evaluation.judge import Judge, Panel, ahead
 from evaluation.latency import time_samplers
 from evaluation.measures import Conditions, clip_score, mean_interval, ratio_interval, scores
 from evaluation.pairwise import Pairs, compare, mean_pairwise, within
+from evaluation.ratios import ratio_of_means
 from evaluation.reference import Reference
 
 
@@ -263,6 +264,21 @@ def test_a_reference_holds_what_is_derived_from_it(tmp_path) -> None:
 
 def within_of(ref: Reference) -> dict:
     return {k: within(v, ref.neighbours) for k, v in ref.features.items()}
+
+
+def test_the_ratio_of_a_jackknifes_values_has_an_interval_where_some_are_below_zero() -> None:
+    """As wide as that of draws where both can be had; and it holds the true ratio in 19 of 20 cases, about."""
+    rng = np.random.default_rng(0)
+    far = [(rng.normal(1.0, 1.2, 10) + 0.5).tolist() for _ in range(400)]
+    base = np.full(10, 1.0) + rng.normal(0, 0.01, 10)
+    with_negatives = [values for values in far if min(values) < 0 < 0.3 < np.mean(values)]
+    intervals = [ratio_of_means(values, base.tolist()) for values in with_negatives]
+    covered = np.mean([i.low < 1.5 / base.mean() < i.high for i in intervals])
+    assert len(intervals) > 100 and 0.9 < covered <= 1
+    near = [1.0, 1.1, 0.9, 1.05, 0.95]
+    shifted = ratio_of_means([*near, -0.01], [1.0, 1.0, 1.1])
+    assert shifted.low < np.mean([*near, -0.01]) / np.mean([1.0, 1.0, 1.1]) < shifted.high
+    assert ratio_of_means(near, near[::-1]) == ratio_interval(near, near[::-1])
 
 
 def test_many_pairs_show_their_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
