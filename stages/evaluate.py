@@ -16,7 +16,7 @@ from evaluation.feature_store import FeatureStore
 from evaluation.judge import Judge, Panel
 from evaluation.latency import time_samplers
 from evaluation.quality import write_quality
-from evaluation.ratios import ratio_of_means
+from evaluation.ratios import ratio_interval
 from evaluation.reference import Reference
 from evaluation.report import ReportInputs, render_report
 from evaluation.schema import Baseline, Measures, Metrics, Ratio, Scores, write_record
@@ -76,7 +76,7 @@ def compared(student: Measures, scores: list[Scores], baseline: Baseline) -> Rat
     fd, interval = {}, {}
     for k, best in baseline.best_teacher.items():
         fd[k] = student.fd[k] / baseline.teachers[best].fd[k]
-        interval[k] = ratio_of_means([s.fd[k] for s in scores], baseline.fd_draws[best][k])
+        interval[k] = ratio_interval([s.fd[k] for s in scores], baseline.fd_draws[best][k])
     return Ratio(fd=fd, interval=interval)
 
 
