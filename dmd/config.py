@@ -66,7 +66,7 @@ class DataConfig(Group):
             raise ValueError("captions: parquet files need the name of the column of prompts")
         try:
             self.caption.format(name="")
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError, AttributeError):
             raise ValueError(f"caption: {self.caption!r} may hold {{name}} and no other braces") from None
         return self
 
