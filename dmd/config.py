@@ -329,7 +329,9 @@ class TrainConfig(Group):
     validation_tolerance: float = Field(
         ge=0, description="share by which a later generator may validate worse and still be kept: the score's own noise"
     )
-    patience: int = Field(ge=0, description="validations without a better one after which training ends; 0 = never")
+    patience: int = Field(
+        ge=0, description="validations of the last phase without a better one after which it ends; 0 = never"
+    )
 
 
 class EvaluateConfig(Group):

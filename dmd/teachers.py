@@ -34,9 +34,11 @@ class Teacher:
     captions: tuple[str, ...] = ()  # of the conditions, where they are texts
 
     def sampler(self, name: str) -> Sampler:
-        """Deterministic: ddim_N in N network passes, or heun_N in 2 N - 1."""
+        """Deterministic: ddim_N in N network passes, or heun_N in 2 N - 1. Raises TeacherError for too large an N."""
         method, _, steps = name.partition("_")
         solve, nfe = {"ddim": (ddim, int(steps)), "heun": (heun, 2 * int(steps) - 1)}[method]
+        if int(steps) > (there := self.denoiser.process.timesteps):
+            raise TeacherError(f"{name}: the teacher's schedule has {there} steps, no more can be taken")
         device = next(self.denoiser.parameters()).device
         return Sampler(name, nfe, self.shape, bool(self.classes), device, partial(self._make, solve, int(steps)))
 

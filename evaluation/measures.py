@@ -105,7 +105,7 @@ def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Refer
     def interval(name: str) -> dict[str, Interval]:
         return {k: mean_interval([getattr(d, name)[k] for d in draws]) for k in draws[0].fd}
 
-    measures = ("fd", "fd_held_out", "kid", "precision", "recall", "density", "coverage")
+    measures = ("fd", "fd_held_out", *BY_PAIRS)
     scores, accuracies = ([getattr(d, name) for d in draws] for name in ("clip_score", "accuracy"))
     conditional, labelled = None not in scores, None not in accuracies
     return Measures(

@@ -65,9 +65,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         begin_from(nets.generator, load_generator(start, device), start)
     if params.train.gradient_checkpointing:
         nets.checkpoint_gradients()
-    scratch = Scratch(
-        "train", {g: getattr(params, g).model_dump() for g in GROUPS}, {i: getattr(args, i) for i in INPUTS}
-    )
+    read = {i: getattr(args, i) for i in INPUTS} | named_by(params)
+    scratch = Scratch("train", {g: getattr(params, g).model_dump() for g in GROUPS}, read)
     judge = load_extractors(args.evaluator, device)[1]["classifier" if split.class_names else "evaluator"]
     watched = to_watch(split, validation, pairs, teacher)
     validator = Validator(judge, *watched, len(split.conditions), params.train.seed, scratch.folder)
@@ -84,6 +83,12 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch.discard()
     score = next(row["validation_fd"] for row in rows if row["turn"] == kept)
     return f"{len(rows)} generator turns; kept the one after {kept}, validation FD {score:.3f}"
+
+
+def named_by(params: Params) -> dict[str, Path]:
+    """What else a training reads: with other content at the same path an interrupted one is another training."""
+    named = {"init_from": Path(params.method.init_from), "lpips": Path(params.method.lpips.weights)}
+    return {name: path for name, path in named.items() if path != NO_FOLDER and path.exists()}
 
 
 def check_pixels(params: Params, pixels: bool) -> None:

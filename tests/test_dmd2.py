@@ -229,14 +229,24 @@ def test_real_and_generated_are_noised_at_times_of_their_own(params: Params, mon
 def test_f_distill_weighs_samples_by_the_jensen_shannon_divergence(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """h(r) = r / (1 + r) = sigmoid(logit), divided by its mean over the batch; of several heads their mean logit."""
+    """h(r) = r / (1 + r) = sigmoid(logit), over its value at r = 1; of several heads their mean logit."""
     m = method(params, "f_distill")
     logits = torch.tensor([0.0, 1.0, -2.0, 1.5, 0.3, -0.7])
     monkeypatch.setattr(m, "logits", lambda *_: torch.stack([logits - 1, logits + 1], dim=1))
     grad = torch.randn(6, 1, 8, 8)
     got = m.weigh(grad, networks(m), grad, torch.zeros(6), None)  # type: ignore[attr-defined]
-    h = torch.sigmoid(logits)
-    torch.testing.assert_close(got, grad * (h / h.mean()).reshape(6, 1, 1, 1))
+    torch.testing.assert_close(got, grad * (torch.sigmoid(logits) / 0.5).reshape(6, 1, 1, 1))
+
+
+def test_f_distill_weighs_nothing_before_its_discriminator_learns(params: Params) -> None:
+    """In the phase without the GAN it is DMD2, to the bit: a head that has seen nothing says nothing."""
+    losses = {}
+    for name in ("dmd2", "f_distill"):
+        m = method(params, name, gan={"from_turn": 4})
+        nets = networks(m)
+        before, adversarial = m.phases(train_cfg(params))
+        losses[name] = [p.loss("generator", nets, *batch(), draws())["dm"] for p in (before, adversarial)]
+    assert losses["dmd2"][0] == losses["f_distill"][0] and losses["dmd2"][1] != losses["f_distill"][1]
 
 
 def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(params: Params) -> None:

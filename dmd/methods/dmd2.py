@@ -56,7 +56,7 @@ class DMD2(DMD):
     def adversarial(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """The losses of DMD and, on the same generated images, those of the GAN."""
         x = self.generated(turn, nets, z, cond, rng)
-        losses = self.of_images(turn, nets, x, cond, rng)
+        losses = self.of_images(turn, nets, x, cond, rng, taught=True)
         extra = self._critic_gan(nets, x, cond, rng) if turn == "critic" else self._generator_gan(nets, x, cond, rng)
         return losses | extra | {"total": losses["total"] + extra["gan_weighted"]}
 
