@@ -168,8 +168,8 @@ def _reason(error: Exception) -> str:
     """The same each time, so that the output is: Pillow names the address of what it read."""
     if isinstance(error, UnidentifiedImageError):
         return "not a picture, or of a kind that is not known"
-    if isinstance(error, UnicodeError):
-        return f"its caption is not UTF-8 text ({error.reason})" if hasattr(error, "reason") else "not UTF-8 text"
+    if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
+        return f"its caption is not UTF-8 text ({error.reason})"
     return " ".join(str(error).split()) or type(error).__name__
 
 
