@@ -259,3 +259,23 @@ def test_sixteen_bits_are_white_where_transparent_and_thirty_two_are_unusable(cf
     prepare(cfg(source="folder", folder=tmp_path / "in", max_bad=0.2), tmp_path / "out")
     assert max(v for s in stored(tmp_path / "out").values() for v in values(s)) == 255
     assert [name for _, name, _ in skipped(tmp_path / "out")] == ["deep.tiff"]
+
+
+def test_splits_of_the_hub_that_do_not_agree_are_refused(cfg: Make, tmp_path: Path) -> None:
+    """Labels are numbers: with other names they would mean something else. Of two test splits one would be lost."""
+    datasets = pytest.importorskip("datasets")
+
+    def made(*names: str) -> object:
+        features = datasets.Features({"image": datasets.Image(), "kind": datasets.ClassLabel(names=list(names))})
+        rows = {"image": [picture(i) for i in range(12)], "kind": [i % 2 for i in range(12)]}
+        return datasets.Dataset.from_dict(rows, features=features)
+
+    def refused(splits: dict[str, object], words: str) -> None:
+        folder = tmp_path / words[:3]
+        datasets.DatasetDict(splits).save_to_disk(folder)
+        with pytest.raises(DataError, match=words):
+            prepare(cfg(source="huggingface", folder=folder), tmp_path / "out")
+
+    refused({"train": made("a", "b"), "test": made("b", "a")}, "split test has other class names than train")
+    two = {"train": made("a", "b"), "test_matched": made("a", "b"), "test_mismatched": made("a", "b")}
+    refused(two, "two splits to test by: test_matched, test_mismatched")
