@@ -16,23 +16,28 @@ from dmd.files import write_bytes
 LOCK = "dvc.lock"
 
 
-def forget_missing(root: Path) -> list[str]:
-    """Take the stages out of dvc.lock whose results are not in DVC's cache; returns their names."""
+def missing(root: Path) -> list[str]:
+    """Stages of dvc.lock whose results are not in DVC's cache."""
     from dvc.repo import Repo  # a second
     from dvc.stage import PipelineStage
 
     with Repo(str(root)) as repo:
         stages = [s for s in repo.index.stages if isinstance(s, PipelineStage) and any(o.hash_info for o in s.outs)]
-        missing = [str(s.name) for s in stages if any(out.use_cache and out.changed_cache() for out in s.outs)]
-    if missing:
+        return [str(s.name) for s in stages if any(out.use_cache and out.changed_cache() for out in s.outs)]
+
+
+def forget_missing(root: Path) -> list[str]:
+    """Take those out of dvc.lock; returns their names."""
+    names = missing(root)
+    if names:
         yaml = YAML()
         lock = yaml.load(root / LOCK)
-        for name in missing:
+        for name in names:
             del lock["stages"][name]
         text = io.BytesIO()
         yaml.dump(lock, text)
         write_bytes(root / LOCK, text.getvalue())
-    return missing
+    return names
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Changes of a run: from presets, overrides and seeds, checked before any work, and the experiment they become."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,35 @@ def test_a_plan_says_what_a_run_would_need_and_writes_nothing(
     said = capsys.readouterr().out
     assert "data   unchanged" in said and "generator learns from 371,200 images, critic from 198,400" in said
     assert files() == before and git(staged, "status", "--porcelain") == ""
+
+
+def test_a_fresh_clone_has_everything_before_it(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Its dvc.lock names results that no cache here has."""
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    shutil.rmtree(staged / ".dvc" / "cache")
+    shutil.rmtree(staged / "d")
+    (staged / "out.txt").unlink()
+    assert main(["--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("runs, or comes from DVC's cache") == 2 and "time: none" not in said
+    assert git(staged, "status", "--porcelain") == ""
+
+
+def test_a_plan_ends_at_the_target(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    for changes in ([], ["--set", "data.size=12"]):
+        assert main(["--dry-run", "--target", "data", "--force", "train", *changes]) == 0
+        said = capsys.readouterr().out
+        assert "data  " in said and "train" not in said and "time: none" in said
+    assert main(["--dry-run", "--target", "train"]) == 0
+    said = capsys.readouterr().out
+    assert "  data   unchanged" in said and "  train  unchanged" in said and "memory of train" in said
 
 
 def test_a_plan_reaches_beyond_what_is_yet_to_be_made(
