@@ -68,8 +68,9 @@ def _estimate(
 def _would_run(root: Path, graph: dict[str, StageSpec], force: list[str]) -> set[str]:
     """Stages that DVC finds changed, and all that stand on them: a dry run alone does not know their new inputs.
 
-    It takes results that no cache has, as in a fresh clone, for unchanged (--allow-missing). Where a changed stage's
-    inputs are not there, as in a fresh worktree, DVC stumbles over it; that too says that it is changed. Raises UserError with DVC's own words for any other trouble.
+    Results that no cache has, as in a fresh clone, it takes for unchanged (--allow-missing). Where a changed stage's
+    inputs are not there, as in a fresh worktree, DVC stumbles over it; that too says that it is changed. Raises
+    UserError with DVC's own words for any other trouble.
     """
     argv = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", "--keep-going"]
     done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
