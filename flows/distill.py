@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
-from flows import start
+from flows import lock, start
 from flows.command import exit_code
 from flows.graph import ancestors, is_unchanged, stage_graph
 from flows.plan import plan
@@ -41,6 +41,7 @@ def _run(root: Path, args: argparse.Namespace) -> int:
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     load_params(root / "params.yaml")
+    lock.put_back_abandoned(root)
     overrides = _overrides(args.set)
     todo = variants(root, args.preset, overrides, args.seeds)
     graph = stage_graph(root)
