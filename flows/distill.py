@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
@@ -75,9 +76,12 @@ def _overrides(words: list[str]) -> dict[str, Any]:
     found = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals:
+        if not (key and equals):
             raise ConfigError(f"--set {word}: write KEY=VALUE, such as method.critic_turns=10")
-        found[key] = YAML(typ="safe").load(value)
+        try:
+            found[key] = YAML(typ="safe").load(value)
+        except YAMLError as e:
+            raise ConfigError(f"--set {word}: not valid YAML: {' '.join(str(e).split())}") from None
     return found
 
 
