@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import ROOT
+from ruamel.yaml import YAML
 
 from dmd.errors import UserError
+from flows.serve import deployments
 from flows.serve import main as serve
 from flows.services import _running, services, use_running
 
@@ -150,3 +152,12 @@ def test_serving_needs_no_folder_and_help_starts_nothing(
         serve(["--help"])
     assert e.value.code == 0 and "python -m flows.serve" in capsys.readouterr().out
     assert serve([]) == 1 and (tmp_path / "runs" / "prefect").is_dir()
+
+
+def test_work_pools_have_the_deployments_that_are_served() -> None:
+    pools = {d["name"]: d for d in YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]}
+    served = {f"pool-{d.name}": d for d in deployments()}
+    assert set(pools) == set(served)
+    for name, pool in pools.items():
+        assert pool["entrypoint"] == served[name].entrypoint and pool["tags"] == served[name].tags
+        assert {**pool["parameters"], "root": str(Path.cwd())} == served[name].parameters
