@@ -43,8 +43,8 @@ class Estimate:
     below: list[str]
 
 
-def estimate(params: Params, root: Path, runs: set[str], missing: Mapping[str, str]) -> Estimate:
-    """Sizes of all stages, and the time of those in `runs`. missing: keys that the user has yet to give."""
+def estimate(params: Params, root: Path, runs: set[str], missing: Mapping[str, str], memory: bool = True) -> Estimate:
+    """Sizes of all stages, time of those in `runs`, memory of train. missing: keys that the user has yet to give."""
     turns = turns_of(params)
     blank = partial(blank_teacher, params, root, classes=_classes(params, root))
     stages = _sizes(params, root, turns)
@@ -59,7 +59,7 @@ def estimate(params: Params, root: Path, runs: set[str], missing: Mapping[str, s
     stages["encode"] = encoded(teacher, params)
     stages["pairs"] += f", {amount(pairs_bytes(teacher, params))}" if params.pairs.count else ""
     stages["train"] += f"; stores {amount(FLOAT * size)}"
-    below = memory_lines(train_memory(teacher, params, turns), params)
+    below = memory_lines(train_memory(teacher, params, turns), params) if memory else []
     if not runs & PASSING:
         return Estimate(stages, [*below, "time: none, no image passes through teacher or student"])
     share = processes(params.train.launcher) * params.train.accumulate

@@ -1,24 +1,27 @@
 """What a dry run says: sizes by hand, passes as training really makes them, time in proportion."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import CPU, draws, reals, unet_denoiser
+from conftest import CPU, ROOT, draws, reals, unet_denoiser
 from diffusers import UNet2DModel
 from torch import nn
 
-from dmd.config import GanConfig, Params
+from dmd.config import GanConfig, Params, load_params
 from dmd.denoisers import Guided
 from dmd.methods import METHODS
 from dmd.new_teachers import new_unet
 from dmd.pairs import Pairs
 from dmd.teachers import Teacher
 from flows.architecture import PUBLISHED, Unknown, blank_teacher
+from flows.changes import apply
 from flows.estimate import amount, duration, estimate, images_stored, seconds_of, time_lines
 from flows.memory import FusedAttention, SavedTensors, saved_bytes, train_memory
+from flows.presets import variants
 from flows.rate import Rate, convolution_rate, count_operations, measure
 from flows.turns import ENCODER, processes, turns_of
 
@@ -266,3 +269,18 @@ def test_units() -> None:
     assert [duration(v) for v in (0.0012, 30, 600, 7200, 86400 * 3, 86400 * 3652.5)] == [
         "1.2 ms", "30 s", "10 min", "2 h", "3 days", "10 years",
     ]  # fmt: skip
+
+
+def test_the_readme_shows_what_a_dry_run_says(tmp_path: Path) -> None:
+    """Apart from time and rate, which are a machine's."""
+    (variant,) = variants(ROOT, "cifar10", {}, [])
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    apply(variant.filled(ROOT), tmp_path / "params.yaml")
+    found = estimate(load_params(tmp_path / "params.yaml"), tmp_path, set(), {})
+    command = "$ python -m flows.distill --preset cifar10 --dry-run\n"
+    shown = (ROOT / "README.md").read_text().partition(command)[2].partition("```")[0].splitlines()
+    assert shown[0] == f"{variant.experiment} ({len(variant.changes)} changes to params.yaml):"
+    stages, below = shown[1 : 1 + len(found.stages)], shown[1 + len(found.stages) :]
+    assert {line.split()[0]: line.partition("cache  ")[2] for line in stages} == found.stages
+    memory = [f"  {line}" for line in found.below if not line.startswith("time")]
+    assert below[: len(memory)] == memory and below[len(memory)].startswith("  time: ")
