@@ -84,7 +84,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
             taken_over=[name for name in names if name in earlier.teachers],
         )
         write_record(record, folder / "baseline.json")
-        save_file({s.name: judge.pictures(s) for s in samplers}, folder / "pictures.safetensors")
+        pictures = {s.name: judge.pictures(s, cfg.batch_size) for s in samplers}
+        save_file(pictures, folder / "pictures.safetensors")
     said = [f"best by {k}: {name}, FD {teachers[name].fd[k]:.3f}" for k, name in best.items()]
     said += [f"taken over from {cfg.measured}: {', '.join(record.taken_over)}"] if record.taken_over else []
     return "; ".join([*said, *(f"{k} left out: {why}" for k, why in panel.skipped.items())])

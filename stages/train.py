@@ -70,7 +70,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     )
     judge = load_extractors(args.evaluator, device)[1]["classifier" if split.class_names else "evaluator"]
     watched = to_watch(split, validation, pairs, teacher)
-    validator = Validator(judge, *watched, len(split.conditions), params.train.seed, scratch.folder)
+    size = params.evaluate.batch_size
+    validator = Validator(judge, *watched, len(split.conditions), params.train.seed, scratch.folder, size)
     generator, kept, rows = distill(
         method, nets, params.train, teacher, split.labels, split.conditions, scratch, validator, workers
     )
