@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import (
     DDIMPipeline,
     DDPMPipeline,
@@ -30,13 +31,15 @@ NOT_NEEDED = ("safety_checker", "feature_extractor", "image_encoder")
 
 
 def load_pipeline(folder: Path) -> Any:
-    """Load a pipeline folder by diffusers' own loader. Raises TeacherError where that fails."""
+    """Load a pipeline folder by diffusers' own loader, all of it in float32, whatever it was stored in: text encoders
+    would stay in theirs. Raises TeacherError where that fails.
+    """
     if not (folder / "model_index.json").is_file():
         raise TeacherError(f"{folder} is not a diffusers pipeline folder: it has no model_index.json")
     try:
         index = json.loads((folder / "model_index.json").read_text())
         without = {name: None for name in NOT_NEEDED if name in index}
-        pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **without)
+        pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32, **without)
     except (OSError, ValueError, SafetensorError, RuntimeError) as e:
         raise TeacherError(f"{folder} could not be loaded: {' '.join(str(e).split())[:300]}") from e
     network_of(pipe, folder)

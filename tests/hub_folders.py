@@ -10,6 +10,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DiffusionPipeline,
     DiTPipeline,
     DiTTransformer2DModel,
     EulerDiscreteScheduler,
@@ -111,6 +112,12 @@ def hub_folder(kind: str, folder: Path) -> Path:
     torch.manual_seed(0)
     KINDS[kind](folder)
     return folder
+
+
+def half(folder: Path, out: Path) -> Path:
+    """The same teacher in float16, as many on the hub are."""
+    DiffusionPipeline.from_pretrained(folder, dtype=torch.float16).save_pretrained(out)
+    return out
 
 
 def vae() -> AutoencoderKL:
