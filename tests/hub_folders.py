@@ -127,10 +127,10 @@ def vae() -> AutoencoderKL:
     ).eval()  # fmt: skip
 
 
-def text_unet(width: int, **more: Any) -> UNet2DConditionModel:
+def text_unet(width: int, in_channels: int = 4, **more: Any) -> UNet2DConditionModel:
     return lively(
         UNet2DConditionModel(
-            sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
+            sample_size=4, in_channels=in_channels, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), norm_num_groups=4, cross_attention_dim=width,
             attention_head_dim=8, **more,
