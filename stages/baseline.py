@@ -37,7 +37,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     real = load_splits(args.data, splits, with_images=False)
     texts = load_encoded(args.encoded).texts
     teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions, texts)
-    check_fits(teacher, train.shape, len(train.conditions))
+    check_fits(teacher, train.shape, len(train.class_names))
     panel = Panel.load(args.evaluator, params.extractors, device)
     names = [*(f"ddim_{n}" for n in cfg.ddim_steps), *(f"heun_{n}" for n in cfg.heun_steps)]
     samplers = [teacher.sampler(name) for name in names]

@@ -41,7 +41,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
     encoded = load_encoded(args.encoded)
     teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions, encoded.texts)
-    check_fits(teacher, split.shape, len(split.conditions))
+    check_fits(teacher, split.shape, len(split.class_names))
     check_pixels(params, isinstance(teacher.codec, Pixels))
     pairs = load_pairs(args.pairs).to(device)
     if split.has_images:

@@ -91,6 +91,9 @@ def test_the_latents_have_unit_spread_and_decode_to_images(teacher: Teacher) -> 
     vae = teacher.codec.vae
     assert torch.equal(teacher.codec.decode(x), vae.decode(x / vae.config.scaling_factor).sample)
     check_fits(teacher, (1, 8, 8), 10)
+    if not teacher.captions:
+        with pytest.raises(TeacherError, match="the data have 11"):  # a DiT's last label is always the null one
+            check_fits(teacher, (1, 8, 8), 11)
     with pytest.raises(TeacherError, match="images of shape"):
         check_fits(teacher, (1, 16, 16), 10)
 
