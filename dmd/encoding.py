@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dmd.codecs import CHUNK, Latents
+from dmd.codecs import Latents, at_once
 from dmd.config import EncodeConfig
 from dmd.data import Split
 from dmd.errors import DataError
@@ -54,7 +54,7 @@ def encode(
             files += _store(
                 work / LATENTS,
                 len(images),
-                CHUNK,
+                at_once(*split.shape[1:]),
                 dtype,
                 progress,
                 lambda rows: {LATENTS: codec.encode(images[rows])},

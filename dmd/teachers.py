@@ -175,12 +175,29 @@ def sampling_scheduler(teacher: Teacher, times: tuple[int, ...]) -> Any:
 
 
 def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> None:
-    """Raise TeacherError where the teacher's images or labels are not the data's."""
+    """Raise TeacherError where the teacher's images or labels are not the data's.
+
+    classes: of the data, 0 where captions alone are their conditions. Of a UNet on labels the last row may be the null
+    label or the last class; a DiT has a null label always.
+    """
     made = teacher.codec.image_shape(teacher.shape)
     if made != shape:
         raise TeacherError(f"the teacher makes images of shape {made}, the data are {shape}")
-    if teacher.classes and not teacher.captions and teacher.classes < classes:
-        raise TeacherError(f"the teacher knows {teacher.classes} labels, the data have {classes}")
+    if not teacher.classes or teacher.captions:
+        return
+    if not classes:
+        raise TeacherError("the teacher is told of labels, and the data have captions but no classes")
+    no_null = classes == teacher.classes and not isinstance(teacher.denoiser.net, Transformer)
+    if classes != teacher.classes - 1 and not no_null:
+        raise TeacherError(
+            f"the teacher knows {teacher.classes} labels with the null one, the data have {classes}: "
+            "they would not mean the same"
+        )
+    if no_null and isinstance(teacher.real, Guided):
+        raise TeacherError(
+            f"guidance.scale: the teacher's {teacher.classes} labels are all classes of the data; "
+            "guidance needs a null one besides"
+        )
 
 
 def check_exportable(teacher: Teacher, times: tuple[int, ...]) -> None:

@@ -48,9 +48,9 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     shown = load_file(args.baseline / "pictures.safetensors")[
         max(baseline.teachers, key=lambda k: baseline.teachers[k].nfe)
     ]
-    picture = comparison_sheet(judge, test, shown, student)
+    picture = comparison_sheet(judge, test, shown, student, cfg.batch_size)
     same = f"Same labels: {'held-out images, ' if test.has_images else ''}teacher, student"
-    nearest = {NEAREST: nearest_sheet(judge, real, student)} if real.has_images else {}
+    nearest = {NEAREST: nearest_sheet(judge, real, student, cfg.batch_size)} if real.has_images else {}
     over_time = {
         f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))
     }

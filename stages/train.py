@@ -41,7 +41,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
     encoded = load_encoded(args.encoded)
     teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions, encoded.texts)
-    check_fits(teacher, split.shape, len(split.conditions))
+    check_fits(teacher, split.shape, len(split.class_names))
     check_pixels(params, isinstance(teacher.codec, Pixels))
     pairs = load_pairs(args.pairs).to(device)
     if split.has_images:
@@ -69,7 +69,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch = Scratch("train", {g: getattr(params, g).model_dump() for g in GROUPS}, read)
     judge = load_extractors(args.evaluator, device)[1]["classifier" if split.class_names else "evaluator"]
     watched = to_watch(split, validation, pairs, teacher)
-    validator = Validator(judge, *watched, len(split.conditions), params.train.seed, scratch.folder)
+    size = params.evaluate.batch_size
+    validator = Validator(judge, *watched, len(split.conditions), params.train.seed, scratch.folder, size)
     generator, kept, rows = distill(
         method, nets, params.train, teacher, split.labels, split.conditions, scratch, validator, workers
     )

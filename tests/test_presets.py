@@ -69,6 +69,13 @@ def test_a_preset_shares_its_batches_equally_and_says_whether_it_was_run(name: s
     assert name == "quick" or "Run:" in head or "Not yet run on hardware" in head
 
 
+@pytest.mark.parametrize(("name", "gpus"), [("sd15", 64), ("sdxl", 64), ("imagenet64", 7), ("cifar10", 8)])
+def test_a_warm_up_is_as_long_as_in_dmd2s_code(name: str, gpus: int) -> None:
+    """Accelerate advances its schedule of 500 steps once for each process, critic turns without a generator's too."""
+    changes = load_preset(ROOT, name).changes
+    assert changes["train.warmup_turns"] == max(1, 500 // gpus // int(changes["method.critic_turns"]))
+
+
 def test_what_only_the_user_can_give_is_named_before_any_work(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
