@@ -54,7 +54,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     over_time = {
         f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))
     }
-    facts = {f"{name} sha256": sha256(getattr(args, name)) for name in SHOWN} | versions() | {"reproduce": "dvc repro"}
+    facts = {f"{name} sha256": sha256(getattr(args, name)) for name in SHOWN} | versions()
+    facts["reproduce"] = "dvc repro, with the params.yaml of this run"
     report = ReportInputs(
         title="A teacher and its one-step student",
         metrics=metrics.model_dump(),
