@@ -313,6 +313,7 @@ class TrainConfig(Group):
     precision: Literal["fp32", "bf16", "fp16"] = Field(description="of the networks' arithmetic; weights stay float32")
     lora_rank: int = Field(ge=0, le=1024, description="of the generator's adapters; 0 = all weights learn")
     lora_rank_critic: int = Field(ge=0, le=1024, description="of the critic's adapters; 0 = all weights learn")
+    lora_alpha: int = Field(ge=0, le=1024, description="of both: what they add is scaled by alpha / rank; 0 = the rank")
     lora_adapter: bool = Field(description="write the generator's adapter by itself too, beside the merged weights")
     weight_decay: float = Field(ge=0, le=1, description="AdamW's weight decay")
     grad_clip: float = Field(gt=0, description="largest L2 norm of a network's gradient")

@@ -202,9 +202,23 @@ def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> N
 
 def check_exportable(teacher: Teacher, times: tuple[int, ...]) -> None:
     """Raise TeacherError where the stock pipeline of the teacher's kind could not run a generator of these steps."""
+    if not isinstance(teacher.denoiser.net, Transformer):
+        return
     last, fixed = teacher.denoiser.process.timesteps - 1, not hasattr(teacher.pipeline.scheduler, "alphas_cumprod")
-    if isinstance(teacher.denoiser.net, Transformer) and fixed and times[0] != last:
+    if fixed and times[0] != last:
         raise TeacherError(
             f"method.generator_timestep: {times[0]} cannot be told to diffusers' DiTPipeline, which begins at {last} "
             f"with {type(teacher.pipeline.scheduler).__name__}; use auto"
         )
+    if not fixed and times != (own := _own_times(teacher, times)):
+        raise TeacherError(
+            f"method.generator_timestep: from {times[0]} on the steps are {times}, and diffusers' DiTPipeline, "
+            f"told their number alone, would take {own}; use {times[0] - (times[0] + 1) % len(times)}"
+        )
+
+
+def _own_times(teacher: Teacher, times: tuple[int, ...]) -> tuple[int, ...]:
+    """Those that the exported scheduler takes of itself for so many steps."""
+    scheduler = sampling_scheduler(teacher, times)
+    scheduler.set_timesteps(len(times))
+    return tuple(scheduler.timesteps.tolist())

@@ -60,7 +60,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     except ValueError as e:
         raise ConfigError(str(e)) from None
     check_exportable(teacher, method.timesteps_of_generator)
-    nets = method.networks(teacher, params.train.seed, (params.train.lora_rank, params.train.lora_rank_critic))
+    ranks = params.train.lora_rank, params.train.lora_rank_critic
+    nets = method.networks(teacher, params.train.seed, ranks, params.train.lora_alpha)
     if (start := Path(params.method.init_from)) != NO_FOLDER:
         begin_from(nets.generator, load_generator(start, device), start)
     if params.train.gradient_checkpointing:

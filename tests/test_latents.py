@@ -32,7 +32,7 @@ from dmd.networks import LearningCaptions
 from dmd.new_teachers import new_network, new_scheduler
 from dmd.pairs import Pairs, make_pairs
 from dmd.pipelines import save_pipeline
-from dmd.sampling import generate
+from dmd.sampling import generate, step_times
 from dmd.teachers import Teacher, check_exportable, check_fits, load_teacher
 from dmd.trainer import TrainState, train
 from dmd.vae_trainer import set_scale, train_vae
@@ -211,6 +211,19 @@ def test_a_transformer_is_refused_where_its_pipeline_could_not_start(teacher: Te
     else:
         with pytest.raises(TeacherError, match=r"method.generator_timestep: 399"):
             check_exportable(flow, (399,))
+
+
+@pytest.mark.parametrize(("first", "steps", "takes"), [(258, 4, 255), (999, 3, 998), (399, 7, 398)])
+def test_a_transformer_takes_steps_that_its_pipeline_would_take(
+    teacher: Teacher, first: int, steps: int, takes: int
+) -> None:
+    """DiTPipeline is told their number alone: its card's images would be others."""
+    check_exportable(teacher, step_times(takes, steps))
+    if teacher.captions:
+        check_exportable(teacher, step_times(first, steps))
+        return
+    with pytest.raises(TeacherError, match=rf"method.generator_timestep: from {first} on .*; use {takes}$"):
+        check_exportable(teacher, step_times(first, steps))
 
 
 def test_a_transformer_in_training_hears_every_label(params: Params) -> None:
