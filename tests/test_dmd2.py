@@ -320,6 +320,18 @@ def test_backward_simulation_is_the_samplers_own_trajectory_and_only_its_last_st
     assert calls == [False, False, False, True]
 
 
+@pytest.mark.parametrize("last", range(4))
+def test_under_autocast_the_last_of_several_steps_has_every_gradient(params: Params, last: int) -> None:
+    """The weights cast in the steps before it, which have no gradient, must not be taken for those of the last."""
+    m = method(params, steps=4, gan={"weight": 0.0})
+    nets = networks(m)
+    seed = next(s for s in range(100) if draws(s, 3).common_integer(4) == last)
+    with nets.learning("generator") as learner, torch.autocast("cpu", torch.bfloat16):
+        losses = m.loss("generator", nets, torch.randn(3, 4, 1, 8, 8), torch.arange(3), draws(seed, 3))
+    losses["total"].backward()
+    assert [name for name, p in learner.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
 def follow(teacher: Denoiser, x: Tensor, first: int, labels: Tensor | None) -> Tensor:
     """DDIM written out: ten steps from index `first`, evenly spread."""
     process, x0 = teacher.process, x
