@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dmd.checkpoint import Scratch
-from dmd.codecs import Pixels
+from dmd.codecs import Pixels, at_once
 from dmd.config import NO_FOLDER, Params
 from dmd.data import Reals, Split, load_split
 from dmd.denoisers import Denoiser
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch = Scratch("train", {g: getattr(params, g).model_dump() for g in GROUPS}, read)
     judge = load_extractors(args.evaluator, device)[1]["classifier" if split.class_names else "evaluator"]
     watched = to_watch(split, validation, pairs, teacher)
-    size = params.evaluate.batch_size
+    size = at_once(*split.shape[1:])  # not evaluate.batch_size: another one must not train anew
     validator = Validator(judge, *watched, len(split.conditions), params.train.seed, scratch.folder, size)
     generator, kept, rows = distill(
         method, nets, params.train, teacher, split.labels, split.conditions, scratch, validator, workers
