@@ -34,8 +34,11 @@ def main() -> int:
 
 def keep(root: Path, file: Path, row: str) -> int:
     """Write the folder. Raises UserError where a member of the row is not there."""
-    members = [m for m in load_plan(root, file).members if m.row == row]
-    if missing := [m.experiment for m in members if not experiment.is_there(root, m)] or (not members and [row]):
+    planned = load_plan(root, file).members
+    members = [m for m in planned if m.row == row]
+    if not members:
+        raise UserError(f"{file} has no row {row!r}; it has {', '.join(dict.fromkeys(m.row for m in planned))}")
+    if missing := [m.experiment for m in members if not experiment.is_there(root, m)]:
         raise UserError(f"no such result at the present commit: {', '.join(missing)}; python -m flows.ablate {file}")
     first, out = members[0], root / "benchmarks" / file.stem
     for path in IN_GIT:

@@ -66,7 +66,7 @@ class DataConfig(Group):
             raise ValueError("captions: parquet files need the name of the column of prompts")
         try:
             self.caption.format(name="")
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError, AttributeError):
             raise ValueError(f"caption: {self.caption!r} may hold {{name}} and no other braces") from None
         return self
 
@@ -313,6 +313,7 @@ class TrainConfig(Group):
     precision: Literal["fp32", "bf16", "fp16"] = Field(description="of the networks' arithmetic; weights stay float32")
     lora_rank: int = Field(ge=0, le=1024, description="of the generator's adapters; 0 = all weights learn")
     lora_rank_critic: int = Field(ge=0, le=1024, description="of the critic's adapters; 0 = all weights learn")
+    lora_alpha: int = Field(ge=0, le=1024, description="of both: what they add is scaled by alpha / rank; 0 = the rank")
     lora_adapter: bool = Field(description="write the generator's adapter by itself too, beside the merged weights")
     weight_decay: float = Field(ge=0, le=1, description="AdamW's weight decay")
     grad_clip: float = Field(gt=0, description="largest L2 norm of a network's gradient")
@@ -329,7 +330,9 @@ class TrainConfig(Group):
     validation_tolerance: float = Field(
         ge=0, description="share by which a later generator may validate worse and still be kept: the score's own noise"
     )
-    patience: int = Field(ge=0, description="validations without a better one after which training ends; 0 = never")
+    patience: int = Field(
+        ge=0, description="validations of the last phase without a better one after which it ends; 0 = never"
+    )
 
 
 class EvaluateConfig(Group):

@@ -21,6 +21,8 @@ def explain(error: Any, root: type[BaseModel]) -> str:
             return f"{'.'.join(map(str, error['loc']))}: missing; {_allowed(root, error['loc'])}"
         case "value_error":
             return f"{key + '.' if key else ''}{error['ctx']['error']}"
+        case "model_type":
+            return f"{key}: {error['input']!r} is not allowed; {_allowed(root, error['loc'])}"
         case _:
             return f"{key}: {error['input']!r} is not allowed: {error['msg'].lower()}; {_allowed(root, error['loc'])}"
 
@@ -55,6 +57,6 @@ def _allowed(root: type[BaseModel], loc: tuple) -> str:
     if field is None:
         return "see dmd/config.py"
     if field.description is None:
-        return "it is a group of keys"
+        return f"it is a group with the keys {', '.join(keys(_group_at(root, loc)))}"
     choices = [c for c in get_args(field.annotation) if isinstance(c, str)]
-    return f"it is {field.description}" + (f" (one of {', '.join(choices)})" if choices else "")
+    return f"meaning: {field.description}" + (f" (one of {', '.join(choices)})" if choices else "")

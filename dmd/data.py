@@ -17,6 +17,7 @@ from dmd.files import sha256
 from dmd.shards import Images, Rows, Shard, shard_name
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
+MANIFEST, SEAL = "manifest.json", "sha256 of the rest"  # the seal: a name in it, and the hash of all else in it
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -70,21 +71,38 @@ def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
     alone though `with_images`.
     """
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
+        if sealed(manifest) != manifest:
+            raise DataError(f"{folder / MANIFEST} has changed since it was written; run the data stage again")
         shards = _shards(manifest, name)
         for file in (f"{s}.{ending}" for s in shards for ending in ("safetensors", "captions.txt")):
             if sha256(folder / file) != manifest["sha256"][file]:
                 raise DataError(f"{folder / file} has changed since it was prepared; run the data stage again")
         images = Images([Shard.find(folder / f"{s}.safetensors", "images") for s in shards])
         labels = torch.cat([load_file(folder / f"{s}.safetensors")["labels"] for s in shards])
-        captions = [c for s in shards for c in (folder / f"{s}.captions.txt").read_text().splitlines()]
-        if len(labels) != manifest["counts"][name]:
+        captions = [c for s in shards for c in (folder / f"{s}.captions.txt").read_text().split("\n")[:-1]]
+        if not len(labels) == len(captions) == manifest["counts"][name]:
             raise DataError(f"{folder}: a shard of {name!r} is not in the manifest; run the data stage again")
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as e:
+    except (OSError, KeyError, ValueError, SafetensorError) as e:  # ValueError: no JSON, no UTF-8
         raise DataError(f"{folder}: no usable split {name!r} ({e}); run the data stage again") from None
     if with_images and not len(images):
         raise DataError(f"{folder} holds prompts alone (data.source: {manifest['source']}); this needs images")
     return _conditioned(images, labels, captions, tuple(manifest["class_names"]), tuple(manifest["class_captions"]))
+
+
+def sealed(manifest: dict) -> dict:
+    """With the hash of what it says: class names and captions are told to a teacher, and no other hash covers them."""
+    said = json.dumps({key: value for key, value in manifest.items() if key != SEAL}, sort_keys=True)
+    return {**manifest, SEAL: hashlib.sha256(said.encode()).hexdigest()}
+
+
+def images_of(folder: Path, split: str) -> Rows:
+    """uint8 images [N, C, H, W] of the shards of a split in a folder, whatever a manifest says."""
+    files, k = [], 0
+    while (file := folder / f"{shard_name(split, k)}.safetensors").exists():
+        files.append(file)
+        k += 1
+    return Rows([Shard.find(file, "images") for file in files])
 
 
 def _conditioned(
@@ -114,7 +132,7 @@ def load_splits(folder: Path, names: Sequence[str], with_images: bool = True) ->
 
 def split_sha256(folder: Path, *names: str) -> str:
     """Hash of the images and labels of splits, by the manifest: of their one shard, or of the hashes of several."""
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / MANIFEST).read_text())
     hashes = [manifest["sha256"][f"{s}.safetensors"] for name in names for s in _shards(manifest, name)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 

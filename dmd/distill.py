@@ -39,13 +39,23 @@ def distill(
         state.load_state_dict(saved)
     phases = {phase.name: phase for phase in method.phases(cfg)}
     total = sum(phase.generator_turns for phase in phases.values())
+    final = [phase for phase in phases.values() if phase.generator_turns][-1:]
+    began = total - sum(phase.generator_turns for phase in final)
 
     def generator(average: int) -> Generator:
         names = classes if teacher.classes else ()
         return Generator(state.averaged(average), method.timesteps_of_generator, teacher.shape, names, teacher.codec)
 
+    def out_of_patience() -> bool:
+        """Of the last phase: an earlier one that no longer improves leaves the rest to the next."""
+        without = state.turn - max(state.best["turn"], began)
+        return bool(cfg.patience) and state.turn > began and without >= cfg.patience * cfg.validate_every
+
+    # A run that was killed between its end and its export has nothing left to train.
+    labels = labels if teacher.classes else None
+    rows = () if out_of_patience() else train(state, method, cfg, teacher.shape, labels, workers)
     with PhaseProgress(phases.values(), state.turn, workers.is_main) as progress:
-        for row in train(state, method, cfg, teacher.shape, labels if teacher.classes else None, workers):
+        for row in rows:
             last = state.turn == total
             if last or state.turn % cfg.validate_every == 0:
                 scores = {
@@ -56,7 +66,7 @@ def distill(
                 row |= scores[best] | {"ema_half_life": best}
                 if not phases[row["phase"]].prepares:
                     state.keep_if_best(best, row["validation_fd"], cfg.validation_tolerance)
-                    last = last or _out_of_patience(state, cfg)
+                    last = last or out_of_patience()
             state.rows.append(row)
             progress.update(row)
             if state.turn % cfg.checkpoint_every == 0 or last:
@@ -68,10 +78,6 @@ def distill(
     kept = generator(state.best["half_life"])
     restore(kept.denoiser, state.best["weights"])
     return kept, state.best["turn"], state.rows
-
-
-def _out_of_patience(state: TrainState, cfg: TrainConfig) -> bool:
-    return bool(cfg.patience) and state.turn - state.best["turn"] >= cfg.patience * cfg.validate_every
 
 
 class PhaseProgress:

@@ -18,9 +18,6 @@ class Draws:
         self.each = [_generator(seed, step, turn, i) for i in samples]
         self.all = _generator(seed, step, turn, "all")
 
-    def __len__(self) -> int:
-        return len(self.each)
-
     def noise(self, *shape: int) -> Tensor:
         """Unit noise [B, *shape]."""
         return torch.stack([torch.randn(shape, generator=g) for g in self.each])

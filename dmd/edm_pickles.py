@@ -5,13 +5,16 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dmd.errors import PickleError
+
+NUMBERS = "biufc"  # kinds of numpy's dtypes
+IN_PYTHON: Any = pickle._Unpickler  # type: ignore[attr-defined]  # that in C has no hook where a state is given
 
 
 class Inert:
@@ -61,11 +64,19 @@ def _new(cls: Any, *_: Any) -> Any:
 
 
 def _storage(content: bytes) -> Any:
-    """In place of torch's, which would read a pickle within the pickle without asking what is in it."""
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    """In place of torch's, which would read a pickle within the pickle without asking what is in it.
+
+    What torch admits there may be a function too, and the pickle around it could call that.
+    """
+    found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(found, torch.storage.TypedStorage):
+        raise PickleError(f"torch.storage._load_from_bytes of a {type(found).__name__}")
+    return found
 
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise PickleError(f"a tensor in a {type(storage).__name__}")
     return torch._utils._rebuild_tensor(storage, offset, size, stride)  # type: ignore[attr-defined]
 
 
@@ -73,10 +84,29 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
-def _scalar(dtype: Any, content: bytes = b"") -> Any:
-    if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        raise PickleError("a numpy scalar that holds an object")
-    return np.frombuffer(content, dtype)[0].item()
+class Kind:
+    """What a pickled numpy.dtype becomes. numpy's own takes flags and fields from the file: bytes would turn into
+    pointers."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        self.name = name
+        self.order: Any = "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+    def dtype(self) -> np.dtype:
+        """As numpy makes it of name and byte order. Raises PickleError for what is no number."""
+        found = np.dtype(self.name) if isinstance(self.name, str) else None
+        if found is None or found.kind not in NUMBERS or self.order not in tuple("<>=|"):
+            raise PickleError("a numpy scalar that is no number")
+        return found.newbyteorder(self.order)
+
+
+def _scalar(kind: Any, content: Any = b"") -> Any:
+    if not isinstance(kind, Kind) or not isinstance(content, bytes):
+        raise PickleError("a numpy scalar that is no number")
+    return np.frombuffer(content, kind.dtype())[0].item()
 
 
 def _bytes(text: str, encoding: str) -> bytes:
@@ -84,10 +114,6 @@ def _bytes(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise PickleError(f"_codecs.encode with {encoding!r}")
     return text.encode("latin1")
-
-
-def _dtype(name: str, *_: Any) -> np.dtype:
-    return np.dtype(name)
 
 
 ADMITTED: dict[str, Callable[..., Any]] = {
@@ -100,7 +126,7 @@ ADMITTED: dict[str, Callable[..., Any]] = {
     "dnnlib.util.EasyDict": OrderedDict,
     "copyreg._reconstructor": _new,
     "copy_reg._reconstructor": _new,
-    "numpy.dtype": _dtype,
+    "numpy.dtype": Kind,
     "_codecs.encode": _bytes,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
@@ -108,7 +134,7 @@ ADMITTED: dict[str, Callable[..., Any]] = {
 }
 
 
-class PlainUnpickler(pickle.Unpickler):
+class PlainUnpickler(IN_PYTHON):
     """Admits tensors, plain containers and numbers. A module of torch becomes inert; any other global is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -120,6 +146,14 @@ class PlainUnpickler(pickle.Unpickler):
         if full == "builtins.object":
             return None  # the base that copyreg names; never called
         raise PickleError(f"it asks for {full}, which plain weights do not need")
+
+    def load_build(self) -> None:
+        """Only what is inert takes a state: a tensor, a storage or a function would get any attribute."""
+        if not isinstance(self.stack[-2], Inert | Kind):
+            raise PickleError(f"it gives a state to a {type(self.stack[-2]).__name__}")
+        super().load_build()
+
+    dispatch: ClassVar = {**IN_PYTHON.dispatch, pickle.BUILD[0]: load_build}
 
 
 def read_checkpoint(file: Path, key: str = "ema") -> Inert:

@@ -15,7 +15,7 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dmd.codecs import CHUNK, Latents
+from dmd.codecs import Latents, at_once
 from dmd.config import EncodeConfig
 from dmd.data import Split
 from dmd.errors import DataError
@@ -54,7 +54,7 @@ def encode(
             files += _store(
                 work / LATENTS,
                 len(images),
-                CHUNK,
+                at_once(*split.shape[1:]),
                 dtype,
                 progress,
                 lambda rows: {LATENTS: codec.encode(images[rows])},
@@ -86,7 +86,7 @@ def load_encoded(folder: Path) -> Encoded:
             if sha256(folder / name) != expected:
                 raise DataError(f"{folder / name} has changed since it was encoded; run the encode stage again")
         rows = _rows(folder, manifest["tensors"])
-    except (OSError, KeyError, json.JSONDecodeError) as e:
+    except (OSError, KeyError, ValueError) as e:  # ValueError: no JSON, no UTF-8
         raise DataError(f"{folder}: nothing usable ({e}); run the encode stage again") from None
     return Encoded(rows.get(LATENTS), {name: rows[name] for name in TEXTS if name in rows} or None)
 

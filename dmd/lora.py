@@ -26,19 +26,22 @@ TARGETS = (
 )
 
 
-def student(denoiser: Denoiser, rank: int, seed: int) -> Denoiser:
+def student(denoiser: Denoiser, rank: int, seed: int, alpha: int = 0) -> Denoiser:
     """What learns from a teacher: with rank 0 a copy all of whose weights are its own, else one with adapters."""
-    return adapted(denoiser, rank, seed) if rank else denoiser.copy()
+    return adapted(denoiser, rank, seed, alpha) if rank else denoiser.copy()
 
 
-def adapted(denoiser: Denoiser, rank: int, seed: int) -> Denoiser:
-    """A copy that shares its frozen weights with the original, and begins as the same function (B is zero)."""
+def adapted(denoiser: Denoiser, rank: int, seed: int, alpha: int = 0) -> Denoiser:
+    """A copy that shares its frozen weights with the original, and begins as the same function (B is zero).
+
+    What the adapters add is scaled by alpha / rank; alpha 0 stands for the rank.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     new = copy.deepcopy(denoiser, {id(p): p for p in denoiser.parameters()})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS))
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=list(TARGETS))
         inject_adapter_in_model(config, bare(new.net))
     return new
 
@@ -74,14 +77,14 @@ def save_adapter(net: Any, pipeline: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
     weights = get_peft_model_state_dict(net)
-    if hasattr(pipeline, "save_lora_weights"):
-        pipeline.save_lora_weights(folder, unet_lora_layers=weights)
+    config = {**net.peft_config["default"].to_dict(), "target_modules": sorted(TARGETS)}  # a set has no order
+    if hasattr(pipeline, "save_lora_weights"):  # without the config alpha would be taken for the rank
+        pipeline.save_lora_weights(folder, unet_lora_layers=weights, unet_lora_adapter_metadata=config)
         return
     folder.mkdir()
     save_file(
         {name: weight.contiguous().cpu() for name, weight in weights.items()}, folder / "adapter_model.safetensors"
     )
-    config = {**net.peft_config["default"].to_dict(), "target_modules": sorted(TARGETS)}  # a set has no order
     write_text(folder / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True, default=str) + "\n")
 
 

@@ -14,6 +14,9 @@ def image_statistics(x: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def by_time(grad: Tensor, t: Tensor, timesteps: int) -> dict[str, Tensor]:
-    """Mean |grad| of the samples in each quarter of [0, T), low noise first; nan where a quarter has none."""
+    """Mean |grad| of the samples in each quarter of [0, T), low noise first; nan where a quarter has none.
+
+    Of a batch in parts the mean is that of the parts that have any.
+    """
     size = grad.abs().flatten(1).mean(dim=1).double()
     return {f"grad_t{i}": size[(t * BINS) // timesteps == i].mean() for i in range(BINS)}

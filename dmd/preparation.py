@@ -4,23 +4,25 @@ Shards are made outside the output, in a folder named by what they depend on: a 
 """
 
 import csv
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import UnidentifiedImageError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dmd.checkpoint import code_hash, scratch_root
 from dmd.config import DataConfig
-from dmd.data import SPLITS
+from dmd.data import MANIFEST, SPLITS, images_of, sealed
 from dmd.errors import DataError
 from dmd.files import new_folder, sha256, write_text
 from dmd.pictures import adapted
@@ -30,8 +32,10 @@ from dmd.sources import SOURCES
 from dmd.sources.base import Pool, Source
 
 SHARD_BYTES, SHARD_IMAGES = 64 * 2**20, 16384  # at most: of its images, and how many
+AT_ONCE = 256  # images that are read again to find copies
 SKIPPED = "skipped.csv"  # images that could not be used; there is none if all could
 WORKERS = min(8, os.cpu_count() or 1)
+PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM)  # not the file's own fault
 Skipped = tuple[str, str, str]  # split, name, reason
 
 
@@ -41,11 +45,14 @@ class Prepared:
 
     counts: dict[str, int]
     skipped: list[Skipped]
+    also_in_train: dict[str, int]  # of validation and test, the images that are in train, too, pixel by pixel
 
 
 def prepare(cfg: DataConfig, out: Path) -> Prepared:
     """Split, decode and store a data set. Raises DataError if too much is unusable, or nothing is left to train on."""
     source = SOURCES[cfg.source](cfg)
+    if odd := next((n for n in source.class_names if n != n.encode(errors="replace").decode()), None):
+        raise DataError(f"class {odd!r}: its name is not UTF-8 text; rename it")
     parts = _divided(cfg, source)
     total = sum(len(index) for _, index in parts.values()) + len(source.left_out)
     work = _work_folder(cfg, source)
@@ -58,9 +65,9 @@ def prepare(cfg: DataConfig, out: Path) -> Prepared:
                 skipped += _shard(cfg, source, pool, index, work / shard_name(split, k), split, threads)
                 progress.update(len(index))
                 _check_share(cfg, skipped, total, work)
-    counts = _store(cfg, source, skipped, work, out)
+    manifest = _store(cfg, source, skipped, work, out)
     shutil.rmtree(work)
-    return Prepared(counts, skipped)
+    return Prepared(manifest["counts"], skipped, manifest["also_in_train"])
 
 
 def _divided(cfg: DataConfig, source: Source) -> dict[str, tuple[Pool, Tensor]]:
@@ -79,8 +86,10 @@ def _divided(cfg: DataConfig, source: Source) -> dict[str, tuple[Pool, Tensor]]:
             taken[split] = int(count)
     if sum(taken.values()) >= len(train):
         held_out = " + ".join(f"data.{split}" for split in taken) or "the splits"
+        unusable = f", and {len(source.left_out)} unusable: {source.left_out[0][2]}" if source.left_out else ""
         raise DataError(
             f"{held_out} = {sum(taken.values())} leaves nothing to train on: {cfg.source} has {len(train)} images"
+            + unusable
         )
     pieces = _shuffled(len(train), cfg.seed).split([len(train) - sum(taken.values()), *taken.values()])
     for split, index in zip(("train", *taken), pieces, strict=True):
@@ -115,21 +124,27 @@ def _shard(
 ) -> list[Skipped]:
     """Write one shard, unless an earlier run did; what was skipped is written last and says that it is whole.
 
-    A run that was killed while its shards moved to the output has lost some, and makes those again.
+    A run that was killed while its shards moved to the output has lost some, and makes those again; and those that have
+    changed since, and those of which something was skipped: it may have been mended.
     """
-    done, stored = Path(f"{file}.skipped.json"), (Path(f"{file}.safetensors"), Path(f"{file}.captions.txt"))
+    done, stored = Path(f"{file}.done.json"), (Path(f"{file}.safetensors"), Path(f"{file}.captions.txt"))
     if done.exists() and all(part.exists() for part in stored):
-        return [(split, name, why) for name, why in json.loads(done.read_text())]
+        earlier = json.loads(done.read_text())
+        if not earlier["skipped"] and earlier["sha256"] == [sha256(part) for part in stored]:
+            return []
 
     def attempt(i: int) -> tuple[np.ndarray | None, int, str | None] | tuple[str, str]:
         try:
             record = pool.read(i)
             image = None if record.image is None else adapted(record.image, cfg.size, cfg.channels)
+            (record.caption or "").encode()
             return image, record.label, record.caption
         except MemoryError:
             raise
         except Exception as e:  # Pillow raises a dozen kinds for a damaged file
-            return pool.name(i), " ".join(str(e).split()) or type(e).__name__
+            if isinstance(e, OSError) and e.errno in PASSING:
+                raise DataError(f"{pool.name(i)} cannot be read: {e.strerror}; mend that and start again") from None
+            return pool.name(i), _reason(e)
 
     images, labels, captions, bad = [], [], [], []
     for found in threads.map(attempt, index.tolist()):
@@ -139,18 +154,27 @@ def _shard(
         image, label, caption = found
         images += [] if image is None else [image]
         labels.append(label)
-        captions.append(" ".join(caption.split()) if caption else _of_class(cfg, source, label))
+        captions.append(" ".join((caption or _of_class(cfg, source, label)).split()))
     shape = (0, cfg.channels, cfg.size, cfg.size)
     stacked = torch.from_numpy(np.stack(images) if images else np.empty(shape, np.uint8))
     tensors = {"images": stacked, "labels": torch.tensor(labels, dtype=torch.int64)}
     save_file(tensors, stored[0])
     write_text(stored[1], "".join(f"{c}\n" for c in captions))
-    write_text(done, json.dumps(bad))
+    write_text(done, json.dumps({"skipped": bad, "sha256": [sha256(part) for part in stored]}))
     return [(split, name, why) for name, why in bad]
 
 
+def _reason(error: Exception) -> str:
+    """The same each time, so that the output is: Pillow names the address of what it read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture, or of a kind that is not known"
+    if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
+        return f"its caption is not UTF-8 text ({error.reason})"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _of_class(cfg: DataConfig, source: Source, label: int) -> str:
-    return cfg.caption.format(name=source.class_names[label])
+    return " ".join(cfg.caption.format(name=source.class_names[label]).split())
 
 
 def _check_share(cfg: DataConfig, skipped: list[Skipped], total: int, work: Path) -> None:
@@ -166,12 +190,12 @@ def _check_share(cfg: DataConfig, skipped: list[Skipped], total: int, work: Path
 
 
 def _write_list(file: Path, skipped: Iterable[Skipped]) -> None:
-    with file.open("w", newline="") as lines:
+    with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as lines:
         csv.writer(lines).writerows([("split", "name", "reason"), *skipped])
 
 
-def _store(cfg: DataConfig, source: Source, skipped: list[Skipped], work: Path, out: Path) -> dict[str, int]:
-    """Move the shards to `out`, with the list of what was skipped and the manifest. Returns each split's count."""
+def _store(cfg: DataConfig, source: Source, skipped: list[Skipped], work: Path, out: Path) -> dict:
+    """Move the shards to `out`, with the list of what was skipped and the manifest, which it returns."""
     labels = {split: _labels(work, split) for split in SPLITS}
     _check_left(source, labels)
     with new_folder(out) as folder:
@@ -179,8 +203,9 @@ def _store(cfg: DataConfig, source: Source, skipped: list[Skipped], work: Path, 
             shutil.move(file, folder / file.name)
         if skipped:
             _write_list(folder / SKIPPED, skipped)
-        write_text(folder / "manifest.json", json.dumps(_manifest(cfg, source, labels, folder), indent=2) + "\n")
-    return {split: len(found) for split, found in labels.items()}
+        manifest = sealed(_manifest(cfg, source, labels, folder))
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    return manifest
 
 
 def _labels(work: Path, split: str) -> Tensor:
@@ -209,6 +234,21 @@ def _manifest(cfg: DataConfig, source: Source, labels: Mapping[str, Tensor], fol
         "class_names": list(names),
         "class_captions": [_of_class(cfg, source, i) for i in range(len(names))],
         "counts": {split: len(found) for split, found in labels.items()},
+        "also_in_train": _also_in_train(folder, labels),
         "per_class": {s: found.bincount(minlength=len(names)).tolist() for s, found in labels.items()} if names else {},
         "sha256": {p.name: sha256(p) for p in sorted(folder.iterdir())},
     }
+
+
+def _also_in_train(folder: Path, labels: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many images of the other splits are in train, too, under other names."""
+    train = set(_digests(folder, "train"))
+    return {split: sum(digest in train for digest in _digests(folder, split)) for split in labels if split != "train"}
+
+
+def _digests(folder: Path, split: str) -> Iterator[bytes]:
+    """Of each stored image; 16 bytes of it are enough."""
+    images = images_of(folder, split)
+    for start in range(0, len(images), AT_ONCE):
+        for image in images[start : start + AT_ONCE].numpy():
+            yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()

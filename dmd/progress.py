@@ -2,12 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
-T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -54,11 +52,3 @@ def clock(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
-
-
-def track(items: Iterable[T], what: str, total: int, unit: str) -> Iterator[T]:
-    """Iterate with progress, one unit per item."""
-    with Progress(what, total, unit) as progress:
-        for item in items:
-            yield item
-            progress.update()

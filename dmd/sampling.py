@@ -39,7 +39,12 @@ def generate(generator: Denoiser, z: Tensor, times: tuple[int, ...], cond: Cond 
 
 
 def ode_times(timesteps: int, steps: int) -> tuple[int, ...]:
-    """`steps` indices from T-1 down, evenly spread: diffusers' trailing spacing, so that one step works too."""
+    """`steps` indices from T-1 down, evenly spread: diffusers' trailing spacing, so that one step works too.
+
+    Raises ValueError for more steps than there are indices.
+    """
+    if steps > timesteps:
+        raise ValueError(f"{steps} steps on a schedule of {timesteps}")
     return tuple(round(timesteps - k * timesteps / steps) - 1 for k in range(steps))
 
 

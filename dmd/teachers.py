@@ -34,9 +34,11 @@ class Teacher:
     captions: tuple[str, ...] = ()  # of the conditions, where they are texts
 
     def sampler(self, name: str) -> Sampler:
-        """Deterministic: ddim_N in N network passes, or heun_N in 2 N - 1."""
+        """Deterministic: ddim_N in N network passes, or heun_N in 2 N - 1. Raises TeacherError for too large an N."""
         method, _, steps = name.partition("_")
         solve, nfe = {"ddim": (ddim, int(steps)), "heun": (heun, 2 * int(steps) - 1)}[method]
+        if int(steps) > (there := self.denoiser.process.timesteps):
+            raise TeacherError(f"{name}: the teacher's schedule has {there} steps, no more can be taken")
         device = next(self.denoiser.parameters()).device
         return Sampler(name, nfe, self.shape, bool(self.classes), device, partial(self._make, solve, int(steps)))
 
@@ -173,19 +175,50 @@ def sampling_scheduler(teacher: Teacher, times: tuple[int, ...]) -> Any:
 
 
 def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> None:
-    """Raise TeacherError where the teacher's images or labels are not the data's."""
+    """Raise TeacherError where the teacher's images or labels are not the data's.
+
+    classes: of the data, 0 where captions alone are their conditions. Of a UNet on labels the last row may be the null
+    label or the last class; a DiT has a null label always.
+    """
     made = teacher.codec.image_shape(teacher.shape)
     if made != shape:
         raise TeacherError(f"the teacher makes images of shape {made}, the data are {shape}")
-    if teacher.classes and not teacher.captions and teacher.classes < classes:
-        raise TeacherError(f"the teacher knows {teacher.classes} labels, the data have {classes}")
+    if not teacher.classes or teacher.captions:
+        return
+    if not classes:
+        raise TeacherError("the teacher is told of labels, and the data have captions but no classes")
+    no_null = classes == teacher.classes and not isinstance(teacher.denoiser.net, Transformer)
+    if classes != teacher.classes - 1 and not no_null:
+        raise TeacherError(
+            f"the teacher knows {teacher.classes} labels with the null one, the data have {classes}: "
+            "they would not mean the same"
+        )
+    if no_null and isinstance(teacher.real, Guided):
+        raise TeacherError(
+            f"guidance.scale: the teacher's {teacher.classes} labels are all classes of the data; "
+            "guidance needs a null one besides"
+        )
 
 
 def check_exportable(teacher: Teacher, times: tuple[int, ...]) -> None:
     """Raise TeacherError where the stock pipeline of the teacher's kind could not run a generator of these steps."""
+    if not isinstance(teacher.denoiser.net, Transformer):
+        return
     last, fixed = teacher.denoiser.process.timesteps - 1, not hasattr(teacher.pipeline.scheduler, "alphas_cumprod")
-    if isinstance(teacher.denoiser.net, Transformer) and fixed and times[0] != last:
+    if fixed and times[0] != last:
         raise TeacherError(
             f"method.generator_timestep: {times[0]} cannot be told to diffusers' DiTPipeline, which begins at {last} "
             f"with {type(teacher.pipeline.scheduler).__name__}; use auto"
         )
+    if not fixed and times != (own := _own_times(teacher, times)):
+        raise TeacherError(
+            f"method.generator_timestep: from {times[0]} on the steps are {times}, and diffusers' DiTPipeline, "
+            f"told their number alone, would take {own}; use {times[0] - (times[0] + 1) % len(times)}"
+        )
+
+
+def _own_times(teacher: Teacher, times: tuple[int, ...]) -> tuple[int, ...]:
+    """Those that the exported scheduler takes of itself for so many steps."""
+    scheduler = sampling_scheduler(teacher, times)
+    scheduler.set_timesteps(len(times))
+    return tuple(scheduler.timesteps.tolist())

@@ -198,10 +198,11 @@ def _run(state: TrainState, phase: Phase, start: int, batches: "_Batches") -> It
 
 
 def _means(row: dict[str, list[Tensor]], workers: Workers) -> dict[str, float]:
-    """The mean of each list of scalars, over all processes, moved from the device at once."""
-    means = torch.stack([torch.stack(values).mean() for values in row.values()])
-    workers.average([means])
-    return dict(zip(row, means.tolist(), strict=True))
+    """The mean of each list of scalars, over all processes, moved from the device at once; nan stands for no value."""
+    every = [torch.stack(values) for values in row.values()]
+    sums, counts = torch.stack([v.nansum() for v in every]), torch.stack([(~v.isnan()).double().sum() for v in every])
+    workers.average([sums, counts])
+    return dict(zip(row, (sums / counts).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ class _Batches:
             phase.lr[turn], done // every, self.cfg.warmup_turns, phase.steps // every, phase.lr_schedule
         )
         norm = apply_gradients(state.optimizers[turn], learner, lr, self.cfg.grad_clip, what, scaler)
-        means = {name: torch.stack([n[name] for n in numbers]).mean() for name in numbers[0]}
+        means = {name: torch.stack([n[name] for n in numbers]).nanmean() for name in numbers[0]}
         return means | {"grad_norm": whole(norm).double()}
 
     def _draw(self, rng: Draws, like: Tensor) -> tuple[Tensor, Cond]:

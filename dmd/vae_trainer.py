@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from dmd.codecs import CHUNK
+from dmd.codecs import at_once
 from dmd.config import TeacherConfig
 from dmd.optim import learning_rate, optimizer_step, step_rng
 from dmd.progress import Progress
@@ -33,5 +33,6 @@ def train_vae(vae: Any, cfg: TeacherConfig, images: Images) -> None:
 @torch.no_grad()
 def set_scale(vae: Any, images: Images) -> None:
     """Make the latents of these images unit in spread, as Stable Diffusion's scaling_factor does."""
-    latents = torch.cat([vae.encode(part.to(vae.device)).latent_dist.mode() for part in images.split(CHUNK)])
+    parts = images.split(at_once(*images.shape[2:]))
+    latents = torch.cat([vae.encode(part.to(vae.device)).latent_dist.mode() for part in parts])
     vae.register_to_config(scaling_factor=1 / latents.std().item())

@@ -127,13 +127,20 @@ def _errorbar(ax: Axes, points: Sequence[Point], colour: str, fmt: str, size: fl
     return ax.errorbar(x, y, bars, fmt=fmt, color=colour, ms=size, lw=1.6, elinewidth=1.2, capsize=2.5, label=label)
 
 
-def quality_chart(teachers: Sequence[Point], student: Point, floor: float | None, cost: str, alt: str) -> str:
-    """Frechet distance (lower is better) against a cost: the teacher's curve, the student's point, the floor."""
+def quality_chart(
+    curves: Mapping[str, Sequence[Point]], student: Point, floor: float | None, cost: str, alt: str
+) -> str:
+    """Frechet distance (lower is better) against a cost: the teacher's curves, the student's point, the floor."""
+    teachers = [p for curve in curves.values() for p in curve]
+    colours = (SERIES[0], *SERIES[3:])  # the second is the student's, the third the floor's
     with mpl.rc_context(STYLE):
         fig, ax = _axes(3.9, 2.6)
         _log_x(ax, [p.x for p in (*teachers, student)])
-        curve = _errorbar(ax, sorted(teachers, key=lambda p: p.x), SERIES[0], "-o", 4.5, "teacher")
-        handles: list[Any] = [curve, _errorbar(ax, [student], SERIES[1], "D", 6.5, "student")]
+        handles: list[Any] = [
+            _errorbar(ax, sorted(curve, key=lambda p: p.x), colours[i % len(colours)], "-o", 4.5, name)
+            for i, (name, curve) in enumerate(curves.items())
+        ]
+        handles.append(_errorbar(ax, [student], SERIES[1], "D", 6.5, "student"))
         if floor is not None:
             handles.append(ax.axhline(floor, color=SERIES[2], ls=(0, (4, 3)), lw=1.3, label="real held-out images"))
         heights = [v for p in (*teachers, student) for v in (p.low, p.high) if v > 0]

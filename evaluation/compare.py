@@ -74,19 +74,19 @@ def judge_all(sources: list[str], params: Params, evaluator: Path, baseline: Pat
     device = torch.device("cuda" if params.runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
     panel = Panel.load(evaluator, params.extractors, device)
     judge = Judge(panel, Reference.load(baseline), FeatureStore.default(panel.sha256))
-    judged = []
+    judged, batch_size = [], params.evaluate.batch_size
     with tempfile.TemporaryDirectory() as scratch:
         # All are found before any is judged: a misspelt name must not cost minutes.
         folders = [find_generator(source, Path(scratch) / str(i)) for i, source in enumerate(sources)]
         for source, folder in zip(sources, folders, strict=True):
             sampler, digest = load_generator(folder, device).sampler(), sha256(folder)
-            measures, draws = judge.judge(sampler, params.evaluate.seed, params.evaluate.batch_size, digest)
-            judged.append(Judged(source, digest, measures, draws, _picture(judge, sampler)))
+            measures, draws = judge.judge(sampler, params.evaluate.seed, batch_size, digest)
+            judged.append(Judged(source, digest, measures, draws, _picture(judge, sampler, batch_size)))
     return judged
 
 
-def _picture(judge: Judge, sampler: Sampler) -> bytes:
-    cells = judge.pictures(sampler).numpy()
+def _picture(judge: Judge, sampler: Sampler, batch_size: int) -> bytes:
+    cells = judge.pictures(sampler, batch_size).numpy()
     return png(image_grid(cells.reshape(len(judge.reference.shown), -1, *cells.shape[1:])))
 
 

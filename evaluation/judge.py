@@ -146,9 +146,10 @@ class Judge:
             samples=len(split.labels),
         )
 
-    def pictures(self, sampler: Sampler) -> Tensor:
+    def pictures(self, sampler: Sampler, batch_size: int) -> Tensor:
         """The pictures' cells, uint8 [N, C, H, W]; every sampler gets the same labels and noise."""
-        return sampler.images(self.reference.picture_labels, step_rng(self.reference.picture_seed, 0))
+        rng = step_rng(self.reference.picture_seed, 0)
+        return torch.cat([sampler.images(part, rng) for part in self.reference.picture_labels.split(batch_size)])
 
     def _conditions(self, labels: Tensor) -> Conditions:
         captions = self.panel.clip.caption_features([self.reference.captions[i] for i in labels.tolist()])

@@ -1,6 +1,5 @@
 """The measures of one set of images by its features, and their mean over several sets."""
 
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -106,7 +105,7 @@ def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Refer
     def interval(name: str) -> dict[str, Interval]:
         return {k: mean_interval([getattr(d, name)[k] for d in draws]) for k in draws[0].fd}
 
-    measures = ("fd", "fd_held_out", "kid", "precision", "recall", "density", "coverage")
+    measures = ("fd", "fd_held_out", *BY_PAIRS)
     scores, accuracies = ([getattr(d, name) for d in draws] for name in ("clip_score", "accuracy"))
     conditional, labelled = None not in scores, None not in accuracies
     return Measures(
@@ -139,15 +138,3 @@ def mean_interval(values: list[float]) -> Interval:
     half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
     mean = statistics.fmean(values)
     return Interval(low=mean - float(half), high=mean + float(half))
-
-
-def ratio_interval(a: list[float], b: list[float]) -> Interval:
-    """95 % interval of mean(a) / mean(b), positive values of independent draws: Welch's t on their logarithms."""
-    logs = [[math.log(v) for v in values] for values in (a, b)]
-    variances = [statistics.variance(v) / len(v) for v in logs]
-    centre = math.log(statistics.fmean(a) / statistics.fmean(b))
-    if sum(variances) == 0:
-        return Interval(low=math.exp(centre), high=math.exp(centre))
-    freedom = sum(variances) ** 2 / sum(v**2 / (len(x) - 1) for v, x in zip(variances, logs, strict=True))
-    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(variances))
-    return Interval(low=math.exp(centre - half), high=math.exp(centre + half))

@@ -60,7 +60,16 @@ def _figure(
     student = point(STUDENT, own, metrics["student"], extractor)
     known = ", ".join(f"{sampler_name(p.name)} {p.y:.3g}" for p in teachers)
     alt = f"{title}. Teacher: {known}; student {student.y:.3g}. Lower is better."
-    return Figure(title, Markup(quality_chart(teachers, student, metrics["real"]["fd"].get(extractor), axis, alt)))
+    floor = metrics["real"]["fd"].get(extractor)
+    return Figure(title, Markup(quality_chart(_curves(teachers), student, floor, axis, alt)))
+
+
+def _curves(teachers: list[Point]) -> dict[str, list[Point]]:
+    """One for each kind of sampler: what lies between a point of DDIM's and one of Heun's is neither's."""
+    curves: dict[str, list[Point]] = {}
+    for p in teachers:
+        curves.setdefault(f"teacher {sampler_name(p.name).rpartition(' ')[0]}".rstrip(), []).append(p)
+    return curves if len(curves) > 1 else {"teacher": teachers}
 
 
 def quality_table(metrics: dict[str, Any]) -> pd.DataFrame:

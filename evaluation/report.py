@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from evaluation import jackknife
 from evaluation.charts import series_chart
 from evaluation.quality import Figure, point, quality_figures
 from evaluation.table import STUDENT, cells, extractors, sampler_name, summary_table
@@ -69,7 +70,7 @@ def ratio_card(metrics: dict[str, Any], extractor: str) -> Card:
     interval = metrics["ratio"]["interval"][extractor]
     percent = f"{abs(ratio - 1):.0%}".replace("%", " %")
     if interval["low"] <= 1 <= interval["high"]:
-        tone, words = "even", "On a par: the interval holds 1."
+        tone, words = "even", "No difference seen: the interval holds 1."
     elif ratio < 1:
         tone, words = "good", f"The student is closer to the real images by {percent}."
     else:
@@ -208,6 +209,8 @@ def render_report(inputs: ReportInputs) -> str:
         rows=list(zip(text.index, text.to_numpy().tolist(), strict=True)),
         classes=class_rows(metrics),
         skipped=metrics["judged"]["skipped"],
+        taken_over=[sampler_name(name) for name in metrics.get("taken_over", [])],
+        groups=jackknife.GROUPS,
         quality=quality_figures(metrics, timing),
         training=training_figures(inputs.losses),
         samples=[Picture(c, png_source(data)) for c, data in inputs.pictures.items() if _turn(c) is None],

@@ -14,25 +14,24 @@ from evaluation.reference import EVALUATOR, Reference
 POOL = 50  # images of each class among which the nearest are looked for
 
 
-def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sampler) -> bytes:
+def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sampler, batch_size: int) -> bytes:
     """PNG bytes. teacher [N, C, H, W] holds the cells of the reference's picture labels, made from the same noise."""
     ref = judge.reference
     per_row = len(ref.picture_labels) // len(ref.shown)
     panels = {"real, held out": real_cells(ref, real, per_row)} if real.has_images else {}
-    panels |= {
-        "teacher": teacher,
-        "student, one step" if student.nfe == 1 else f"student, {student.nfe} steps": judge.pictures(student),
-    }
+    name = "student, one step" if student.nfe == 1 else f"student, {student.nfe} steps"
+    panels |= {"teacher": teacher, name: judge.pictures(student, batch_size)}
     return comparison({name: images.numpy() for name, images in panels.items()}, ref.names(), per_row)
 
 
-def nearest_sheet(judge: Judge, real: Split, student: Sampler) -> bytes:
+def nearest_sheet(judge: Judge, real: Split, student: Sampler, batch_size: int) -> bytes:
     """PNG bytes: of each row the student's images that lie nearest to one of the real ones, and those beside them."""
     ref = judge.reference
     per_row = len(ref.picture_labels) // len(ref.shown)
     labels = torch.tensor(ref.shown).repeat_interleave(POOL)
-    images = student.images(labels, step_rng(ref.picture_seed, 1))
-    features = judge.panel.extractors[EVALUATOR](images)
+    rng = step_rng(ref.picture_seed, 1)
+    images = torch.cat([student.images(part, rng) for part in labels.split(batch_size)])
+    features = torch.cat([judge.panel.extractors[EVALUATOR](part) for part in images.split(batch_size)])
     distances, index = nearest(features, ref.features[EVALUATOR])
     order = distances.reshape(-1, POOL).argsort(dim=1)[:, :per_row]
     chosen = (order + torch.arange(len(ref.shown))[:, None] * POOL).flatten()

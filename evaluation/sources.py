@@ -1,11 +1,13 @@
 """Where a generator may come from: a folder, a DVC revision or experiment, a version in MLflow's registry."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from dmd.errors import UserError
 
+STORE = "MLFLOW_TRACKING_URI"
 GENERATOR = "artifacts/generator"  # dvc.yaml's name for it
 
 
@@ -33,8 +35,19 @@ def find_generator(source: str, scratch: Path) -> Path:
     return out
 
 
+def _environment() -> dict[str, str]:
+    """With MLflow's store: the one that the user names, or the database that the flows write, in the main worktree."""
+    if os.environ.get(STORE, "").strip():
+        return dict(os.environ)
+    words = ("git", "rev-parse", "--path-format=absolute", "--git-common-dir")
+    common = Path(subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip())
+    main = common.parent if common.name == ".git" else Path.cwd()
+    return {**os.environ, STORE: f"sqlite:///{main / 'runs' / 'mlflow' / 'mlflow.db'}"}
+
+
 def _run(source: str, tool: str, *words: str) -> None:
-    done = subprocess.run([sys.executable, "-m", tool, *words], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", tool, *words]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         reason = said[-1].removeprefix("ERROR: ") if said else "no reason given"

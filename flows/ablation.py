@@ -49,6 +49,8 @@ class Ablation(BaseModel):
             raise ValueError("rows: none; list variants under rows, or values under grid")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"rows: {repeated[0]!r} is there twice")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {', '.join(map(str, self.seeds))}: one is there twice")
         return self
 
     def variants(self) -> list[Row]:

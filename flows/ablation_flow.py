@@ -108,7 +108,7 @@ def ablate(file: Path, root: Path | None = None, at_once: Annotated[int | None, 
     root = (root or Path.cwd()).resolve()
     try:
         plan = load_plan(root, root / file)
-        with only_one(root / "runs" / "ablate.lock", "another ablation works in this folder; wait for it, or stop it"):
+        with only_one(root / lock.BUSY, "another ablation works in this folder; wait for it, or stop it"):
             check_committed(root)
             experiment.clear_stale(root)
             with lock.of_what_is_here(root) as missing:

@@ -43,6 +43,22 @@ PUBLISHED: dict[str, dict[str, Any]] = {
             "downsample_padding": 0,
         }
     },
+    "edm-imagenet-64x64-cond-adm.pkl": {  # as dmd.edm_networks makes it: it lies on no hub
+        "net": {
+            "_class_name": "UNet2DModel",
+            "sample_size": 64,
+            "block_out_channels": (192, 384, 576, 768),
+            "layers_per_block": 3,
+            "down_block_types": ("ResnetDownsampleBlock2D", *("AttnDownBlock2D",) * 3),
+            "up_block_types": (*("AttnUpBlock2D",) * 3, "ResnetUpsampleBlock2D"),
+            "downsample_type": "resnet",
+            "upsample_type": "resnet",
+            "resnet_time_scale_shift": "scale_shift",
+            "attention_head_dim": 64,
+            "attn_norm_num_groups": 32,
+            "num_class_embeds": 1001,
+        }
+    },
     "stable-diffusion-v1-5/stable-diffusion-v1-5": {
         "net": {"_class_name": "UNet2DConditionModel", "sample_size": 64, "cross_attention_dim": 768},
         "vae": SD_VAE,
@@ -160,6 +176,9 @@ def _of_folder(folder: Path) -> dict[str, Any]:
         file = folder / name / "config.json"
         if file.is_file():
             found[key] = json.loads(file.read_text())
+    flat = folder / "config.json"  # a pipeline of one network may lie in a single folder
+    if not found and flat.is_file() and (config := json.loads(flat.read_text())).get("_class_name") in NETWORKS:
+        found["net"] = config
     if "net" not in found:
         raise Unknown(f"{folder} holds no unet/config.json or transformer/config.json")
     return found

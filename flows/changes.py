@@ -1,5 +1,6 @@
 """Changes to params.yaml by dotted keys, as presets, overrides and ablations name them."""
 
+import difflib
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -23,10 +24,23 @@ def changed(params: dict[str, Any], changes: Changes, where: str) -> dict[str, A
         for part in path:
             group = group.get(part) if isinstance(group, dict) else None
         if not isinstance(group, dict) or last not in group:
-            raise ConfigError(f"{where}: {key}: params.yaml has no such key")
+            raise ConfigError(f"{where}: {key}: params.yaml has no such key{_meant(params, key)}")
         group[last] = value
     validate(new, where)
     return new
+
+
+def _meant(params: dict[str, Any], key: str) -> str:
+    """What is near the first part of a key that is not there."""
+    group: Any = params
+    for part in key.split("."):
+        if not isinstance(group, dict):
+            break
+        if part not in group:
+            close = difflib.get_close_matches(part, group, n=1)
+            return f"; did you mean {close[0]!r}?" if close else ""
+        group = group[part]
+    return ""
 
 
 def apply(changes: Changes, file: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
-from flows import start
+from flows import lock, start
 from flows.command import exit_code
 from flows.graph import ancestors, is_unchanged, stage_graph
 from flows.plan import plan
@@ -41,13 +42,14 @@ def _run(root: Path, args: argparse.Namespace) -> int:
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     load_params(root / "params.yaml")
+    lock.put_back_abandoned(root)
     overrides = _overrides(args.set)
     todo = variants(root, args.preset, overrides, args.seeds)
     graph = stage_graph(root)
     for stage in (*args.force, *([args.target] if args.target else [])):
         ancestors(graph, stage)  # names a stage that isn't there, before any work
     if args.dry_run:
-        print(plan(root, todo, args.force), flush=True)
+        print(plan(root, todo, args.force, args.target), flush=True)
         return 0
     check_complete(todo)
     use_running(root)
@@ -74,9 +76,12 @@ def _overrides(words: list[str]) -> dict[str, Any]:
     found = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals:
+        if not (key and equals):
             raise ConfigError(f"--set {word}: write KEY=VALUE, such as method.critic_turns=10")
-        found[key] = YAML(typ="safe").load(value)
+        try:
+            found[key] = YAML(typ="safe").load(value)
+        except YAMLError as e:
+            raise ConfigError(f"--set {word}: not valid YAML: {' '.join(str(e).split())}") from None
     return found
 
 

@@ -15,7 +15,7 @@ from dmd.encoding import TYPES
 from dmd.teachers import Teacher
 from dmd.texts import Held
 from evaluation.earlier import off_plan, read
-from flows.architecture import Unknown, blank_teacher
+from flows.architecture import PUBLISHED, Unknown, blank_teacher
 from flows.memory import FLOAT, pairs_bytes, train_memory
 from flows.rate import Rate, device_of, measure
 from flows.turns import Turns, guided, processes, turns_of
@@ -43,14 +43,12 @@ class Estimate:
     below: list[str]
 
 
-def estimate(params: Params, root: Path, runs: set[str], missing: Mapping[str, str]) -> Estimate:
-    """Sizes of all stages, and the time of those in `runs`. missing: keys that the user has yet to give."""
+def estimate(params: Params, root: Path, runs: set[str], missing: Mapping[str, str], memory: bool = True) -> Estimate:
+    """Sizes of all stages, time of those in `runs`, memory of train. missing: keys that the user has yet to give."""
     turns = turns_of(params)
-    blank = partial(blank_teacher, params, root, classes=_classes(params, root))
     stages = _sizes(params, root, turns)
     try:
-        if "teacher.folder" in missing:
-            raise Unknown("teacher.folder is not given")
+        blank = partial(blank_teacher, _known(params, missing), root, classes=_classes(params, root))
         teacher = blank(torch.device("meta"))
     except Exception as e:  # diffusers raises many kinds for a configuration that it cannot make a network of
         return Estimate(stages, [f"memory and time: unknown, {' '.join(str(e).split())}"])
@@ -59,12 +57,22 @@ def estimate(params: Params, root: Path, runs: set[str], missing: Mapping[str, s
     stages["encode"] = encoded(teacher, params)
     stages["pairs"] += f", {amount(pairs_bytes(teacher, params))}" if params.pairs.count else ""
     stages["train"] += f"; stores {amount(FLOAT * size)}"
-    below = memory_lines(train_memory(teacher, params, turns), params)
+    below = memory_lines(train_memory(teacher, params, turns), params) if memory else []
     if not runs & PASSING:
         return Estimate(stages, [*below, "time: none, no image passes through teacher or student"])
     share = processes(params.train.launcher) * params.train.accumulate
     rate = measure(blank, -(-params.train.batch_size // share), params.train.precision, params.runtime)
     return Estimate(stages, below + time_lines(seconds_of(params, turns, rate), runs, params, rate))
+
+
+def _known(params: Params, missing: Mapping[str, str]) -> Params:
+    """With a published teacher for a folder that is yet to be given, where what is needed names one. Raises Unknown."""
+    if "teacher.folder" not in missing:
+        return params
+    named = next((name for name in PUBLISHED if name in missing["teacher.folder"]), None)
+    if named is None:
+        raise Unknown("teacher.folder is not given")
+    return params.model_copy(update={"teacher": params.teacher.model_copy(update={"source": "hub", "hub_id": named})})
 
 
 def _classes(params: Params, root: Path) -> int | None:

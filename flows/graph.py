@@ -45,7 +45,9 @@ def stage_graph(root: Path) -> dict[str, StageSpec]:
             stages = {_name(s): s for s in repo.index.stages if s.cmd}
             deps = {name: tuple(sorted(_name(v) for v in graph.successors(s) if v.cmd)) for name, s in stages.items()}
             specs = {name: _spec(name, s.desc, s.meta, deps[name]) for name, s in stages.items()}
-    except (DvcException, SCMError) as e:
+    except SCMError as e:
+        raise UserError(f"DVC can't read the graph in {root}: {one_line(e)}; use git clone, not an archive") from e
+    except DvcException as e:
         raise UserError(f"DVC can't read the graph in {root}: {one_line(e)}") from e
     return {name: specs[name] for name in graphlib.TopologicalSorter(deps).static_order()}
 

@@ -101,7 +101,7 @@ def distill(
         names = ancestors(graph, target) if target else list(graph)
         for stage in force or []:
             ancestors(graph, stage)  # names one that isn't there
-        todo = variants(root, preset, overrides or {}, seeds or [])
+        todo = variants(root, preset or None, overrides or {}, seeds or [])
         check_complete(todo)
         commit = check_committed(root) if todo else ""
     except UserError as e:

@@ -63,8 +63,10 @@ def variants(root: Path, preset: str | None, overrides: Changes, seeds: Sequence
 
     What a preset needs from the user and was not given stands in `missing`, not in the changes.
     """
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds: {', '.join(map(str, seeds))}: one is there twice")
     base = YAML(typ="safe").load(root / "params.yaml")
-    chosen = load_preset(root, preset) if preset else Preset(description="none", changes={})
+    chosen = load_preset(root, preset) if preset is not None else Preset(description="none", changes={})
     common = {**chosen.changes, **overrides}
     missing = {key: what for key, what in chosen.needs.items() if key not in common}
     if not common and not seeds and not preset:
@@ -72,7 +74,7 @@ def variants(root: Path, preset: str | None, overrides: Changes, seeds: Sequence
     made = []
     for seed in seeds or [None]:
         changes = {**common, **({} if seed is None else {"train.seed": seed})}
-        digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
+        digest = hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:6]
         name = "-".join([preset or "run", *([] if seed is None else [f"seed{seed}"]), digest])
         variant = Variant(name, changes, missing)
         changed(base, variant.filled(root), f"preset {preset}" if preset else "overrides")

@@ -1,5 +1,6 @@
 """`python -m flows.serve`: the deployments on one machine. Runs start from the Prefect UI, or on a schedule."""
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from flows import server
 from flows.ablation_flow import ablate
 from flows.lost_runs import TAG, watch_over_runs
 from flows.pipeline import distill
+from flows.roots import prefect_database
 from flows.watch import watch
 
 NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"
@@ -58,7 +60,9 @@ def _off(cron: str) -> DeploymentScheduleCreate:
     return DeploymentScheduleCreate(schedule=CronSchedule(cron=cron), active=False)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__).parse_args(argv)
+    prefect_database(Path.cwd()).parent.mkdir(parents=True, exist_ok=True)  # for a temporary server
     try:
         server.connect()
     except UserError as e:

@@ -37,7 +37,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     real = load_splits(args.data, splits, with_images=False)
     texts = load_encoded(args.encoded).texts
     teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions, texts)
-    check_fits(teacher, train.shape, len(train.conditions))
+    check_fits(teacher, train.shape, len(train.class_names))
     panel = Panel.load(args.evaluator, params.extractors, device)
     names = [*(f"ddim_{n}" for n in cfg.ddim_steps), *(f"heun_{n}" for n in cfg.heun_steps)]
     samplers = [teacher.sampler(name) for name in names]
@@ -84,7 +84,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
             taken_over=[name for name in names if name in earlier.teachers],
         )
         write_record(record, folder / "baseline.json")
-        save_file({s.name: judge.pictures(s) for s in samplers}, folder / "pictures.safetensors")
+        pictures = {s.name: judge.pictures(s, cfg.batch_size) for s in samplers}
+        save_file(pictures, folder / "pictures.safetensors")
     said = [f"best by {k}: {name}, FD {teachers[name].fd[k]:.3f}" for k, name in best.items()]
     said += [f"taken over from {cfg.measured}: {', '.join(record.taken_over)}"] if record.taken_over else []
     return "; ".join([*said, *(f"{k} left out: {why}" for k, why in panel.skipped.items())])

@@ -12,7 +12,10 @@ from stages.common import run
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     made = prepare(params.data, args.out)
     said = [params.data.source, *(f"{n} {split}" for split, n in made.counts.items())]
-    return ", ".join([*said, f"{len(made.skipped)} skipped ({args.out / SKIPPED})"] if made.skipped else said)
+    if made.skipped:
+        said.append(f"{len(made.skipped)} skipped ({args.out / SKIPPED})")
+    said += [f"{n} of {split} are also in train, pixel by pixel" for split, n in made.also_in_train.items() if n]
+    return ", ".join(said)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from evaluation.feature_store import FeatureStore
 from evaluation.judge import Judge, Panel
 from evaluation.latency import time_samplers
 from evaluation.quality import write_quality
-from evaluation.ratios import ratio_of_means
+from evaluation.ratios import ratio_interval
 from evaluation.reference import Reference
 from evaluation.report import ReportInputs, render_report
 from evaluation.schema import Baseline, Measures, Metrics, Ratio, Scores, write_record
@@ -48,13 +48,14 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     shown = load_file(args.baseline / "pictures.safetensors")[
         max(baseline.teachers, key=lambda k: baseline.teachers[k].nfe)
     ]
-    picture = comparison_sheet(judge, test, shown, student)
+    picture = comparison_sheet(judge, test, shown, student, cfg.batch_size)
     same = f"Same labels: {'held-out images, ' if test.has_images else ''}teacher, student"
-    nearest = {NEAREST: nearest_sheet(judge, real, student)} if real.has_images else {}
+    nearest = {NEAREST: nearest_sheet(judge, real, student, cfg.batch_size)} if real.has_images else {}
     over_time = {
         f"after {int(p.stem[5:])} generator turns": p.read_bytes() for p in sorted(args.validation.glob("*.png"))
     }
-    facts = {f"{name} sha256": sha256(getattr(args, name)) for name in SHOWN} | versions() | {"reproduce": "dvc repro"}
+    facts = {f"{name} sha256": sha256(getattr(args, name)) for name in SHOWN} | versions()
+    facts["reproduce"] = "dvc repro, with the params.yaml of this run"
     report = ReportInputs(
         title="A teacher and its one-step student",
         metrics=metrics.model_dump(),
@@ -76,7 +77,7 @@ def compared(student: Measures, scores: list[Scores], baseline: Baseline) -> Rat
     fd, interval = {}, {}
     for k, best in baseline.best_teacher.items():
         fd[k] = student.fd[k] / baseline.teachers[best].fd[k]
-        interval[k] = ratio_of_means([s.fd[k] for s in scores], baseline.fd_draws[best][k])
+        interval[k] = ratio_interval([s.fd[k] for s in scores], baseline.fd_draws[best][k])
     return Ratio(fd=fd, interval=interval)
 
 

@@ -39,7 +39,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
             origin = fetch(params.teacher, folder)
         write_text(folder / "origin.json", json.dumps(origin, indent=2) + "\n")
         teacher = load_teacher(folder, device, captions=split.class_captions[:1])  # one will do to see that it loads
-        check_fits(teacher, split.shape, len(split.conditions))
+        check_fits(teacher, split.shape, len(split.class_names))
     write_text(args.losses, pd.DataFrame(rows, columns=["step", "loss", "grad_norm"]).to_csv(index=False))
     return f"{describe(teacher)}; source {' '.join(origin.values())}" + (
         f", loss {rows[-1]['loss']:.4f}" if rows else ""

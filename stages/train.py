@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dmd.checkpoint import Scratch
-from dmd.codecs import Pixels
+from dmd.codecs import Pixels, at_once
 from dmd.config import NO_FOLDER, Params
 from dmd.data import Reals, Split, load_split
 from dmd.denoisers import Denoiser
@@ -41,7 +41,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
     encoded = load_encoded(args.encoded)
     teacher = load_teacher(args.teacher, device, params.guidance.scale, split.class_captions, encoded.texts)
-    check_fits(teacher, split.shape, len(split.conditions))
+    check_fits(teacher, split.shape, len(split.class_names))
     check_pixels(params, isinstance(teacher.codec, Pixels))
     pairs = load_pairs(args.pairs).to(device)
     if split.has_images:
@@ -60,17 +60,18 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     except ValueError as e:
         raise ConfigError(str(e)) from None
     check_exportable(teacher, method.timesteps_of_generator)
-    nets = method.networks(teacher, params.train.seed, (params.train.lora_rank, params.train.lora_rank_critic))
+    ranks = params.train.lora_rank, params.train.lora_rank_critic
+    nets = method.networks(teacher, params.train.seed, ranks, params.train.lora_alpha)
     if (start := Path(params.method.init_from)) != NO_FOLDER:
         begin_from(nets.generator, load_generator(start, device), start)
     if params.train.gradient_checkpointing:
         nets.checkpoint_gradients()
-    scratch = Scratch(
-        "train", {g: getattr(params, g).model_dump() for g in GROUPS}, {i: getattr(args, i) for i in INPUTS}
-    )
+    read = {i: getattr(args, i) for i in INPUTS} | named_by(params)
+    scratch = Scratch("train", {g: getattr(params, g).model_dump() for g in GROUPS}, read)
     judge = load_extractors(args.evaluator, device)[1]["classifier" if split.class_names else "evaluator"]
     watched = to_watch(split, validation, pairs, teacher)
-    validator = Validator(judge, *watched, len(split.conditions), params.train.seed, scratch.folder)
+    size = at_once(*split.shape[1:])  # not evaluate.batch_size: another one must not train anew
+    validator = Validator(judge, *watched, len(split.conditions), params.train.seed, scratch.folder, size)
     generator, kept, rows = distill(
         method, nets, params.train, teacher, split.labels, split.conditions, scratch, validator, workers
     )
@@ -84,6 +85,12 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch.discard()
     score = next(row["validation_fd"] for row in rows if row["turn"] == kept)
     return f"{len(rows)} generator turns; kept the one after {kept}, validation FD {score:.3f}"
+
+
+def named_by(params: Params) -> dict[str, Path]:
+    """What else a training reads: with other content at the same path an interrupted one is another training."""
+    named = {"init_from": Path(params.method.init_from), "lpips": Path(params.method.lpips.weights)}
+    return {name: path for name, path in named.items() if path != NO_FOLDER and path.exists()}
 
 
 def check_pixels(params: Params, pixels: bool) -> None:

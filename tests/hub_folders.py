@@ -10,6 +10,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DiffusionPipeline,
     DiTPipeline,
     DiTTransformer2DModel,
     EulerDiscreteScheduler,
@@ -113,6 +114,12 @@ def hub_folder(kind: str, folder: Path) -> Path:
     return folder
 
 
+def half(folder: Path, out: Path) -> Path:
+    """The same teacher in float16, as many on the hub are."""
+    DiffusionPipeline.from_pretrained(folder, dtype=torch.float16).save_pretrained(out)
+    return out
+
+
 def vae() -> AutoencoderKL:
     return AutoencoderKL(
         in_channels=1, out_channels=1, latent_channels=4, block_out_channels=(8, 8), norm_num_groups=4, sample_size=8,
@@ -120,10 +127,10 @@ def vae() -> AutoencoderKL:
     ).eval()  # fmt: skip
 
 
-def text_unet(width: int, **more: Any) -> UNet2DConditionModel:
+def text_unet(width: int, in_channels: int = 4, **more: Any) -> UNet2DConditionModel:
     return lively(
         UNet2DConditionModel(
-            sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
+            sample_size=4, in_channels=in_channels, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), norm_num_groups=4, cross_attention_dim=width,
             attention_head_dim=8, **more,

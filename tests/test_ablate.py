@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from dmd.errors import ConfigError
+from benchmarks.keep import keep
+from dmd.errors import ConfigError, UserError
 from flows.ablation import Ablation, Row, load_ablation, load_plan, members, own_groups, waves
 from flows.comparison import compare, measures, pixels, spread, table
 from flows.presets import load_preset
@@ -71,6 +72,11 @@ def test_a_preset_comes_before_base_and_rows(tmp_path: Path) -> None:
         load_plan(tmp_path, file)
 
 
+def test_a_row_to_keep_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(UserError, match=r"has no row 'v_cosin'; it has v_cosine, eps_linear, edm, flow$"):
+        keep(ROOT, ROOT / "ablations" / "teachers.yaml", "v_cosin")
+
+
 def test_members_share_what_is_upstream_of_their_changes() -> None:
     rows = [Row(name="a", changes={}), Row(name="b", changes={"train.batch_size": 32})]
     rows += [Row(name="c", changes={"teacher.steps": 10})]
@@ -92,6 +98,7 @@ def test_a_grid_has_a_row_for_each_combination() -> None:
         ("description: d\nseeds: [0]", "list variants under rows"),
         ("description: d\nseeds: []\nrows: [{name: a, changes: {}}]", "seeds"),
         ("description: d\nseeds: [0]\nrows: [{name: a, changes: {}}, {name: a, changes: {}}]", "'a' is there twice"),
+        ("description: d\nseeds: [0, 1, 0]\nrows: [{name: a, changes: {}}]", "seeds: 0, 1, 0: one is there twice"),
         ("description: d\nseeds: [0]\nrows: [{name: a, changes: {}}]\nat_one: 2", "at_one"),
         ("a: [", "not valid YAML"),
     ],

@@ -26,14 +26,20 @@ PARTS = {"generator", "critic", "discriminator", "ema"}
 
 
 def weights(
-    params: Params, workers: Workers, turns: int, batch_size: int, shard: bool = False, stop: int = 0
+    params: Params,
+    workers: Workers,
+    turns: int,
+    batch_size: int,
+    shard: bool = False,
+    stop: int = 0,
+    name: str = "dmd2",
 ) -> dict[str, Tensor]:
-    """All that has learned, in float64, after some generator turns of DMD2 with two critic turns each.
+    """All that has learned, in float64, after some generator turns of DMD2 or the like with two critic turns each.
 
     shard: spread over the processes. stop: after so many turns go on in new networks, from a checkpoint.
     """
     gan = GanConfig(**{**params.method.gan.model_dump(), "weight": 0.1, "critic_weight": 0.1, "r1_weight": 0.1})
-    cfg = params.method.model_copy(update={"name": "dmd2", "critic_turns": 2, "regression_weight": 0.0, "gan": gan})
+    cfg = params.method.model_copy(update={"name": name, "critic_turns": 2, "regression_weight": 0.0, "gan": gan})
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
     train_cfg = params.train.model_copy(
         update={
@@ -44,7 +50,7 @@ def weights(
             "shard": shard,
         }
     )
-    method = METHODS["dmd2"](cfg, 1000, NO_PAIRS, reals())
+    method = METHODS[name](cfg, 1000, NO_PAIRS, reals())
 
     def new_state() -> TrainState:
         denoiser = unet_denoiser(0).double().requires_grad_(False)
@@ -74,8 +80,9 @@ def weights(
     return {f"{n}.{k}": whole(v).clone() for n, part in parts.items() if part for k, v in part.named_parameters()}
 
 
-def test_four_parts_of_sixteen_equal_a_batch_of_sixty_four(params: Params) -> None:
-    whole, parts = weights(params, alone(), 2, 64), weights(params, alone(4), 2, 64)
+@pytest.mark.parametrize("name", ["dmd2", "f_distill"])
+def test_four_parts_of_sixteen_equal_a_batch_of_sixty_four(params: Params, name: str) -> None:
+    whole, parts = weights(params, alone(), 2, 64, name=name), weights(params, alone(4), 2, 64, name=name)
     assert {name.split(".")[0] for name in whole} == PARTS
     for name, weight in whole.items():
         torch.testing.assert_close(parts[name], weight, rtol=0, atol=1e-8, msg=name)

@@ -21,7 +21,7 @@ from evaluation.sources import SourceError, find_generator
 
 def judged(name: str, shift: float) -> Judged:
     measures, draws = judge().judge(sampler(shift), 5, 64)
-    cells = judge().pictures(sampler(shift)).numpy()
+    cells = judge().pictures(sampler(shift), 64).numpy()
     return Judged(name, "0" * 64, measures, draws, png(image_grid(cells.reshape(10, -1, 1, 8, 8))))
 
 

@@ -33,8 +33,9 @@ def load_changed(tmp_path: Path, old: str, new: str) -> None:
         ("generator_timestep: auto", "generator_timestep: 1000", ["method.generator_timestep", "1000", "999"]),
         ("source: train             # train | folder | hub\n  folder: zoo/none          # a diff",
          "source: folder\n  folder: no/where          # a diff", ["teacher", "no/where", "is not a folder"]),
+        ("runtime:\n", "runtime: 3\nrun:\n", ["runtime: 3 is not allowed; it is a group with the keys device, "]),
         ("register:\n", "registry:\n", ["registry: unknown key", "did you mean 'register'"]),
-        ("  threads: 1 ", "  thread: 1 ", ["runtime.threads: missing", "CPU threads"]),
+        ("  threads: 1 ", "  thread: 1 ", ["runtime.threads: missing", "meaning: CPU threads"]),
     ],
 )  # fmt: skip
 def test_a_mistake_names_itself(tmp_path: Path, old: str, new: str, words: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Teachers and generators: unchanged since they were written, and refused with a sentence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -205,8 +206,22 @@ def test_a_hub_id_without_network_is_one_line(monkeypatch: pytest.MonkeyPatch, t
 def test_a_teacher_of_another_shape_is_refused(teacher: Teacher) -> None:
     with pytest.raises(TeacherError, match=r"shape \(1, 8, 8\), the data are \(3, 8, 8\)"):
         check_fits(teacher, (3, 8, 8), 10)
-    with pytest.raises(TeacherError, match=r"knows 11 labels, the data have 100"):
-        check_fits(teacher, (1, 8, 8), 100)
+
+
+def test_labels_that_are_not_the_datas_are_refused(teacher: Teacher, teacher_folder: Path) -> None:
+    """Eleven of them: ten classes and the null label, or eleven classes and none to guide by."""
+    for classes in (1, 9, 12, 100):
+        with pytest.raises(TeacherError, match=f"knows 11 labels with the null one, the data have {classes}"):
+            check_fits(teacher, (1, 8, 8), classes)
+    with pytest.raises(TeacherError, match="told of labels, and the data have captions but no classes"):
+        check_fits(teacher, (1, 8, 8), 0)
+    guided = load_teacher(teacher_folder, CPU, guidance_scale=2.0)
+    check_fits(teacher, (1, 8, 8), 11)
+    check_fits(guided, (1, 8, 8), 10)
+    with pytest.raises(TeacherError, match="guidance needs a null one"):
+        check_fits(guided, (1, 8, 8), 11)
+    for classes in (0, 1, 10):
+        check_fits(replace(teacher, classes=0), (1, 8, 8), classes)
 
 
 @pytest.mark.parametrize("solver", ["ddim", "heun"])

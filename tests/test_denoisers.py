@@ -150,6 +150,13 @@ def test_the_sampler_is_diffusers_ddim_step_by_step(kind: str, steps: int) -> No
     torch.testing.assert_close(ours[-1], x, rtol=1e-4, atol=1e-4)
 
 
+def test_a_trajectory_has_no_more_steps_than_its_schedule() -> None:
+    """More would come to index -1, the noisiest, for an image without noise."""
+    assert ode_times(4, 4) == (3, 2, 1, 0)
+    with pytest.raises(ValueError, match="5 steps on a schedule of 4"):
+        ode_times(4, 5)
+
+
 @pytest.mark.parametrize("kind", ["flow", "edm"])
 def test_the_sampler_is_diffusers_euler_step_by_step(kind: str) -> None:
     """Flow-match Euler and EDM Euler, on the sigmas of our grid; the last step goes to sigma 0."""

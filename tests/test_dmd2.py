@@ -229,14 +229,24 @@ def test_real_and_generated_are_noised_at_times_of_their_own(params: Params, mon
 def test_f_distill_weighs_samples_by_the_jensen_shannon_divergence(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """h(r) = r / (1 + r) = sigmoid(logit), divided by its mean over the batch; of several heads their mean logit."""
+    """h(r) = r / (1 + r) = sigmoid(logit), over its value at r = 1; of several heads their mean logit."""
     m = method(params, "f_distill")
     logits = torch.tensor([0.0, 1.0, -2.0, 1.5, 0.3, -0.7])
     monkeypatch.setattr(m, "logits", lambda *_: torch.stack([logits - 1, logits + 1], dim=1))
     grad = torch.randn(6, 1, 8, 8)
     got = m.weigh(grad, networks(m), grad, torch.zeros(6), None)  # type: ignore[attr-defined]
-    h = torch.sigmoid(logits)
-    torch.testing.assert_close(got, grad * (h / h.mean()).reshape(6, 1, 1, 1))
+    torch.testing.assert_close(got, grad * (torch.sigmoid(logits) / 0.5).reshape(6, 1, 1, 1))
+
+
+def test_f_distill_weighs_nothing_before_its_discriminator_learns(params: Params) -> None:
+    """In the phase without the GAN it is DMD2, to the bit: a head that has seen nothing says nothing."""
+    losses = {}
+    for name in ("dmd2", "f_distill"):
+        m = method(params, name, gan={"from_turn": 4})
+        nets = networks(m)
+        before, adversarial = m.phases(train_cfg(params))
+        losses[name] = [p.loss("generator", nets, *batch(), draws())["dm"] for p in (before, adversarial)]
+    assert losses["dmd2"][0] == losses["f_distill"][0] and losses["dmd2"][1] != losses["f_distill"][1]
 
 
 def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(params: Params) -> None:
@@ -308,6 +318,18 @@ def test_backward_simulation_is_the_samplers_own_trajectory_and_only_its_last_st
     generate(nets.generator, z, (999, 749, 499, 249), y)
     handle.remove()
     assert calls == [False, False, False, True]
+
+
+@pytest.mark.parametrize("last", range(4))
+def test_under_autocast_the_last_of_several_steps_has_every_gradient(params: Params, last: int) -> None:
+    """The weights cast in the steps before it, which have no gradient, must not be taken for those of the last."""
+    m = method(params, steps=4, gan={"weight": 0.0})
+    nets = networks(m)
+    seed = next(s for s in range(100) if draws(s, 3).common_integer(4) == last)
+    with nets.learning("generator") as learner, torch.autocast("cpu", torch.bfloat16):
+        losses = m.loss("generator", nets, torch.randn(3, 4, 1, 8, 8), torch.arange(3), draws(seed, 3))
+    losses["total"].backward()
+    assert [name for name, p in learner.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def follow(teacher: Denoiser, x: Tensor, first: int, labels: Tensor | None) -> Tensor:

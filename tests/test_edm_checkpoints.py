@@ -17,7 +17,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from torch import nn
 
-from dmd.edm_pickles import ADMITTED, read_checkpoint
+from dmd.edm_pickles import ADMITTED, PlainUnpickler, read_checkpoint
 from dmd.errors import PickleError
 
 
@@ -124,6 +124,55 @@ def test_a_pickle_within_a_tensor_is_not_trusted_either(tmp_path: Path) -> None:
     with pytest.raises(PickleError, match="not a checkpoint that can be read"):
         read_checkpoint(tmp_path / "evil.pkl")
     assert not proof.exists()
+
+
+class State:
+    """Made by one of the admitted functions, then given a state of the pickle's own choice."""
+
+    def __init__(self, function: Any, args: tuple[Any, ...], state: Any) -> None:
+        self.call = function, args, state
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+SCALAR: Any = np.float64(0).__reduce__()[0]
+
+
+def test_numbers_of_numpy_are_read_and_nothing_else_of_it(tmp_path: Path) -> None:
+    """A dtype with a state of its own choice makes a pointer of 8 bytes: it would give an object by its address."""
+    target = {"alive": True}
+    fields = {"f0": (np.dtype("O"), 0)}
+    forged = State(np.dtype, ("V8", False, True), (3, "|", None, ("f0",), fields, 8, 1, 0))
+    for dtype in (forged, np.dtype("O"), np.dtype("V8"), np.dtype("f8,f8")):
+        (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(SCALAR, dtype, id(target).to_bytes(8, "little"))))
+        with pytest.raises(PickleError, match="numpy scalar that is no number"):
+            read_checkpoint(tmp_path / "evil.pkl")
+    for value in (np.float64(0.5), np.float32(-2), np.int64(7), np.bool_(True), np.array(3.0, ">f8")[()]):
+        for protocol in (2, 4):
+            got = PlainUnpickler(io.BytesIO(pickle.dumps(value, protocol=protocol))).load()
+            assert got == value and type(got) in (int, float, bool)
+    big = Evil(SCALAR, State(np.dtype, ("f8",), (3, ">", None, None, None, -1, -1, 0)), np.array(3.0, ">f8").tobytes())
+    assert PlainUnpickler(io.BytesIO(pickle.dumps(big))).load() == 3
+
+
+def test_only_what_is_inert_takes_a_state(tmp_path: Path) -> None:
+    """Of anything else it would be attributes by the pickle's choice, of a function of ours too."""
+    storage = torch.storage.TypedStorage(2, dtype=torch.float32, _internal=True)
+    function = b"cnumpy.core.multiarray\nscalar\n" + pickle.dumps({"__name__": "x"}, 0)[:-1] + b"b."
+    for content, kind in (
+        (pickle.dumps(State(OrderedDict, (), {"x": 1})), "OrderedDict"),
+        (pickle.dumps(State(torch.storage._load_from_bytes, storage.__reduce__()[1], {"dtype": 1})), "TypedStorage"),
+        (function, "function"),
+    ):
+        (tmp_path / "evil.pkl").write_bytes(content)
+        with pytest.raises(PickleError, match=f"gives a state to a .*{kind}"):
+            read_checkpoint(tmp_path / "evil.pkl")
+    inner = io.BytesIO()
+    torch.save(torch.float32, inner, _use_new_zipfile_serialization=False)
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(torch.storage._load_from_bytes, inner.getvalue())))
+    with pytest.raises(PickleError, match="_load_from_bytes of a dtype"):
+        read_checkpoint(tmp_path / "evil.pkl")
 
 
 def test_what_is_admitted_can_run_nothing_of_a_pickles_own() -> None:

@@ -1,24 +1,27 @@
 """What a dry run says: sizes by hand, passes as training really makes them, time in proportion."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import CPU, draws, reals, unet_denoiser
+from conftest import CPU, ROOT, draws, reals, unet_denoiser
 from diffusers import UNet2DModel
 from torch import nn
 
-from dmd.config import GanConfig, Params
+from dmd.config import GanConfig, Params, load_params
 from dmd.denoisers import Guided
 from dmd.methods import METHODS
 from dmd.new_teachers import new_unet
 from dmd.pairs import Pairs
 from dmd.teachers import Teacher
 from flows.architecture import PUBLISHED, Unknown, blank_teacher
+from flows.changes import apply
 from flows.estimate import amount, duration, estimate, images_stored, seconds_of, time_lines
 from flows.memory import FusedAttention, SavedTensors, saved_bytes, train_memory
+from flows.presets import load_preset, variants
 from flows.rate import Rate, convolution_rate, count_operations, measure
 from flows.turns import ENCODER, processes, turns_of
 
@@ -154,6 +157,7 @@ def test_fused_attention_keeps_no_matrix_of_weights() -> None:
     ("hub_id", "parameters", "shape"),
     [
         ("google/ddpm-cifar10-32", 35_746_307, (3, 32, 32)),
+        ("edm-imagenet-64x64-cond-adm.pkl", 295_900_035, (3, 64, 64)),
         ("stable-diffusion-v1-5/stable-diffusion-v1-5", 859_520_964, (4, 64, 64)),
         ("stabilityai/stable-diffusion-xl-base-1.0", 2_567_463_684, (4, 128, 128)),
     ],
@@ -183,6 +187,28 @@ def test_a_folder_is_known_by_its_configuration_and_another_hub_id_not(params: P
             blank_teacher(unknown, tmp_path, META)
         below = estimate(unknown, tmp_path, {"train"}, {}).below
         assert len(below) == 1 and below[0].startswith("memory and time: unknown") and why in below[0]
+
+
+def test_a_flat_folder_is_known_by_its_configuration_too(params: Params, tmp_path: Path) -> None:
+    """As google/ddpm-cifar10-32 lies on the hub."""
+    UNet2DModel(sample_size=16, block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2,
+                up_block_types=("UpBlock2D",) * 2).save_config(tmp_path / "flat")  # fmt: skip
+    given = with_(params, teacher={"source": "folder", "folder": "flat"})
+    assert blank_teacher(given, tmp_path, META).shape == (3, 16, 16)
+    (tmp_path / "flat/config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    with pytest.raises(Unknown, match="holds no unet"):
+        blank_teacher(given, tmp_path, META)
+
+
+def test_a_folder_that_is_yet_to_be_given_is_known_where_its_network_is_published(
+    params: Params, tmp_path: Path
+) -> None:
+    given = with_(params, teacher={"source": "folder"}, data={"size": 64, "channels": 3})
+    needs = load_preset(ROOT, "imagenet64").needs
+    found = estimate(given, tmp_path, set(), needs)
+    assert "295,900,035 parameters" in found.stages["teacher"] and found.below[0].startswith("memory of train")
+    other = estimate(given, tmp_path, set(), {"teacher.folder": "a teacher"})
+    assert other.below == ["memory and time: unknown, teacher.folder is not given"]
 
 
 def test_doubling_the_turns_doubles_the_time(params: Params) -> None:
@@ -266,3 +292,18 @@ def test_units() -> None:
     assert [duration(v) for v in (0.0012, 30, 600, 7200, 86400 * 3, 86400 * 3652.5)] == [
         "1.2 ms", "30 s", "10 min", "2 h", "3 days", "10 years",
     ]  # fmt: skip
+
+
+def test_the_readme_shows_what_a_dry_run_says(tmp_path: Path) -> None:
+    """Apart from time and rate, which are a machine's."""
+    (variant,) = variants(ROOT, "cifar10", {}, [])
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    apply(variant.filled(ROOT), tmp_path / "params.yaml")
+    found = estimate(load_params(tmp_path / "params.yaml"), tmp_path, set(), {})
+    command = "$ python -m flows.distill --preset cifar10 --dry-run\n"
+    shown = (ROOT / "README.md").read_text().partition(command)[2].partition("```")[0].splitlines()
+    assert shown[0] == f"{variant.experiment} ({len(variant.changes)} changes to params.yaml):"
+    stages, below = shown[1 : 1 + len(found.stages)], shown[1 + len(found.stages) :]
+    assert {line.split()[0]: line.partition("cache  ")[2] for line in stages} == found.stages
+    memory = [f"  {line}" for line in found.below if not line.startswith("time")]
+    assert below[: len(memory)] == memory and below[len(memory)].startswith("  time: ")

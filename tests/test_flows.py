@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,12 @@ def test_a_broken_dvc_yaml_is_one_line(toy: Path):
         stage_graph(toy)
     write_stages(toy, {"first": {**TOY["first"], "deps": ["first.txt"]}})
     with pytest.raises(UserError, match=r"^DVC can't read the graph in .*$"):
+        stage_graph(toy)
+
+
+def test_a_project_outside_git_is_told_what_to_do(toy: Path):
+    shutil.rmtree(toy / ".git")
+    with pytest.raises(UserError, match=r"^DVC can't read the graph in .*; use git clone, not an archive$"):
         stage_graph(toy)
 
 

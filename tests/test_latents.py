@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from dmd.codecs import Latents
+from dmd import codecs
+from dmd.codecs import Latents, at_once
 from dmd.config import Params
 from dmd.data import DIGIT_NAMES, Split
 from dmd.denoisers import Denoiser, Guided
@@ -30,7 +32,7 @@ from dmd.networks import LearningCaptions
 from dmd.new_teachers import new_network, new_scheduler
 from dmd.pairs import Pairs, make_pairs
 from dmd.pipelines import save_pipeline
-from dmd.sampling import generate
+from dmd.sampling import generate, step_times
 from dmd.teachers import Teacher, check_exportable, check_fits, load_teacher
 from dmd.trainer import TrainState, train
 from dmd.vae_trainer import set_scale, train_vae
@@ -89,8 +91,29 @@ def test_the_latents_have_unit_spread_and_decode_to_images(teacher: Teacher) -> 
     vae = teacher.codec.vae
     assert torch.equal(teacher.codec.decode(x), vae.decode(x / vae.config.scaling_factor).sample)
     check_fits(teacher, (1, 8, 8), 10)
+    if not teacher.captions:
+        with pytest.raises(TeacherError, match="the data have 11"):  # a DiT's last label is always the null one
+            check_fits(teacher, (1, 8, 8), 11)
     with pytest.raises(TeacherError, match="images of shape"):
         check_fits(teacher, (1, 16, 16), 10)
+
+
+@pytest.mark.parametrize(("side", "count"), [(8, 256), (64, 256), (128, 64), (512, 4), (1024, 1), (4096, 1)])
+def test_the_larger_the_images_the_fewer_pass_a_vae_at_once(side: int, count: int) -> None:
+    assert at_once(side, side) == count
+
+
+def test_latents_pass_the_vae_by_the_size_of_their_images(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec: Any = teacher.codec
+    sizes: list[int] = []
+    x = codec.encode(torch.rand(7, 1, 8, 8))
+    whole = codec.decode(x)
+    monkeypatch.setattr(codecs, "PIXELS_AT_ONCE", 4 * 8 * 8)
+    for name in ("encoder", "decoder"):
+        getattr(codec.vae, name).register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    torch.testing.assert_close(codec.decode(x), whole, rtol=1e-4, atol=1e-5)
+    codec.encode(whole)
+    assert sizes == 2 * [4, 3]
 
 
 def test_conditions_are_heard_and_the_last_one_is_none(teacher: Teacher) -> None:
@@ -188,6 +211,19 @@ def test_a_transformer_is_refused_where_its_pipeline_could_not_start(teacher: Te
     else:
         with pytest.raises(TeacherError, match=r"method.generator_timestep: 399"):
             check_exportable(flow, (399,))
+
+
+@pytest.mark.parametrize(("first", "steps", "takes"), [(258, 4, 255), (999, 3, 998), (399, 7, 398)])
+def test_a_transformer_takes_steps_that_its_pipeline_would_take(
+    teacher: Teacher, first: int, steps: int, takes: int
+) -> None:
+    """DiTPipeline is told their number alone: its card's images would be others."""
+    check_exportable(teacher, step_times(takes, steps))
+    if teacher.captions:
+        check_exportable(teacher, step_times(first, steps))
+        return
+    with pytest.raises(TeacherError, match=rf"method.generator_timestep: from {first} on .*; use {takes}$"):
+        check_exportable(teacher, step_times(first, steps))
 
 
 def test_a_transformer_in_training_hears_every_label(params: Params) -> None:

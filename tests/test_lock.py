@@ -1,13 +1,17 @@
 """A lock of results that are not at hand does not hide what has been computed here."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from dvc.repo import Repo
+from projects import environment
 
-from flows.lock import LOCK, forget_missing, of_what_is_here
+from flows.lock import BUSY, KEPT, LOCK, forget_missing, of_what_is_here, put_back_abandoned
+from flows.roots import only_one
 
 STAGES = """
 stages:
@@ -62,6 +66,42 @@ def test_the_lock_is_put_back_unless_another_has_written_it(clone: Path) -> None
     with of_what_is_here(clone):
         repro(clone)
     assert (clone / LOCK).read_bytes() != theirs and b"draw:" in (clone / LOCK).read_bytes()
+
+
+KILLED = """
+import os, pathlib, signal
+from flows.lock import of_what_is_here
+
+with of_what_is_here(pathlib.Path.cwd()):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_within(root: Path) -> None:
+    """A process that SIGKILL ends while the lock is short."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=root, env={**environment(), "PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert done.returncode == -signal.SIGKILL and b"draw:" not in (root / LOCK).read_bytes()
+
+
+def test_what_a_killed_process_left_is_put_back_by_the_next(clone: Path) -> None:
+    theirs = (clone / LOCK).read_bytes()
+    kill_within(clone)
+    with of_what_is_here(clone) as missing:
+        assert missing == ["draw"]
+    assert (clone / LOCK).read_bytes() == theirs
+    kill_within(clone)
+    with only_one(clone / BUSY):
+        put_back_abandoned(clone)
+        assert (clone / LOCK).read_bytes() != theirs
+    put_back_abandoned(clone)
+    assert (clone / LOCK).read_bytes() == theirs and not (clone / KEPT).exists()
+    kill_within(clone)
+    repro(clone)
+    ours = (clone / LOCK).read_bytes()
+    put_back_abandoned(clone)
+    assert (clone / LOCK).read_bytes() == ours and b"draw:" in ours
 
 
 def test_without_a_lock_nothing_is_missing(tmp_path: Path) -> None:

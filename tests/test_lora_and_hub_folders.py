@@ -196,13 +196,36 @@ def test_every_kind_with_and_without_adapters_generates_in_its_stock_pipeline_el
         torch.testing.assert_close(back.codec.decode(generate(back.denoiser, z, (999,), y)), x, rtol=1e-3, atol=1e-3)
 
 
+def test_alpha_scales_what_adapters_add(folders: dict[str, Path]) -> None:
+    denoiser = loaded(folders["dit"]).denoiser
+    z, t, y = torch.randn(2, 4, 4, 4), torch.tensor([500, 900]), torch.arange(2)
+    whole, same, half = (adapted(denoiser, 4, 0, alpha) for alpha in (0, 4, 2))
+    for net in (whole, same, half):
+        for name, p in net.named_parameters():
+            if "lora_B" in name:
+                p.data.fill_(1e-3 if net is not half else 2e-3)
+    assert torch.equal(same(z, t, y), whole(z, t, y)) and (whole(z, t, y) - denoiser(z, t, y)).abs().max() > 1e-4
+    torch.testing.assert_close(half(z, t, y), whole(z, t, y), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dmd", "dmd2"])
+def test_alpha_is_that_of_generator_and_critic(folders: dict[str, Path], params: Params, name: str) -> None:
+    teacher = loaded(folders["ddpm"])
+    _, method, _ = state_of(teacher, params, name, 2)
+    nets = method.networks(teacher, 0, (4, 2), 1)
+    assert [bare(n.net).peft_config["default"].lora_alpha for n in (nets.generator, nets.critic)] == [1, 1]
+
+
+@pytest.mark.parametrize("alpha", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_makes_the_generator_of_the_teacher(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_an_adapter_makes_the_generator_of_the_teacher(
+    folders: dict[str, Path], tmp_path: Path, kind: str, alpha: int
+) -> None:
     """The adapter's own folder, put on the teacher by diffusers or by peft, gives the merged weights' output."""
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     teacher = loaded(folders[kind])
-    net = stirred(adapted(teacher.denoiser, 2, seed=0))
+    net = stirred(adapted(teacher.denoiser, 2, 0, alpha))
     generator = Generator(net, (999,), teacher.shape, DIGIT_NAMES if teacher.classes else (), teacher.codec)
     export_generator(generator, teacher, tmp_path / "out", adapter=True)
     pipe = diffusers.DiffusionPipeline.from_pretrained(folders[kind])
@@ -218,6 +241,8 @@ def test_an_adapter_makes_the_generator_of_the_teacher(folders: dict[str, Path],
     assert len(own) == len(put)
     for (_, a), (_, b) in zip(sorted(own.items()), sorted(put.items()), strict=True):
         assert torch.equal(a, b)
+    want, got = (merged(x).state_dict() for x in (bare(net.net), getattr(pipe, part)))
+    assert all(torch.equal(v, got[k]) for k, v in want.items())
 
 
 def test_the_words_of_sdxl_are_its_own_pipelines(folders: dict[str, Path]) -> None:

@@ -1,5 +1,6 @@
 """Changes of a run: from presets, overrides and seeds, checked before any work, and the experiment they become."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,13 @@ def test_a_preset_shares_its_batches_equally_and_says_whether_it_was_run(name: s
     assert name == "quick" or "Run:" in head or "Not yet run on hardware" in head
 
 
+@pytest.mark.parametrize(("name", "gpus"), [("sd15", 64), ("sdxl", 64), ("imagenet64", 7), ("cifar10", 8)])
+def test_a_warm_up_is_as_long_as_in_dmd2s_code(name: str, gpus: int) -> None:
+    """Accelerate advances its schedule of 500 steps once for each process, critic turns without a generator's too."""
+    changes = load_preset(ROOT, name).changes
+    assert changes["train.warmup_turns"] == max(1, 500 // gpus // int(changes["method.critic_turns"]))
+
+
 def test_what_only_the_user_can_give_is_named_before_any_work(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -98,11 +106,21 @@ def test_an_override_comes_after_the_preset_and_a_seed_after_both(project: Path)
 def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
     for preset, overrides, words in (
         ("nope", {}, "there is no preset 'nope'; presets/ has more"),
-        (None, {"method.critic_turn": 1}, "overrides: method.critic_turn: params.yaml has no such key"),
+        ("", {}, "there is no preset ''; presets/ has more"),
+        (
+            None,
+            {"method.critic_turn": 1},
+            r"turn: params.yaml has no such key; did you mean 'critic_turns'",
+        ),
+        (None, {"metod.critic_turns": 1}, "no such key; did you mean 'method'"),
+        (None, {"method.nothing.like.it": 1}, "no such key$"),
+        (None, {"method": 1}, "method: 1 is not allowed; it is a group with the keys name, "),
         ("more", {"method.critic_turns": 0}, "preset more: method.critic_turns"),
     ):
         with pytest.raises(ConfigError, match=words):
             variants(project, preset, overrides, [])
+    with pytest.raises(ConfigError, match="seeds: 0, 1, 0: one is there twice"):
+        variants(project, "more", {}, [0, 1, 0])
     (project / "presets" / "bad.yaml").write_text("changes: {a: 1}\n")
     with pytest.raises(ConfigError, match=r"bad\.yaml: description: field required"):
         load_preset(project, "bad")
@@ -136,10 +154,15 @@ def test_a_plan_is_told_without_work(
     assert main(["--dry-run", "--set", "method.critic_turns=3", "--seeds", "4"]) == 0
     said = capsys.readouterr().out
     assert "run-seed4-" in said and "(method.critic_turns 3, train.seed 4)" in said
-    assert main(["--dry-run", "--set", "method.critic_turns"]) == 2
-    assert (
-        capsys.readouterr().err == "error: --set method.critic_turns: write KEY=VALUE, such as method.critic_turns=10\n"
-    )
+    for word, said in (
+        ("method.critic_turns", "--set method.critic_turns: write KEY=VALUE, such as method.critic_turns=10\n"),
+        ("=1", "--set =1: write KEY=VALUE, such as method.critic_turns=10\n"),
+        ("method.critic_turns=[1", "--set method.critic_turns=[1: not valid YAML: "),
+        ("train.seed=2024-01-01", "overrides: train.seed: datetime.date(2024, 1, 1) is not allowed"),
+    ):
+        assert main(["--dry-run", "--set", word]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {said}") and err.count("\n") == 1
     assert git(project, "worktree", "list").count("\n") == 0
 
 
@@ -179,6 +202,35 @@ def test_a_plan_says_what_a_run_would_need_and_writes_nothing(
     said = capsys.readouterr().out
     assert "data   unchanged" in said and "generator learns from 371,200 images, critic from 198,400" in said
     assert files() == before and git(staged, "status", "--porcelain") == ""
+
+
+def test_a_fresh_clone_has_everything_before_it(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Its dvc.lock names results that no cache here has."""
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    shutil.rmtree(staged / ".dvc" / "cache")
+    shutil.rmtree(staged / "d")
+    (staged / "out.txt").unlink()
+    assert main(["--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("runs, or comes from DVC's cache") == 2 and "time: none" not in said
+    assert git(staged, "status", "--porcelain") == ""
+
+
+def test_a_plan_ends_at_the_target(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    for changes in ([], ["--set", "data.size=12"]):
+        assert main(["--dry-run", "--target", "data", "--force", "train", *changes]) == 0
+        said = capsys.readouterr().out
+        assert "data  " in said and "train" not in said and "time: none" in said
+    assert main(["--dry-run", "--target", "train"]) == 0
+    said = capsys.readouterr().out
+    assert "  data   unchanged" in said and "  train  unchanged" in said and "memory of train" in said
 
 
 def test_a_plan_reaches_beyond_what_is_yet_to_be_made(

@@ -13,7 +13,8 @@ from dmd.config import Params
 from dmd.data import load_split
 from evaluation.classifier import Classifier, load_classifier, train_classifier
 from evaluation.distances import Gaussian, frechet_distance
-from evaluation.measures import Conditions, ratio_interval, scores
+from evaluation.measures import Conditions, scores
+from evaluation.ratios import ratio_interval
 from evaluation.reference import Reference
 from evaluation.schema import Scores
 

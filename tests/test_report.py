@@ -15,6 +15,7 @@ from PIL import Image
 
 from evaluation.charts import thin
 from evaluation.pictures import GAP, comparison, image_grid, png
+from evaluation.quality import quality_figures
 from evaluation.report import ReportInputs, add_lineage, group_columns, ratio_card, render_report, table_head
 from evaluation.schema import (
     ClassMeasures,
@@ -210,6 +211,28 @@ def test_no_panel_without_data(inputs: ReportInputs) -> None:
     assert "of the CLIP score" not in html
 
 
+def test_page_says_what_its_intervals_are_of_and_what_is_taken_over(inputs: ReportInputs, html: str) -> None:
+    assert "the mean over 4 noise draws of 1,797 images" in html and "jackknife" not in html
+    assert "Taken over" not in html
+    metrics = copy.deepcopy(inputs.metrics)
+    metrics["student"]["draws"], metrics["taken_over"] = 1, ["ddim_50", "heun_10"]
+    single = render_report(replace(inputs, metrics=metrics))
+    assert "of one noise draw of 1,797 images; ± is half of the 95 % interval by a jackknife of 10 groups" in single
+    assert "the mean over" not in single.partition("Class by class")[0]
+    assert "Taken over from an earlier run" in single and "the teacher's figures by DDIM 50, Heun 10." in single
+
+
+def test_each_kind_of_sampler_has_a_curve_of_its_own(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+    """Their points lie between one another on the axis."""
+    alone = quality_figures(metrics, timing)[0].svg
+    assert ">teacher</text>" in alone and "teacher DDIM" not in alone
+    heun = {f"heun_{n}": measures(2 * n - 1, 0.5, 0.05).model_dump() for n in (10, 25)}
+    both = quality_figures({**metrics, "teachers": metrics["teachers"] | heun}, timing)[0].svg
+    assert ">teacher DDIM</text>" in both and ">teacher Heun</text>" in both and ">teacher</text>" not in both
+    lines = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--series-[14]\); stroke-width: 1.6', both)
+    assert sorted(d.count("L") for d in lines)[-2:] == [1, 3]
+
+
 def test_lineage(html: str) -> None:
     once = add_lineage(html, {"model": "<b>digits</b> v1", "git sha": r"\1 & <!-- lineage -->"})
     assert "<td>&lt;b&gt;digits&lt;/b&gt; v1</td>" in once and r"<td>\1 &amp; &lt;!-- lineage --&gt;</td>" in once
@@ -224,6 +247,7 @@ def test_headline_claims_only_what_the_intervals_show(metrics: dict[str, Any]) -
     assert ratio_card(metrics, "clip").tone == "bad" and ratio_card(metrics, "clip").value == "1.20"
     metrics["ratio"]["interval"]["clip"] = {"low": 0.97, "high": 1.4}
     assert ratio_card(metrics, "clip").tone == "even"
+    assert ratio_card(metrics, "clip").words.startswith("No difference seen: the interval holds 1.")
     metrics["student"] = measures(1, 0.5, 0.04).model_dump()
     metrics["ratio"]["fd"]["clip"] = 0.5 / 0.7
     metrics["ratio"]["interval"]["clip"] = {"low": 0.6, "high": 0.8}

@@ -12,8 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import ROOT
+from ruamel.yaml import YAML
 
 from dmd.errors import UserError
+from flows.serve import deployments
+from flows.serve import main as serve
 from flows.services import _running, services, use_running
 
 NAMES = ("prefect", "mlflow", "deployments")
@@ -135,3 +138,26 @@ def test_a_teams_mlflow_server_is_not_started_again(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
     assert [s.name for s in services(tmp_path)] == ["prefect", "deployments"]
     assert services(tmp_path)[1].env["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
+
+
+def test_serving_needs_no_folder_and_help_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise UserError("no server")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flows.server.connect", refuse)
+    with pytest.raises(SystemExit) as e:
+        serve(["--help"])
+    assert e.value.code == 0 and "python -m flows.serve" in capsys.readouterr().out
+    assert serve([]) == 1 and (tmp_path / "runs" / "prefect").is_dir()
+
+
+def test_work_pools_have_the_deployments_that_are_served() -> None:
+    pools = {d["name"]: d for d in YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]}
+    served = {f"pool-{d.name}": d for d in deployments()}
+    assert set(pools) == set(served)
+    for name, pool in pools.items():
+        assert pool["entrypoint"] == served[name].entrypoint and pool["tags"] == served[name].tags
+        assert {**pool["parameters"], "root": str(Path.cwd())} == served[name].parameters

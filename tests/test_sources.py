@@ -91,7 +91,7 @@ def test_a_folder_with_splits_of_its_own_keeps_them_apart(cfg: Make, tmp_path: P
     with pytest.raises(DataError, match=r"data\.validation: all needs a validation split of the data set's own"):
         prepare(cfg(source="folder", folder=tmp_path / "in", validation="all"), tmp_path / "out")
     write_pictures(tmp_path / "in/bird", 1)
-    with pytest.raises(DataError, match="train beside bird: are the folders splits or classes"):
+    with pytest.raises(DataError, match="test beside bird: are the folders splits or classes"):
         prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
 
 

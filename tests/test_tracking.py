@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from published import NAME, runs
 
 from dmd.errors import UserError
+from evaluation.sources import SourceError, find_generator
 from flows import tracking
 from flows.record import RESULT
 from flows.store import tracking_uri
@@ -64,6 +65,21 @@ def test_everything_lies_in_the_main_worktree(workspace: Path, client: MlflowCli
     other = tmp_path / "other"
     subprocess.run(["git", "worktree", "add", "-q", "--detach", str(other)], cwd=workspace, check=True)
     assert tracking_uri(other) == tracking_uri(workspace) == f"sqlite:///{store / 'mlflow.db'}"
+
+
+def test_a_registered_generator_is_found_for_a_comparison(
+    workspace: Path, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By its name alone, in the database that the flows write; the folder is left as it was."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(workspace)
+    found = find_generator(f"models:/{NAME}/{version}", tmp_path)
+    own = workspace / "artifacts" / "generator"
+    assert (found / "generator.json").read_bytes() == (own / "generator.json").read_bytes()
+    assert not (workspace / "mlflow.db").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(SourceError, match="no registered model"):
+        find_generator(f"models:/{NAME}/{version}", tmp_path / "again")
 
 
 def test_a_relative_store_is_made_absolute_and_a_file_store_refused(workspace: Path, monkeypatch: pytest.MonkeyPatch):

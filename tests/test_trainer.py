@@ -1,5 +1,6 @@
 """The loop: resume equals uninterrupted to the bit, budgets and averages count generator turns, errors stop the run."""
 
+import math
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dmd.ema import decay_of, update_ema
 from dmd.errors import ConfigError
 from dmd.generator import Generator
 from dmd.methods import METHODS, Networks
+from dmd.networks import bare
 from dmd.optim import apply_gradients, backward, learning_rate, optimizer_step
 from dmd.pairs import Pairs
 from dmd.teachers import Teacher
@@ -200,8 +202,29 @@ def test_patience_ends_a_run_that_no_longer_improves(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    _, _, rows, _ = distilled(params, teacher, tmp_path, [2.0, 1.0, 3.0, 3.0, 0.0], patience=2)
-    assert len(rows) == 4
+    _, kept, rows, _ = distilled(params, teacher, tmp_path, [2.0, 1.0, 3.0, 3.0, 0.0], patience=2)
+    assert (kept, len(rows)) == (2, 4)
+    _, kept, again, seen = distilled(params, teacher, tmp_path, [0.0] * 5, patience=2)  # killed before its export
+    assert (kept, repr(again), seen) == (2, repr(rows), [])
+
+
+def test_patience_is_of_the_last_phase_and_counts_from_its_beginning(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plateau without the GAN is where the GAN begins, not the end; and it has its own turns to show a gain."""
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    gan = params.method.gan.model_copy(update={"from_turn": 3})
+    cfg = small(params, generator_turns=9, validate_every=1, validation_tolerance=0.0, patience=2)
+    m = METHODS["dmd2"](params.method.model_copy(update={"name": "dmd2", "gan": gan}), 1000, PAIRS, reals())
+    scores = iter([1.0, 2.0, 3.0, 4.0, 0.5, 1.0, 1.0])
+
+    def validate(generator: Generator, turn: int) -> dict[str, float]:
+        return {"validation_fd": next(scores)}
+
+    scratch = Scratch("train", {}, {})
+    nets = m.networks(teacher, 0)
+    _, kept, rows = distill(m, nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    assert [r["phase"] for r in rows] == ["distill"] * 3 + ["adversarial"] * 4 and kept == 5
 
 
 def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
@@ -307,11 +330,28 @@ def test_checkpointed_gradients_are_the_same(teacher: Teacher, params: Params) -
             nets = m.networks(teacher, 0)
             if checkpointed:
                 nets.checkpoint_gradients()
+            learning = (nets.generator.net, nets.critic.net)
+            assert [bare(net).is_gradient_checkpointing for net in learning] == [checkpointed] * 2
             state = TrainState(nets, cfg)
             list(islice(train(state, m, cfg, teacher.shape, LABELS, alone()), 2))
             weights.append([p.clone() for p in nets.generator.parameters()])
         for a, b in zip(*weights, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_monitors_of_a_batch_in_parts_are_those_of_the_parts_that_have_any(teacher: Teacher, params: Params) -> None:
+    """One image a part, of one quarter of t each: no quarter that the batch has is lost, and a share stays a share."""
+    cfg = small(params, generator_turns=1, batch_size=16, generator_batch_size=16)
+    m = method(params, PAIRS, critic_turns=1)
+    found = []
+    for parts in (1, 16):
+        state = TrainState(copies(teacher), cfg)
+        found.append(next(train(state, m, cfg, teacher.shape, LABELS, alone(parts))))
+    whole, split = found
+    quarters = [f"generator_grad_t{i}" for i in range(4)]
+    assert not any(math.isnan(whole[q]) for q in quarters)
+    assert [split[q] for q in quarters] == pytest.approx([whole[q] for q in quarters], rel=1e-4)
+    assert split["generator_clamped"] == whole["generator_clamped"] <= 1
 
 
 def test_fp16_scales_the_loss_and_skips_a_step_that_overflows() -> None:

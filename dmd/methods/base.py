@@ -125,12 +125,12 @@ class Method(ABC):
         """Of the noise that one image [C, H, W] is made from: each further step takes noise of its own."""
         return shape if self.cfg.steps == 1 else (self.cfg.steps, *shape)
 
-    def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0)) -> Networks:
+    def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0), alpha: int = 0) -> Networks:
         """Generator and critic as copies of the teacher, without its guidance; the seed is for what is not a copy.
 
-        ranks: of the adapters of generator and critic, 0 where all weights learn.
+        ranks: of the adapters of generator and critic, 0 where all weights learn; alpha: of both, 0 for the rank.
         """
-        generator, critic = (student(teacher.denoiser, rank, seed) for rank in ranks)
+        generator, critic = (student(teacher.denoiser, rank, seed, alpha) for rank in ranks)
         return Networks(teacher.real, generator, critic)
 
     @abstractmethod

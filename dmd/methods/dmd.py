@@ -21,7 +21,7 @@ from dmd.pairs import Pairs
 from dmd.perceptual import Lpips
 from dmd.sampling import generate, ode_times, trajectory
 
-TRAJECTORY_STEPS = 10  # of the teacher, to the target of a later step
+TRAJECTORY_STEPS = 10  # of the teacher, to the target of a later step, at most
 
 
 class DMD(Method):
@@ -67,9 +67,11 @@ class DMD(Method):
             x = generate(nets.generator, z, self.timesteps_of_generator[: last + 1], cond)
             return clip(x) if self.cfg.clip else x
 
-    def of_images(self, turn: str, nets: Networks, x: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
-        """The loss of a turn, given the generated images."""
-        return self._critic(nets, x, cond, rng) if turn == "critic" else self._generator(nets, x, cond, rng)
+    def of_images(
+        self, turn: str, nets: Networks, x: Tensor, cond: Cond, rng: Draws, taught: bool = False
+    ) -> dict[str, Tensor]:
+        """The loss of a turn, given the generated images; taught: a discriminator learns in this phase."""
+        return self._critic(nets, x, cond, rng) if turn == "critic" else self._generator(nets, x, cond, rng, taught)
 
     def _warm_start(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """Regression alone: z and cond come from the pairs."""
@@ -83,7 +85,7 @@ class DMD(Method):
         loss = denoising_loss(nets.critic(x_t, t, cond), x, nets.critic.loss_weight(t))
         return {"total": loss, "denoising": loss.detach()}
 
-    def _generator(self, nets: Networks, x: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
+    def _generator(self, nets: Networks, x: Tensor, cond: Cond, rng: Draws, taught: bool) -> dict[str, Tensor]:
         """Distribution matching at t in [t_min T, t_max T]; gradients reach the generator through x alone."""
         low, high = int(self.cfg.t_min * self.timesteps), min(int(self.cfg.t_max * self.timesteps), self.timesteps - 1)
         t = rng.integers(low, high + 1).to(x.device)
@@ -91,13 +93,15 @@ class DMD(Method):
             x_t = nets.teacher.process.add_noise(x, draw_eps(x, rng), t)
             real = nets.teacher(x_t, t, cond)
             fake = nets.critic(x_t, t, cond)
-        grad = self.weigh(score_difference(x, real, fake, self.cfg.normaliser_min), nets, x_t, t, cond)
+        grad = score_difference(x, real, fake, self.cfg.normaliser_min)
+        if taught:
+            grad = self.weigh(grad, nets, x_t, t, cond)
         loss = distribution_matching_loss(x, grad)
         losses = {"total": loss, "dm": loss.detach()}
         if self.cfg.regression_weight > 0:
             regression = self._regression(nets, rng)
             losses |= {"total": loss + self.cfg.regression_weight * regression, "regression": regression.detach()}
-        clamped = (normaliser(x.detach(), real) < self.cfg.normaliser_min).double().sum()
+        clamped = (normaliser(x.detach(), real) < self.cfg.normaliser_min).double().mean()
         return (
             losses
             | {"clamped": clamped}
@@ -127,7 +131,8 @@ class DMD(Method):
             x_t = nets.generator.process.add_noise(batch.x, draw_eps(batch.x, rng), t)
             x = nets.generator(x_t, t, batch.labels)
             with torch.no_grad():
-                target = trajectory(nets.teacher, x_t, ode_times(first + 1, TRAJECTORY_STEPS), batch.labels)
+                times = ode_times(first + 1, min(TRAJECTORY_STEPS, first + 1))
+                target = trajectory(nets.teacher, x_t, times, batch.labels)
         return self.distance(x, target)
 
 

@@ -20,9 +20,9 @@ NUDGE = 0.1  # of R1, in units of the noise
 class DMD2(DMD):
     """The critic's encoder, or heads alone, tell real from generated too; the generator learns to pass for real."""
 
-    def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0)) -> Networks:
+    def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0), alpha: int = 0) -> Networks:
         """As in DMD, with heads on the critic's activations."""
-        nets = super().networks(teacher, seed, ranks)
+        nets = super().networks(teacher, seed, ranks, alpha)
         first = next(teacher.denoiser.parameters())
         zero, device = torch.zeros(1, dtype=torch.long, device=first.device), first.device
         x = torch.zeros(1, *teacher.shape, device=device, dtype=first.dtype)
@@ -56,7 +56,7 @@ class DMD2(DMD):
     def adversarial(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: Draws) -> dict[str, Tensor]:
         """The losses of DMD and, on the same generated images, those of the GAN."""
         x = self.generated(turn, nets, z, cond, rng)
-        losses = self.of_images(turn, nets, x, cond, rng)
+        losses = self.of_images(turn, nets, x, cond, rng, taught=True)
         extra = self._critic_gan(nets, x, cond, rng) if turn == "critic" else self._generator_gan(nets, x, cond, rng)
         return losses | extra | {"total": losses["total"] + extra["gan_weighted"]}
 

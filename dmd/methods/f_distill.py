@@ -14,15 +14,18 @@ from dmd.methods.dmd2 import DMD2
 from dmd.processes import append_dims
 
 MAX_RATIO = 10.0  # of r: a discriminator that is sure of itself must not drown the batch in one sample
+EVEN = 0.5  # h where real and generated are alike, r = 1
 
 
 class FDistill(DMD2):
-    """DMD2 with the Jensen-Shannon divergence's weight, divided by its mean: the learning rate keeps its meaning."""
+    """DMD2 with the Jensen-Shannon divergence's weight, over its value at r = 1: the learning rate keeps its meaning.
+
+    The paper divides by the batch's mean, which a part of a batch does not know: with one image in each part it would
+    be DMD2.
+    """
 
     def weigh(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        if nets.discriminator is None:
-            return grad
+        """By what the discriminator says of x_t; not called before it learns."""
         with torch.no_grad():
             ratio = self.logits(nets, (x_t, t), cond).mean(dim=1).exp().clamp_max(MAX_RATIO)
-        h = ratio / (1 + ratio)
-        return grad * append_dims(h / h.mean(), grad.ndim)
+        return grad * append_dims(ratio / (1 + ratio) / EVEN, grad.ndim)

@@ -1,6 +1,7 @@
 """Data sets that come as arrays: scikit-learn's digits, MNIST's idx files, CIFAR-10."""
 
 import gzip
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def read_idx(file: Path) -> np.ndarray:
     """An idx file of bytes: two zeros, the type, the number of dimensions, the dimensions, the values."""
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (EOFError, gzip.BadGzipFile) as e:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise DataError(f"{file} is damaged: {e}") from None
     if len(content) < 4 or content[:3] != bytes([0, 0, BYTE_TYPE]) or len(content) < 4 + 4 * content[3]:
         raise DataError(f"{file} is not an idx file of bytes")

@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib
+import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,10 @@ from PIL import Image
 from dmd.errors import DataError
 
 NO_CLASSES = ("image",)  # data without labels are one class
-TEST, VALIDATION = ("test",), ("validation", "val", "valid")
+WORDS = {  # of names of files and folders, and the splits that they stand for
+    "train": "train", "training": "train", "validation": "validation", "val": "validation", "valid": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,24 @@ def identity(files: Iterable[Path]) -> str:
     """Hash of names, sizes and times of change: cheap, and enough to tell whether an interrupted run may go on."""
     digest = hashlib.sha256()
     for file in files:
-        stat = file.stat()
-        digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = file.stat()
+            facts = f"{stat.st_size}\0{stat.st_mtime_ns}"
+        except OSError as e:  # reading it will say the same, and count it
+            facts = str(e.errno)
+        digest.update(os.fsencode(file) + f"\0{facts}\n".encode())
     return digest.hexdigest()
 
 
 def split_of(name: str) -> str:
-    """The split that a file belongs to by the beginning of its name; train unless it says otherwise."""
-    if name.startswith(TEST):
-        return "test"
-    return "validation" if name.startswith(VALIDATION) else "train"
+    """The split that a file belongs to by a word of its name, as in coco-val-000.tar; train where there is none.
+
+    Raises DataError where it names two.
+    """
+    found = {WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in WORDS}
+    if len(found) > 1:
+        raise DataError(f"{name}: the name says {' and '.join(sorted(found))}; of which split is it?")
+    return found.pop() if found else "train"
 
 
 def optional(package: str, extra: str) -> Any:

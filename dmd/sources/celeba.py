@@ -25,4 +25,5 @@ def celeba(cfg: DataConfig) -> Source:
         split: LazyPool(data.filename, lambda i, names=data.filename: Record(Image.open(faces / names[i]), 0))
         for split, data in sets.items()
     }
-    return Source(pools, NO_CLASSES, identity([root / "celeba" / "list_eval_partition.txt"]))
+    # Not of 202,599 files: the folder's time of change tells that one came or went.
+    return Source(pools, NO_CLASSES, identity([root / "celeba" / "list_eval_partition.txt", faces]))

@@ -7,10 +7,9 @@ from PIL import Image
 
 from dmd.config import DataConfig
 from dmd.errors import DataError
-from dmd.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, identity, split_of
+from dmd.sources.base import NO_CLASSES, WORDS, LazyPool, Pool, Record, Source, identity, split_of
 from dmd.sources.table import Row, read_table
 
-FOLDERS = {"train", "validation", "val", "valid", "test"}
 Files = dict[str, list[str]]  # split -> paths relative to the root
 
 
@@ -23,7 +22,7 @@ def folder(cfg: DataConfig) -> Source:
     by_table = "label" in next(iter(table.values()), {})
     classes = {f: row["label"] for f, row in table.items()} if by_table else classes_by_folder(root, tops, files)
     everything = [f for found in files.values() for f in found]
-    names = sorted({classes[f] for f in everything if classes.get(f)})
+    names = in_order({classes[f] for f in everything if classes.get(f)})
     labels = {name: i for i, name in enumerate(names)} or {"": 0}
     left_out: list[tuple[str, str, str]] = []
     pools: dict[str, Pool] = {}
@@ -41,11 +40,14 @@ def folder(cfg: DataConfig) -> Source:
 def split_folders(root: Path) -> dict[str, str]:
     """Each split's folder below `root`: its own where the top folders are splits, else the whole is train."""
     tops = sorted(_folders(root))
-    if "train" not in tops:
+    named = [t for t in tops if t.lower() in WORDS]
+    if not named:
         return {"train": "."}
-    if others := [t for t in tops if t not in FOLDERS]:
+    others = [t for t in tops if t not in named]
+    if others or "train" not in map(split_of, named):
+        beside = f"beside {others[0]}" if others else "and no train"
         raise DataError(
-            f"data.folder: {root} has train beside {others[0]}: are the folders splits or classes? "
+            f"data.folder: {root} has {named[0]} {beside}: are the folders splits or classes? "
             "Splits are named train, validation and test, and nothing else may lie beside them"
         )
     splits = {split_of(top): top for top in tops}
@@ -58,11 +60,23 @@ def list_images(root: Path, top: str) -> list[str]:
     """Paths relative to `root`, sorted, of files with the ending of a picture; hidden ones are passed by."""
     endings = tuple(Image.registered_extensions())
     found = []
-    for folder, folders, files in os.walk(root / top, followlinks=True):
+    for folder, folders, files in os.walk(root / top, followlinks=True, onerror=_unreadable):
         folders[:] = [f for f in folders if not f.startswith(".")]
+        here = Path(folder).resolve()
+        if loop := next((f for f in folders if here.is_relative_to((here / f).resolve())), None):
+            raise DataError(f"data.folder: {Path(folder) / loop} is a link to a folder that it lies in")
         where = Path(folder).relative_to(root)
         found += [(where / f).as_posix() for f in files if f.lower().endswith(endings) and not f.startswith(".")]
     return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"data.folder: {error.filename} cannot be read: {error.strerror}")
+
+
+def in_order(names: set[str]) -> list[str]:
+    """Labels are places in this order: numbers by their value, where all are numbers, else by the alphabet."""
+    return sorted(names, key=int if all(name.isdecimal() for name in names) else None)
 
 
 def classes_by_folder(root: Path, tops: dict[str, str], files: Files) -> dict[str, str]:

@@ -24,7 +24,7 @@ def huggingface(cfg: DataConfig) -> Source:
     splits: dict[str, Any] = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     if "train" not in splits:
         raise DataError(f"data.source: huggingface: there is no split train, only {', '.join(splits)}")
-    parts = {split_of(name): data for name, data in splits.items() if name == "train" or split_of(name) != "train"}
+    parts = _parts(splits)
     features = splits["train"].features
     image = next((n for n, f in features.items() if isinstance(f, library.Image)), None)
     label = next((n for n, f in features.items() if isinstance(f, library.ClassLabel)), None)
@@ -33,10 +33,24 @@ def huggingface(cfg: DataConfig) -> Source:
             f"data.source: huggingface: needs a column of images and, if data.captions is not none, one of that name; "
             f"there are {', '.join(features)}"
         )
+    if label and (other := next((s for s, d in parts.items() if d.features[label].names != features[label].names), "")):
+        raise DataError(f"data.source: huggingface: the split {other} has other class names than train")
     encoded = library.Image(decode=False)  # bytes: a damaged image is then found and counted here
     pools = {s: _pool(s, d.cast_column(image, encoded), image, label, cfg.captions) for s, d in parts.items()}
     names = tuple(features[label].names) if label else NO_CLASSES
     return Source(pools, names, identity="".join(d._fingerprint for d in parts.values()))
+
+
+def _parts(splits: dict[str, Any]) -> dict[str, Any]:
+    """Train and what is held out by its name; others, such as unsupervised, are passed by."""
+    named: dict[str, str] = {"train": "train"}
+    for name in splits:
+        if (split := split_of(name)) == "train":
+            continue
+        if split in named:
+            raise DataError(f"data.source: huggingface: two splits to {split} by: {named[split]}, {name}")
+        named[split] = name
+    return {split: splits[name] for split, name in named.items()}
 
 
 def _pool(split: str, data: Any, image: str, label: str | None, captions: str) -> Pool:
@@ -46,8 +60,8 @@ def _pool(split: str, data: Any, image: str, label: str | None, captions: str) -
         if content is None or number is None or number < 0:  # -1 is the library's sign for "no label"
             raise ValueError("no image" if content is None else "no label")
         caption = None if captions == "none" else row[captions]
-        if captions != "none" and not caption:
-            raise ValueError("no caption")
+        if captions != "none" and not (isinstance(caption, str) and caption.strip()):
+            raise ValueError("no caption" if not caption or isinstance(caption, str) else "its caption is no text")
         opened = Image.open(io.BytesIO(content["bytes"]) if content["bytes"] else content["path"])
         return Record(opened, number, caption)
 

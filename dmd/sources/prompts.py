@@ -25,7 +25,7 @@ def prompts(cfg: DataConfig) -> Source:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [" ".join(line.split()) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [" ".join(line.split()) for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as e:
         raise DataError(f"{file} is not UTF-8 text: {e}") from None
 
@@ -40,7 +40,10 @@ def _column(file: Path, name: str) -> list[str]:
             raise DataError(
                 f"{file} has no column {name!r} (data.captions), only {', '.join(table.schema_arrow.names)}"
             )
+        kind = table.schema_arrow.field(name).type
+        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            raise DataError(f"{file}: the column {name!r} (data.captions) is of type {kind}, not text")
         batches = table.iter_batches(columns=[name])
-        return [" ".join(str(v).split()) for b in batches for v in b.column(0).to_pylist() if v is not None]
+        return [" ".join(v.split()) for b in batches for v in b.column(0).to_pylist() if v is not None]
     except (pyarrow.ArrowException, OSError) as e:
         raise DataError(f"{file} cannot be read: {' '.join(str(e).split())}") from None

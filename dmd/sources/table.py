@@ -36,13 +36,17 @@ def read_table(file: Path) -> dict[str, Row]:
 
 def _csv(file: Path) -> Iterator[tuple[int, dict]]:
     with file.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
+        reader = csv.DictReader(lines, strict=True)
         for row in reader:
+            if None in row:
+                raise DataError(
+                    f"{file}, line {reader.line_num}: more fields than columns; a text with a comma needs quotes"
+                )
             yield reader.line_num, row
 
 
 def _jsonl(file: Path) -> Iterator[tuple[int, dict]]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -52,4 +56,7 @@ def _jsonl(file: Path) -> Iterator[tuple[int, dict]]:
                 raise DataError(f"{file}, line {number}: not JSON: {e}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{file}, line {number}: not a JSON object")
+            for key in ("file_name", *COLUMNS):
+                if isinstance(row.get(key), (bool, float, list, dict)):
+                    raise DataError(f"{file}, line {number}: {key} is {json.dumps(row[key])}, not a text")
             yield number, row

@@ -17,6 +17,7 @@ from dmd.errors import DataError
 from dmd.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, identity, optional, split_of
 
 BLOCK = 512  # bytes; an archive that is whole ends with two of zeros
+PADDING = 2**20  # bytes of zeros after its last file, at most; tar itself pads to 10,240
 LABEL, NAMES = "cls", "classes.txt"
 
 
@@ -35,9 +36,10 @@ class Sample:
             return file.read(size)
 
     @property
-    def image(self) -> str | None:
-        """The ending of its image."""
-        return next((e for e in self.files if f".{e.rsplit('.')[-1]}" in Image.registered_extensions()), None)
+    def images(self) -> list[str]:
+        """The endings of its pictures: the plain ones where there are any, as png beside depth.png."""
+        found = [e for e in self.files if f".{e.rsplit('.')[-1]}" in Image.registered_extensions()]
+        return [e for e in found if "." not in e] or found
 
 
 def webdataset(cfg: DataConfig) -> Source:
@@ -87,7 +89,7 @@ def list_samples(shard: Path) -> Iterator[Sample]:
         raise DataError(f"{shard} is cut short or is no tar file ({e}); fetch it again, or remove it") from None
     with shard.open("rb") as file:
         file.seek(end)
-        if file.read(BLOCK) != bytes(BLOCK):
+        if file.read(BLOCK) != bytes(BLOCK) or shard.stat().st_size - end > PADDING:
             last = sample.key if sample else "its beginning"
             raise DataError(f"{shard} is cut short after {last!r}; fetch it again, or remove it")
     if sample is not None:
@@ -139,13 +141,13 @@ def fetch(url: str) -> Path:
 
 def _class_names(file: Path) -> tuple[str, ...]:
     """The lines of classes.txt, if it is there."""
-    return tuple(file.read_text().split("\n")[:-1] if file.is_file() else ())
+    return tuple(file.read_text("utf-8-sig").rstrip().splitlines() if file.is_file() else ())
 
 
 def _label(sample: Sample, cfg: DataConfig, names: tuple[str, ...]) -> tuple[int, str]:
     """The sample's label, and why it cannot be used, "" if it can."""
-    if sample.image is None:
-        return 0, "no image"
+    if len(sample.images) != 1:
+        return 0, f"several images: {', '.join(sample.images)}" if sample.images else "no image"
     if cfg.captions != "none" and cfg.captions not in sample.files:
         return 0, f"no .{cfg.captions}"
     if LABEL not in sample.files:
@@ -160,6 +162,8 @@ def _pool(samples: list[Sample], labels: list[int], captions: str) -> Pool:
     def read(i: int) -> Record:
         sample: Any = samples[i]
         caption = None if captions == "none" else sample.read(captions).decode()
-        return Record(Image.open(io.BytesIO(sample.read(sample.image))), labels[i], caption)
+        if caption is not None and not caption.strip():
+            raise ValueError(f".{captions} is empty")
+        return Record(Image.open(io.BytesIO(sample.read(sample.images[0]))), labels[i], caption)
 
     return LazyPool([f"{s.shard.name}/{s.key}" for s in samples], read)

@@ -1,0 +1,40 @@
+"""Intervals hold what they should hold as often as they say."""
+
+import numpy as np
+import pytest
+
+from evaluation.measures import mean_interval
+from evaluation.ratios import ratio_interval
+
+
+def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(2000):
+        interval = mean_interval(rng.normal(3.0, 0.5, 4).tolist())
+        hits += interval.low <= 3.0 <= interval.high
+    assert hits / 2000 == pytest.approx(0.95, abs=0.02)
+
+
+def test_two_halves_of_one_set_are_within_the_interval_of_one_another() -> None:
+    """Draws from one law: the ratio's interval holds 1 as often as it says."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(1000):
+        interval = ratio_interval(*(np.exp(rng.normal(0, 0.1, 3)).tolist() for _ in range(2)))
+        hits += interval.low <= 1 <= interval.high
+    assert 0.93 <= hits / 1000 <= 0.99
+    assert ratio_interval([2.0, 2.0], [1.0, 1.0]).low == pytest.approx(2.0)
+
+
+def test_the_ratio_of_a_jackknifes_values_has_an_interval_where_some_are_below_zero() -> None:
+    """It holds the true ratio in 19 of 20 cases, about."""
+    rng = np.random.default_rng(0)
+    far = [(rng.normal(1.0, 1.2, 10) + 0.5).tolist() for _ in range(400)]
+    base = np.full(10, 1.0) + rng.normal(0, 0.01, 10)
+    with_negatives = [values for values in far if min(values) < 0 < 0.3 < np.mean(values)]
+    intervals = [ratio_interval(values, base.tolist()) for values in with_negatives]
+    covered = np.mean([i.low < 1.5 / base.mean() < i.high for i in intervals])
+    assert len(intervals) > 100 and 0.9 < covered <= 1
+    near = [1.0, 1.1, 0.9, 1.05, 0.95]
+    shifted = ratio_interval([*near, -0.01], [1.0, 1.0, 1.1])
+    assert shifted.low < np.mean([*near, -0.01]) / np.mean([1.0, 1.0, 1.1]) < shifted.high
