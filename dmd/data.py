@@ -83,7 +83,7 @@ def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
         captions = [c for s in shards for c in (folder / f"{s}.captions.txt").read_text().split("\n")[:-1]]
         if not len(labels) == len(captions) == manifest["counts"][name]:
             raise DataError(f"{folder}: a shard of {name!r} is not in the manifest; run the data stage again")
-    except (OSError, KeyError, ValueError, SafetensorError) as e:  # ValueError: no JSON, no UTF-8
+    except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as e:
         raise DataError(f"{folder}: no usable split {name!r} ({e}); run the data stage again") from None
     if with_images and not len(images):
         raise DataError(f"{folder} holds prompts alone (data.source: {manifest['source']}); this needs images")

@@ -86,7 +86,7 @@ def load_encoded(folder: Path) -> Encoded:
             if sha256(folder / name) != expected:
                 raise DataError(f"{folder / name} has changed since it was encoded; run the encode stage again")
         rows = _rows(folder, manifest["tensors"])
-    except (OSError, KeyError, ValueError) as e:  # ValueError: no JSON, no UTF-8
+    except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError) as e:
         raise DataError(f"{folder}: nothing usable ({e}); run the encode stage again") from None
     return Encoded(rows.get(LATENTS), {name: rows[name] for name in TEXTS if name in rows} or None)
 

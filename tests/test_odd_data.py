@@ -235,7 +235,7 @@ def test_a_changed_name_in_the_manifest_is_found(cfg: Make, tmp_path: Path) -> N
         with pytest.raises(DataError):
             load_split(tmp_path / "out", "train")
     file.write_bytes(content.replace(b'"cat"', b'"bat"'))
-    with pytest.raises(DataError, match=r"manifest\.json has changed"):
+    with pytest.raises(DataError, match=r"manifest\.json has changed since it was written; run the data stage again$"):
         load_split(tmp_path / "out", "train")
     file.write_text(json.dumps(json.loads(content)))  # laid out anew it says the same
     assert load_split(tmp_path / "out", "train").class_names == ("cat",)
