@@ -15,13 +15,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dmd.config import Params, load_params
-from dmd.data import Reals, load_split
-from dmd.denoisers import Denoiser
-from dmd.encoding import load_encoded
-from dmd.methods import METHODS
-from dmd.pairs import load_pairs
-from dmd.teachers import Teacher, load_teacher
-from dmd.trainer import TrainState, Workers, train
+from dmd.data.splits import load_split
+from dmd.diffusion.denoiser import Denoiser
+from dmd.distillation.batches import TrainingImages
+from dmd.distillation.methods import METHODS
+from dmd.distillation.trainer import TrainState, Workers, train
+from dmd.encoding.encoding import load_encoded
+from dmd.teachers.pairs import load_pairs
+from dmd.teachers.teacher import Teacher, load_teacher
 
 REPEATS = 5
 BATCHES = (16, 64, 256, 512)
@@ -35,7 +36,7 @@ def main() -> None:
     teacher = load_teacher(Path("artifacts/teacher"), cpu, params.guidance.scale, split.class_captions)
     print(sampling(teacher, split.labels).to_string(index=False), "\n")
     latents = load_encoded(Path("artifacts/encoded")).latents
-    reals = Reals(split.images.unit() if latents is None else latents, split.labels)
+    reals = TrainingImages(split.images.unit() if latents is None else latents, split.labels)
     print(turns(teacher, params, reals).to_string(index=False))
 
 
@@ -48,7 +49,7 @@ def sampling(teacher: Teacher, labels: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def turns(teacher: Teacher, params: Params, reals: Reals) -> pd.DataFrame:
+def turns(teacher: Teacher, params: Params, reals: TrainingImages) -> pd.DataFrame:
     """Milliseconds of a generator turn with its critic turns, and of the bare passes that it cannot do without."""
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
     cfg = params.train.model_copy(update={"warm_start": warm, "generator_turns": REPEATS + 1})

@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from dmd.config_errors import explain, keys
 from dmd.errors import ConfigError
 
-NO_FOLDER = Path("zoo/none")  # DVC wants a path that exists: this file stands for "no external folder"
+NO_FOLDER = Path("none")  # DVC wants a path that exists: this file stands for "no external folder"
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -37,7 +37,7 @@ class DataConfig(Group):
     source: Literal[
         "digits", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "huggingface", "webdataset", "prompts"
     ] = Field(description="the data set or its kind; docs/data.md")
-    folder: str = Field(min_length=1, description="where the files lie; zoo/none for none: the source then downloads")
+    folder: str = Field(min_length=1, description="where the files lie; none for none: the source then downloads")
     url: str = Field(min_length=1, description="hub id for huggingface, addresses of shards for webdataset, or none")
     revision: str = Field(min_length=1, description="branch, tag or commit of a hub id")
     captions: str = Field(min_length=1, description="file, column or ending that holds captions, or none")
@@ -188,7 +188,7 @@ class BaselineConfig(Group):
         description="real images that distances are measured to; both where a protocol takes a set's whole train split"
     )
     measured: str = Field(
-        description="baseline.json of an earlier run, whose figures are taken over where all else is the same; zoo/none"
+        description="baseline.json of an earlier run, whose figures are taken over where all else is the same; none"
     )
     seed: Seed = Field(description="seed of the teacher's noise")
     samples: int = Field(ge=16, description="images per noise draw")
@@ -235,9 +235,7 @@ class GanConfig(Group):
 
 class MethodConfig(Group):
     name: Literal["dmd", "dmd2", "f_distill"] = Field(description="distillation method")
-    init_from: str = Field(
-        description="folder of a finished generator to begin from; zoo/none is the teacher's weights"
-    )
+    init_from: str = Field(description="folder of a finished generator to begin from; none is the teacher's weights")
     steps: int = Field(ge=1, le=64, description="network passes of the generator")
     critic_turns: Count = Field(description="critic turns per generator turn")
     generator_timestep: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(

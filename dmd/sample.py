@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dmd.files import write_image
-from dmd.generator import Generator, load_generator
+from dmd.generator.generator import Generator, load_generator
+from dmd.storage.files import write_image
 
 
 def parse() -> argparse.Namespace:

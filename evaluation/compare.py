@@ -15,18 +15,18 @@ import torch
 
 from dmd.config import Params, load_params
 from dmd.errors import UserError
-from dmd.files import sha256, write_text
-from dmd.generator import load_generator
-from dmd.sampling import Sampler
-from evaluation.feature_store import FeatureStore
-from evaluation.judge import Judge, Panel
-from evaluation.measures import mean_interval
-from evaluation.pictures import image_grid, png
-from evaluation.reference import Reference
-from evaluation.report import page, png_source
-from evaluation.schema import Interval, Measures, Scores
+from dmd.generator.generator import load_generator
+from dmd.generator.pictures import image_grid, png
+from dmd.samplers.sampler import Sampler
+from dmd.storage.files import sha256, write_text
+from evaluation.evaluator.evaluator import Judge, Panel
+from evaluation.evaluator.reference import Reference
+from evaluation.features.store import FeatureStore
+from evaluation.metrics.measures import mean_interval
+from evaluation.metrics.schema import Interval, Measures, Scores
+from evaluation.report.page import page, png_source
+from evaluation.report.table import number
 from evaluation.sources import find_generator
-from evaluation.table import number
 
 LOWER, HIGHER = "lower is better", "higher is better"
 MEASURES = {"fd": LOWER, "kid": LOWER, "precision": HIGHER, "recall": HIGHER, "density": HIGHER, "coverage": HIGHER}

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from flows.roots import prefect_database
+from flows.runtime.roots import prefect_database
 
 DEFAULTS = {
     # Nothing is reported to anybody. MLflow takes "true", not "1".

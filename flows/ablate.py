@@ -1,4 +1,4 @@
-"""`python -m flows.ablate ablations/NAME.yaml`: every variant and seed as a DVC experiment, then a comparison."""
+"""`python -m flows.ablate experiments/ablations/NAME.yaml`: every variant and seed as a DVC experiment, then a comparison."""
 
 import argparse
 import json
@@ -6,19 +6,19 @@ import sys
 from pathlib import Path
 
 from dmd.errors import ConfigError, UserError
-from flows import start
-from flows.ablation import load_plan
-from flows.command import exit_code
-from flows.comparison import report, table
-from flows.services import use_running
-from flows.store import check_reachable, tracking_uri
-from flows.worktrees import check_committed
+from flows.ablation.comparison import report, table
+from flows.ablation.plan import load_plan
+from flows.pipeline.worktrees import check_committed
+from flows.registry.store import check_reachable, tracking_uri
+from flows.runtime import start
+from flows.runtime.command import exit_code
+from flows.services.servers import use_running
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code: 1 if a member failed."""
     parser = argparse.ArgumentParser(prog="python -m flows.ablate", description=__doc__)
-    parser.add_argument("file", type=Path, help="such as ablations/dmd2_paper.yaml")
+    parser.add_argument("file", type=Path, help="such as experiments/ablations/dmd2_paper.yaml")
     parser.add_argument("--at-once", type=int, help="members at the same time, instead of the file's own number")
     args = parser.parse_args(argv)
     return exit_code(lambda: _run(Path.cwd(), args.file, args.at_once))
@@ -34,7 +34,7 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
     load_plan(root, file)  # what is wrong with it is told before a server is started
     check_committed(root)
     start.connect(root)
-    from flows.ablation_flow import INCOMPLETE, ablate
+    from flows.ablation.flow import INCOMPLETE, ablate
 
     state = ablate(file, root, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
     if state.is_completed() or state.name == INCOMPLETE:

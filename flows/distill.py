@@ -10,20 +10,23 @@ from ruamel.yaml.error import YAMLError
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
-from flows import lock, start
-from flows.command import exit_code
-from flows.graph import ancestors, is_unchanged, stage_graph
-from flows.plan import plan
-from flows.presets import check_complete, variants
-from flows.services import use_running
-from flows.store import check_reachable, tracking_uri
-from flows.worktrees import check_committed
+from flows.pipeline import lock
+from flows.pipeline.graph import ancestors, is_unchanged, stage_graph
+from flows.pipeline.presets import check_complete, variants
+from flows.pipeline.worktrees import check_committed
+from flows.plan.plan import plan
+from flows.registry.store import check_reachable, tracking_uri
+from flows.runtime import start
+from flows.runtime.command import exit_code
+from flows.services.servers import use_running
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.distill", description=__doc__)
-    parser.add_argument("--preset", metavar="NAME", help="a file of presets/; the run becomes a DVC experiment")
+    parser.add_argument(
+        "--preset", metavar="NAME", help="a file of experiments/presets/; the run becomes a DVC experiment"
+    )
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="as method.critic_turns=10")
     parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[], help="train.seed: an experiment each")
     parser.add_argument("--force", metavar="STAGE", nargs="+", default=[], help="run these though nothing has changed")
@@ -101,7 +104,7 @@ def _registered(root: Path) -> str | None:
 def _flow(root: Path, parameters: dict[str, Any]) -> str:
     """Run the flow; its last words."""
     start.connect(root)
-    from flows.pipeline import distill
+    from flows.pipeline.flow import distill
 
     state = distill(root, **parameters, return_state=True)
     if not state.is_completed():
@@ -110,7 +113,7 @@ def _flow(root: Path, parameters: dict[str, Any]) -> str:
 
 
 def _end(root: Path, version: str) -> int:
-    from flows.summary import summary
+    from flows.pipeline.summary import summary
 
     print(summary(root, version), flush=True)
     return 0

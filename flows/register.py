@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from dmd.config import load_params
 from dmd.errors import UserError
-from flows.champion import CHAMPION, FIGURES, VERDICT, champion, promote, rollback, settle
-from flows.command import exit_code
-from flows.gate import figures_of
-from flows.model_card import model_card
-from flows.record import GENERATOR, RESULT, Record, numbers, read_record
-from flows.roots import main_worktree, only_one
-from flows.store import database, opened, tracking_uri
-from flows.tracking import find_run, publish
+from flows.registry.champion import CHAMPION, FIGURES, VERDICT, champion, promote, rollback, settle
+from flows.registry.gate import figures_of
+from flows.registry.model_card import model_card
+from flows.registry.record import GENERATOR, RESULT, Record, numbers, read_record
+from flows.registry.store import database, opened, tracking_uri
+from flows.registry.tracking import find_run, publish
+from flows.runtime.command import exit_code
+from flows.runtime.roots import main_worktree, only_one
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ALIAS = "candidate"
-CODE = Path(__file__).with_name("pyfunc_generator.py")
+CODE = Path(__file__).parent / "registry" / "pyfunc_generator.py"
 NEEDS = ("mlflow", "torch", "diffusers", "transformers", "safetensors", "numpy", "pandas", "pillow")
 LINEAGE = ("git.sha", "git.dirty", "dvc.lock.sha256", "dvc.data.md5", "params.sha256", "prefect.flow_run_id")
 

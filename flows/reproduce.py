@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmd.errors import UserError
-from dmd.files import sha256
-from flows.command import exit_code
-from flows.process import STOP, run_streaming
-from flows.record import GENERATOR
-from flows.services import use_running
-from flows.store import opened
-from flows.worktrees import worktree
+from dmd.storage.files import sha256
+from flows.pipeline.worktrees import worktree
+from flows.registry.record import GENERATOR
+from flows.registry.store import opened
+from flows.runtime.command import exit_code
+from flows.runtime.process import STOP, run_streaming
+from flows.services.servers import use_running
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

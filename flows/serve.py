@@ -10,11 +10,11 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
 
 from dmd.errors import UserError
-from flows import server
-from flows.ablation_flow import ablate
-from flows.lost_runs import TAG, watch_over_runs
-from flows.pipeline import distill
-from flows.roots import prefect_database
+from flows.ablation.flow import ablate
+from flows.pipeline.flow import distill
+from flows.runtime.roots import prefect_database
+from flows.services.lost_runs import TAG, watch_over_runs
+from flows.services import prefect_server as server
 from flows.watch import watch
 
 NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"
@@ -41,7 +41,7 @@ def deployments() -> list[Any]:
         ablate.to_deployment(
             name="ablation",
             description="Members of an ablation file as experiments, compared.",
-            parameters={**here, "file": "ablations/dmd2_paper.yaml"},
+            parameters={**here, "file": "experiments/ablations/dmd2_paper.yaml"},
             concurrency_limit=1,
             tags=[TAG],
         ),

@@ -22,16 +22,16 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from dmd.config import load_params
-from dmd.data import load_split, load_splits
+from dmd.data.splits import load_split, load_splits
 from dmd.errors import ConfigError, UserError
-from dmd.files import write_text
-from flows import start
-from flows.champion import CHAMPION
-from flows.command import exit_code
-from flows.gate import MEASURES
-from flows.roots import main_worktree
-from flows.services import use_running
-from flows.store import opened
+from dmd.storage.files import write_text
+from flows.registry.champion import CHAMPION
+from flows.registry.gate import MEASURES
+from flows.registry.store import opened
+from flows.runtime import start
+from flows.runtime.command import exit_code
+from flows.runtime.roots import main_worktree
+from flows.services.servers import use_running
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,8 +79,8 @@ def look(root: Path, seed: int) -> dict[str, Any]:
     """What was found, with numbers. Raises UserError where the champion cannot be judged here as it was then."""
     import torch
 
-    from dmd.generator import load_generator
-    from evaluation.judge import Judge, Panel
+    from dmd.generator.generator import load_generator
+    from evaluation.evaluator.evaluator import Judge, Panel
     from stages.baseline import SPLITS, make_reference
 
     params = load_params(root / "params.yaml")

@@ -12,19 +12,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dmd.config import Params
-from dmd.data import Split, load_split, load_splits, split_sha256
-from dmd.encoding import load_encoded
-from dmd.files import new_folder, sha256
+from dmd.data.splits import Split, load_split, load_splits, split_sha256
+from dmd.encoding.encoding import load_encoded
 from dmd.progress import Progress
-from dmd.sampling import Sampler
-from dmd.teachers import check_fits, load_teacher
-from evaluation.earlier import take_over
-from evaluation.feature_store import FeatureStore
-from evaluation.features import Extractor, extract
-from evaluation.judge import Judge, Panel
-from evaluation.reference import Reference, digest
-from evaluation.schema import Baseline, Judged, Scores, write_record
-from stages.common import run
+from dmd.samplers.sampler import Sampler
+from dmd.storage.files import new_folder, sha256
+from dmd.teachers.check import check_fits
+from dmd.teachers.teacher import load_teacher
+from evaluation.evaluator.earlier import take_over
+from evaluation.evaluator.evaluator import Judge, Panel
+from evaluation.evaluator.reference import Reference, digest
+from evaluation.features.store import FeatureStore
+from evaluation.metrics.schema import Baseline, Judged, Scores, write_record
+from evaluation.models.features import Extractor, extract
+from stages.command import run
 
 SPLITS = {"train": ["train"], "train_and_validation": ["train", "validation"]}  # of baseline.reference
 SHOWN = 100  # conditions with cells in the pictures: classes are all shown, captions may be thousands

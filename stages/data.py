@@ -5,8 +5,8 @@ import argparse
 import torch
 
 from dmd.config import Params
-from dmd.preparation import SKIPPED, prepare
-from stages.common import run
+from dmd.preparation.prepare import SKIPPED, prepare
+from stages.command import run
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:

@@ -4,11 +4,11 @@ import argparse
 
 import torch
 
-from dmd.checkpoint import Scratch, code_hash
 from dmd.config import Params
-from dmd.data import load_split
-from dmd.encoding import encode
-from stages.common import run
+from dmd.data.splits import load_split
+from dmd.encoding.encoding import encode
+from dmd.storage.checkpoint import Scratch, code_hash
+from stages.command import run
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:

@@ -7,22 +7,22 @@ import torch
 from safetensors.torch import load_file
 
 from dmd.config import Params
-from dmd.data import load_split, load_splits
-from dmd.encoding import load_encoded
-from dmd.files import sha256, write_bytes, write_text
-from dmd.generator import load_generator
-from dmd.teachers import load_teacher
-from evaluation.feature_store import FeatureStore
-from evaluation.judge import Judge, Panel
-from evaluation.latency import time_samplers
-from evaluation.quality import write_quality
-from evaluation.ratios import ratio_interval
-from evaluation.reference import Reference
-from evaluation.report import ReportInputs, render_report
-from evaluation.schema import Baseline, Measures, Metrics, Ratio, Scores, write_record
-from evaluation.sheet import comparison_sheet, nearest_sheet
-from evaluation.versions import versions
-from stages.common import run
+from dmd.data.splits import load_split, load_splits
+from dmd.encoding.encoding import load_encoded
+from dmd.generator.generator import load_generator
+from dmd.storage.files import sha256, write_bytes, write_text
+from dmd.teachers.teacher import load_teacher
+from evaluation.evaluator.evaluator import Judge, Panel
+from evaluation.evaluator.reference import Reference
+from evaluation.features.store import FeatureStore
+from evaluation.metrics.schema import Baseline, Measures, Metrics, Ratio, Scores, write_record
+from evaluation.report.page import ReportInputs, render_report
+from evaluation.report.quality import write_quality
+from evaluation.report.sheet import comparison_sheet, nearest_sheet
+from evaluation.statistics.ratios import ratio_interval
+from evaluation.timing.latency import time_samplers
+from evaluation.timing.versions import versions
+from stages.command import run
 
 NEAREST = "Of 50 images per class, those nearest to a training image (evaluator), and that image"
 INPUTS = ("data", "teacher", "encoded", "evaluator", "baseline", "generator", "losses", "validation")

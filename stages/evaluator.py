@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from dmd.config import EvaluatorConfig, Params
-from dmd.data import Split, load_split
+from dmd.data.splits import Split, load_split
 from dmd.errors import EvaluatorError
-from dmd.files import new_folder
-from evaluation.classifier import train_classifier
-from evaluation.clip_model import train_clip
-from evaluation.features import load_extractors
-from evaluation.hub import download_snapshot
-from stages.common import run
+from dmd.storage.files import new_folder
+from evaluation.models.classifier import train_classifier
+from evaluation.models.clip_training import train_clip
+from evaluation.models.features import load_extractors
+from evaluation.models.hub import download_snapshot
+from stages.command import run
 
 PARTS = ("clip", "classifier")
 

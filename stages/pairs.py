@@ -4,13 +4,14 @@ import argparse
 
 import torch
 
-from dmd.checkpoint import Scratch, code_hash
 from dmd.config import Params
-from dmd.data import load_split
-from dmd.encoding import load_encoded
-from dmd.pairs import make_pairs, save_pairs
-from dmd.teachers import check_fits, load_teacher
-from stages.common import run
+from dmd.data.splits import load_split
+from dmd.encoding.encoding import load_encoded
+from dmd.storage.checkpoint import Scratch, code_hash
+from dmd.teachers.check import check_fits
+from dmd.teachers.pairs import make_pairs, save_pairs
+from dmd.teachers.teacher import load_teacher
+from stages.command import run
 
 INPUTS = ("data", "teacher", "encoded")
 

@@ -8,25 +8,29 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from dmd.checkpoint import Scratch
-from dmd.codecs import Pixels, at_once
+from dmd.codecs.latents import at_once
+from dmd.codecs.pixels import Pixels
 from dmd.config import NO_FOLDER, Params
-from dmd.data import Reals, Split, load_split
-from dmd.denoisers import Denoiser
-from dmd.distill import distill
-from dmd.encoding import load_encoded
+from dmd.data.splits import Split, load_split
+from dmd.diffusion.denoiser import Denoiser
+from dmd.distillation.batches import TrainingImages
+from dmd.distillation.methods import METHODS
+from dmd.distillation.run import distill
+from dmd.distillation.trainer import Workers
+from dmd.encoding.encoding import load_encoded
 from dmd.errors import ConfigError
-from dmd.export import export_generator
-from dmd.files import new_folder, write_bytes, write_text
-from dmd.generator import Generator, load_generator
-from dmd.methods import METHODS
-from dmd.pairs import Pairs, load_pairs
-from dmd.sampling import to_uint8
-from dmd.teachers import Teacher, check_exportable, check_fits, load_teacher
-from dmd.trainer import Workers
-from evaluation.features import load_extractors
-from evaluation.validation import Validator
-from stages.common import run
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator, load_generator
+from dmd.generator.scheduler import check_exportable
+from dmd.samplers.sampler import to_uint8
+from dmd.storage.checkpoint import Scratch
+from dmd.storage.files import new_folder, write_bytes, write_text
+from dmd.teachers.check import check_fits
+from dmd.teachers.pairs import Pairs, load_pairs
+from dmd.teachers.teacher import Teacher, load_teacher
+from evaluation.models.features import load_extractors
+from evaluation.validation.validator import Validator
+from stages.command import run
 
 INPUTS = ("data", "teacher", "encoded", "evaluator", "pairs")
 PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's names
@@ -45,10 +49,10 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     check_pixels(params, isinstance(teacher.codec, Pixels))
     pairs = load_pairs(args.pairs).to(device)
     if split.has_images:
-        reals = Reals(split.images.unit() if encoded.latents is None else encoded.latents, split.labels)
+        reals = TrainingImages(split.images.unit() if encoded.latents is None else encoded.latents, split.labels)
     else:
         check_without_images(params, len(pairs))
-        reals = Reals(torch.empty(0, *teacher.shape), split.labels)
+        reals = TrainingImages(torch.empty(0, *teacher.shape), split.labels)
     try:
         method = METHODS[params.method.name](
             params.method,

@@ -10,15 +10,16 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from dmd.config import Params, load_params
-from dmd.data import DIGIT_NAMES, Reals, Split
-from dmd.denoisers import Denoiser, as_denoiser
-from dmd.draws import Draws
-from dmd.new_teachers import new_scheduler, new_unet
-from dmd.pipelines import save_pipeline
-from dmd.preparation import prepare
-from dmd.shards import to_unit
-from dmd.teachers import Teacher, load_teacher
-from dmd.trainer import Workers
+from dmd.data.shards import to_unit
+from dmd.data.splits import DIGIT_NAMES, Split
+from dmd.diffusion.denoiser import Denoiser, as_denoiser
+from dmd.diffusion.pipelines import save_pipeline
+from dmd.distillation.batches import TrainingImages
+from dmd.distillation.random_source import RandomSource
+from dmd.distillation.trainer import Workers
+from dmd.preparation.prepare import prepare
+from dmd.teacher_training.architectures import new_scheduler, new_unet
+from dmd.teachers.teacher import Teacher, load_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -70,13 +71,13 @@ def split(n: int = 40) -> Split:
     return Split(images, torch.arange(n) % 10, ["a digit"] * n, DIGIT_NAMES, ("a digit",) * 10)
 
 
-def reals(n: int = 40) -> Reals:
+def reals(n: int = 40) -> TrainingImages:
     """The same as a network sees them."""
-    return Reals(to_unit(split(n).images), split(n).labels)
+    return TrainingImages(to_unit(split(n).images), split(n).labels)
 
 
-def draws(seed: int = 7, n: int = 6, turn: str = "generator") -> Draws:
-    return Draws(seed, 0, turn, range(n))
+def draws(seed: int = 7, n: int = 6, turn: str = "generator") -> RandomSource:
+    return RandomSource(seed, 0, turn, range(n))
 
 
 def alone(parts: int = 1) -> Workers:

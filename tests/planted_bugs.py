@@ -39,120 +39,120 @@ class Bug:
 BUGS = (
     Bug(
         "losses: the gradient of KL with its sign turned",
-        "dmd/losses.py", "return (fake - real) / append_dims", "return (real - fake) / append_dims",
+        "dmd/distillation/losses.py", "return (fake - real) / append_dims", "return (real - fake) / append_dims",
     ),
     Bug(
         "losses: one normaliser for the whole batch",
-        "dmd/losses.py", "(x - real).abs().flatten(1).mean(dim=1)", "(x - real).abs().mean().expand(len(x))",
+        "dmd/distillation/losses.py", "(x - real).abs().flatten(1).mean(dim=1)", "(x - real).abs().mean().expand(len(x))",
     ),
     Bug(
         "losses: distribution matching summed, not averaged",
-        "dmd/losses.py", "0.5 * F.mse_loss(x, (x - grad).detach())",
+        "dmd/distillation/losses.py", "0.5 * F.mse_loss(x, (x - grad).detach())",
         '0.5 * F.mse_loss(x, (x - grad).detach(), reduction="sum")',
     ),
     Bug(
         "losses: the critic's error unweighted",
-        "dmd/losses.py", "append_dims(weight, x0.ndim).to(error.dtype) * error", "error",
+        "dmd/distillation/losses.py", "append_dims(weight, x0.ndim).to(error.dtype) * error", "error",
     ),
     Bug(
         "losses: the critic's loss reaches the generator",
-        "dmd/losses.py", "(prediction - x0.detach()) ** 2", "(prediction - x0) ** 2",
+        "dmd/distillation/losses.py", "(prediction - x0.detach()) ** 2", "(prediction - x0) ** 2",
     ),
     Bug(
         "losses: the generator rewarded for being found out",
-        "dmd/losses.py", "return F.softplus(-fake_logits).mean()", "return F.softplus(fake_logits).mean()",
+        "dmd/distillation/losses.py", "return F.softplus(-fake_logits).mean()", "return F.softplus(fake_logits).mean()",
     ),
     Bug(
         "losses: R1 not divided by the nudge",
-        "dmd/losses.py", "(nudged_logits - logits) / nudge", "(nudged_logits - logits)",
+        "dmd/distillation/losses.py", "(nudged_logits - logits) / nudge", "(nudged_logits - logits)",
     ),
     Bug(
         "adapters: x0 of a v-prediction with the other sign",
-        "dmd/denoisers.py", "return alpha, -sigma, torch.ones_like(alpha)",
+        "dmd/diffusion/denoiser.py", "return alpha, -sigma, torch.ones_like(alpha)",
         "return alpha, sigma, torch.ones_like(alpha)",
     ),
     Bug(
         "adapters: EDM's input not scaled",
-        "dmd/denoisers.py", "/ total.sqrt(), 1 / total.sqrt()", "/ total.sqrt(), torch.ones_like(sigma)",
+        "dmd/diffusion/denoiser.py", "/ total.sqrt(), 1 / total.sqrt()", "/ total.sqrt(), torch.ones_like(sigma)",
     ),
     Bug(
         "adapters: the conversion to x0 in half precision",
-        "dmd/denoisers.py", "v if v.dtype == torch.float64 else v.float() for v in", "v for v in",
+        "dmd/diffusion/denoiser.py", "v if v.dtype == torch.float64 else v.float() for v in", "v for v in",
     ),
     Bug(
         "adapters: flow matching's time shift upside down",
-        "dmd/processes.py", "s = shift * s / (1 + (shift - 1) * s)", "s = s / (shift + (1 - shift) * s)",
+        "dmd/diffusion/process.py", "s = shift * s / (1 + (shift - 1) * s)", "s = s / (shift + (1 - shift) * s)",
     ),
     Bug(
         "adapters: flow matching's grid an index too low",
-        "dmd/processes.py", "torch.arange(1, timesteps + 1, dtype=torch.float64)",
+        "dmd/diffusion/process.py", "torch.arange(1, timesteps + 1, dtype=torch.float64)",
         "torch.arange(timesteps, dtype=torch.float64)",
     ),
     Bug(
         "adapters: guidance scale counted from the condition",
-        "dmd/denoisers.py", "u + self.scale * (c - u)", "c + self.scale * (c - u)",
+        "dmd/diffusion/denoiser.py", "u + self.scale * (c - u)", "c + self.scale * (c - u)",
     ),
     Bug(
         "adapters: a generator of eps begins at T-1",
-        "dmd/denoisers.py", "return int((c_out <= MOST_AMPLIFIED).nonzero().max())", "return len(c_out) - 1",
+        "dmd/diffusion/denoiser.py", "return int((c_out <= MOST_AMPLIFIED).nonzero().max())", "return len(c_out) - 1",
     ),
     Bug(
         "sampling: trailing spacing shifted by one",
-        "dmd/sampling.py", "round(timesteps - k * timesteps / steps) - 1",
+        "dmd/samplers/sampling.py", "round(timesteps - k * timesteps / steps) - 1",
         "round(timesteps - (k + 1) * timesteps / steps)",
     ),
     Bug(
         "sampling: the same noise at every step",
-        "dmd/sampling.py", "add_noise(x, noises[k], t), t, cond)", "add_noise(x, noises[0], t), t, cond)",
+        "dmd/samplers/sampling.py", "add_noise(x, noises[k], t), t, cond)", "add_noise(x, noises[0], t), t, cond)",
     ),
     Bug(
         "sampling: gradient through all steps of the simulation",
-        "dmd/sampling.py", "torch.is_grad_enabled() and len(times) == 1", "torch.is_grad_enabled()",
+        "dmd/samplers/sampling.py", "torch.is_grad_enabled() and len(times) == 1", "torch.is_grad_enabled()",
     ),
     Bug(
         "turns: the generator learns in the critic's turn",
-        "dmd/methods/dmd.py", 'torch.set_grad_enabled(turn == "generator")', "torch.enable_grad()",
+        "dmd/distillation/methods/dmd.py", 'torch.set_grad_enabled(turn == "generator")', "torch.enable_grad()",
     ),
     Bug(
         "turns: gradients kept in networks that are passed through",
-        "dmd/methods/base.py", "p.requires_grad_(False)", "p.requires_grad_(True)",
+        "dmd/distillation/methods/base.py", "p.requires_grad_(False)", "p.requires_grad_(True)",
     ),
     Bug(
         "turns: the generator learns first of k turns, not last",
-        "dmd/methods/base.py", "(step + 1) % self.every[n] == 0", "step % self.every[n] == 0",
+        "dmd/distillation/methods/base.py", "(step + 1) % self.every[n] == 0", "step % self.every[n] == 0",
     ),
     Bug(
         "turns: the score difference at all t",
-        "dmd/methods/dmd.py", "t = rng.integers(low, high + 1)", "t = rng.integers(0, self.timesteps)",
+        "dmd/distillation/methods/dmd.py", "t = rng.integers(low, high + 1)", "t = rng.integers(0, self.timesteps)",
     ),
     Bug(
         "turns: the critic guided like the teacher",
-        "dmd/methods/dmd.py", "fake = nets.critic(x_t, t, cond)", "fake = nets.teacher(x_t, t, cond)",
+        "dmd/distillation/methods/dmd.py", "fake = nets.critic(x_t, t, cond)", "fake = nets.teacher(x_t, t, cond)",
     ),
     Bug(
         "turns: real images with the generated ones' labels",
-        "dmd/methods/dmd2.py", "self.logits(nets, real_t, labels)\n", "self.logits(nets, real_t, cond)\n",
+        "dmd/distillation/methods/dmd2.py", "self.logits(nets, real_t, labels)\n", "self.logits(nets, real_t, cond)\n",
     ),
     Bug(
         "turns: R1's second image at a time of its own",
-        "dmd/methods/dmd2.py", "(x_t + NUDGE * draw_eps(x_t, rng), t), labels)",
+        "dmd/distillation/methods/dmd2.py", "(x_t + NUDGE * draw_eps(x_t, rng), t), labels)",
         "(x_t + NUDGE * draw_eps(x_t, rng), t.flip(0)), labels)",
     ),
     Bug(
         "training: parts of a batch added, not averaged",
-        "dmd/trainer.py", 'losses["total"] / len(parts)', 'losses["total"]',
+        "dmd/distillation/trainer.py", 'losses["total"] / len(parts)', 'losses["total"]',
     ),
     Bug(
         "training: an average's half-life in turns",
-        "dmd/ema.py", "0.5 ** (images / half_life)", "0.5 ** (1 / half_life)",
+        "dmd/training/ema.py", "0.5 ** (images / half_life)", "0.5 ** (1 / half_life)",
     ),
     Bug(
         "training: the last generator kept, not the best",
-        "dmd/trainer.py", "if score <= lowest * (1 + tolerance):", "if True:",
+        "dmd/distillation/trainer.py", "if score <= lowest * (1 + tolerance):", "if True:",
     ),
     Bug(
         "training: the schedule in steps, not in turns",
-        "dmd/trainer.py", "phase.lr[turn], done // every,", "phase.lr[turn], done,",
+        "dmd/distillation/trainer.py", "phase.lr[turn], done // every,", "phase.lr[turn], done,",
     ),
 )  # fmt: skip
 

@@ -76,7 +76,7 @@ def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.Com
 
 def versions(project: Path) -> list[int]:
     code = (
-        "import mlflow; from pathlib import Path; from flows.store import tracking_uri;"
+        "import mlflow; from pathlib import Path; from flows.registry.store import tracking_uri;"
         "c = mlflow.MlflowClient(tracking_uri(Path.cwd()));"
         "runs = c.search_runs([e.experiment_id for e in c.search_experiments()]);"
         "print(len(c.search_model_versions()), len(runs), sum(r.info.status == 'RUNNING' for r in runs))"

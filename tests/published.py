@@ -16,8 +16,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from flows.register import register
-from flows.store import tracking_uri
-from flows.tracking import publish
+from flows.registry.store import tracking_uri
+from flows.registry.tracking import publish
 
 REPO = Path(__file__).parents[1]
 NAME = "toy-model"

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from benchmarks.keep import keep
 from dmd.errors import ConfigError, UserError
-from flows.ablation import Ablation, Row, load_ablation, load_plan, members, own_groups, waves
-from flows.comparison import compare, measures, pixels, spread, table
-from flows.presets import load_preset
+from flows.ablation.comparison import compare, measures, pixels, spread, table
+from flows.ablation.plan import Ablation, Row, load_ablation, load_plan, members, own_groups, waves
+from flows.keep import keep
+from flows.pipeline.presets import load_preset
 
 DOWNSTREAM = {"method", "train", "evaluate"}
 
@@ -33,7 +33,7 @@ def ablation(**changes: object) -> Ablation:
     return Ablation(**{"description": "d", "seeds": [0, 1], "rows": rows, **changes})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "ablations").glob("*.yaml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", sorted((ROOT / "experiments" / "ablations").glob("*.yaml")), ids=lambda f: f.stem)
 def test_the_shipped_ablations_fit_params_yaml(file: Path) -> None:
     made = load_plan(ROOT, file).members
     assert len({m.experiment for m in made}) == len(made)
@@ -54,7 +54,7 @@ def test_a_member_is_a_row_with_a_seed_and_its_name_follows_from_its_numbers() -
 
 
 def test_a_preset_comes_before_base_and_rows(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copytree(ROOT / "experiments" / "presets", tmp_path / "experiments" / "presets")
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "zoo").symlink_to(ROOT / "zoo")
@@ -74,7 +74,7 @@ def test_a_preset_comes_before_base_and_rows(tmp_path: Path) -> None:
 
 def test_a_row_to_keep_that_is_not_there_is_told_with_those_that_are() -> None:
     with pytest.raises(UserError, match=r"has no row 'v_cosin'; it has v_cosine, eps_linear, edm, flow$"):
-        keep(ROOT, ROOT / "ablations" / "teachers.yaml", "v_cosin")
+        keep(ROOT, ROOT / "experiments" / "ablations" / "teachers.yaml", "v_cosin")
 
 
 def test_members_share_what_is_upstream_of_their_changes() -> None:

@@ -12,7 +12,7 @@ from projects import copy_of_the_project, environment, run
 from test_ablate_runs import at_work, check_runs
 from test_prefect_server import eventually
 
-from flows.store import tracking_uri
+from flows.registry.store import tracking_uri
 
 ABLATION = """
 description: Critic turns
@@ -26,8 +26,8 @@ grid: {method.critic_turns: [1, 2, 3]}
 @pytest.mark.long
 def test_a_killed_ablation_is_finished_by_the_same_command(tmp_path: Path) -> None:
     project = copy_of_the_project(tmp_path / "project")
-    (project / "ablations" / "k.yaml").write_text(ABLATION)
-    argv = [sys.executable, "-m", "flows.ablate", "ablations/k.yaml"]
+    (project / "experiments" / "ablations" / "k.yaml").write_text(ABLATION)
+    argv = [sys.executable, "-m", "flows.ablate", "experiments/ablations/k.yaml"]
     process = subprocess.Popen(
         argv, cwd=project, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -42,7 +42,7 @@ def test_a_killed_ablation_is_finished_by_the_same_command(tmp_path: Path) -> No
     assert process.returncode == -signal.SIGKILL, "".join(first)
     assert eventually(lambda: not at_work(project), patience=60), at_work(project)
 
-    again = run(project, "-m", "flows.ablate", "ablations/k.yaml")
+    again = run(project, "-m", "flows.ablate", "experiments/ablations/k.yaml")
     assert again.stderr.count("already there: k-") == 3
     said = "".join(first) + again.stderr
     for stage in ("teacher", "evaluator", "baseline", "pairs"):

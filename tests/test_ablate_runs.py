@@ -17,8 +17,8 @@ from conftest import ROOT
 from mlflow.entities import Run as MlflowRun
 from test_prefect_server import Server, eventually, task_states
 
-from flows.ablation_runs import PARENT
-from flows.store import tracking_uri
+from flows.ablation.runs import PARENT
+from flows.registry.store import tracking_uri
 
 pytestmark = pytest.mark.slow
 server = test_prefect_server.server  # a fixture
@@ -63,14 +63,16 @@ Path(sys.argv[2]).write_text(json.dumps(out))
 def project(tmp_path: Path) -> Path:
     """A git and DVC project of two quick stages with this project's params.yaml."""
     root = tmp_path / "project"
-    (root / "ablations").mkdir(parents=True)
+    (root / "experiments" / "ablations").mkdir(parents=True)
     shutil.copy(ROOT / "params.yaml", root / "params.yaml")
     (root / "zoo").mkdir()
     (root / "zoo" / "none").write_text("")
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "work.py").write_text(WORK)
     rows = "".join(f"  - {{name: k{k}, changes: {{method.critic_turns: {k}}}}}\n" for k in (1, 2, 7))
-    (root / "ablations" / "k.yaml").write_text(f"description: turns\nseeds: [0, 1]\nat_once: 2\nrows:\n{rows}")
+    (root / "experiments" / "ablations" / "k.yaml").write_text(
+        f"description: turns\nseeds: [0, 1]\nat_once: 2\nrows:\n{rows}"
+    )
     (root / ".gitignore").write_text("runs/\n")
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "p"]):
         subprocess.run(command, cwd=root, check=True, env=environment(tmp_path))
@@ -88,7 +90,7 @@ class Run:
 
     def __init__(self, server: Server, project: Path, sleep: float = 0) -> None:
         env = {**server.env, **environment(project.parent), "ABLATE_SLEEP": str(sleep)}
-        command = [sys.executable, "-m", "flows.ablate", "ablations/k.yaml"]
+        command = [sys.executable, "-m", "flows.ablate", "experiments/ablations/k.yaml"]
         self.process = subprocess.Popen(
             command, cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

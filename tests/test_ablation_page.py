@@ -9,10 +9,10 @@ from conftest import ROOT
 from PIL import Image
 from ruamel.yaml import YAML
 
-from evaluation.pictures import png
-from flows.ablation import Ablation, Plan, Row, load_ablation, members, own_groups
-from flows.ablation_page import cards, render, sweeps
-from flows.comparison import Measures, compare, write_comparison
+from dmd.generator.pictures import png
+from flows.ablation.comparison import Measures, compare, write_comparison
+from flows.ablation.page import cards, render, sweeps
+from flows.ablation.plan import Ablation, Plan, Row, load_ablation, members, own_groups
 
 
 def plan(tmp_path: Path, **changes: Any) -> Plan:
@@ -54,7 +54,7 @@ def test_a_grid_is_drawn_by_each_of_its_parameters(tmp_path: Path) -> None:
 
 def test_what_a_row_leaves_as_it_is_counts_as_a_value(tmp_path: Path) -> None:
     """Only rows that differ in one parameter alone are joined: in the papers' ablation, three pairs."""
-    ablation = load_ablation(ROOT / "ablations" / "dmd2_paper.yaml")
+    ablation = load_ablation(ROOT / "experiments" / "ablations" / "dmd2_paper.yaml")
     made = plan(tmp_path, **ablation.model_dump())
     joined = {
         s.parameter: [[(value, row["name"]) for value, row in line] for line in s.lines.values()]

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from dmd.config import GanConfig, Params, load_params
-from dmd.draws import Draws
+from dmd.distillation.methods import METHODS
+from dmd.distillation.random_source import RandomSource
+from dmd.distillation.sharding import whole
+from dmd.distillation.trainer import TrainState, Workers, train
 from dmd.errors import ConfigError
-from dmd.methods import METHODS
-from dmd.sharding import whole
-from dmd.teachers import Teacher
-from dmd.trainer import TrainState, Workers, train
+from dmd.teachers.teacher import Teacher
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = {"generator", "critic", "discriminator", "ema"}
@@ -102,7 +102,7 @@ def test_one_steps_gradient_in_float32_is_that_of_the_whole_batch(params: Params
         learner = nets.of_turn(turn)
         learner.zero_grad()
         for samples in alone(parts).samples(64):
-            rng = Draws(0, 0, turn, samples)
+            rng = RandomSource(0, 0, turn, samples)
             z = rng.noise(1, 8, 8)
             labels = rng.integers(0, 10)
             (method.loss(turn, nets, z, labels, rng)["total"] / parts).backward(  # type: ignore[attr-defined]
@@ -148,7 +148,7 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
 
 
 def test_a_samples_numbers_do_not_depend_on_its_neighbours() -> None:
-    whole, part = draws(n=8), Draws(7, 0, "generator", range(4, 8))
+    whole, part = draws(n=8), RandomSource(7, 0, "generator", range(4, 8))
     assert torch.equal(whole.noise(2, 3)[4:], part.noise(2, 3))
     assert torch.equal(whole.integers(0, 100)[4:], part.integers(0, 100))
     assert whole.common_integer(1000) == part.common_integer(1000)
@@ -156,9 +156,9 @@ def test_a_samples_numbers_do_not_depend_on_its_neighbours() -> None:
 
 def test_seed_step_and_turn_give_other_numbers() -> None:
     key = (0, 0, "critic")
-    first = Draws(*key, range(4)).noise(3)
+    first = RandomSource(*key, range(4)).noise(3)
     for other in ((1, 0, "critic"), (0, 1, "critic"), (0, 0, "generator")):
-        assert not torch.equal(Draws(*other, range(4)).noise(3), first)
+        assert not torch.equal(RandomSource(*other, range(4)).noise(3), first)
 
 
 def test_integers_are_uniform_and_noise_is_unit() -> None:

@@ -13,12 +13,12 @@ from sklearn.datasets import load_digits
 from transformers import CLIPImageProcessor
 
 from dmd.config import Params
-from dmd.data import DIGIT_NAMES, load_split
-from dmd.preparation import prepare
-from dmd.tokenizer import new_tokenizer
-from evaluation.clip_model import new_clip
-from evaluation.reference import Reference
-from evaluation.sheet import real_cells
+from dmd.data.splits import DIGIT_NAMES, load_split
+from dmd.preparation.prepare import prepare
+from dmd.training.tokenizer import new_tokenizer
+from evaluation.evaluator.reference import Reference
+from evaluation.models.clip_training import new_clip
+from evaluation.report.sheet import real_cells
 
 
 def captioned_folder(folder: Path, n: int = 240) -> list[str]:

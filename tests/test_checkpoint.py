@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmd.checkpoint import Scratch
 from dmd.errors import CheckpointError
-from dmd.pairs import Pairs
+from dmd.storage.checkpoint import Scratch
+from dmd.teachers.pairs import Pairs
 
 LABELS = torch.arange(10)
 PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)

@@ -6,9 +6,9 @@ from conftest import draws
 from test_dmd2 import method, networks
 from test_methods import batch
 
-from dmd.clipping import clip
 from dmd.config import Params
-from dmd.discriminator import detail
+from dmd.distillation.clipping import clip
+from dmd.distillation.discriminator import detail
 from dmd.errors import ConfigError
 from stages.train import check_pixels
 

@@ -9,13 +9,13 @@ import pytest
 from conftest import ROOT
 from test_evaluation import judge, sampler
 
-from dmd.data import DIGIT_NAMES
-from dmd.export import export_generator
-from dmd.generator import Generator
-from dmd.teachers import Teacher
+from dmd.data.splits import DIGIT_NAMES
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator
+from dmd.generator.pictures import image_grid, png
+from dmd.teachers.teacher import Teacher
 from evaluation.compare import Judged, compare, main, render, summary, verdict
-from evaluation.pictures import image_grid, png
-from evaluation.schema import Interval
+from evaluation.metrics.schema import Interval
 from evaluation.sources import SourceError, find_generator
 
 

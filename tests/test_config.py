@@ -31,7 +31,7 @@ def load_changed(tmp_path: Path, old: str, new: str) -> None:
         ("    critic_turns: 100", "    critic_turn: 100", ["train.warm_start.critic_turn", "did you mean"]),
         ("    turns: 2000", "    turns: -1", ["train.warm_start.turns", "-1", "greater than or equal to 0", "pairs"]),
         ("generator_timestep: auto", "generator_timestep: 1000", ["method.generator_timestep", "1000", "999"]),
-        ("source: train             # train | folder | hub\n  folder: zoo/none          # a diff",
+        ("source: train             # train | folder | hub\n  folder: none          # a diff",
          "source: folder\n  folder: no/where          # a diff", ["teacher", "no/where", "is not a folder"]),
         ("runtime:\n", "runtime: 3\nrun:\n", ["runtime: 3 is not allowed; it is a group with the keys device, "]),
         ("register:\n", "registry:\n", ["registry: unknown key", "did you mean 'register'"]),

@@ -17,7 +17,7 @@ NOT_DEPENDENCIES = {"dmd/config.py", "dmd/config_errors.py"}
 
 
 def module_files(name: str) -> set[str]:
-    """dmd.methods.dmd -> its file and the packages that are run on the way."""
+    """dmd.distillation.methods.dmd -> its file and the packages that are run on the way."""
     parts = name.split(".")
     files = {"/".join(parts[:i]) + "/__init__.py" for i in range(1, len(parts) + 1)} | {"/".join(parts) + ".py"}
     return {f for f in files if (ROOT / f).is_file()}
@@ -67,7 +67,10 @@ def test_a_stage_depends_on_the_modules_it_imports(stage: str) -> None:
 
 
 def test_the_report_depends_on_its_template() -> None:
-    templates = {"evaluation/report.html.j2", "evaluation/style.css"}  # compare.html.j2 belongs to no stage
+    templates = {
+        "evaluation/report/templates/report.html.j2",
+        "evaluation/report/templates/style.css",
+    }  # compare.html.j2 belongs to no stage
     assert all((ROOT / name).is_file() for name in templates) and templates <= set(STAGES["evaluate"]["deps"])
 
 
@@ -134,9 +137,9 @@ def test_no_artifact_is_a_pickle() -> None:
     of edm's checkpoints, which admits plain data alone (tests/test_edm_checkpoints.py)."""
     for file in (f for p in PACKAGES for f in (ROOT / p).rglob("*.py")):
         text = file.read_text()
-        assert "import pickle" not in text or file == ROOT / "dmd/edm_pickles.py", file
+        assert "import pickle" not in text or file == ROOT / "dmd/edm/pickles.py", file
         assert "allow_pickle=True" not in text, file
-        assert "torch.save" not in text or file == ROOT / "dmd/checkpoint.py", file
+        assert "torch.save" not in text or file == ROOT / "dmd/storage/checkpoint.py", file
         assert "torch.load(" not in text or "weights_only=True" in text, file
 
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from dmd.config import DataConfig, Params
-from dmd.data import SPLITS, load_split, load_splits, split_sha256
+from dmd.data.shards import to_unit
+from dmd.data.splits import SPLITS, load_split, load_splits, split_sha256
 from dmd.errors import DataError
-from dmd.files import new_folder, sha256, write_bytes
-from dmd.pictures import adapted
-from dmd.preparation import prepare
-from dmd.shards import to_unit
+from dmd.preparation.images import adapted
+from dmd.preparation.prepare import prepare
+from dmd.storage.files import new_folder, sha256, write_bytes
 
 
 def test_the_splits_are_the_whole_data_set_once(data_folder: Path, params: Params) -> None:
@@ -72,7 +72,7 @@ COLOURS = torch.arange(40)[:, None] * torch.tensor([1, 2, 3])
 def coloured(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataConfig:
     """40 pictures of two classes, told apart by their colour; shards of 7."""
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr("dmd.preparation.SHARD_IMAGES", 7)
+    monkeypatch.setattr("dmd.preparation.prepare.SHARD_IMAGES", 7)
     for i, colour in enumerate(COLOURS.tolist()):
         folder = tmp_path / "in" / "ab"[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,8 +124,8 @@ def test_an_interrupted_preparation_goes_on_where_it_was(
             raise MemoryError
         return adapted(image, size, channels)
 
-    monkeypatch.setattr("dmd.preparation.adapted", stopping)
-    monkeypatch.setattr("dmd.preparation.WORKERS", 1)
+    monkeypatch.setattr("dmd.preparation.prepare.adapted", stopping)
+    monkeypatch.setattr("dmd.preparation.prepare.WORKERS", 1)
     with pytest.raises(MemoryError):
         prepare(coloured, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -146,7 +146,7 @@ def test_a_kill_while_shards_move_to_the_output_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dmd.preparation._manifest", killed)
+        patch.setattr("dmd.preparation.prepare._manifest", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(coloured, tmp_path / "data")
     prepare(coloured, tmp_path / "data")

@@ -11,22 +11,20 @@ from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch import Tensor
 
 from dmd.config import Params
-from dmd.denoisers import Denoiser, Guided, as_denoiser
+from dmd.diffusion.denoiser import Denoiser, Guided, as_denoiser
+from dmd.diffusion.pipelines import save_pipeline
 from dmd.errors import TeacherError
-from dmd.export import export_generator
-from dmd.generator import Generator, load_generator
-from dmd.new_teachers import new_scheduler, new_unet
-from dmd.pairs import load_pairs, make_pairs, save_pairs
-from dmd.pipelines import save_pipeline
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator, load_generator
 from dmd.sample import grid, read_labels
-from dmd.sampling import ddim, draw_noise, one_step
-from dmd.teachers import (
-    Teacher,
-    check_fits,
-    download,
-    fetch,
-    load_teacher,
-)
+from dmd.samplers.ddim import ddim
+from dmd.samplers.few_step import one_step
+from dmd.samplers.sampler import draw_noise
+from dmd.teacher_training.architectures import new_scheduler, new_unet
+from dmd.teachers.check import check_fits
+from dmd.teachers.fetch import download, fetch
+from dmd.teachers.pairs import load_pairs, make_pairs, save_pairs
+from dmd.teachers.teacher import Teacher, load_teacher
 
 
 def generator_folder(teacher: Teacher, out: Path, *times: int) -> Generator:
@@ -250,7 +248,7 @@ def test_pairs_that_were_interrupted_go_on_where_they_ended(
         made.append(len(z))
         return ddim(denoiser, z, steps, cond)
 
-    monkeypatch.setattr("dmd.pairs.ddim", interrupted)
+    monkeypatch.setattr("dmd.teachers.pairs.ddim", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_pairs(teacher, torch.arange(5), cfg, CPU, tmp_path)
     made[:] = [0]

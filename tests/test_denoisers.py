@@ -14,9 +14,10 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from dmd.denoisers import Denoiser, Guided, as_denoiser, edm
-from dmd.processes import append_dims, ddpm_process, edm_process, flow_process, process_of
-from dmd.sampling import ddim, heun, ode_times
+from dmd.diffusion.denoiser import Denoiser, Guided, as_denoiser, edm
+from dmd.diffusion.process import append_dims, ddpm_process, edm_process, flow_process, process_of
+from dmd.samplers.ddim import ddim, ode_times
+from dmd.samplers.heun import heun
 
 SCHEDULES = ["linear", "scaled_linear", "squaredcos_cap_v2"]
 

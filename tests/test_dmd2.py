@@ -10,15 +10,17 @@ from test_methods import NO_PAIRS, batch
 from torch import Tensor
 
 from dmd.config import GanConfig, Params, TrainConfig
-from dmd.denoisers import Denoiser
-from dmd.discriminator import Discriminator, new_discriminator
-from dmd.losses import critic_gan_loss, generator_gan_loss, r1_penalty
-from dmd.methods import METHODS, Method, Networks
-from dmd.optim import optimizer_step
-from dmd.pairs import Pairs
-from dmd.sampling import generate, step_times
-from dmd.teachers import Teacher
-from dmd.trainer import TrainState, train
+from dmd.diffusion.denoiser import Denoiser
+from dmd.distillation.activations import activations
+from dmd.distillation.batches import draw_pairs
+from dmd.distillation.discriminator import Discriminator, new_discriminator
+from dmd.distillation.losses import critic_gan_loss, generator_gan_loss, r1_penalty
+from dmd.distillation.methods import METHODS, Method, Networks, dmd2
+from dmd.distillation.trainer import TrainState, train
+from dmd.samplers.few_step import generate, step_times
+from dmd.teachers.pairs import Pairs
+from dmd.teachers.teacher import Teacher
+from dmd.training.optim import optimizer_step
 
 REAL = reals()
 
@@ -87,11 +89,11 @@ def test_features_are_the_networks_innermost_and_carry_gradients() -> None:
     handle = denoiser.net.mid_block.register_forward_hook(lambda _m, _i, out: seen.append(out))
     denoiser(z, torch.tensor([5, 900]), y)
     handle.remove()
-    (features,) = denoiser.features(z, torch.tensor([5, 900]), y)
+    (features,) = activations(denoiser, z, torch.tensor([5, 900]), y)
     assert torch.equal(features, seen[0])
     after: list[Tensor] = []
     denoiser.net.conv_out.register_forward_hook(lambda _m, _i, out: after.append(out))
-    assert torch.equal(denoiser.features(z, torch.tensor([5, 900]), y)[0], features) and not after
+    assert torch.equal(activations(denoiser, z, torch.tensor([5, 900]), y)[0], features) and not after
     features.sum().backward()
     assert z.grad is not None and z.grad.abs().max() > 0
     assert denoiser.net.conv_in.weight.grad.abs().max() > 0 and denoiser.net.conv_out.weight.grad is None
@@ -108,11 +110,11 @@ def test_the_encoders_features_are_those_of_each_resolution_before_it_is_halved(
     denoiser(z, torch.tensor([5, 900]), y)
     for handle in handles:
         handle.remove()
-    *levels, middle = denoiser.features(z, torch.tensor([5, 900]), y, "encoder")
+    *levels, middle = activations(denoiser, z, torch.tensor([5, 900]), y, "encoder")
     assert [f.shape[-1] for f in levels] == [8, 4] and middle.shape[-1] == 4
     for level, handed in zip(levels, given, strict=True):
         assert torch.equal(level, [h for h in handed if h.shape == level.shape][-1])
-    assert torch.equal(middle, denoiser.features(z, torch.tensor([5, 900]), y)[0])
+    assert torch.equal(middle, activations(denoiser, z, torch.tensor([5, 900]), y)[0])
 
 
 def test_images_are_told_apart_at_small_noise_alone_where_that_is_asked_for(
@@ -122,8 +124,7 @@ def test_images_are_told_apart_at_small_noise_alone_where_that_is_asked_for(
     nets = networks(m)
     assert nets.discriminator is not None and len(nets.discriminator.heads) == 3
     seen: list[Tensor] = []
-    features = nets.critic.features
-    monkeypatch.setattr(nets.critic, "features", lambda x, t, c, w: seen.append(t) or features(x, t, c, w))
+    monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: seen.append(t) or activations(d, x, t, c, w))
     for seed in range(20):
         m._critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
         m._generator_gan(nets, *batch(), draws(seed, turn="generator"))  # type: ignore[attr-defined]
@@ -202,8 +203,7 @@ def test_real_images_are_judged_with_their_own_labels(params: Params, monkeypatc
     m = method(params, gan={"r1_weight": 1.0})
     nets = networks(m)
     told: list[Tensor | None] = []
-    features = nets.critic.features
-    monkeypatch.setattr(nets.critic, "features", lambda x, t, c, w: told.append(c) or features(x, t, c, w))
+    monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: told.append(c) or activations(d, x, t, c, w))
     x, y = batch(32)
     m._critic_gan(nets, x, y, draws(0, 32))  # type: ignore[attr-defined]
     of_fake, of_real, of_nudged = told
@@ -216,8 +216,7 @@ def test_real_and_generated_are_noised_at_times_of_their_own(params: Params, mon
     m = method(params)
     nets = networks(m)
     seen: list[tuple[Tensor, Tensor]] = []
-    features = nets.critic.features
-    monkeypatch.setattr(nets.critic, "features", lambda x, t, c, w: seen.append((t, c)) or features(x, t, c, w))
+    monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: seen.append((t, c)) or activations(d, x, t, c, w))
     for seed in range(40):
         m._critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
     fake, real = torch.cat([t for t, _ in seen[::2]]), torch.cat([t for t, _ in seen[1::2]])
@@ -353,7 +352,7 @@ def test_the_warm_start_of_several_steps_keeps_every_step_at_its_task(params: Pa
     for seed in range(30):
         loss = m._warm_start("generator", nets, torch.empty(0), None, draws(seed))["total"]  # type: ignore[attr-defined]
         rng = draws(seed)
-        drawn, k = pairs.draw(rng), rng.common_integer(4)
+        drawn, k = draw_pairs(pairs, rng), rng.common_integer(4)
         t = torch.full((len(drawn.x),), (999, 749, 499, 249)[k])
         process = nets.generator.process
         x_t = process.prior(drawn.z, t) if k == 0 else process.add_noise(drawn.x, rng.noise(1, 8, 8), t)

@@ -8,11 +8,11 @@ from test_report import NAMES, measures
 
 from dmd.config import BaselineConfig, Params
 from dmd.errors import ConfigError, EvaluatorError
-from evaluation.earlier import take_over
-from evaluation.schema import Baseline, ExtractorFacts, Judged, RealMeasures, write_record
-from flows.changes import changed
-from flows.estimate import seconds_of
-from flows.rate import Rate
+from evaluation.evaluator.earlier import take_over
+from evaluation.metrics.schema import Baseline, ExtractorFacts, Judged, RealMeasures, write_record
+from flows.pipeline.changes import changed
+from flows.plan.estimate import seconds_of
+from flows.plan.rate import Rate
 
 ABOUT = Judged(
     reference_sha256="1" * 64,

@@ -17,7 +17,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from torch import nn
 
-from dmd.edm_pickles import ADMITTED, PlainUnpickler, read_checkpoint
+from dmd.edm.pickles import ADMITTED, PlainUnpickler, read_checkpoint
 from dmd.errors import PickleError
 
 
@@ -179,7 +179,7 @@ def test_what_is_admitted_can_run_nothing_of_a_pickles_own() -> None:
     """A name that is added here must be looked at: each is a function of ours, or a plain container."""
     plain = {tuple, set, frozenset, OrderedDict}
     for name, function in ADMITTED.items():
-        assert function in plain or function.__module__ == "dmd.edm_pickles", name
+        assert function in plain or function.__module__ == "dmd.edm.pickles", name
     assert not {"copyreg.__newobj__", "builtins.getattr", "functools.partial"} & ADMITTED.keys()
     with pytest.raises(PickleError, match="no module"):
         ADMITTED["copyreg._reconstructor"](dict, object, None)
@@ -197,7 +197,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -
 @pytest.mark.usefixtures("as_edm")
 def test_the_command_shows_the_network_and_writes_safetensors(tmp_path: Path) -> None:
     net = checkpoint(tmp_path / "edm.pkl")
-    words = [sys.executable, "-m", "dmd.edm_checkpoints"]
+    words = [sys.executable, "-m", "dmd.edm.checkpoints"]
     done = subprocess.run(
         [*words, tmp_path / "edm.pkl", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -10,13 +10,15 @@ import torch.nn.functional as F
 from conftest import CPU
 from torch import Tensor
 
-from dmd.denoisers import as_denoiser
-from dmd.edm_checkpoints import save
-from dmd.edm_networks import diffusers_network
-from dmd.edm_pickles import Inert
+from dmd.diffusion.denoiser import as_denoiser
+from dmd.diffusion.pipelines import save_pipeline
+from dmd.edm.checkpoints import save
+from dmd.edm.networks import diffusers_network
+from dmd.edm.pickles import Inert
 from dmd.errors import PickleError
-from dmd.pipelines import load_pipeline, save_pipeline
-from dmd.teachers import describe, load_teacher
+from dmd.families.pipelines import load_pipeline
+from dmd.teachers.check import describe
+from dmd.teachers.teacher import load_teacher
 
 SHAPE: dict[str, Any] = {
     "img_resolution": 8, "in_channels": 3, "out_channels": 3, "label_dim": 5, "augment_dim": 9, "model_channels": 128,

@@ -10,14 +10,15 @@ from hub_folders import hub_folder
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dmd import encoding, texts
 from dmd.config import EncodeConfig
-from dmd.data import Split, load_split
-from dmd.encoding import Encoded, encode, load_encoded
+from dmd.data.splits import Split, load_split
+from dmd.encoding import encoding
+from dmd.encoding.encoding import Encoded, encode, load_encoded
 from dmd.errors import DataError
-from dmd.pipelines import load_pipeline
-from dmd.teachers import load_teacher
-from dmd.texts import Stored, embed_all
+from dmd.families import captions as texts
+from dmd.families.captions import Stored, embed_all
+from dmd.families.pipelines import load_pipeline
+from dmd.teachers.teacher import load_teacher
 
 EXACT = EncodeConfig(precision="fp32")
 

@@ -12,18 +12,18 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from dmd.config import GanConfig, Params, load_params
-from dmd.denoisers import Guided
-from dmd.methods import METHODS
-from dmd.new_teachers import new_unet
-from dmd.pairs import Pairs
-from dmd.teachers import Teacher
-from flows.architecture import PUBLISHED, Unknown, blank_teacher
-from flows.changes import apply
-from flows.estimate import amount, duration, estimate, images_stored, seconds_of, time_lines
-from flows.memory import FusedAttention, SavedTensors, saved_bytes, train_memory
-from flows.presets import load_preset, variants
-from flows.rate import Rate, convolution_rate, count_operations, measure
-from flows.turns import ENCODER, processes, turns_of
+from dmd.diffusion.denoiser import Guided
+from dmd.distillation.methods import METHODS
+from dmd.teacher_training.architectures import new_unet
+from dmd.teachers.pairs import Pairs
+from dmd.teachers.teacher import Teacher
+from flows.pipeline.changes import apply
+from flows.pipeline.presets import load_preset, variants
+from flows.plan.architecture import PUBLISHED, Unknown, blank_teacher
+from flows.plan.estimate import amount, duration, estimate, images_stored, seconds_of, time_lines
+from flows.plan.memory import FusedAttention, SavedTensors, saved_bytes, train_memory
+from flows.plan.rate import Rate, convolution_rate, count_operations, measure
+from flows.plan.turns import ENCODER, processes, turns_of
 
 META = torch.device("meta")
 RATE = Rate(forward=0.001, both=0.003, how="made up")
@@ -165,7 +165,7 @@ def test_fused_attention_keeps_no_matrix_of_weights() -> None:
 def test_published_networks_have_their_published_sizes(
     params: Params, hub_id: str, parameters: int, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.architecture.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("flows.plan.architecture.try_to_load_from_cache", lambda *_, **__: None)
     teacher = blank_teacher(hub(params, hub_id), Path(), META)
     assert sum(p.numel() for p in teacher.denoiser.parameters()) == parameters and teacher.shape == shape
     if shape[0] == 4:
@@ -257,7 +257,7 @@ def test_a_rate_is_measured_on_the_threads_of_a_stage_and_by_operations_where_th
     runtime = params.runtime.model_copy(update={"device": "cpu"})
     rate = measure(blank, 64, "fp32", runtime)
     assert 0 < rate.forward <= rate.both < 1 and "1 CPU thread" in rate.how and made == [META, CPU]
-    monkeypatch.setattr("flows.rate.LARGE", 1.0)
+    monkeypatch.setattr("flows.plan.rate.LARGE", 1.0)
     counted = measure(blank, 64, "fp32", runtime)
     assert made[2:] == [META] and counted.both == pytest.approx(3 * counted.forward) and "GFLOP" in counted.how
     assert torch.get_num_threads() == threads and convolution_rate(CPU, "fp32") > 0

@@ -12,17 +12,17 @@ from prdc import compute_prdc
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from dmd.sampling import Sampler
-from evaluation import pairwise
-from evaluation.classifier import Classifier
-from evaluation.distances import Gaussian, frechet_distance
-from evaluation.extrapolation import frechet_infinity
-from evaluation.feature_store import FeatureStore
-from evaluation.judge import Judge, Panel, ahead
-from evaluation.latency import time_samplers
-from evaluation.measures import Conditions, clip_score, scores
-from evaluation.pairwise import Pairs, compare, mean_pairwise, within
-from evaluation.reference import Reference
+from dmd.samplers.sampler import Sampler
+from evaluation.evaluator.evaluator import Judge, Panel, ahead
+from evaluation.evaluator.reference import Reference
+from evaluation.features.store import FeatureStore
+from evaluation.metrics import pairwise
+from evaluation.metrics.measures import Conditions, clip_score, scores
+from evaluation.metrics.pairwise import Pairs, compare, mean_pairwise, within
+from evaluation.models.classifier import Classifier
+from evaluation.statistics.extrapolation import frechet_infinity
+from evaluation.statistics.frechet import Gaussian, frechet_distance
+from evaluation.timing.latency import time_samplers
 
 
 def features(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:

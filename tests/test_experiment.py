@@ -13,13 +13,13 @@ import pytest
 from conftest import ROOT
 from dvc.repo.experiments.refs import WORKSPACE_STASH
 
-from flows import experiment
-from flows.ablation import Member
-from flows.ablation_page import first_pictures
-from flows.ablation_runs import PARENT, publish_comparison, publish_member
-from flows.experiment import MemberError
-from flows.roots import git
-from flows.store import tracking_uri
+from flows.ablation import experiment
+from flows.ablation.experiment import MemberError
+from flows.ablation.page import first_pictures
+from flows.ablation.plan import Member
+from flows.ablation.runs import PARENT, publish_comparison, publish_member
+from flows.registry.store import tracking_uri
+from flows.runtime.roots import git
 
 MEMBER = Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "")
 

@@ -16,10 +16,10 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from dmd.config import ExtractorsConfig, Params
 from dmd.errors import EvaluatorError
-from dmd.files import sha256
-from dmd.tokenizer import new_tokenizer
-from evaluation.extractors import INCEPTION_FILE, CleanClip, EfficientNetLite0, load_further
-from evaluation.table import cells
+from dmd.storage.files import sha256
+from dmd.training.tokenizer import new_tokenizer
+from evaluation.features.extractors import INCEPTION_FILE, CleanClip, EfficientNetLite0, load_further
+from evaluation.report.table import cells
 
 
 class Layers(nn.Module):
@@ -132,9 +132,9 @@ def test_transformers_folders_judge_too(params: Params, tmp_path: Path, name: st
         small = Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, patch_size=14, image_size=224)
         Dinov2Model(small).save_pretrained(tmp_path / name)
     else:
-        from dmd.data import load_split
-        from dmd.preparation import prepare
-        from evaluation.clip_model import train_clip
+        from dmd.data.splits import load_split
+        from dmd.preparation.prepare import prepare
+        from evaluation.models.clip_training import train_clip
 
         prepare(params.data, tmp_path / "data")
         (tmp_path / name).mkdir()

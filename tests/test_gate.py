@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 
 from dmd.config import GateConfig
 from dmd.errors import UserError
-from flows.champion import BY_HAND, FIGURES, HISTORY, VERDICT, WITHDRAWN, champion, promote, rollback, settle
-from flows.gate import Contender, Figures, beats, best, figures_of, unfit
-from flows.record import RESULT
+from flows.registry.champion import BY_HAND, FIGURES, HISTORY, VERDICT, WITHDRAWN, champion, promote, rollback, settle
+from flows.registry.gate import Contender, Figures, beats, best, figures_of, unfit
+from flows.registry.record import RESULT
 
 GATE = GateConfig(measures=["fd", "recall"], margin=0.0, max_fd_ratio=1.25, min_recall_ratio=0.9)
 NAME = "model"

@@ -14,7 +14,7 @@ REPO = Path(__file__).parents[1]
 # A command in a session of its own, as every stage is, and one beside it; each starts a child.
 PARENT = """
 import subprocess, sys, time
-from flows import guard
+from flows.runtime import guard
 guard.watch()
 guard.watch()
 shell = "sleep 300 & echo $!; wait"
@@ -30,7 +30,7 @@ def is_alive(pid: int) -> bool:
 
 
 def guards(parent: int) -> list[psutil.Process]:
-    wanted = ["flows.guard", str(parent)]
+    wanted = ["flows.runtime.guard", str(parent)]
     return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == wanted]
 
 

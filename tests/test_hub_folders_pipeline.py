@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 UNCONDITIONAL = ("ddpm", "recipe")
 FETCH = (
-    "import mlflow, sys; from pathlib import Path; from flows.store import tracking_uri;"
+    "import mlflow, sys; from pathlib import Path; from flows.registry.store import tracking_uri;"
     "mlflow.set_tracking_uri(tracking_uri(Path.cwd()));"
     "mlflow.artifacts.download_artifacts(f'models:/digits-one-step/{sys.argv[1]}', dst_path=sys.argv[2])"
 )

@@ -12,7 +12,7 @@ from hub_folders import KINDS, half, hub_folder, text_unet
 from torch import nn
 
 from dmd.errors import TeacherError
-from dmd.pipelines import load_pipeline
+from dmd.families.pipelines import load_pipeline
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from conftest import CPU
 from test_evaluation import judge, sampler
 from torch import Tensor
 
-from dmd.sampling import Sampler
-from evaluation.sheet import nearest_sheet
-from evaluation.validation import Validator
+from dmd.samplers.sampler import Sampler
+from evaluation.report.sheet import nearest_sheet
+from evaluation.validation.validator import Validator
 
 
 class Counting:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from evaluation.distances import Gaussian, frechet_distance
-from evaluation.jackknife import GROUPS, jackknife
-from evaluation.measures import mean_interval
-from evaluation.schema import Scores
+from evaluation.metrics.measures import mean_interval
+from evaluation.metrics.schema import Scores
+from evaluation.statistics.frechet import Gaussian, frechet_distance
+from evaluation.statistics.jackknife import GROUPS, jackknife
 
 
 def scores(fd: float, clip: float | None) -> Scores:

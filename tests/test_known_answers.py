@@ -6,11 +6,11 @@ from conftest import alone, reals, toy_denoiser
 from torch import Tensor, nn
 
 from dmd.config import Params
-from dmd.denoisers import Denoiser
-from dmd.methods import METHODS, Networks
-from dmd.pairs import Pairs
-from dmd.processes import append_dims
-from dmd.trainer import TrainState, train
+from dmd.diffusion.denoiser import Denoiser
+from dmd.diffusion.process import append_dims
+from dmd.distillation.methods import METHODS, Networks
+from dmd.distillation.trainer import TrainState, train
+from dmd.teachers.pairs import Pairs
 
 PROCESS = toy_denoiser().process
 V = toy_denoiser().coefficients

@@ -19,23 +19,25 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from dmd import codecs
-from dmd.codecs import Latents, at_once
+from dmd.codecs import codecs
+from dmd.codecs.latents import Latents, at_once
 from dmd.config import Params
-from dmd.data import DIGIT_NAMES, Split
-from dmd.denoisers import Denoiser, Guided
+from dmd.data.splits import DIGIT_NAMES, Split
+from dmd.diffusion.denoiser import Denoiser, Guided
+from dmd.diffusion.pipelines import save_pipeline
+from dmd.distillation.methods import METHODS
+from dmd.distillation.trainer import TrainState, train
 from dmd.errors import TeacherError
-from dmd.export import export_generator
-from dmd.generator import Generator, load_generator
-from dmd.methods import METHODS
-from dmd.networks import LearningCaptions
-from dmd.new_teachers import new_network, new_scheduler
-from dmd.pairs import Pairs, make_pairs
-from dmd.pipelines import save_pipeline
-from dmd.sampling import generate, step_times
-from dmd.teachers import Teacher, check_exportable, check_fits, load_teacher
-from dmd.trainer import TrainState, train
-from dmd.vae_trainer import set_scale, train_vae
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator, load_generator
+from dmd.generator.scheduler import check_exportable
+from dmd.samplers.few_step import generate, step_times
+from dmd.teacher_training.architectures import new_network, new_scheduler
+from dmd.teacher_training.learning_captions import LearningCaptions
+from dmd.teacher_training.vae import set_scale, train_vae
+from dmd.teachers.check import check_fits
+from dmd.teachers.pairs import Pairs, make_pairs
+from dmd.teachers.teacher import Teacher, load_teacher
 
 CAPTIONS = tuple(f"a handwritten {name}" for name in DIGIT_NAMES)
 
@@ -244,7 +246,7 @@ def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> No
 
 def test_the_registered_model_answers_labels_and_prompts(teacher: Teacher, tmp_path: Path) -> None:
     """The same images as this project's sampler, from the noise of the request; a prompt is as good as its label."""
-    from flows.pyfunc_generator import OneStepGenerator
+    from flows.registry.pyfunc_generator import OneStepGenerator
 
     generator = exported(teacher, tmp_path / "generator", 999, 499)
     model = OneStepGenerator()
@@ -282,7 +284,7 @@ def test_the_text_encoder_learns_with_the_network(params: Params) -> None:
 
 
 def _of(net: torch.nn.Module, params: Params) -> Denoiser:
-    from dmd.denoisers import as_denoiser
+    from dmd.diffusion.denoiser import as_denoiser
 
     return as_denoiser(net, new_scheduler(params.teacher))
 

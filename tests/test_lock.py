@@ -10,8 +10,8 @@ from conftest import ROOT
 from dvc.repo import Repo
 from projects import environment
 
-from flows.lock import BUSY, KEPT, LOCK, forget_missing, of_what_is_here, put_back_abandoned
-from flows.roots import only_one
+from flows.pipeline.lock import BUSY, KEPT, LOCK, forget_missing, of_what_is_here, put_back_abandoned
+from flows.runtime.roots import only_one
 
 STAGES = """
 stages:
@@ -70,7 +70,7 @@ def test_the_lock_is_put_back_unless_another_has_written_it(clone: Path) -> None
 
 KILLED = """
 import os, pathlib, signal
-from flows.lock import of_what_is_here
+from flows.pipeline.lock import of_what_is_here
 
 with of_what_is_here(pathlib.Path.cwd()):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -15,20 +15,23 @@ from hub_folders import CARDS, KINDS, hub_folder
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors.torch import load_file
 
-from dmd.codecs import Latents
+from dmd.codecs.latents import Latents
 from dmd.config import Params, validate
-from dmd.data import DIGIT_NAMES, Reals
-from dmd.denoisers import Denoiser
+from dmd.data.splits import DIGIT_NAMES
+from dmd.diffusion.denoiser import Denoiser
+from dmd.diffusion.networks import unwrap
+from dmd.distillation.batches import TrainingImages
+from dmd.distillation.lora import adapted, average_of, merged, student
+from dmd.distillation.methods import METHODS
+from dmd.distillation.trainer import TrainState, train
 from dmd.errors import ConfigError, TeacherError
-from dmd.export import export_generator
-from dmd.generator import Generator, load_generator
-from dmd.lora import adapted, average_of, merged, student
-from dmd.methods import METHODS
-from dmd.networks import bare
-from dmd.pairs import make_pairs
-from dmd.sampling import generate
-from dmd.teachers import Teacher, describe, download, load_teacher
-from dmd.trainer import TrainState, train
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator, load_generator
+from dmd.samplers.few_step import generate
+from dmd.teachers.check import describe
+from dmd.teachers.fetch import download
+from dmd.teachers.pairs import make_pairs
+from dmd.teachers.teacher import Teacher, load_teacher
 
 CAPTIONS = tuple(f"a handwritten {name}" for name in DIGIT_NAMES)
 
@@ -53,7 +56,7 @@ def state_of(teacher: Teacher, params: Params, name: str, rank: int, critic_rank
     cfg = small(params)
     pairs = make_pairs(teacher, None, params.pairs.model_copy(update={"count": 0}), CPU)
     x = reals().x
-    real = Reals(teacher.codec.encode(x) if isinstance(teacher.codec, Latents) else x, reals().labels)
+    real = TrainingImages(teacher.codec.encode(x) if isinstance(teacher.codec, Latents) else x, reals().labels)
     method = METHODS[name](params.method.model_copy(update={"name": name, "critic_turns": 1}), 1000, pairs, real)
     return TrainState(method.networks(teacher, 0, (rank, critic_rank)), cfg), method, cfg
 
@@ -85,12 +88,12 @@ def test_a_student_with_adapters_begins_as_the_teacher_and_merges_to_what_it_is(
     new = adapted(teacher.denoiser, 2, seed=0)
     assert torch.equal(new(z, t, y), teacher.denoiser(z, t, y))
     before = {k: v.clone() for k, v in teacher.denoiser.state_dict().items()}
-    plain = merged(bare(stirred(new).net))
-    assert type(plain) is type(bare(teacher.denoiser.net))
-    assert plain.state_dict().keys() == bare(teacher.denoiser.net).state_dict().keys()
+    plain = merged(unwrap(stirred(new).net))
+    assert type(plain) is type(unwrap(teacher.denoiser.net))
+    assert plain.state_dict().keys() == unwrap(teacher.denoiser.net).state_dict().keys()
     made, was = new(z, t, y), teacher.denoiser(z, t, y)
     back = teacher.denoiser.copy()
-    bare(back.net).load_state_dict(plain.state_dict())
+    unwrap(back.net).load_state_dict(plain.state_dict())
     torch.testing.assert_close(back(z, t, y), made, rtol=1e-4, atol=1e-4)
     assert (made - was).abs().max() > 0.01
     assert all(torch.equal(v, before[k]) for k, v in teacher.denoiser.state_dict().items())
@@ -213,7 +216,7 @@ def test_alpha_is_that_of_generator_and_critic(folders: dict[str, Path], params:
     teacher = loaded(folders["ddpm"])
     _, method, _ = state_of(teacher, params, name, 2)
     nets = method.networks(teacher, 0, (4, 2), 1)
-    assert [bare(n.net).peft_config["default"].lora_alpha for n in (nets.generator, nets.critic)] == [1, 1]
+    assert [unwrap(n.net).peft_config["default"].lora_alpha for n in (nets.generator, nets.critic)] == [1, 1]
 
 
 @pytest.mark.parametrize("alpha", [0, 1])
@@ -236,12 +239,12 @@ def test_an_adapter_makes_the_generator_of_the_teacher(
         inject_adapter_in_model(LoraConfig.from_pretrained(str(tmp_path / "out/adapter")), getattr(pipe, part))
         weights = load_file(tmp_path / "out/adapter/adapter_model.safetensors")
         assert not set_peft_model_state_dict(getattr(pipe, part), weights).unexpected_keys
-    own = {k: v for k, v in bare(net.net).state_dict().items() if "lora_" in k}
+    own = {k: v for k, v in unwrap(net.net).state_dict().items() if "lora_" in k}
     put = {k: v for k, v in getattr(pipe, part).state_dict().items() if "lora_" in k}
     assert len(own) == len(put)
     for (_, a), (_, b) in zip(sorted(own.items()), sorted(put.items()), strict=True):
         assert torch.equal(a, b)
-    want, got = (merged(x).state_dict() for x in (bare(net.net), getattr(pipe, part)))
+    want, got = (merged(x).state_dict() for x in (unwrap(net.net), getattr(pipe, part)))
     assert all(torch.equal(v, got[k]) for k, v in want.items())
 
 

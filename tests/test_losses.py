@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmd.losses import denoising_loss, distribution_matching_loss, regression_loss, score_difference
+from dmd.distillation.losses import denoising_loss, distribution_matching_loss, regression_loss, score_difference
 
 B, SHAPE = 4, (3, 8, 8)
 

@@ -11,7 +11,7 @@ from projects import copy_of_the_project
 from test_services import call, free_port
 from test_ui import Ui
 
-from flows.lost_runs import SILENCE
+from flows.services.lost_runs import SILENCE
 
 pytestmark = pytest.mark.slow
 

@@ -7,11 +7,11 @@ from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from dmd.config import MethodConfig, Params
-from dmd.denoisers import as_denoiser
-from dmd.losses import denoising_loss, distribution_matching_loss, score_difference
-from dmd.methods import METHODS, Method, Networks, Phase
-from dmd.pairs import Pairs
-from dmd.sampling import one_step
+from dmd.diffusion.denoiser import as_denoiser
+from dmd.distillation.losses import denoising_loss, distribution_matching_loss, score_difference
+from dmd.distillation.methods import METHODS, Method, Networks, Phase
+from dmd.samplers.few_step import one_step
+from dmd.teachers.pairs import Pairs
 
 NO_PAIRS = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
 

@@ -13,10 +13,10 @@ from PIL import Image
 from test_sources import Make, picture, skipped, stored, values, write_mnist, write_pictures, write_shard
 from test_sources import cfg as cfg
 
-from dmd.data import load_split
+from dmd.data.splits import load_split
 from dmd.errors import DataError
-from dmd.files import sha256
-from dmd.preparation import prepare
+from dmd.preparation.prepare import prepare
+from dmd.storage.files import sha256
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from torch import Tensor
 from torchvision.models import vgg16
 
 from dmd.config import Params, WeightsSource
+from dmd.distillation.methods import METHODS
+from dmd.distillation.perceptual import Lpips
 from dmd.errors import ConfigError
-from dmd.methods import METHODS
-from dmd.pairs import Pairs
-from dmd.perceptual import Lpips
+from dmd.teachers.pairs import Pairs
 
 ENDS = (4, 9, 16, 23, 30)  # of VGG16's five blocks, each after its last ReLU
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmd.pictures import adapted
+from dmd.preparation.images import adapted
 
 
 def reread(image: Image.Image, kind: str = "PNG", **options: object) -> Image.Image:

@@ -11,7 +11,7 @@ import pytest
 from projects import copy_of_the_project, run, versions
 from ruamel.yaml import YAML
 
-from dmd.files import sha256
+from dmd.storage.files import sha256
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def test_the_teachers_figures_of_an_earlier_run_are_taken_over(project: Path, tm
     known = tmp_path / "baseline.json"
     shutil.copy(project / "artifacts/baseline/baseline.json", known)
     (other := tmp_path / "params.yaml").write_text(
-        (project / "params.yaml").read_text().replace("measured: zoo/none", f"measured: {known}")
+        (project / "params.yaml").read_text().replace("measured: none", f"measured: {known}")
     )
     inputs = [f"--{name}={project / 'artifacts' / name}" for name in ("data", "teacher", "encoded", "evaluator")]
     command = ("-m", "stages.baseline", *inputs, f"--params={other}", "--out")
@@ -159,7 +159,7 @@ def test_an_experiment_runs_only_what_depends_on_its_change(project: Path) -> No
 
 def test_the_registered_model_answers_in_a_new_process(project: Path) -> None:
     code = (
-        "import mlflow, base64, json; from pathlib import Path; from flows.store import tracking_uri;"
+        "import mlflow, base64, json; from pathlib import Path; from flows.registry.store import tracking_uri;"
         "mlflow.set_tracking_uri(tracking_uri(Path.cwd())); import pandas as pd;"
         "m = mlflow.pyfunc.load_model('models:/digits-one-step@candidate');"
         "out = m.predict(pd.DataFrame({'label': [3, 7]}), params={'seed': 5, 'images': 2});"

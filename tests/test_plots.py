@@ -15,7 +15,7 @@ from conftest import ROOT
 from dvc_render.vega import VegaRenderer
 from test_report import metrics  # noqa: F401 (a fixture)
 
-from evaluation.quality import quality_table, write_quality
+from evaluation.report.quality import quality_table, write_quality
 
 TEMPLATES = ROOT / ".dvc"
 CHARTS = 5  # of dvc.yaml: two of quality, two of training, the teacher's loss

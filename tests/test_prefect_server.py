@@ -20,7 +20,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from flows.process import end_group
+from flows.runtime.process import end_group
 
 REPO = Path(__file__).parents[1]
 SETTINGS = {

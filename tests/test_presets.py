@@ -12,11 +12,11 @@ from ruamel.yaml import YAML
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
-from flows.changes import apply
 from flows.distill import main
-from flows.presets import known, load_preset, variants
-from flows.turns import processes
-from flows.worktrees import check_committed, save_experiment, worktree
+from flows.pipeline.changes import apply
+from flows.pipeline.presets import known, load_preset, variants
+from flows.pipeline.worktrees import check_committed, save_experiment, worktree
+from flows.plan.turns import processes
 
 
 def git(root: Path, *words: str) -> str:
@@ -34,12 +34,14 @@ def dvc(root: Path, *words: str) -> str:
 def project(tmp_path: Path) -> Path:
     """A repository with this project's parameters and a stage that copies one of them."""
     root = tmp_path / "project"
-    (root / "presets").mkdir(parents=True)
+    (root / "experiments" / "presets").mkdir(parents=True)
     git(root, "init", "-q")
     Repo.init(str(root)).close()
     (root / ".gitignore").write_text("/runs/\n")
     (root / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    (root / "presets" / "more.yaml").write_text("description: more turns\nchanges: {method.critic_turns: 7}\n")
+    (root / "experiments" / "presets" / "more.yaml").write_text(
+        "description: more turns\nchanges: {method.critic_turns: 7}\n"
+    )
     YAML().dump(
         {"stages": {"one": {"cmd": "grep critic_turns params.yaml > out.txt", "outs": ["out.txt"]}}}, root / "dvc.yaml"
     )
@@ -64,7 +66,11 @@ def test_a_preset_shares_its_batches_equally_and_says_whether_it_was_run(name: s
     assert cfg.batch_size % share == cfg.generator_batch_size % share == 0
     assert not cfg.warm_start.turns or cfg.warm_start.batch_size % share == 0
     head = " ".join(
-        (ROOT / "presets" / f"{name}.yaml").read_text().partition("description:")[0].replace("#", "").split()
+        (ROOT / "experiments" / "presets" / f"{name}.yaml")
+        .read_text()
+        .partition("description:")[0]
+        .replace("#", "")
+        .split()
     )
     assert name == "quick" or "Run:" in head or "Not yet run on hardware" in head
 
@@ -80,9 +86,9 @@ def test_what_only_the_user_can_give_is_named_before_any_work(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(project)
-    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
     text = "description: d\nneeds: {teacher.folder: a diffusers folder}\nchanges: {teacher.source: folder}\n"
-    (project / "presets" / "own.yaml").write_text(text)
+    (project / "experiments" / "presets" / "own.yaml").write_text(text)
     (variant,) = variants(project, "own", {}, [])
     assert variant.missing == {"teacher.folder": "a diffusers folder"} and "teacher.folder" not in variant.changes
     assert main(["--preset", "own"]) == 2
@@ -105,8 +111,8 @@ def test_an_override_comes_after_the_preset_and_a_seed_after_both(project: Path)
 
 def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
     for preset, overrides, words in (
-        ("nope", {}, "there is no preset 'nope'; presets/ has more"),
-        ("", {}, "there is no preset ''; presets/ has more"),
+        ("nope", {}, "there is no preset 'nope'; experiments/presets/ has more"),
+        ("", {}, "there is no preset ''; experiments/presets/ has more"),
         (
             None,
             {"method.critic_turn": 1},
@@ -121,7 +127,7 @@ def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
             variants(project, preset, overrides, [])
     with pytest.raises(ConfigError, match="seeds: 0, 1, 0: one is there twice"):
         variants(project, "more", {}, [0, 1, 0])
-    (project / "presets" / "bad.yaml").write_text("changes: {a: 1}\n")
+    (project / "experiments" / "presets" / "bad.yaml").write_text("changes: {a: 1}\n")
     with pytest.raises(ConfigError, match=r"bad\.yaml: description: field required"):
         load_preset(project, "bad")
 
@@ -145,7 +151,7 @@ def test_a_plan_is_told_without_work(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(project)
-    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
     dvc(project, "repro", "-q")
     git(project, "add", "-A")
     git(project, "commit", "-qm", "two")
@@ -184,7 +190,7 @@ def test_a_plan_says_what_a_run_would_need_and_writes_nothing(
     staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(staged)
-    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
 
     def files() -> dict[Path, int]:
         own = (p for p in staged.rglob("*") if p.is_file() and not {".git", "tmp", "runs"} & set(p.parts[-5:]))
@@ -209,7 +215,7 @@ def test_a_fresh_clone_has_everything_before_it(
 ) -> None:
     """Its dvc.lock names results that no cache here has."""
     monkeypatch.chdir(staged)
-    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
     shutil.rmtree(staged / ".dvc" / "cache")
     shutil.rmtree(staged / "d")
     (staged / "out.txt").unlink()
@@ -223,7 +229,7 @@ def test_a_plan_ends_at_the_target(
     staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(staged)
-    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
     for changes in ([], ["--set", "data.size=12"]):
         assert main(["--dry-run", "--target", "data", "--force", "train", *changes]) == 0
         said = capsys.readouterr().out
@@ -238,14 +244,14 @@ def test_a_plan_reaches_beyond_what_is_yet_to_be_made(
 ) -> None:
     """In a worktree there are no outputs: DVC's dry run stumbles over the stage behind a changed one."""
     monkeypatch.chdir(staged)
-    monkeypatch.setattr("flows.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
     text = "description: d\nneeds: {teacher.folder: a teacher}\nchanges: {data.size: 12, teacher.source: folder}\n"
-    (staged / "presets" / "own.yaml").write_text(text)
+    (staged / "experiments" / "presets" / "own.yaml").write_text(text)
     assert main(["--dry-run", "--preset", "own"]) == 0
     said = capsys.readouterr().out
     assert "--set teacher.folder=PATH is needed: a teacher" in said
     assert said.count("runs, or comes from DVC's cache") == 2 and "1,797 images of 144 B" in said
     assert "memory and time: unknown, teacher.folder is not given" in said
     trouble = subprocess.CompletedProcess([], 255, "", "WARNING: no room\nERROR: failed to reproduce 'train'\n")
-    monkeypatch.setattr("flows.plan.subprocess.run", lambda *_, **__: trouble)
+    monkeypatch.setattr("flows.plan.plan.subprocess.run", lambda *_, **__: trouble)
     assert main(["--dry-run"]) == 1 and "DVC can't tell what would run" in capsys.readouterr().err

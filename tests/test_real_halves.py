@@ -10,13 +10,13 @@ from conftest import CPU
 from torch import Tensor
 
 from dmd.config import Params
-from dmd.data import load_split
-from evaluation.classifier import Classifier, load_classifier, train_classifier
-from evaluation.distances import Gaussian, frechet_distance
-from evaluation.measures import Conditions, scores
-from evaluation.ratios import ratio_interval
-from evaluation.reference import Reference
-from evaluation.schema import Scores
+from dmd.data.splits import load_split
+from evaluation.evaluator.reference import Reference
+from evaluation.metrics.measures import Conditions, scores
+from evaluation.metrics.schema import Scores
+from evaluation.models.classifier import Classifier, load_classifier, train_classifier
+from evaluation.statistics.frechet import Gaussian, frechet_distance
+from evaluation.statistics.ratios import ratio_interval
 
 HALF = 898  # of 1,797 digits
 SPLITS = range(20)

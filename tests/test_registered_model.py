@@ -21,11 +21,11 @@ from published import NAME, SHAPE, make_results, reproduce
 
 from dmd.errors import UserError
 from flows import register as registry
-from flows.record import RESULT
+from flows.pipeline.summary import summary
 from flows.register import register, registered
-from flows.store import tracking_uri
-from flows.summary import summary
-from flows.tracking import publish
+from flows.registry.record import RESULT
+from flows.registry.store import tracking_uri
+from flows.registry.tracking import publish
 
 pytest_plugins = ["published"]
 

@@ -13,11 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from evaluation.charts import thin
-from evaluation.pictures import GAP, comparison, image_grid, png
-from evaluation.quality import quality_figures
-from evaluation.report import ReportInputs, add_lineage, group_columns, ratio_card, render_report, table_head
-from evaluation.schema import (
+from dmd.generator.pictures import GAP, comparison, image_grid, png
+from evaluation.metrics.schema import (
     ClassMeasures,
     ExtractorFacts,
     Host,
@@ -32,7 +29,10 @@ from evaluation.schema import (
     RealMeasures,
     Timing,
 )
-from evaluation.table import cells, format_table, summary_table
+from evaluation.report.charts import thin
+from evaluation.report.page import ReportInputs, add_lineage, group_columns, ratio_card, render_report, table_head
+from evaluation.report.quality import quality_figures
+from evaluation.report.table import cells, format_table, summary_table
 
 NAMES: tuple[str, ...] = ("clip", "classifier")
 

@@ -9,8 +9,8 @@ from conftest import ROOT
 from mlflow import MlflowClient
 
 from dmd.errors import UserError
+from flows.pipeline.worktrees import worktree
 from flows.reproduce import _fetch, compare
-from flows.worktrees import worktree
 
 
 def git(root: Path, *words: str) -> str:
@@ -57,7 +57,7 @@ def test_a_worktree_has_the_commit_and_the_cache_and_is_gone_afterwards(project:
 def test_what_a_killed_process_left_is_removed_and_another_ones_place_is_not(project: Path) -> None:
     commit = git(project, "rev-parse", "HEAD")
     code = (
-        "import os, signal, sys; from pathlib import Path; from flows.worktrees import worktree\n"
+        "import os, signal, sys; from pathlib import Path; from flows.pipeline.worktrees import worktree\n"
         "with worktree(Path(sys.argv[1]), sys.argv[2]) as place:\n"
         "    print(place, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )

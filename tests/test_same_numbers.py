@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from test_stages import change, project, stage  # noqa: F401 (project is a fixture)
 
-from dmd.data import DIGIT_NAMES
-from dmd.export import export_generator
-from dmd.generator import Generator
-from dmd.teachers import Teacher
+from dmd.data.splits import DIGIT_NAMES
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator
+from dmd.teachers.teacher import Teacher
 
 FOLDERS = ("data", "teacher", "encoded", "evaluator")
 DATA = [word for name in FOLDERS for word in (f"--{name}", f"artifacts/{name}")]

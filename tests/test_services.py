@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from dmd.errors import UserError
 from flows.serve import deployments
 from flows.serve import main as serve
-from flows.services import _running, services, use_running
+from flows.services.servers import _running, services, use_running
 
 NAMES = ("prefect", "mlflow", "deployments")
 
@@ -147,7 +147,7 @@ def test_serving_needs_no_folder_and_help_starts_nothing(
         raise UserError("no server")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flows.server.connect", refuse)
+    monkeypatch.setattr("flows.services.prefect_server.connect", refuse)
     with pytest.raises(SystemExit) as e:
         serve(["--help"])
     assert e.value.code == 0 and "python -m flows.serve" in capsys.readouterr().out

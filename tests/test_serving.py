@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from published import NAME
 
-from flows.process import end_group
+from flows.runtime.process import end_group
 
 pytest_plugins = ["published"]
 pytestmark = pytest.mark.slow

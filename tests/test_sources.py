@@ -14,9 +14,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dmd.config import DataConfig, Params
-from dmd.data import Split, load_split
+from dmd.data.splits import Split, load_split
 from dmd.errors import DataError
-from dmd.preparation import SKIPPED, prepare
+from dmd.preparation.prepare import SKIPPED, prepare
 
 Make = Callable[..., DataConfig]
 

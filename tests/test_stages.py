@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from stages.common import FREE_MIB
+from stages.command import FREE_MIB
 
 
 def stage(name: str, *args: object) -> tuple[int, str]:
@@ -74,7 +74,7 @@ def test_a_negative_batch_size_is_one_line(project: Path) -> None:
 def test_a_teacher_folder_that_does_not_exist_is_one_line(project: Path) -> None:
     change(
         project,
-        "  source: train             # train | folder | hub\n  folder: zoo/none ",
+        "  source: train             # train | folder | hub\n  folder: none ",
         "  source: folder\n  folder: no/where ",
     )
     refused(stage("teacher", *TEACHER), "teacher", "'no/where' is not a folder")
@@ -97,7 +97,7 @@ def test_a_truncated_teacher_is_one_line(project: Path, teacher_folder: Path) ->
     weights.write_bytes(weights.read_bytes()[:-1000])
     change(
         project,
-        "  source: train             # train | folder | hub\n  folder: zoo/none ",
+        "  source: train             # train | folder | hub\n  folder: none ",
         "  source: folder\n  folder: mine ",
     )
     refused(stage("teacher", *TEACHER), "teacher", "mine could not be loaded")
@@ -128,7 +128,7 @@ def test_a_full_disk_is_one_line(project: Path) -> None:
 def test_too_little_room_is_said_before_the_work(
     monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from stages import common
+    from stages import command as common
 
     worked = []
     monkeypatch.chdir(project)
@@ -143,8 +143,8 @@ def test_too_little_room_is_said_before_the_work(
 def test_a_full_disk_while_writing_is_one_line_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from dmd import preparation
-    from stages import common
+    from dmd.preparation import prepare as preparation
+    from stages import command as common
     from stages.data import main
 
     def full(*args: object) -> None:
@@ -179,7 +179,7 @@ def test_threads_come_from_params_not_from_the_caller(project: Path) -> None:
     """OMP_NUM_THREADS of a cluster's environment must not change the bits."""
     code = (
         "import torch; from pathlib import Path; from dmd.config import load_params;"
-        "from stages.common import prepare_torch;"
+        "from stages.command import prepare_torch;"
         "prepare_torch(load_params(Path('params.yaml')).runtime); print(torch.get_num_threads())"
     )
     change(project, "threads: 1 ", "threads: 3 ")

@@ -8,8 +8,8 @@ from conftest import toy_denoiser
 from torch import Tensor
 
 from dmd.config import Params
-from dmd.pairs import Pairs
-from dmd.teacher_trainer import TeacherState, train_teacher
+from dmd.teacher_training.trainer import TeacherState, train_teacher
+from dmd.teachers.pairs import Pairs
 
 LABELS = torch.arange(10)
 PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)

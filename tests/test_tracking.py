@@ -12,10 +12,10 @@ from published import NAME, runs
 
 from dmd.errors import UserError
 from evaluation.sources import SourceError, find_generator
-from flows import tracking
-from flows.record import RESULT
-from flows.store import tracking_uri
-from flows.tracking import publish
+from flows.registry import tracking
+from flows.registry.record import RESULT
+from flows.registry.store import tracking_uri
+from flows.registry.tracking import publish
 
 pytest_plugins = ["published"]
 

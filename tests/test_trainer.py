@@ -10,18 +10,18 @@ from conftest import alone, reals, toy_denoiser
 from test_methods import method
 from torch import Tensor
 
-from dmd.checkpoint import Scratch
 from dmd.config import Params, TrainConfig
-from dmd.distill import distill
-from dmd.ema import decay_of, update_ema
+from dmd.diffusion.networks import unwrap
+from dmd.distillation.methods import METHODS, Networks
+from dmd.distillation.run import distill
+from dmd.distillation.trainer import TrainState, train
 from dmd.errors import ConfigError
-from dmd.generator import Generator
-from dmd.methods import METHODS, Networks
-from dmd.networks import bare
-from dmd.optim import apply_gradients, backward, learning_rate, optimizer_step
-from dmd.pairs import Pairs
-from dmd.teachers import Teacher
-from dmd.trainer import TrainState, train
+from dmd.generator.generator import Generator
+from dmd.storage.checkpoint import Scratch
+from dmd.teachers.pairs import Pairs
+from dmd.teachers.teacher import Teacher
+from dmd.training.ema import decay_of, update_ema
+from dmd.training.optim import apply_gradients, backward, learning_rate, optimizer_step
 from stages.train import begin_from
 
 LABELS = torch.arange(10)
@@ -269,7 +269,7 @@ def test_learning_rates_count_the_turns_of_their_own_network(
         used[what.split()[0]].append(lr)
         return apply_gradients(optimizer, net, lr, clip, what, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("dmd.trainer.apply_gradients", noted)
+    monkeypatch.setattr("dmd.distillation.trainer.apply_gradients", noted)
     run(teacher, params, cfg, TrainState(copies(teacher), cfg))
     for turn, base, total in (("generator", cfg.lr_generator, 6), ("critic", cfg.lr_critic, 18)):
         assert used[turn] == [learning_rate(base, i, 2, total, schedule) for i in range(total)]
@@ -331,7 +331,7 @@ def test_checkpointed_gradients_are_the_same(teacher: Teacher, params: Params) -
             if checkpointed:
                 nets.checkpoint_gradients()
             learning = (nets.generator.net, nets.critic.net)
-            assert [bare(net).is_gradient_checkpointing for net in learning] == [checkpointed] * 2
+            assert [unwrap(net).is_gradient_checkpointing for net in learning] == [checkpointed] * 2
             state = TrainState(nets, cfg)
             list(islice(train(state, m, cfg, teacher.shape, LABELS, alone()), 2))
             weights.append([p.clone() for p in nets.generator.parameters()])

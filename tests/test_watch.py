@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flows.gate import MEASURES
+from flows.registry.gate import MEASURES
 from flows.watch import _check_same_measure, drift, exact_differences, words
 
 

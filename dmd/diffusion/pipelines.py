@@ -1,0 +1,61 @@
+"""Writes a diffusers pipeline folder: the network, its scheduler and the parts that go with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffusers import (
+    DDIMPipeline,
+    DDPMPipeline,
+    DiffusionPipeline,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+
+from dmd.storage.files import write_text
+
+
+def save_pipeline(net: Any, scheduler: Any, folder: Path, like: Any = None) -> None:
+    """Write a pipeline folder as diffusers does: safetensors and json.
+
+    net is a network of diffusers; like has the parts that go with it, as attributes: vae, text_encoder, tokenizer.
+    """
+    _pipeline(net, scheduler, like).save_pretrained(folder, safe_serialization=True)
+    for config in folder.rglob("*.json"):  # diffusers writes where a network was loaded from: no two clones would agree
+        content = json.loads(config.read_text())
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            write_text(config, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _pipeline(net: Any, scheduler: Any, like: Any) -> DiffusionPipeline:
+    if isinstance(net, DiTTransformer2DModel):
+        return DiTPipeline(transformer=net, vae=like.vae, scheduler=scheduler)
+    if isinstance(net, UNet2DConditionModel) and hasattr(like, "text_encoder_2"):
+        return StableDiffusionXLPipeline(
+            unet=net,
+            vae=like.vae,
+            text_encoder=like.text_encoder,
+            text_encoder_2=like.text_encoder_2,
+            tokenizer=like.tokenizer,
+            tokenizer_2=like.tokenizer_2,
+            scheduler=scheduler,
+            force_zeros_for_empty_prompt=like.config.force_zeros_for_empty_prompt,
+            add_watermarker=False,
+        )
+    if isinstance(net, UNet2DConditionModel):
+        return StableDiffusionPipeline(
+            unet=net,
+            vae=like.vae,
+            text_encoder=like.text_encoder,
+            tokenizer=like.tokenizer,
+            scheduler=scheduler,
+            safety_checker=None,  # type: ignore[arg-type]
+            feature_extractor=None,  # type: ignore[arg-type]
+            requires_safety_checker=False,
+        )
+    # DDIMPipeline makes a DDIMScheduler of what it is given; DDPMPipeline leaves an EDM or flow scheduler alone.
+    pipeline = DDIMPipeline if hasattr(scheduler, "alphas_cumprod") else DDPMPipeline
+    return pipeline(unet=net, scheduler=scheduler)

@@ -1,0 +1,28 @@
+"""Batches of real images and of teacher pairs, drawn sample by sample."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dmd.data.shards import Rows
+from dmd.distillation.random_source import RandomSource
+from dmd.teachers.pairs import Pairs
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The data as a network sees them: x [N, C, H, W] images in [-1, 1] or their latents, labels [N]."""
+
+    x: Tensor | Rows
+    labels: Tensor
+
+    def draw(self, rng: RandomSource, like: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, C, H, W] of the kind of `like`, and labels [B], with repetition."""
+        index = rng.integers(0, len(self.x))
+        return self.x[index].to(like), self.labels[index].to(like.device)
+
+
+def draw_pairs(pairs: Pairs, rng: RandomSource) -> Pairs:
+    """One pair for each sample of `rng`, with repetition."""
+    index = rng.integers(0, len(pairs.z)).to(pairs.z.device)
+    return Pairs(pairs.z[index], pairs.x[index], None if pairs.labels is None else pairs.labels[index])

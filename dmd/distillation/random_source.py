@@ -1,0 +1,36 @@
+"""Random numbers of a batch, sample by sample: those of sample i depend on (seed, step, turn, i) and on nothing else.
+
+So a batch may be split over processes and accumulated in parts, a run may be resumed, and nothing changes.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+class RandomSource:
+    """Sources of randomness for some samples of a batch, on the CPU so that every device sees the same."""
+
+    def __init__(self, seed: int, step: int, turn: str, samples: Iterable[int]) -> None:
+        """samples: positions in the whole batch, over all processes."""
+        self.each = [_generator(seed, step, turn, i) for i in samples]
+        self.all = _generator(seed, step, turn, "all")
+
+    def noise(self, *shape: int) -> Tensor:
+        """Unit noise [B, *shape]."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self.each])
+
+    def integers(self, low: int, high: int) -> Tensor:
+        """[B], uniform over low..high-1."""
+        return torch.tensor([int(torch.randint(low, high, (), generator=g)) for g in self.each])
+
+    def common_integer(self, high: int) -> int:
+        """One number below `high` for the whole batch: the same in every process."""
+        return int(torch.randint(high, (), generator=self.all))
+
+
+def _generator(*key: object) -> torch.Generator:
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))

@@ -1,0 +1,63 @@
+"""`python -m dmd.edm.checkpoints FILE.pkl OUT`: a checkpoint of NVlabs' edm as a diffusers folder, a teacher.
+
+Shows the network. One that diffusers does not have is written as safetensors with its arguments instead.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from dmd.diffusion.pipelines import save_pipeline
+from dmd.edm.networks import CONVERTS, diffusers_network
+from dmd.edm.pickles import Inert, read_checkpoint
+from dmd.errors import PickleError
+from dmd.storage.files import new_folder, write_text
+
+
+def describe(network: Inert) -> str:
+    """Its classes, the arguments it was made with, and its tensors."""
+    inner = (network.state.get("_modules") or {}).get("model")
+    lines = []
+    for one in (m for m in (network, inner) if isinstance(m, Inert)):
+        lines.append(f"{one.class_name}({', '.join(f'{k}={v!r}' for k, v in one.arguments().items())})")
+    tensors = network.tensors()
+    lines += [
+        f"  {name} {list(value.shape)} {str(value.dtype).removeprefix('torch.')}" for name, value in tensors.items()
+    ]
+    return "\n".join([*lines, f"{sum(v.numel() for v in tensors.values()):,} numbers in {len(tensors)} tensors"])
+
+
+def save(network: Inert, out: Path) -> str:
+    """A pipeline of diffusers where there is one of that network, else weights and arguments. Returns what it is."""
+    inner = (network.state.get("_modules") or {}).get("model")
+    with new_folder(out) as folder:
+        if isinstance(inner, Inert) and inner.class_name == CONVERTS:
+            save_pipeline(*diffusers_network(network), folder)
+            return f"{out} is a teacher: teacher.source: folder, teacher.folder: {out}"
+        about = {"class_name": network.class_name, "arguments": network.arguments()}
+        save_file({k: v.contiguous().clone() for k, v in network.tensors().items()}, folder / "weights.safetensors")
+        write_text(folder / "network.json", json.dumps(about, indent=2, default=str) + "\n")
+    return f"{out} holds the weights alone: diffusers has no such network, only that of {CONVERTS}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dmd.edm.checkpoints", description=__doc__)
+    parser.add_argument("file", type=Path, help="such as edm-imagenet-64x64-cond-adm.pkl")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--key", default="ema", help="of the network in the pickle")
+    args = parser.parse_args()
+    try:
+        network = read_checkpoint(args.file, args.key)
+        said = save(network, args.out)
+    except PickleError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    print(f"{describe(network)}\n{said}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

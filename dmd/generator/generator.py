@@ -1,0 +1,62 @@
+"""Read a finished generator back: the Denoiser, the timesteps it is conditioned at, and its classes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dmd.codecs.latents import Codec
+from dmd.codecs.pixels import PIXELS
+from dmd.diffusion.denoiser import Cond, Denoiser
+from dmd.errors import TeacherError
+from dmd.samplers.few_step import generate
+from dmd.samplers.sampler import Sampler
+from dmd.teachers.teacher import load_teacher
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Makes an image in one network pass, or in one for each of `times`."""
+
+    denoiser: Denoiser
+    times: tuple[int, ...]  # the indices it is conditioned at, one after the other
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    codec: Codec = PIXELS
+
+    def sampler(self) -> Sampler:
+        """From unit noise to x."""
+        device, steps = next(self.denoiser.parameters()).device, len(self.times)
+        latent = self.shape if steps == 1 else (steps, *self.shape)
+        return Sampler("student", steps, latent, bool(self.classes), device, self._make)
+
+    def plan(self) -> list[dict[str, float]]:
+        """Each step in numbers: x_t = alpha x + sigma noise, then x = c_skip x_t + c_out net(c_in x_t, time).
+
+        x is zero at first, so that the first step's sigma is the scale of the prior.
+        """
+        denoiser, process, plan = self.denoiser, self.denoiser.process, []
+        for k, index in enumerate(self.times):
+            t = torch.tensor([index], device=process.alpha_grid.device)
+            c_skip, c_out, c_in = denoiser.coefficients(process.alpha(t), process.sigma(t))
+            alpha, sigma = (process.alpha(t), process.sigma(t)) if k else (0.0, process.prior_grid[t])
+            numbers = {"alpha": alpha, "sigma": sigma, "c_in": c_in, "c_skip": c_skip, "c_out": c_out}
+            plan.append({"time": process.time(t).item(), **{name: float(v) for name, v in numbers.items()}})
+        return plan
+
+    def _make(self, z: Tensor, cond: Cond) -> Tensor:
+        return self.codec.decode(generate(self.denoiser, z, self.times, cond))
+
+
+def load_generator(folder: Path, device: torch.device) -> Generator:
+    """Read the folder that `export_generator` wrote. Raises TeacherError where it cannot be read."""
+    try:
+        about = json.loads((folder / "generator.json").read_text())
+    except (OSError, json.JSONDecodeError) as e:
+        raise TeacherError(f"{folder} is not a generator folder: generator.json cannot be read ({e})") from None
+    if missing := {"timesteps", "classes", "captions"} - about.keys():
+        raise TeacherError(f"{folder}: generator.json lacks {', '.join(sorted(missing))}; run the train stage again")
+    net = load_teacher(folder, device, captions=about["captions"])
+    return Generator(net.denoiser, tuple(about["timesteps"]), net.shape, tuple(about["classes"]), net.codec)

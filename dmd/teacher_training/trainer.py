@@ -1,0 +1,70 @@
+"""Train a small teacher from scratch: the plain diffusion loss in the teacher's own parametrisation."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dmd.config import TeacherConfig
+from dmd.data.shards import Images
+from dmd.diffusion.denoiser import Denoiser
+from dmd.training.ema import update_ema, warm_decay
+from dmd.training.optim import learning_rate, optimizer_step, step_rng
+
+
+class TeacherState:
+    """Everything that a resumed training needs."""
+
+    def __init__(self, denoiser: Denoiser, cfg: TeacherConfig) -> None:
+        self.step = 0
+        self.denoiser = denoiser
+        self.ema = denoiser.copy().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+        self.rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict:
+        return {
+            "step": self.step,
+            "net": self.denoiser.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rows": self.rows,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.step, self.rows = state["step"], state["rows"]
+        self.denoiser.load_state_dict(state["net"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def train_teacher(
+    state: TeacherState, cfg: TeacherConfig, images: Tensor | Images, labels: Tensor | None, null: int
+) -> Iterator[dict[str, float]]:
+    """Advance `state` in place, yielding each step's numbers.
+
+    images [N, C, H, W] in [-1, 1]; labels [N], None for a network without conditions; null: the empty label.
+    """
+    device = next(state.denoiser.parameters()).device
+    while state.step < cfg.steps:
+        rng = step_rng(cfg.seed, state.step)
+        index = torch.randint(len(images), (cfg.batch_size,), generator=rng)
+        x0, dropped = images[index], torch.rand(len(index), generator=rng) < cfg.label_dropout
+        cond = None if labels is None else labels[index].masked_fill(dropped, null).to(device)
+        t = torch.randint(state.denoiser.process.timesteps, (len(x0),), generator=rng)
+        eps = torch.randn(x0.shape, generator=rng)
+        loss = diffusion_loss(state.denoiser, *(v.to(device) for v in (x0, eps, t)), cond)
+        lr = learning_rate(cfg.lr, state.step, cfg.warmup_steps, cfg.steps, "cosine")
+        norm = optimizer_step(
+            state.optimizer, state.denoiser, loss, lr, cfg.grad_clip, f"teacher loss at step {state.step}"
+        )
+        update_ema(state.ema, state.denoiser, warm_decay(cfg.ema_decay, state.step))
+        state.step += 1
+        yield {"step": state.step, "loss": loss.item(), "grad_norm": norm.item()}
+
+
+def diffusion_loss(denoiser: Denoiser, x0: Tensor, eps: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+    """Mean squared error of the network's own target; x0 and eps [B, C, H, W], t [B]."""
+    x_t = denoiser.process.add_noise(x0, eps, t)
+    return F.mse_loss(denoiser.predict(x_t, t, cond), denoiser.target(x0, eps, t))

@@ -1,0 +1,44 @@
+"""A small CLIP tokenizer, for text encoders that are trained here."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from dmd.storage.files import write_text
+
+
+def new_tokenizer(folder: Path, max_tokens: int) -> CLIPTokenizer:
+    """A byte-level tokenizer without merges. All 256 bytes are in it: unknown text must not read as the end token."""
+    alphabet = _byte_alphabet()
+    words = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>", "<|pad|>"]
+    vocab = {word: i for i, word in enumerate(words)}
+    write_text(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False))
+    write_text(folder / "merges.txt", "#version: 0.2\n")
+    return CLIPTokenizer(
+        vocab=str(folder / "vocab.json"),
+        merges=str(folder / "merges.txt"),
+        bos_token="<|startoftext|>",
+        eos_token="<|endoftext|>",
+        unk_token="<|pad|>",
+        pad_token="<|pad|>",
+        model_max_length=max_tokens,
+    )
+
+
+def _byte_alphabet() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes, as CLIP's tokenizer spells them."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [b for b in range(256) if b not in printable]
+    return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
+
+
+def tokenize(tokenizer: Any, captions: Sequence[str]) -> Tensor:
+    """Token ids [K, L] of the captions, as Stable Diffusion's pipeline asks for them."""
+    length = tokenizer.model_max_length
+    return tokenizer(
+        list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids

@@ -1,0 +1,80 @@
+"""A small convolutional classifier; its penultimate features are the second, independent judge."""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dmd.config import EvaluatorConfig
+from dmd.data.shards import to_unit
+from dmd.data.splits import Split
+from dmd.progress import Progress
+from dmd.storage.files import write_text
+from dmd.training.optim import learning_rate, optimizer_step, step_rng
+
+
+class Classifier(nn.Module):
+    """Three convolutions, one hidden layer. `features` [B, F] are the hidden layer's; `forward` gives logits [B, K]."""
+
+    def __init__(self, channels: int, width: int, features: int, classes: int) -> None:
+        super().__init__()
+        self.settings = {"channels": channels, "width": width, "features": features, "classes": classes}
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(8 * width, features),
+        )
+        self.head = nn.Linear(features, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 images [B, C, H, W] -> [B, F]."""
+        return self.body(to_unit(images.to(self.head.weight.device)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(F.silu(self.features(images)))
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.features(images).cpu()
+
+
+def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder: Path, device: torch.device) -> float:
+    """Train on labels, write the folder, return the accuracy on `held_out`.
+
+    Without classes it learns nothing, its features are those of random weights, and its accuracy is nan.
+    """
+    torch.manual_seed(cfg.seed)
+    classes, steps = max(len(train.class_names), 1), cfg.classifier_steps if train.class_names else 0
+    net = Classifier(train.shape[0], cfg.classifier_width, cfg.classifier_features, classes).to(device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
+    with Progress("classifier", steps, "steps") as progress:
+        for step in range(steps):
+            batch = torch.randint(len(train.labels), (cfg.batch_size,), generator=step_rng(cfg.seed, step))
+            loss = F.cross_entropy(net.forward(train.images[batch]), train.labels[batch].to(device))
+            lr = learning_rate(cfg.lr, step, steps // 20, steps, "cosine")
+            optimizer_step(optimizer, net, loss, lr, 1.0, f"classifier loss at step {step}")
+            progress.update(loss=loss.item())
+    folder.mkdir(parents=True)
+    save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, folder / "model.safetensors")
+    write_text(folder / "config.json", json.dumps(net.settings, indent=2) + "\n")
+    if not train.class_names:
+        return math.nan
+    with torch.inference_mode():
+        return (net.forward(held_out.images[:]).argmax(dim=1).cpu() == held_out.labels).float().mean().item()
+
+
+def load_classifier(folder: Path, device: torch.device) -> Classifier:
+    """Read the folder that `train_classifier` wrote."""
+    net = Classifier(**json.loads((folder / "config.json").read_text()))
+    net.load_state_dict(load_file(folder / "model.safetensors"))
+    return net.to(device).eval().requires_grad_(False)

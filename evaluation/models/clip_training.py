@@ -1,0 +1,76 @@
+"""A small CLIP model trained on the images and their captions: the default judge of text and image."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from dmd.config import EvaluatorConfig
+from dmd.data.splits import Split
+from dmd.progress import Progress
+from dmd.training.optim import learning_rate, optimizer_step, step_rng
+from dmd.training.tokenizer import new_tokenizer
+from evaluation.models.features import ClipJudge, no_bars
+
+MAX_TOKENS = 77
+
+
+def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """Two small transformers; patches of 2 pixels for small images, as many as 8 a side for larger ones."""
+    tower = {
+        "hidden_size": cfg.hidden_size,
+        "intermediate_size": 4 * cfg.hidden_size,
+        "num_hidden_layers": cfg.layers,
+        "num_attention_heads": cfg.hidden_size // 8 if cfg.hidden_size < 64 else cfg.hidden_size // 16,
+    }
+    ids: dict[str, Any] = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text = {**tower, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS}
+    vision = {**tower, "image_size": image_size, "patch_size": max(2, image_size // 8)}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=cfg.projection_dim, **ids))
+
+
+def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.device) -> None:
+    """Train on images and captions, and write the transformers folder. Equal captions are positives of one another."""
+    torch.manual_seed(cfg.seed)
+    tokenizer = new_tokenizer(folder, MAX_TOKENS)
+    size = max(train.shape[1:])
+    model = new_clip(cfg, size, tokenizer).train()
+    model.to(device)  # type: ignore[arg-type]
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": size}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    judge = ClipJudge(model, tokenizer, processor)
+    captions = sorted(set(train.captions))
+    position = {c: i for i, c in enumerate(captions)}
+    index = torch.tensor([position[c] for c in train.captions])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
+    with Progress("evaluator", cfg.steps, "steps") as progress:
+        for step in range(cfg.steps):
+            batch = torch.randint(len(index), (cfg.batch_size,), generator=step_rng(cfg.seed, step))
+            loss = contrastive_loss(judge, train.images[batch], captions, index[batch])
+            lr = learning_rate(cfg.lr, step, cfg.steps // 20, cfg.steps, "cosine")
+            optimizer_step(optimizer, model, loss, lr, 1.0, f"evaluator loss at step {step}")
+            progress.update(loss=loss.item())
+    with no_bars():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def contrastive_loss(judge: ClipJudge, images: Tensor, captions: list[str], index: Tensor) -> Tensor:
+    """CLIP's symmetric loss where several images may have one caption. index [B] names each image's caption."""
+    present = index.unique()
+    text = F.normalize(judge.text_embeds([captions[i] for i in present.tolist()]), dim=-1)
+    image = F.normalize(judge.image_embeds(images), dim=-1)
+    logits = judge.model.logit_scale.exp() * image @ text.T  # [B, captions present]
+    is_match = (index[:, None] == present[None]).to(logits)
+    to_text = -(is_match * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    to_image = -(is_match / is_match.sum(dim=0) * logits.log_softmax(dim=0)).sum(dim=0).mean()
+    return 0.5 * (to_text + to_image)

@@ -1,0 +1,210 @@
+"""The report's plots as inline SVG: same data, same bytes; colours follow the page (dark, light, print)."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
+
+STYLESHEET = Path(__file__).with_name("templates") / "style.css"
+MAX_POINTS = 150  # of a curve: more rows are averaged in bins, whose range is shown as a band
+INK, MUTED, GRID = "#010203", "#010204", "#010205"
+SERIES = ("#010211", "#010212", "#010213", "#010214", "#010215", "#010216")
+# matplotlib writes these marker colours; the page's stylesheet says what they are.
+CSS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)"} | {
+    c: f"var(--series-{i})" for i, c in enumerate(SERIES, start=1)
+}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.size": 8.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.minor.visible": False,
+    "ytick.minor.visible": False,
+    "lines.solid_capstyle": "round",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One generator in a plot of quality against cost."""
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def _svg(fig: Figure, alt: str) -> str:
+    """An inline <svg> without ids, metadata, namespaces or fixed size."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": alt, "svg.fonttype": "none"}):
+        fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text).replace("xlink:href", "href")
+    box = re.search(r'viewBox="([^"]*)"', text)
+    head = f'<svg viewBox="{box.group(1) if box else ""}" role="img" aria-label="{escape(alt)}">'
+    text = re.sub(r"<svg[^>]*>", lambda _: head, text, count=1)
+    text = re.sub(r"#0102[01][0-9]", lambda m: CSS[m.group()], text)
+    return re.sub(r"\n\s*", "\n", text)
+
+
+def as_file(svg: str) -> str:
+    """A chart of the page as a file of its own: the page's light colours, on white."""
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert size is not None
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[1]}pt" height="{size[2]}pt"'
+    text = svg.replace("<svg", head, 1).replace(">", '>\n<rect width="100%" height="100%" fill="#fff"/>', 1)
+    light = dict(re.findall(r"--([\w-]+): (#\w+)", STYLESHEET.read_text().partition("}")[0]))
+    text = re.sub(r"var\(--([\w-]+)\)", lambda found: light[found[1]], text)
+    return text.replace("currentColor", light["ink"]) + "\n"
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.add_subplot()
+
+
+def _tick(value: float, _: int | None = None) -> str:
+    """1, 0.5, 3e-05, 1200: no needless zeros, many thousands as k."""
+    if abs(value) >= 10_000 and value % 1000 == 0:
+        return f"{value / 1000:g}k"
+    return f"{value:.0f}" if 1000 <= abs(value) < 10_000 else f"{value:.3g}"
+
+
+def _log_x(ax: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis with ticks at the points themselves, as far as they don't collide."""
+    ax.set_xscale("log")
+    low, high = min(values), max(values)
+    room = max(high / low, 1.5) ** 0.08
+    ax.set_xlim(low / room**1.2, high * room**1.2)
+    ticks: list[float] = []
+    for value in sorted(set(values)):
+        if not ticks or value / ticks[-1] > room:
+            ticks.append(value)
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}" if value < 99.5 else _tick(value)))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _y(ax: Axes, values: np.ndarray) -> None:
+    """Logarithmic where positive values span more than a factor of thirty."""
+    low, high = float(values.min()), float(values.max())
+    if low > 0 and high > 30 * low:
+        ax.set_yscale("log")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_major_formatter(FuncFormatter(_tick))
+
+
+def _errorbar(ax: Axes, points: Sequence[Point], colour: str, fmt: str, size: float, label: str) -> ErrorbarContainer:
+    x, y = [p.x for p in points], [p.y for p in points]
+    bars = [[p.y - p.low for p in points], [p.high - p.y for p in points]]
+    return ax.errorbar(x, y, bars, fmt=fmt, color=colour, ms=size, lw=1.6, elinewidth=1.2, capsize=2.5, label=label)
+
+
+def quality_chart(
+    curves: Mapping[str, Sequence[Point]], student: Point, floor: float | None, cost: str, alt: str
+) -> str:
+    """Frechet distance (lower is better) against a cost: the teacher's curves, the student's point, the floor."""
+    teachers = [p for curve in curves.values() for p in curve]
+    colours = (SERIES[0], *SERIES[3:])  # the second is the student's, the third the floor's
+    with mpl.rc_context(STYLE):
+        fig, ax = _axes(3.9, 2.6)
+        _log_x(ax, [p.x for p in (*teachers, student)])
+        handles: list[Any] = [
+            _errorbar(ax, sorted(curve, key=lambda p: p.x), colours[i % len(colours)], "-o", 4.5, name)
+            for i, (name, curve) in enumerate(curves.items())
+        ]
+        handles.append(_errorbar(ax, [student], SERIES[1], "D", 6.5, "student"))
+        if floor is not None:
+            handles.append(ax.axhline(floor, color=SERIES[2], ls=(0, (4, 3)), lw=1.3, label="real held-out images"))
+        heights = [v for p in (*teachers, student) for v in (p.low, p.high) if v > 0]
+        _y(ax, np.array([*heights, *([floor] if floor else [])]))
+        if ax.get_yscale() == "linear":
+            ax.set_ylim(bottom=0)
+        ax.set_xlabel(cost)
+        ax.set_ylabel("Fréchet distance")
+        fig.legend(handles=handles, loc="outside upper left", fontsize=8, ncols=3, columnspacing=1.2)
+        return _svg(fig, alt)
+
+
+def thin(turn: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """At most MAX_POINTS of (turn, mean, lowest, highest), by averaging neighbours."""
+    bins = min(len(turn), MAX_POINTS)
+    groups = np.array_split(np.arange(len(turn)), bins)
+    mean = np.array([value[g].mean() for g in groups])
+    low = np.array([value[g].min() for g in groups])
+    high = np.array([value[g].max() for g in groups])
+    return np.array([turn[g].mean() for g in groups]), mean, low, high
+
+
+def series_chart(frame: pd.DataFrame, columns: Sequence[str], alt: str) -> str:
+    """Columns of the training log against the generator turn; blanks are left out."""
+    with mpl.rc_context(STYLE):
+        fig, ax = _axes(3.6, 2.5)
+        shown: list[np.ndarray] = []
+        for i, column in enumerate(columns):
+            turn, value = frame["turn"].to_numpy(float), frame[column].to_numpy(float)
+            known = np.isfinite(value)
+            x, mean, low, high = thin(turn[known], value[known])
+            colour = SERIES[i % len(SERIES)]
+            if known.sum() > len(x):
+                ax.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+            ax.plot(x, mean, "-o" if len(x) <= 40 else "-", color=colour, lw=1.4, ms=3.5, label=column)
+            shown.append(mean)
+        _y(ax, np.concatenate(shown))
+        ax.set_xlabel("generator turn")
+        ax.xaxis.set_major_formatter(FuncFormatter(_tick))
+        if len(columns) > 1:
+            fig.legend(loc="outside upper left", fontsize=8, ncols=2)
+        return _svg(fig, alt)
+
+
+def setting_chart(lines: Mapping[str, Sequence[Point]], setting: str, alt: str) -> str:
+    """A measure against a parameter's values: a line for each choice of the others, bars for the spread over seeds.
+
+    A point's name is the value as it is written. With more than one line their names are the legend.
+    """
+    with mpl.rc_context(STYLE):
+        fig, ax = _axes(2.8, 2.2)
+        points = [p for line in lines.values() for p in line]
+        for i, (name, line) in enumerate(lines.items()):
+            _errorbar(ax, line, SERIES[i % len(SERIES)], "-o", 4.5, name)
+        if min(p.x for p in points) > 0 and max(p.x for p in points) >= 10 * min(p.x for p in points):
+            _log_x(ax, [p.x for p in points])
+        else:
+            names = {p.x: p.name for p in points}
+            ax.set_xticks(list(names), list(names.values()))
+            ax.margins(x=0.15)
+        _y(ax, np.array([v for p in points for v in (p.low, p.high)]))
+        if ax.get_yscale() == "linear":  # values that lie close together need all their digits
+            ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+        ax.set_xlabel(setting)
+        if len(lines) > 1:
+            fig.legend(loc="outside upper left", fontsize=8, ncols=2)
+        return _svg(fig, alt)

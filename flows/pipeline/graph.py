@@ -1,0 +1,98 @@
+"""The graph, read from DVC: dvc.yaml is the one place that lists stages and what they depend on."""
+
+import graphlib
+from pathlib import Path
+from typing import Any
+
+from dvc.dvcfile import PROJECT_FILE
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.scm import SCMError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dmd.errors import UserError
+from flows.runtime.errors import one_line
+
+
+class Busy(UserError):
+    """Another DVC process holds the workspace."""
+
+
+class PrefectMeta(BaseModel):
+    """A stage's `meta: {prefect: ...}` in dvc.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    retries: int = Field(default=0, ge=0)
+    timeout: float | None = Field(default=None, gt=0, description="seconds")
+    tags: tuple[str, ...] = ()
+
+
+class StageSpec(PrefectMeta):
+    """One stage of dvc.yaml; `deps` are the stages whose outs it reads."""
+
+    name: str
+    deps: tuple[str, ...]
+    desc: str
+
+
+def stage_graph(root: Path) -> dict[str, StageSpec]:
+    """Every stage that has a command, in an order in which they can run."""
+    try:
+        with Repo(str(root)) as repo:
+            graph = repo.index.graph
+            stages = {_name(s): s for s in repo.index.stages if s.cmd}
+            deps = {name: tuple(sorted(_name(v) for v in graph.successors(s) if v.cmd)) for name, s in stages.items()}
+            specs = {name: _spec(name, s.desc, s.meta, deps[name]) for name, s in stages.items()}
+    except SCMError as e:
+        raise UserError(f"DVC can't read the graph in {root}: {one_line(e)}; use git clone, not an archive") from e
+    except DvcException as e:
+        raise UserError(f"DVC can't read the graph in {root}: {one_line(e)}") from e
+    return {name: specs[name] for name in graphlib.TopologicalSorter(deps).static_order()}
+
+
+def _name(stage: Any) -> str:
+    """As DVC calls it in the repository's root; its own `addressing` depends on the working directory."""
+    return stage.name if stage.path_in_repo == PROJECT_FILE else f"{stage.path_in_repo}:{stage.name}"
+
+
+def _spec(name: str, desc: str | None, meta: dict[str, Any] | None, deps: tuple[str, ...]) -> StageSpec:
+    try:
+        settings = PrefectMeta.model_validate((meta or {}).get("prefect", {}))
+    except ValidationError as e:
+        where = ", ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
+        raise UserError(f"dvc.yaml: stage {name}: meta.prefect: {where}") from e
+    return StageSpec(name=name, desc=desc or "", deps=deps, **settings.model_dump())
+
+
+def ancestors(graph: dict[str, StageSpec], target: str) -> list[str]:
+    """`target` and everything it stands on, in the order of `graph`; DVC's `-s` looks at one stage alone."""
+    if target not in graph:
+        raise UserError(f"there is no stage {target!r} in dvc.yaml; it has {', '.join(graph)}")
+    wanted, todo = set(), [target]
+    while todo:
+        name = todo.pop()
+        if name not in wanted:
+            wanted.add(name)
+            todo.extend(graph[name].deps)
+    return [name for name in graph if name in wanted]
+
+
+def changed(root: Path) -> list[str]:
+    """Stages that are not in step with dvc.lock, by DVC's own judgement; asked in-process, in tenths of a second."""
+    try:
+        with Repo(str(root)) as repo:
+            return sorted(name.rpartition(":")[2] for name in repo.status())  # without the way from here to dvc.yaml
+    except LockError as e:
+        raise Busy(f"another DVC process works in {root}: {one_line(e)}") from e
+    except (DvcException, SCMError) as e:
+        raise UserError(f"DVC can't tell what has changed in {root}: {one_line(e)}") from e
+
+
+def is_unchanged(root: Path) -> bool:
+    """Whether `dvc repro` would do nothing; not so while another DVC process is at work."""
+    try:
+        return not changed(root)
+    except Busy:
+        return False
