@@ -19,7 +19,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from dmd.codecs import codecs
+from dmd.codecs import latents as codecs
 from dmd.codecs.latents import Latents, at_once
 from dmd.config import Params
 from dmd.data.splits import DIGIT_NAMES, Split
