@@ -1,4 +1,4 @@
-"""`python -m flows.ablate experiments/ablations/NAME.yaml`: every variant and seed as a DVC experiment, then a comparison."""
+"""`python -m flows.ablate FILE`: runs every row and seed of an ablation as a DVC experiment, then compares them."""
 
 import argparse
 import json

@@ -13,8 +13,8 @@ from dmd.errors import UserError
 from flows.ablation.flow import ablate
 from flows.pipeline.flow import distill
 from flows.runtime.roots import prefect_database
-from flows.services.lost_runs import TAG, watch_over_runs
 from flows.services import prefect_server as server
+from flows.services.lost_runs import TAG, watch_over_runs
 from flows.watch import watch
 
 NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"

@@ -43,7 +43,8 @@ BUGS = (
     ),
     Bug(
         "losses: one normaliser for the whole batch",
-        "dmd/distillation/losses.py", "(x - real).abs().flatten(1).mean(dim=1)", "(x - real).abs().mean().expand(len(x))",
+        "dmd/distillation/losses.py", "(x - real).abs().flatten(1).mean(dim=1)",
+        "(x - real).abs().mean().expand(len(x))",
     ),
     Bug(
         "losses: distribution matching summed, not averaged",

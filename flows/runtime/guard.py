@@ -1,4 +1,4 @@
-"""`python -m flows.runtime.guard PID`: ends what a process leaves behind that was killed, which no handler of its own can do.
+"""`python -m flows.runtime.guard PID`: ends the processes that a killed process leaves behind.
 
 It watches from a session of its own, and goes when the process has gone.
 """
