@@ -80,13 +80,13 @@ def test_a_teacher_of_every_kind_is_read_back_and_its_generator_runs_by_the_card
 
 
 def test_guidance_needs_class_labels_and_takes_the_last_one_for_none(teacher_folder: Path, tmp_path: Path) -> None:
-    guided = load_teacher(teacher_folder, CPU, guidance_scale=2.0)
+    teacher = load_teacher(teacher_folder, CPU, guidance_scale=2.0)
     z, y, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 7]), torch.tensor([600, 600])
-    u, c = guided.denoiser(z, t, torch.full_like(y, 10)), guided.denoiser(z, t, y)
-    torch.testing.assert_close(guided.real(z, t, y), u + 2 * (c - u), rtol=1e-4, atol=1e-4)
-    assert not isinstance(guided.denoiser, Guided) and isinstance(guided.real, Guided)
+    u, c = teacher.denoiser(z, t, torch.full_like(y, 10)), teacher.denoiser(z, t, y)
+    torch.testing.assert_close(teacher.guided(z, t, y), u + 2 * (c - u), rtol=1e-4, atol=1e-4)
+    assert not isinstance(teacher.denoiser, Guided) and isinstance(teacher.guided, Guided)
     plain = load_teacher(teacher_folder, CPU)
-    assert plain.real is plain.denoiser
+    assert plain.guided is plain.denoiser
 
 
 def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_teacher_reads_from_disk_what_it_was_told_from_memory(
     torch.testing.assert_close(
         on_disk.denoiser(x, t, labels - 1), held.denoiser(x, t, labels - 1), rtol=1e-4, atol=1e-5
     )
-    assert not torch.allclose(on_disk.real(x, t, labels[:1].expand(3)), on_disk.denoiser(x, t, labels[:1].expand(3)))
+    assert not torch.allclose(on_disk.guided(x, t, labels[:1].expand(3)), on_disk.denoiser(x, t, labels[:1].expand(3)))
 
 
 def test_copies_of_a_network_share_what_was_read(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> N
             f"the teacher knows {teacher.classes} labels with the null one, the data have {classes}: "
             "they would not mean the same"
         )
-    if no_null and isinstance(teacher.real, Guided):
+    if no_null and isinstance(teacher.guided, Guided):
         raise TeacherError(
             f"guidance.scale: the teacher's {teacher.classes} labels are all classes of the data; "
             "guidance needs a null one besides"

@@ -54,7 +54,7 @@ def make_pairs(
             if kept is not None and kept.exists():
                 x[part] = load_file(kept)["x"]
             else:
-                x[part] = solve(teacher.real, z[part].to(device), cfg.steps, cond).cpu()
+                x[part] = solve(teacher.guided, z[part].to(device), cfg.steps, cond).cpu()
                 if kept is not None:
                     write_bytes(kept, save({"x": x[part]}))
             progress.update(len(x[part]))

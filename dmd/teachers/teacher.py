@@ -28,7 +28,7 @@ class Teacher:
     """A frozen teacher, the diffusers pipeline it came in, and what it was told about images and conditions."""
 
     denoiser: Denoiser
-    real: Denoiser  # the same with guidance, where there is any: what its samples and its score come from
+    guided: Denoiser  # `denoiser` with classifier-free guidance, or `denoiser` itself at scale 1
     pipeline: Any
     shape: tuple[int, int, int]  # of what the network works on: pixels or latents
     classes: int  # conditions that it knows, the null condition included; 0 = unconditional
@@ -45,7 +45,7 @@ class Teacher:
         return Sampler(name, nfe, self.shape, bool(self.classes), device, partial(self._make, solve, int(steps)))
 
     def _make(self, solve: Callable[..., Tensor], steps: int, z: Tensor, cond: Cond) -> Tensor:
-        return self.codec.decode(solve(self.real, z, steps, cond))
+        return self.codec.decode(solve(self.guided, z, steps, cond))
 
 
 def load_teacher(
@@ -71,7 +71,7 @@ def load_teacher(
         raise TeacherError(f"guidance.scale: {guidance_scale} needs a teacher with conditions; {folder} has none")
     return Teacher(
         denoiser=denoiser,
-        real=denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale, null=classes - 1),
+        guided=denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale, null=classes - 1),
         pipeline=pipe,
         shape=(inner.config["in_channels"], *_sides(inner)),
         classes=classes,

@@ -131,7 +131,7 @@ class Method(ABC):
         ranks: of the adapters of generator and critic, 0 where all weights learn; alpha: of both, 0 for the rank.
         """
         generator, critic = (student(teacher.denoiser, rank, seed, alpha) for rank in ranks)
-        return Networks(teacher.real, generator, critic)
+        return Networks(teacher.guided, generator, critic)
 
     @abstractmethod
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
