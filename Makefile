@@ -9,7 +9,7 @@ export DO_NOT_TRACK := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test lint bench up down
+.PHONY: help setup demo test lint docs bench up down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,10 @@ lint: setup ## ruff and basedpyright
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/basedpyright
+
+docs: setup ## build the documentation site into site/; a warning is an error, and no network is needed
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@echo "docs: open site/index.html in a browser"
 
 bench: setup ## what a training turn and the flow cost, against their bare parts (some minutes, on an idle machine)
 	@.venv/bin/python -m benchmarks.speed
