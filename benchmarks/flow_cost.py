@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from dmd.storage.worktree import main_worktree
 from flows.pipeline.changes import apply
 from flows.pipeline.presets import load_preset
-from flows.runtime.roots import main_worktree
 
 PYTHON = sys.executable
 REPRO = [PYTHON, "-m", "dvc", "repro", "--quiet"]

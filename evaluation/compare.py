@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from dmd.config import Params, load_params
+from dmd.device import choose_device
 from dmd.errors import UserError
 from dmd.generator.generator import load_generator
 from dmd.generator.pictures import image_grid, png
@@ -71,7 +72,7 @@ def judge_all(sources: list[str], params: Params, evaluator: Path, baseline: Pat
     if not (evaluator.is_dir() and baseline.is_dir()):
         raise UserError(f"{evaluator} and {baseline} are needed to judge; run dvc repro baseline first")
     torch.set_num_threads(params.runtime.threads)
-    device = torch.device("cuda" if params.runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
+    device = choose_device(params.runtime.device, fallback=True)
     panel = Panel.load(evaluator, params.extractors, device)
     judge = Judge(panel, Reference.load(baseline), FeatureStore.default(panel.sha256))
     judged, batch_size = [], params.evaluate.batch_size

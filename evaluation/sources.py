@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from dmd.errors import UserError
+from dmd.storage.worktree import main_worktree
 
 STORE = "MLFLOW_TRACKING_URI"
 GENERATOR = "artifacts/generator"  # dvc.yaml's name for it
@@ -39,10 +40,7 @@ def _environment() -> dict[str, str]:
     """With MLflow's store: the one that the user names, or the database that the flows write, in the main worktree."""
     if os.environ.get(STORE, "").strip():
         return dict(os.environ)
-    words = ("git", "rev-parse", "--path-format=absolute", "--git-common-dir")
-    common = Path(subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip())
-    main = common.parent if common.name == ".git" else Path.cwd()
-    return {**os.environ, STORE: f"sqlite:///{main / 'runs' / 'mlflow' / 'mlflow.db'}"}
+    return {**os.environ, STORE: f"sqlite:///{main_worktree(Path.cwd()) / 'runs' / 'mlflow' / 'mlflow.db'}"}
 
 
 def _run(source: str, tool: str, *words: str) -> None:

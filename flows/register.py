@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmd.config import load_params
 from dmd.errors import UserError
+from dmd.storage.worktree import main_worktree
 from flows.registry.champion import CHAMPION, FIGURES, VERDICT, champion, promote, rollback, settle
 from flows.registry.gate import figures_of
 from flows.registry.model_card import model_card
@@ -18,7 +19,7 @@ from flows.registry.record import GENERATOR, RESULT, Record, numbers, read_recor
 from flows.registry.store import database, opened, tracking_uri
 from flows.registry.tracking import find_run, publish
 from flows.runtime.command import exit_code
-from flows.runtime.roots import main_worktree, only_one
+from flows.runtime.roots import only_one
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -25,12 +25,12 @@ from dmd.config import load_params
 from dmd.data.splits import load_split, load_splits
 from dmd.errors import ConfigError, UserError
 from dmd.storage.files import write_text
+from dmd.storage.worktree import main_worktree
 from flows.registry.champion import CHAMPION
 from flows.registry.gate import MEASURES
 from flows.registry.store import opened
 from flows.runtime import start
 from flows.runtime.command import exit_code
-from flows.runtime.roots import main_worktree
 from flows.services.servers import use_running
 
 
@@ -79,13 +79,14 @@ def look(root: Path, seed: int) -> dict[str, Any]:
     """What was found, with numbers. Raises UserError where the champion cannot be judged here as it was then."""
     import torch
 
+    from dmd.device import choose_device
     from dmd.generator.generator import load_generator
     from evaluation.evaluator.evaluator import Judge, Panel
     from stages.baseline import SPLITS, make_reference
 
     params = load_params(root / "params.yaml")
     torch.set_num_threads(params.runtime.threads)
-    device = torch.device("cuda" if params.runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
+    device = choose_device(params.runtime.device, fallback=True)
     with tempfile.TemporaryDirectory() as scratch:
         version, recorded, folder, pins = _champion(root, params.register_.name, Path(scratch))
         data, evaluator = root / "artifacts" / "data", root / "artifacts" / "evaluator"

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import ctypes
 import errno
+import os
 import shutil
 import signal
 import sys
@@ -16,8 +17,10 @@ import torch
 from safetensors import SafetensorError
 
 from dmd.config import Params, RuntimeConfig, load_params
-from dmd.errors import ConfigError, DataError, UserError
+from dmd.device import choose_device
+from dmd.errors import DataError, UserError
 from dmd.progress import clock
+from dmd.storage.checkpoint import SCRATCH
 
 FREE_MIB = 200  # what the largest stage of the default run writes, with room to spare
 
@@ -35,6 +38,7 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...])
     args = parser.parse_args()
     start = time.monotonic()
     signal.signal(signal.SIGTERM, _terminate)
+    _keep_scratch()
     try:
         params = load_params(args.params)
         _check_paths(args, inputs, outs)
@@ -48,6 +52,16 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...])
     except KeyboardInterrupt:
         fail(name, "interrupted; run again to go on from the last checkpoint", code=130)
     print(f"{name}: {said} ({clock(time.monotonic() - start)})", file=sys.stderr, flush=True)
+
+
+def _keep_scratch() -> None:
+    """Place scratch folders in the main worktree when DVC runs the stage in a copy that it deletes afterwards.
+
+    `dvc exp run --temp` and `--queue` run stages in ROOT/.dvc/tmp/exps, which is a repository of its own.
+    """
+    parts = Path.cwd().parts
+    if ".dvc" in parts and not os.environ.get(SCRATCH):
+        os.environ[SCRATCH] = str(Path(*parts[: parts.index(".dvc")]) / "runs")
 
 
 def _file_trouble(e: Exception) -> str:
@@ -83,16 +97,12 @@ def keep_freed_memory() -> None:
 
 
 def prepare_torch(cfg: RuntimeConfig) -> torch.device:
-    """Threads and determinism as params say, whatever the caller's environment; returns the device."""
+    """Set threads and determinism as params.yaml says, whatever the caller's environment; return the device."""
     keep_freed_memory()
     torch.set_num_threads(cfg.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and nothing reads what it has not written
-    if cfg.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if cfg.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"runtime.device: {cfg.device!r} is not available on this machine; use auto or cpu")
-    return torch.device(cfg.device)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and nothing reads memory that it has not written
+    return choose_device(cfg.device)
 
 
 def _check_paths(args: argparse.Namespace, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:

@@ -1,12 +1,13 @@
 """A checkpoint belongs to its code, parameters and inputs, and a damaged one is named."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 from dmd.errors import CheckpointError
-from dmd.storage.checkpoint import Scratch
+from dmd.storage.checkpoint import Scratch, scratch_root
 from dmd.teachers.pairs import Pairs
 
 LABELS = torch.arange(10)
@@ -39,6 +40,20 @@ def test_a_checkpoint_belongs_to_its_parameters_and_inputs(tmp_path: Path, monke
     (data / "a").write_text("2")
     folders.add(Scratch("train", {"lr": 1.0}, {"data": data}).folder)
     assert len(folders) == 3
+
+
+def test_scratch_lies_in_the_main_worktree_of_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main, other = tmp_path / "main", tmp_path / "other"
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "init", "-q", str(main)], check=True)
+    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "empty"], cwd=main, check=True)
+    subprocess.run(["git", "worktree", "add", "-q", "--detach", str(other)], cwd=main, check=True)
+    monkeypatch.delenv("DMD_SCRATCH", raising=False)
+    for place in (main, other):
+        monkeypatch.chdir(place)
+        assert scratch_root() == main / "runs"
+    monkeypatch.chdir(tmp_path)
+    assert scratch_root() == tmp_path / "runs"
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,14 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from dmd.errors import UserError
+from dmd.storage.worktree import main_worktree
 from flows import distill
 from flows.pipeline import stage
 from flows.pipeline.graph import StageSpec, ancestors, changed, is_unchanged, stage_graph
 from flows.pipeline.stage import StageError, reproduce, run_stage, stage_task
 from flows.runtime import process
 from flows.runtime.process import TookTooLong, run_streaming
-from flows.runtime.roots import main_worktree, only_one
+from flows.runtime.roots import only_one
 
 REPO = Path(__file__).parents[1]
 TOY = {

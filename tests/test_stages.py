@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from dmd.storage.checkpoint import scratch_root
 from stages.command import FREE_MIB
 
 
@@ -195,3 +196,14 @@ def test_an_unavailable_device_is_one_line(project: Path) -> None:
         pytest.skip("this machine has what the test asks for")
     change(project, "device: auto", "device: cuda")
     refused(stage("data", "--out", "out"), "data", "runtime.device: 'cuda' is not available")
+
+
+def test_a_stage_in_a_copy_that_dvc_deletes_keeps_its_scratch(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = project / ".dvc/tmp/exps/standalone/tmp1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    stage("data", "--out", "out")
+    assert scratch_root() == project / "scratch"
+    monkeypatch.setenv("DMD_SCRATCH", "")
+    stage("data", "--out", "out")
+    assert scratch_root() == project / "runs"

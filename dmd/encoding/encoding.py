@@ -23,7 +23,7 @@ from dmd.errors import DataError
 from dmd.families.captions import AT_ONCE, embed, embed_none
 from dmd.families.pipelines import load_pipeline, network_of
 from dmd.progress import Progress
-from dmd.storage.files import new_folder, sha256, write_text
+from dmd.storage.files import new_file, new_folder, sha256, write_text
 
 SHARD_BYTES = 64 * 2**20  # of a shard, at most
 TYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -114,10 +114,10 @@ def _store(
 
 
 def _save(tensors: Tensors, dtype: torch.dtype, file: Path) -> Path:
-    """Whole or not at all."""
-    partial = file.with_suffix(".partial")
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, partial)
-    return partial.replace(file)
+    """Write tensors to a safetensors file atomically. Returns the file."""
+    with new_file(file) as tmp:
+        save_file({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, tmp)
+    return file
 
 
 def _found(files: list[Path]) -> dict[str, list[str]]:

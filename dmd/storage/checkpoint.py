@@ -1,6 +1,7 @@
-"""Resumable state outside DVC, in a folder named by what it depends on; removed when the run succeeds.
+"""Resumable state of a stage, in a scratch folder named by everything the run depends on; removed when it succeeds.
 
-DVC deletes a stage's outs before it runs, and keeping them (`persist`) hands one ablation's checkpoint to another.
+It lies outside the stage's outputs: DVC deletes those before a stage runs, and `persist: true` would hand the
+checkpoint of one experiment to another.
 """
 
 import hashlib
@@ -8,7 +9,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,40 +16,39 @@ from typing import Any
 import torch
 
 from dmd.errors import CheckpointError
-from dmd.storage.files import sha256
+from dmd.storage.files import sha256, write_bytes
+from dmd.storage.worktree import main_worktree
 
-ON_CODE_CHANGE = "DMD_RESUME"  # continue | fresh
+SCRATCH = "DMD_SCRATCH"  # environment variable: the folder for unfinished runs, downloads and caches
+ON_CODE_CHANGE = "DMD_RESUME"  # environment variable: continue | fresh
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def scratch_root() -> Path:
-    """$DMD_SCRATCH, else runs/ of the main worktree: a stage may run in a temporary copy that is deleted afterwards."""
-    if chosen := os.environ.get("DMD_SCRATCH"):
-        return Path(chosen).absolute()
-    here = Path.cwd()
-    if ".dvc" in here.parts:  # dvc exp run --temp works in <root>/.dvc/tmp/exps/...
-        return Path(*here.parts[: here.parts.index(".dvc")]) / "runs"
-    git = subprocess.run(
-        ["git", "rev-parse", "--path-format=absolute", "--git-common-dir"], capture_output=True, text=True, check=False
-    )
-    return (Path(git.stdout.strip()).parent if git.returncode == 0 else here) / "runs"
+    """Return $DMD_SCRATCH, else runs/ of the main worktree: a temporary worktree is deleted after its run."""
+    if folder := os.environ.get(SCRATCH):
+        return Path(folder).absolute()
+    return main_worktree(Path.cwd()) / "runs"
 
 
 def fingerprint(params: dict[str, Any], inputs: dict[str, Path]) -> str:
-    """Hash of a stage's parameters and the contents of its inputs."""
+    """Hash a stage's parameters and the contents of its inputs."""
     parts = {"params": params, "inputs": {name: sha256(path) for name, path in inputs.items()}}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def code_hash() -> str:
-    """Hash of the project's modules that this process has imported (the schema apart: it holds no numbers)."""
-    root = Path(__file__).resolve().parents[2]
+    """Hash the project's modules that this process has imported; those directly in dmd/ hold no numbers and are left
+    out.
+    """
     files = {Path(file).resolve() for m in list(sys.modules.values()) if (file := getattr(m, "__file__", None))}
-    ours = sorted(f for f in files if f.is_relative_to(root) and ".venv" not in f.parts and f.name != "config.py")
-    return hashlib.sha256("".join(sha256(f) for f in ours).encode()).hexdigest()[:16]
+    code = sorted(f for f in files if f.is_relative_to(ROOT) and ".venv" not in f.parts and f.parent != ROOT / "dmd")
+    return hashlib.sha256("".join(sha256(f) for f in code).encode()).hexdigest()[:16]
 
 
 class Scratch:
-    """The resumable state of one stage run."""
+    """The resumable state of one run of a stage."""
 
     def __init__(self, stage: str, params: dict[str, Any], inputs: dict[str, Path]) -> None:
         self.folder = scratch_root() / f"{stage}-{fingerprint(params, inputs)}"
@@ -58,23 +57,21 @@ class Scratch:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write atomically; a crash leaves the previous state."""
-        tmp = self.state_file.with_suffix(".tmp")
+        """Write the state atomically; after a crash the previous state is still there."""
         buffer = io.BytesIO()  # torch's own writer hides the system's error, such as a full disk, in a RuntimeError
         torch.save({**state, "code": self.code}, buffer)
-        try:
-            tmp.write_bytes(buffer.getbuffer())
-            tmp.replace(self.state_file)
-        finally:
-            tmp.unlink(missing_ok=True)
+        write_bytes(self.state_file, buffer.getbuffer())
 
     def load(self) -> dict[str, Any] | None:
-        """The last state, or None. Raises CheckpointError if other code wrote it and nobody said what to do."""
+        """Return the last saved state, or None.
+
+        Raises CheckpointError if the file is damaged, or if other code wrote it and $DMD_RESUME is not set.
+        """
         if not self.state_file.exists():
             return None
         try:
             state = torch.load(self.state_file, map_location="cpu", weights_only=True)
-        except Exception as e:  # torch raises half a dozen kinds for a damaged file; all mean the same to the user
+        except Exception as e:  # torch raises many types for a damaged file
             raise CheckpointError(
                 f"{self.state_file} cannot be read ({type(e).__name__}); delete it to start afresh"
             ) from e
@@ -85,11 +82,11 @@ class Scratch:
             return None
         if state.pop("code") != self.code and choice != "continue":
             raise CheckpointError(
-                f"{self.folder} holds an unfinished run of other code; set {ON_CODE_CHANGE}=continue to go on with it, "
+                f"{self.folder} holds an unfinished run of other code; set {ON_CODE_CHANGE}=continue to continue it, "
                 f"or {ON_CODE_CHANGE}=fresh to start again"
             )
         return state
 
     def discard(self) -> None:
-        """Remove the state: the run has succeeded."""
+        """Remove the state, after the run has succeeded."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,9 @@ from PIL import Image
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out` when the block ends well, and vanishes when it does not."""
+    """Yield a temporary folder beside `out`; it replaces `out` when the block succeeds and is removed when it fails."""
     tmp = out.parent / f".{out.name}.partial"
-    shutil.rmtree(tmp, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(tmp, ignore_errors=True)  # a killed process may have left it
     tmp.mkdir(parents=True)
     try:
         yield tmp
@@ -25,24 +26,43 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(tmp, ignore_errors=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole: a temporary file beside it, then a rename."""
+@contextlib.contextmanager
+def new_file(path: Path, shared: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; the file written there replaces `path` when the block succeeds.
+
+    shared: several processes may write `path` at the same time, so each uses a temporary name of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.partial")
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     try:
-        tmp.write_bytes(data)
+        yield tmp
         tmp.replace(path)
     finally:
         tmp.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file atomically."""
+    with new_file(path) as tmp:
+        tmp.write_bytes(data)
+
+
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for UTF-8 text."""
+    """Write UTF-8 text to a file atomically."""
     write_bytes(path, text.encode())
 
 
+def write_image(path: Path, image: Image.Image) -> None:
+    """Write a picture atomically, in the format of the path's suffix. Raises ValueError for an unknown suffix."""
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"{path}: no picture format has the suffix {path.suffix!r}; use .png")
+    buffer = io.BytesIO()
+    image.save(buffer, format=Image.registered_extensions()[path.suffix.lower()])
+    write_bytes(path, buffer.getvalue())
+
+
 def sha256(path: Path) -> str:
-    """Hex digest of a file, or of a folder: its files' relative names and contents in sorted order."""
+    """Return the hex digest of a file, or of a folder: the relative names and contents of its files in sorted order."""
     digest = hashlib.sha256()
     if path.is_file():
         with path.open("rb") as content:
@@ -50,12 +70,3 @@ def sha256(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
     return digest.hexdigest()
-
-
-def write_image(path: Path, image: Image.Image) -> None:
-    """Write a picture whole, in the format of the path's ending. Raises ValueError for an unknown ending."""
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"{path}: no picture format has the ending {path.suffix!r}; use .png")
-    buffer = io.BytesIO()
-    image.save(buffer, format=Image.registered_extensions()[path.suffix.lower()])
-    write_bytes(path, buffer.getvalue())

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ruamel.yaml import YAML
 
 from dmd.config import load_params
+from dmd.storage.worktree import main_worktree
 from flows.ablation import experiment
 from flows.ablation.plan import Member
 from flows.registry.record import LOSSES, METRICS, SAMPLES, flatten, numbers
 from flows.registry.store import experiment_id, opened
 from flows.registry.tracking import close_stale_runs, log_curves
-from flows.runtime.roots import git, main_worktree, only_one
+from flows.runtime.roots import git, only_one
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 
 from dmd.errors import UserError
+from dmd.storage.worktree import main_worktree
 from flows.pipeline.lock import forget_missing
-from flows.runtime.roots import git, main_worktree, only_one
+from flows.runtime.roots import git, only_one
 
 LOCK = Path("runs") / "worktrees.lock"  # git and DVC each fail now and then where two do this at once
 OWNER = re.compile(r"onestep-(\d+)-")  # in a folder's name: the process that removes it

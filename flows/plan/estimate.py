@@ -11,13 +11,14 @@ import torch
 
 from dmd.codecs.latents import Latents
 from dmd.config import Params
+from dmd.device import choose_device
 from dmd.encoding.encoding import TYPES
 from dmd.families.captions import Held
 from dmd.teachers.teacher import Teacher
 from evaluation.evaluator.earlier import off_plan, read
 from flows.plan.architecture import PUBLISHED, Unknown, blank_teacher
 from flows.plan.memory import FLOAT, pairs_bytes, train_memory
-from flows.plan.rate import Rate, device_of, measure
+from flows.plan.rate import Rate, measure
 from flows.plan.turns import Turns, guided, processes, turns_of
 from stages.evaluator import finished
 
@@ -171,7 +172,7 @@ def _seen(turns: list[Turns], network: str) -> int:
 def memory_lines(found: dict[str, int], params: Params) -> list[str]:
     """The sum for one process of the train stage, its parts, and what is left out."""
     parts = ", ".join(f"{name} {amount(size)}".replace(" ", JOINED) for name, size in found.items())
-    gpus = device_of(params.runtime).type == "cuda" or processes(params.train.launcher) > 1
+    gpus = choose_device(params.runtime.device, fallback=True).type == "cuda" or processes(params.train.launcher) > 1
     return [
         f"memory of train, per {'GPU' if gpus else 'CPU process'}: {amount(sum(found.values()))}",
         *(f"  {line}".replace(JOINED, " ") for line in textwrap.wrap(parts, WIDTH)),
@@ -198,7 +199,7 @@ def seconds_of(params: Params, turns: list[Turns], rate: Rate) -> dict[str, floa
 def time_lines(seconds: dict[str, float], runs: set[str], params: Params, rate: Rate) -> list[str]:
     """Hours of the stages that run, and what they cost in hours of a device."""
     todo = {name: s for name, s in seconds.items() if name in runs and s > 0}
-    count, device = processes(params.train.launcher), device_of(params.runtime).type.upper()
+    count, device = processes(params.train.launcher), choose_device(params.runtime.device, fallback=True).type.upper()
     cost = sum(todo.values()) + (count - 1) * todo.get("train", 0)
     each = {name: f"{name} {duration(s)}" for name, s in todo.items()}
     if count > 1 and "train" in each:

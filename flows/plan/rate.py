@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dmd.config import RuntimeConfig
+from dmd.device import choose_device
 from dmd.diffusion.denoiser import Denoiser
 from dmd.teachers.teacher import Teacher
 
@@ -31,17 +32,12 @@ class Rate:
         return self.both - self.forward
 
 
-def device_of(cfg: RuntimeConfig) -> torch.device:
-    """What the stages would run on here: cuda where it is asked for or, for auto, present."""
-    return torch.device("cuda" if cfg.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def measure(blank: Callable[[torch.device], Teacher], batch: int, precision: str, cfg: RuntimeConfig) -> Rate:
     """The rate of the network that `blank` makes on a device, at no more than `batch` images at once.
 
     A network that would take long is not run: its operations are counted, and convolutions alone are timed.
     """
-    device, operations = device_of(cfg), count_operations(blank(torch.device("meta")))
+    device, operations = choose_device(cfg.device, fallback=True), count_operations(blank(torch.device("meta")))
     with _threads(cfg.threads):
         where = f"{cfg.threads} CPU thread{'s' * (cfg.threads > 1)}" if device.type == "cpu" else "one GPU"
         if operations > LARGE:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmd.errors import UserError
+from dmd.storage.worktree import main_worktree
 from flows.runtime.errors import one_line
-from flows.runtime.roots import main_worktree
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

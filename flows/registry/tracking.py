@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import psutil
 
+from dmd.storage.worktree import main_worktree
 from evaluation.report.page import add_lineage
 from flows.registry import record as files
 from flows.registry.record import RESULT, Record, flatten, lineage, numbers, read_record
 from flows.registry.store import experiment_id, opened
-from flows.runtime.roots import main_worktree, only_one
+from flows.runtime.roots import only_one
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

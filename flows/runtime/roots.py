@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmd.errors import UserError
+from dmd.storage.worktree import main_worktree
 
 
 def git(root: Path, *args: str) -> str | None:
@@ -17,12 +18,6 @@ def git(root: Path, *args: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def main_worktree(root: Path) -> Path:
-    """The repository's main worktree, also when `root` is another one; `root` itself outside git."""
-    common = git(root, "rev-parse", "--path-format=absolute", "--git-common-dir")
-    return Path(common).parent if common and Path(common).name == ".git" else root.resolve()
 
 
 def prefect_database(root: Path) -> Path:

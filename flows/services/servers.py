@@ -21,10 +21,11 @@ import psutil
 
 from dmd.errors import UserError
 from dmd.storage.files import write_text
+from dmd.storage.worktree import main_worktree
 from flows.registry.store import tracking_uri
 from flows.runtime.command import exit_code
 from flows.runtime.process import environment
-from flows.runtime.roots import main_worktree, only_one, prefect_database
+from flows.runtime.roots import only_one, prefect_database
 
 HOST = "127.0.0.1"
 PORTS = {"prefect": ("PREFECT_PORT", 4200), "mlflow": ("MLFLOW_PORT", 5000)}

@@ -15,6 +15,7 @@ from dmd.config import NO_FOLDER, DataConfig
 from dmd.errors import DataError
 from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, identity, optional, split_of
 from dmd.storage.checkpoint import scratch_root
+from dmd.storage.files import new_file
 
 BLOCK = 512  # bytes; an archive that is whole ends with two of zeros
 PADDING = 2**20  # bytes of zeros after its last file, at most; tar itself pads to 10,240
@@ -118,24 +119,20 @@ def expand(pattern: str) -> list[str]:
 
 
 def fetch(url: str) -> Path:
-    """A shard's copy in the cache of downloads; one that is there already is not fetched again."""
+    """Download a shard, unless the cache of downloads holds it. Returns the file."""
     fsspec = optional("fsspec", "webdataset")
     copy = scratch_root() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16] / url.rsplit("/")[-1]
     if copy.is_file():
         return copy
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    tmp = copy.with_name(f".{copy.name}.partial")
     try:
-        fs, path = fsspec.url_to_fs(url)
-        fs.get_file(path, str(tmp))
-        tmp.replace(copy)
+        with new_file(copy) as tmp:
+            fs, path = fsspec.url_to_fs(url)
+            fs.get_file(path, str(tmp))
     except ImportError as e:
         raise DataError(f"data.url: {url} needs another package ({e}): pip install '.[webdataset]'") from None
-    except Exception as e:  # every file system has exceptions of its own
-        why = " ".join(str(e).split()) or type(e).__name__
-        raise DataError(f"data.url: {url} could not be fetched ({why})") from None
-    finally:
-        tmp.unlink(missing_ok=True)
+    except Exception as e:  # every file system has exception types of its own
+        reason = " ".join(str(e).split()) or type(e).__name__
+        raise DataError(f"data.url: {url} could not be fetched ({reason})") from None
     return copy
 
 

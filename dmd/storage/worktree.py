@@ -1,0 +1,15 @@
+"""The repository's main worktree, where everything lies that outlives a temporary worktree."""
+
+import subprocess
+from pathlib import Path
+
+
+def main_worktree(root: Path) -> Path:
+    """Return the main worktree of the repository that holds `root`; outside git, return `root` itself, absolute."""
+    command = ["git", "rev-parse", "--path-format=absolute", "--git-common-dir"]
+    try:
+        git = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed
+        return root.resolve()
+    common = Path(git.stdout.strip())
+    return common.parent if git.returncode == 0 and common.name == ".git" else root.resolve()
