@@ -96,9 +96,9 @@ def _finished(root: Path, args: argparse.Namespace) -> str | None:
 
 
 def _registered(root: Path) -> str | None:
-    from flows.register import registered  # heavy: a misspelt key is told in a second, before this
+    from flows.registry.versions import find_registered  # heavy: a misspelt key is told in a second, before this
 
-    return registered(root)
+    return find_registered(root)
 
 
 def _flow(root: Path, parameters: dict[str, Any]) -> str:

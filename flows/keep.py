@@ -15,7 +15,7 @@ from dmd.errors import UserError
 from dmd.storage.files import write_bytes, write_text
 from flows.ablation import experiment
 from flows.ablation.plan import Member, load_plan
-from flows.registry.record import LOSSES, METRICS, REPORT, SAMPLES, TIMING
+from flows.registry.result import LOSSES, METRICS, REPORT, SAMPLES, TIMING
 from flows.runtime.command import exit_code
 from flows.runtime.roots import git
 

@@ -12,10 +12,10 @@ from prefect.client.schemas.schedules import CronSchedule
 from dmd.errors import UserError
 from flows.ablation.flow import ablate
 from flows.pipeline.flow import distill
+from flows.registry.watch import watch
 from flows.runtime.roots import prefect_database
 from flows.services import prefect_server as server
 from flows.services.lost_runs import TAG, watch_over_runs
-from flows.watch import watch
 
 NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"
 

@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 from PIL import Image
 from ruamel.yaml import YAML
 
-from flows.register import register
 from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
+from flows.registry.versions import register
 
 REPO = Path(__file__).parents[1]
 NAME = "toy-model"

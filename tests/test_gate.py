@@ -11,16 +11,16 @@ from mlflow import MlflowClient
 from dmd.config import GateConfig
 from dmd.errors import UserError
 from flows.registry.champion import BY_HAND, FIGURES, HISTORY, VERDICT, WITHDRAWN, champion, promote, rollback, settle
-from flows.registry.gate import Contender, Figures, beats, best, figures_of, unfit
-from flows.registry.record import RESULT
+from flows.registry.gate import Contender, Figures, advantage, choose, missed_limit
+from flows.registry.result import RESULT
 
 GATE = GateConfig(measures=["fd", "recall"], margin=0.0, max_fd_ratio=1.25, min_recall_ratio=0.9)
 NAME = "model"
 
 
-def figures(fd: float, recall: float = 0.8, noise: float = 0.1, judges: str = "j") -> Figures:
+def figures(fd: float, recall: float = 0.8, noise: float = 0.1, protocol: str = "p") -> Figures:
     measures = {"fd a": (fd, noise), "fd b": (10 * fd, noise), "recall a": (recall, 0.01), "precision a": (0.5, 0.0)}
-    return Figures(measures, {"fd a": fd, "fd b": fd, "recall a": recall / 0.8}, judges)
+    return Figures(measures, {"fd a": fd, "fd b": fd, "recall a": recall / 0.8}, protocol)
 
 
 def contender(version: int, given: Figures) -> Contender:
@@ -38,30 +38,30 @@ def test_figures_come_from_the_metrics() -> None:
         "ratio": {"fd": {"a": 1.1}},
         "judged": {"reference_sha256": "x"},
     }
-    found = figures_of(metrics)
+    found = Figures.from_metrics(metrics)
     assert found.ratios == {"fd a": 1.1, "recall a": pytest.approx(0.8)}
     assert (
         found.measures["fd a"] == (2.0, pytest.approx(0.2))
-        and Figures.from_json(found.to_json()).judges == found.judges
+        and Figures.from_json(found.to_json()).protocol == found.protocol
     )
-    assert figures_of({**metrics, "judged": {"reference_sha256": "y"}}).judges != found.judges
+    assert Figures.from_metrics({**metrics, "judged": {"reference_sha256": "y"}}).protocol != found.protocol
 
 
 def test_only_a_difference_beyond_the_noise_counts() -> None:
     base = figures(1.0)
-    assert beats(figures(0.8), base, GATE) and not beats(base, figures(0.8), GATE)
-    assert not beats(figures(0.99), base, GATE)  # sqrt(2) x 0.1 of noise
-    assert not beats(figures(0.8, recall=0.7), base, GATE), "better by one measure, worse by another"
-    assert beats(figures(0.8, recall=0.79), base, GATE), "worse within the noise"
+    assert advantage(figures(0.8), base, GATE) and not advantage(base, figures(0.8), GATE)
+    assert not advantage(figures(0.99), base, GATE)  # sqrt(2) x 0.1 of noise
+    assert not advantage(figures(0.8, recall=0.7), base, GATE), "better by one measure, worse by another"
+    assert advantage(figures(0.8, recall=0.79), base, GATE), "worse within the noise"
     wide = GATE.model_copy(update={"margin": 0.5})
-    assert not beats(figures(0.8), base, wide) and beats(figures(0.4), base, wide)
-    assert not beats(figures(1.0, recall=0.9), base, GATE.model_copy(update={"measures": ["fd"]}))
+    assert not advantage(figures(0.8), base, wide) and advantage(figures(0.4), base, wide)
+    assert not advantage(figures(1.0, recall=0.9), base, GATE.model_copy(update={"measures": ["fd"]}))
 
 
 def test_the_limits_are_absolute_and_say_what_is_missed() -> None:
-    assert unfit(figures(1.0), GATE) is None
-    assert "max_fd_ratio is 1.25" in (unfit(figures(1.3), GATE) or "")
-    assert "min_recall_ratio is 0.9" in (unfit(figures(1.0, recall=0.7), GATE) or "")
+    assert missed_limit(figures(1.0), GATE) is None
+    assert "max_fd_ratio is 1.25" in (missed_limit(figures(1.3), GATE) or "")
+    assert "min_recall_ratio is 0.9" in (missed_limit(figures(1.0, recall=0.7), GATE) or "")
 
 
 def test_the_champion_does_not_depend_on_the_order() -> None:
@@ -77,9 +77,9 @@ def test_the_champion_does_not_depend_on_the_order() -> None:
     field = [contender(i, f) for i, f in enumerate(given)]
     for n in (2, 3, 6):
         for some in itertools.combinations(field, n):
-            chosen = [best(order, GATE) for order in itertools.islice(itertools.permutations(some), 24)]
+            chosen = [choose(order, GATE) for order in itertools.islice(itertools.permutations(some), 24)]
             assert len({one.version if one else None for one in chosen}) == 1
-    assert best([contender(3, figures(1.3))], GATE) is None
+    assert choose([contender(3, figures(1.3))], GATE) is None
 
 
 @pytest.fixture
@@ -110,13 +110,15 @@ def test_a_better_one_is_promoted_a_worse_one_is_not_and_each_is_told_why(client
     assert champion(client, NAME) == "2" and said(client, "3").startswith("beaten by version 2: fd a 1 against 1.2")
     register(client, figures(0.5))
     assert champion(client, NAME) == "4" and said(client, "2").startswith("beaten by version 4")
-    register(client, figures(0.1, judges="others"))
-    assert champion(client, NAME) == "4" and said(client, "5").startswith("not compared: other judges than version 4's")
+    register(client, figures(0.1, protocol="other"))
+    assert champion(client, NAME) == "4" and said(client, "5").startswith(
+        "not compared: evaluated with other extractors"
+    )
 
 
 def test_a_rollback_goes_back_and_holds(client: MlflowClient) -> None:
     register(client, figures(1.0))
-    with pytest.raises(UserError, match="version 1 has no predecessor to go back to"):
+    with pytest.raises(UserError, match="version 1 has no predecessor to restore"):
         rollback(client, NAME)
     register(client, figures(0.5))
     assert rollback(client, NAME) == ("2", "1") and champion(client, NAME) == "1"

@@ -79,7 +79,7 @@ def test_a_registered_version_is_made_again_to_the_byte_in_a_fresh_clone(project
     if done.returncode:  # on so reduced numbers the gate may well refuse it
         assert "error: " in done.stderr and "champion" in done.stderr
         done = run(clone, "-m", "flows.reproduce", "models:/digits-one-step/1", **store)
-    assert "the same to the byte" in done.stdout and "Running stage 'train'" in done.stderr
+    assert "equal to the byte" in done.stdout and "Running stage 'train'" in done.stderr
     left = subprocess.run(["git", "worktree", "list"], cwd=clone, capture_output=True, text=True, check=True).stdout
     assert left.count("\n") == 1 and not (clone / "artifacts/generator").exists()
     wrong = run(clone, "-m", "flows.reproduce", "models:/digits-one-step/9", check=False, **store)

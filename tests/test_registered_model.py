@@ -20,12 +20,12 @@ from PIL import Image
 from published import NAME, SHAPE, make_results, reproduce
 
 from dmd.errors import UserError
-from flows import register as registry
 from flows.pipeline.summary import summary
-from flows.register import register, registered
-from flows.registry.record import RESULT
+from flows.registry.mlflow_model import REQUIREMENTS
+from flows.registry.result import RESULT
 from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
+from flows.registry.versions import find_registered, register
 
 pytest_plugins = ["published"]
 
@@ -33,7 +33,7 @@ pytest_plugins = ["published"]
 def test_registering_twice_makes_one_version(workspace: Path, client: MlflowClient, run_id: str, version: str):
     assert register(workspace, run_id) == version == "1"
     assert [v.version for v in client.search_model_versions(f"name = '{NAME}'")] == [1]
-    assert registered(workspace) == version
+    assert find_registered(workspace) == version
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
@@ -62,7 +62,7 @@ def test_a_moved_alias_comes_back_and_another_result_is_another_version(
     shutil.rmtree(workspace / "source")
     make_results(workspace / "source", seed=1)
     reproduce(workspace)
-    assert registered(workspace) is None
+    assert find_registered(workspace) is None
     other = publish(workspace)
     with pytest.raises(UserError, match="another result"):
         register(workspace, run_id)
@@ -138,7 +138,7 @@ def test_a_bad_request_is_the_askers_fault(version: str, label: int, params: dic
 def test_the_requirements_name_installed_versions(version: str):
     folder = Path(download_artifacts(f"models:/{NAME}/{version}"))
     lines = (folder / "requirements.txt").read_text().split()
-    assert {line.split("==")[0] for line in lines} == set(registry.NEEDS)
+    assert {line.split("==")[0] for line in lines} == set(REQUIREMENTS)
     assert all(line.count("==") == 1 for line in lines)
 
 

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from dmd.errors import UserError
 from flows.pipeline.worktrees import worktree
-from flows.reproduce import _fetch, compare
+from flows.registry.reproduction import fetch_original, find_differences
 
 
 def git(root: Path, *words: str) -> str:
@@ -36,10 +36,10 @@ def test_a_byte_or_a_file_more_is_a_difference(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "unet").mkdir(parents=True)
         (tmp_path / name / "unet" / "w.safetensors").write_bytes(b"weights")
-    assert compare(tmp_path / "a", tmp_path / "b") == []
+    assert find_differences(tmp_path / "a", tmp_path / "b") == []
     (tmp_path / "b" / "unet" / "w.safetensors").write_bytes(b"weightz")
     (tmp_path / "b" / "more.json").write_text("{}")
-    assert compare(tmp_path / "a", tmp_path / "b") == ["more.json", "unet/w.safetensors"]
+    assert find_differences(tmp_path / "a", tmp_path / "b") == ["more.json", "unet/w.safetensors"]
 
 
 def test_a_worktree_has_the_commit_and_the_cache_and_is_gone_afterwards(project: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_cannot_be_made_again_is_refused(tmp_path: Path) -> None:
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     client.create_registered_model("m")
     client.create_model_version("m", "somewhere", tags={"git.dirty": "true", "git.sha": "0" * 40})
-    with pytest.raises(UserError, match="models:/m/1 was made with changes that were not committed"):
-        _fetch(client, "models:/m/1", tmp_path)
-    with pytest.raises(UserError, match="'m/1' is no registered version; write models:/NAME/VERSION"):
-        _fetch(client, "m/1", tmp_path)
+    with pytest.raises(UserError, match="models:/m/1 was made from uncommitted changes"):
+        fetch_original(client, "models:/m/1", tmp_path)
+    with pytest.raises(UserError, match="'m/1' is not a registered version; write models:/NAME/VERSION"):
+        fetch_original(client, "m/1", tmp_path)

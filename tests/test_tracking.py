@@ -13,7 +13,7 @@ from published import NAME, runs
 from dmd.errors import UserError
 from evaluation.sources import SourceError, find_generator
 from flows.registry import tracking
-from flows.registry.record import RESULT
+from flows.registry.result import RESULT
 from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
 
@@ -107,7 +107,7 @@ def test_a_workspace_that_differs_from_the_record_is_refused(workspace: Path, ru
     card.chmod(0o644)
     card.write_text(before + " ")
     try:
-        with pytest.raises(UserError, match=r"not what dvc\.lock records: everything; run `dvc repro`"):
+        with pytest.raises(UserError, match=r"differs from dvc\.lock in everything; run `dvc repro`"):
             publish(workspace)
     finally:
         card.write_text(before)

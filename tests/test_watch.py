@@ -1,11 +1,14 @@
-"""The watch's judgement: the same noise to the last digit, fresh noise within the noise."""
+"""The watch: recorded noise gives equal figures to the last digit, fresh noise agrees within the noise."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dmd.errors import UserError
+from flows.registry.drift import DriftReport, find_drift, find_exact_differences, find_other_packages
 from flows.registry.gate import MEASURES
-from flows.watch import _check_same_measure, drift, exact_differences, words
+from flows.registry.watch import Champion, check_comparable
 
 
 def measures(fd: float, half: float = 0.1) -> dict[str, Any]:
@@ -15,27 +18,41 @@ def measures(fd: float, half: float = 0.1) -> dict[str, Any]:
 
 
 def test_the_same_noise_must_give_the_last_digit() -> None:
-    assert exact_differences(measures(1.0), measures(1.0)) == []
-    assert exact_differences(measures(1.0), measures(1.0 + 1e-15)) == ["fd a: 1.0 recorded, 1.000000000000001 now"]
+    assert find_exact_differences(measures(1.0), measures(1.0)) == []
+    changed = find_exact_differences(measures(1.0), measures(1.0 + 1e-15))
+    assert changed == ["fd a: 1.0 recorded, 1.000000000000001 now"]
 
 
 def test_fresh_noise_may_differ_by_the_noise_of_both() -> None:
-    assert drift(measures(1.0), measures(1.14)) == []
-    assert drift(measures(1.0), measures(1.15)) == ["fd a: 1 recorded, 1.15 with fresh noise, noise 0.14"]
+    assert find_drift(measures(1.0), measures(1.14)) == []
+    assert find_drift(measures(1.0), measures(1.15)) == ["fd a: 1 recorded, 1.15 with fresh noise, noise 0.14"]
 
 
-def test_other_judges_are_no_comparison() -> None:
-    recorded = {"judges": {"a": "1"}, "samples": 10, "draws": 3}
-    _check_same_measure("3", recorded, {"a": "1"}, 10, 3)
-    for judges, samples, what in (({"a": "2"}, 10, "judges"), ({"a": "1"}, 11, "samples")):
-        with pytest.raises(ValueError, match=f"version 3 was judged with other {what} than are here"):
-            _check_same_measure("3", recorded, judges, samples, 3)
+@pytest.mark.parametrize(
+    ("extractors", "samples", "draws", "key"),
+    [({"a": "2"}, 10, 3, "extractors"), ({"a": "1"}, 11, 3, "samples"), ({"a": "1"}, 10, 2, "draws")],
+)
+def test_another_protocol_is_no_comparison(extractors: dict[str, str], samples: int, draws: int, key: str) -> None:
+    champion = Champion("3", {"samples": 10, "draws": 3}, {"a": "1"}, Path("generator"), [])
+    check_comparable(champion, {"a": "1"}, 10, 3)
+    with pytest.raises(UserError, match=f"version 3 was evaluated with other {key} than this workspace has"):
+        check_comparable(champion, extractors, samples, draws)
 
 
-def test_what_has_changed_is_told_with_its_numbers() -> None:
-    found = {"model": "models:/m/3", "steady": False, "changed": ["fd a: 1 recorded, 2 now"], "drifted": []}
-    said = words({**found, "packages": ["torch 2.9 then, 2.14 now"]}).splitlines()
-    assert (
-        said[0] == "models:/m/3: not steady" and "- fd a: 1 recorded, 2 now" in said and said[-1].endswith("2.14 now")
-    )
-    assert words({**found, "steady": True, "packages": []}).startswith("models:/m/3: steady")
+def test_packages_of_other_versions_are_listed() -> None:
+    assert find_other_packages(["pytest==0.1", "no-such-package==1.0"]) == [
+        f"pytest: 0.1 recorded, {pytest.__version__} now",
+        "no-such-package: 1.0 recorded, not installed now",
+    ]
+    assert find_other_packages([f"pytest=={pytest.__version__}"]) == []
+
+
+def test_a_report_lists_every_difference() -> None:
+    packages = ["torch: 2.9 recorded, 2.14 now"]
+    report = DriftReport("models:/m/3", ["fd a: 1 recorded, 2 now"], [], packages, seed=0, recorded={}, fresh={})
+    lines = report.text().splitlines()
+    assert not report.steady and report.to_dict()["steady"] is False
+    assert lines[0] == "models:/m/3: not steady" and "- fd a: 1 recorded, 2 now" in lines
+    assert lines[-1] == "- torch: 2.9 recorded, 2.14 now"
+    steady = DriftReport("models:/m/3", [], [], packages, seed=0, recorded={}, fresh={})
+    assert steady.steady and steady.text().startswith("models:/m/3: steady")

@@ -12,7 +12,7 @@ import pandas as pd
 from dmd.storage.files import write_text
 from flows.ablation import experiment
 from flows.ablation.plan import Ablation, Member
-from flows.registry.record import LOSSES, METRICS
+from flows.registry.result import LOSSES, METRICS
 from flows.runtime.roots import git
 
 COLUMNS = ("fd_ratio", "clip_score", "precision", "recall")  # of the table; the json has every measure

@@ -13,7 +13,7 @@ from dvc.repo.experiments.refs import WORKSPACE_STASH
 
 from dmd.errors import UserError
 from flows.ablation.plan import Member
-from flows.registry.record import METRICS
+from flows.registry.result import METRICS
 from flows.runtime.process import run_streaming
 from flows.runtime.roots import git
 

@@ -15,7 +15,7 @@ from flows.ablation import experiment
 from flows.ablation.comparison import COLUMNS, cell, report, seeds
 from flows.ablation.plan import Member, Plan
 from flows.pipeline.changes import Change, Changes
-from flows.registry.record import SAMPLES
+from flows.registry.result import SAMPLES
 
 WORDS = {
     "fd_ratio": "FD ratio",

@@ -20,8 +20,8 @@ from flows.pipeline.presets import Variant, check_complete, variants
 from flows.pipeline.shown import show_result
 from flows.pipeline.stage import stage_task
 from flows.pipeline.worktrees import check_committed, save_experiment, worktree
-from flows.register import ALIAS, register, verdict_of
 from flows.registry.tracking import publish
+from flows.registry.versions import CANDIDATE, describe, register
 from flows.runtime import guard
 from flows.runtime.process import STOP, all_ended
 from flows.runtime.roots import only_one
@@ -44,10 +44,10 @@ def register_task(root: Path, run_id: str) -> State[Any]:
     """The result's version in the registry; its number is the state's data."""
     try:
         name, version = load_params(root / "params.yaml").register_.name, register(root, run_id)
-        verdict = verdict_of(root, version)
+        verdict = describe(root, version)
     except UserError as e:
         return Failed(message=f"register: {e}", data=e)
-    get_run_logger().info(f"{name} version {version} ({ALIAS}): {verdict}")
+    get_run_logger().info(f"{name} version {version} ({CANDIDATE}): {verdict}")
     return Completed(name="Registered", message=f"{name} version {version}", data=version)
 
 

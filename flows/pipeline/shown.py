@@ -17,7 +17,7 @@ from prefect.artifacts import (
 
 from evaluation.report.table import cells, summary_table
 from flows.registry.model_card import markdown
-from flows.registry.record import METRICS, REPORT, SAMPLES, TIMING
+from flows.registry.result import METRICS, REPORT, SAMPLES, TIMING
 from flows.registry.store import tracking_uri
 from flows.runtime.errors import one_line
 

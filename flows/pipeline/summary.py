@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dmd.config import load_params
 from evaluation.report.table import format_table, summary_table
-from flows.register import ALIAS
-from flows.registry.record import GENERATOR, METRICS, REPORT, TIMING
+from flows.registry.result import GENERATOR, METRICS, REPORT, TIMING
 from flows.registry.store import database, tracking_uri
+from flows.registry.versions import CANDIDATE
 
 
 def summary(root: Path, version: str) -> str:
@@ -25,7 +25,7 @@ def summary(root: Path, version: str) -> str:
         "",
         f"FD, student / best teacher: {ratios}",
         f"report:  {REPORT}",
-        f"model:   {params.register_.name} version {version}, models:/{params.register_.name}@{ALIAS}",
+        f"model:   {params.register_.name} version {version}, models:/{params.register_.name}@{CANDIDATE}",
         f"MLflow:  {uri}",
         "",
         "next:",

@@ -1,15 +1,16 @@
-"""Which version deserves to be champion: a rule over recorded figures, pure, and blind to the order of versions.
+"""The rule that chooses the champion: a pure function of recorded figures that ignores the order of the versions.
 
-Of the versions that pass the absolute limits, one *beats* another where it is better by a gated measure, outside the
-noise of both, and worse by none. Champion is the unbeaten one with the lowest ratio to its teacher; among equals that
-choice within the noise is arbitrary, but it is the same whoever was registered first.
+A version that misses an absolute limit is out. Among the others, one version *beats* another if it is better in a
+gated measure by more than the noise of both, and worse in none. The champion is the unbeaten version with the lowest
+Frechet distance over its teacher's. Between equals within the noise that choice is arbitrary, but it does not depend
+on which version was registered first.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from dmd.config import GateConfig
@@ -20,46 +21,49 @@ MEASURES = ("fd", "kid", "precision", "recall", "density", "coverage")
 
 @dataclass(frozen=True)
 class Figures:
-    """What the gate sees of a result. Keys are like `fd classifier`: measure and judge."""
+    """Figures of a result that the gate compares. A key is a measure and an extractor, such as `fd classifier`."""
 
-    measures: dict[str, tuple[float, float]]  # value, and half of its 95 % interval
+    measures: dict[str, tuple[float, float]]  # value, and half the width of its 95 % interval
     ratios: dict[str, float]  # FD and recall over those of the teacher's best sampler
-    judges: str  # sha256 of the judges' weights and the reference: figures of other judges cannot be compared
+    protocol: str  # sha256 of extractors and reference; only figures of one protocol can be compared
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        """Text of the tag that holds the figures of a version."""
+        return json.dumps({"measures": self.measures, "ratios": self.ratios, "judges": self.protocol}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Figures":
-        return cls(**json.loads(text))
+        """Inverse of `to_json`."""
+        fields = json.loads(text)
+        return cls(fields["measures"], fields["ratios"], fields["judges"])
+
+    @classmethod
+    def from_metrics(cls, metrics: dict[str, Any]) -> "Figures":
+        """Figures in the content of reports/metrics.json."""
+        student, ratios = metrics["student"], {f"fd {k}": v for k, v in metrics["ratio"]["fd"].items()}
+        for extractor, best in metrics["best_teacher"].items():
+            recall = metrics["teachers"][best]["recall"][extractor]
+            ratios[f"recall {extractor}"] = student["recall"][extractor] / recall if recall else math.inf
+        measures = {}
+        for kind in MEASURES:
+            for extractor, value in student[kind].items():
+                interval = student["interval"][kind][extractor]
+                measures[f"{kind} {extractor}"] = (value, (interval["high"] - interval["low"]) / 2)
+        protocol = json.dumps(metrics["judged"], sort_keys=True)
+        return cls(measures, ratios, hashlib.sha256(protocol.encode()).hexdigest())
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A registered version, as far as the gate is concerned."""
+    """A registered version with the figures that the gate compares."""
 
     version: str
-    result: str  # sha256 of the result: what ties are broken by
+    digest: str  # sha256 of the result; it breaks ties
     figures: Figures
 
 
-def figures_of(metrics: dict[str, Any]) -> Figures:
-    """From reports/metrics.json."""
-    student, ratios = metrics["student"], {f"fd {k}": v for k, v in metrics["ratio"]["fd"].items()}
-    for judge, best in metrics["best_teacher"].items():
-        theirs = metrics["teachers"][best]["recall"][judge]
-        ratios[f"recall {judge}"] = student["recall"][judge] / theirs if theirs else math.inf
-    measures = {}
-    for kind in MEASURES:
-        for judge, value in student[kind].items():
-            interval = student["interval"][kind][judge]
-            measures[f"{kind} {judge}"] = (value, (interval["high"] - interval["low"]) / 2)
-    judged = json.dumps(metrics["judged"], sort_keys=True)
-    return Figures(measures, ratios, hashlib.sha256(judged.encode()).hexdigest())
-
-
-def unfit(figures: Figures, gate: GateConfig) -> str | None:
-    """The first absolute limit that is missed, as words."""
+def missed_limit(figures: Figures, gate: GateConfig) -> str | None:
+    """First absolute limit that the figures miss, as a sentence; None if they meet all."""
     for key, value in figures.ratios.items():
         if key.startswith("fd ") and value > gate.max_fd_ratio:
             return f"{key} is {value:.3f} times the teacher's; register.gate.max_fd_ratio is {gate.max_fd_ratio}"
@@ -68,51 +72,54 @@ def unfit(figures: Figures, gate: GateConfig) -> str | None:
     return None
 
 
-def beats(a: Figures, b: Figures, gate: GateConfig) -> str | None:
-    """Where a is better than b, as words; None unless it is better somewhere and worse nowhere, outside the noise."""
+def advantage(a: Figures, b: Figures, gate: GateConfig) -> str | None:
+    """First measure in which `a` beats `b`, as a sentence; None if `a` does not beat `b`."""
     better = None
-    for key, (mine, my_noise) in a.measures.items():
+    for key, (value_a, noise_a) in a.measures.items():
         kind = key.partition(" ")[0]
         if kind not in gate.measures or key not in b.measures:
             continue
-        theirs, their_noise = b.measures[key]
-        gain = (theirs - mine) if kind in LOWER_IS_BETTER else (mine - theirs)
-        noise = math.hypot(my_noise, their_noise)
+        value_b, noise_b = b.measures[key]
+        gain = (value_b - value_a) if kind in LOWER_IS_BETTER else (value_a - value_b)
+        noise = math.hypot(noise_a, noise_b)
         if gain < -noise:
             return None
-        if better is None and gain > max(noise, gate.margin * abs(theirs)):
-            better = f"{key} {mine:.4g} against {theirs:.4g}, a difference of {gain:.2g} with a noise of {noise:.2g}"
+        if better is None and gain > max(noise, gate.margin * abs(value_b)):
+            better = f"{key} {value_a:.4g} against {value_b:.4g}, a difference of {gain:.2g} with noise {noise:.2g}"
     return better
 
 
-def best(contenders: Sequence[Contender], gate: GateConfig) -> Contender | None:
-    """The one that should be champion; None where nobody passes the limits."""
-    fit = [c for c in contenders if unfit(c.figures, gate) is None]
-    unbeaten = [c for c in fit if not any(beats(other.figures, c.figures, gate) for other in fit)]
+def choose(contenders: Sequence[Contender], gate: GateConfig) -> Contender | None:
+    """The contender that should be champion; None if no one meets the limits."""
+    fit = [c for c in contenders if missed_limit(c.figures, gate) is None]
+    unbeaten = [c for c in fit if not any(advantage(other.figures, c.figures, gate) for other in fit)]
     return min(unbeaten or fit, key=_rank, default=None)
 
 
-def verdict(one: Contender, champion: Contender, gate: GateConfig) -> str:
-    """Why a version is champion, or is not, in one sentence."""
-    if reason := unfit(one.figures, gate):
+def explain(contender: Contender, champion: Contender, gate: GateConfig) -> str:
+    """One sentence that says why a version is champion or is not."""
+    if reason := missed_limit(contender.figures, gate):
         return f"refused: {reason}"
-    if one.version == champion.version:
-        return f"champion: FD over the teacher's {_ratio(one):.3f}, and no version beats it"
-    if one.figures.judges != champion.figures.judges:
-        return f"not compared: other judges than version {champion.version}'s; flows.register --promote decides by hand"
-    if reason := beats(champion.figures, one.figures, gate):
+    if contender.version == champion.version:
+        return f"champion: FD over the teacher's is {_mean_ratio(contender):.3f}, and no version beats it"
+    if contender.figures.protocol != champion.figures.protocol:
+        return (
+            f"not compared: evaluated with other extractors or another reference than version {champion.version}; "
+            "python -m flows.register --promote decides by hand"
+        )
+    if reason := advantage(champion.figures, contender.figures, gate):
         return f"beaten by version {champion.version}: {reason}"
     return (
-        f"within the noise of version {champion.version}, or better and worse at once; its FD over the teacher's is "
-        f"{_ratio(one):.3f}, the champion's {_ratio(champion):.3f}"
+        f"within the noise of version {champion.version}, or better in one measure and worse in another; "
+        f"FD over the teacher's is {_mean_ratio(contender):.3f}, the champion's is {_mean_ratio(champion):.3f}"
     )
 
 
-def _ratio(one: Contender) -> float:
-    """Geometric mean over judges."""
-    ratios = [value for key, value in one.figures.ratios.items() if key.startswith("fd ")]
+def _mean_ratio(contender: Contender) -> float:
+    """Geometric mean over extractors of FD over the teacher's."""
+    ratios = [value for key, value in contender.figures.ratios.items() if key.startswith("fd ")]
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
-def _rank(one: Contender) -> tuple[float, str]:
-    return _ratio(one), one.result
+def _rank(contender: Contender) -> tuple[float, str]:
+    return _mean_ratio(contender), contender.digest

@@ -1,15 +1,14 @@
-"""The card of a registered version: what it is, how good, what it came from, and how to make it again."""
-
-from typing import Any
+"""The card of a registered version: its figures, its origin and the command that reproduces it."""
 
 import pandas as pd
 
+from dmd.config import Params, TeacherConfig
 from evaluation.report.table import cells, summary_table
-from flows.registry.record import Record
+from flows.registry.result import Result
 
 CARD = """# {name}
 
-A generator of {steps} per image, distilled from a diffusion model by Distribution Matching Distillation
+This generator takes {passes} per image. It was distilled from a diffusion model by Distribution Matching Distillation
 (`method.name: {method}`).
 
 | | |
@@ -23,53 +22,54 @@ A generator of {steps} per image, distilled from a diffusion model by Distributi
 
 {table}
 
-FD is the Fréchet distance to the training images, lower is better: the mean over {draws} noise draws of {samples:,}
-images, ± half of its 95 % interval; FD∞ its extrapolation to infinitely many. Judges: {judges}. Student over the
-teacher's best sampler: {ratios}.
+FD is the Fréchet distance between the generated and the training images; lower is better. It is the mean over {draws}
+noise replicates of {samples:,} images, ± half the width of its 95 % interval. FD∞ is FD extrapolated to infinitely many
+images. Feature extractors (sha256): {extractors}. FD of the student over FD of the teacher's best sampler: {ratios}.
 
-## Where it comes from
+## Origin
 
 {lineage}
 
-Samples, curves and the report are artifacts of run `{run}`. The same weights again, to the byte:
-`python -m flows.reproduce models:/{name}/VERSION`.
+Samples, training curves and the report are artifacts of the MLflow run `{run}`. This command runs the pipeline again
+and compares the weights byte by byte: `python -m flows.reproduce models:/{name}/VERSION`.
 """
 
 
-def model_card(record: Record, tags: dict[str, str], run: str) -> str:
-    """Markdown; tags are the lineage."""
-    p, student = record.params, record.metrics["student"]
-    captions = f"guidance {p.guidance.scale}" if p.guidance.scale != 1 else "no guidance"
+def model_card(result: Result, lineage: dict[str, str], run: str) -> str:
+    """Markdown text; `lineage` holds the tags of the version, `run` is the id of its MLflow run."""
+    params, student = result.params, result.metrics["student"]
     return CARD.format(
-        name=p.register_.name,
-        steps="one network pass" if student["nfe"] == 1 else f"{student['nfe']} network passes",
-        method=p.method.name,
-        data=f"{p.data.source}, md5 {record.data_md5}",
-        teacher=_teacher(p.teacher.model_dump()) + f", {captions}",
-        student=f"{p.train.generator_turns} turns of distribution matching, train.seed {p.train.seed}",
-        licence=p.register_.licence,
-        table=markdown(cells(summary_table(record.metrics, record.timing))),
+        name=params.register_.name,
+        passes="one network pass" if student["nfe"] == 1 else f"{student['nfe']} network passes",
+        method=params.method.name,
+        data=f"{params.data.source}, md5 {result.data_md5}",
+        teacher=f"{_describe_teacher(params.teacher)}, {_describe_guidance(params)}",
+        student=f"{params.train.generator_turns} turns of distribution matching, train.seed {params.train.seed}",
+        licence=params.register_.licence,
+        table=markdown(cells(summary_table(result.metrics, result.timing))),
         draws=student["draws"],
         samples=student["samples"],
-        judges=", ".join(f"{k} {v['sha256'][:12]}" for k, v in record.metrics["judged"]["extractors"].items()),
-        ratios=", ".join(f"{k} {v:.3f}" for k, v in record.metrics["ratio"]["fd"].items()),
-        lineage="\n".join(f"- `{key}` {value}" for key, value in sorted(tags.items())),
+        extractors=", ".join(f"{k} {v['sha256'][:12]}" for k, v in result.metrics["judged"]["extractors"].items()),
+        ratios=", ".join(f"{k} {v:.3f}" for k, v in result.metrics["ratio"]["fd"].items()),
+        lineage="\n".join(f"- `{key}` {value}" for key, value in sorted(lineage.items())),
         run=run,
     )
 
 
-def _teacher(cfg: dict[str, Any]) -> str:
-    if cfg["source"] == "hub":
-        return f"{cfg['hub_id']} at {cfg['revision']}"
-    if cfg["source"] == "folder":
-        return f"the folder {cfg['folder']}"
-    return (
-        f"{cfg['network']}, {cfg['prediction_type']}, trained here for {cfg['steps']} steps, teacher.seed {cfg['seed']}"
-    )
+def _describe_teacher(cfg: TeacherConfig) -> str:
+    if cfg.source == "hub":
+        return f"{cfg.hub_id} at {cfg.revision}"
+    if cfg.source == "folder":
+        return f"the folder {cfg.folder}"
+    return f"{cfg.network}, {cfg.prediction_type}, trained here for {cfg.steps} steps, teacher.seed {cfg.seed}"
+
+
+def _describe_guidance(params: Params) -> str:
+    return f"guidance {params.guidance.scale}" if params.guidance.scale != 1 else "no guidance"
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of text as Markdown."""
+    """A table of text in Markdown."""
     head = ["", *map(str, table.columns)]
     rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))

@@ -1,4 +1,4 @@
-"""Which MLflow store, always by an absolute address: a stage or a flow may run in a folder that is deleted later."""
+"""The MLflow store of a project, by an absolute address: a stage or flow may run in a temporary worktree."""
 
 import contextlib
 import os
@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 from flows.runtime.errors import one_line
+from flows.runtime.roots import only_one
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
-PATIENCE = 15  # seconds
+TIMEOUT = 15  # seconds
 
 
 def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, or a database of the project's own in its main worktree."""
+    """MLFLOW_TRACKING_URI, or a database in the project's main worktree. Raises UserError for a file store."""
     main = main_worktree(root)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
@@ -28,24 +29,24 @@ def tracking_uri(root: Path) -> str:
     if uri.startswith(SQLITE):
         return f"{SQLITE}{main / uri.removeprefix(SQLITE)}"  # an absolute path stays as it is
     if uri.startswith("file:") or "://" not in uri:
-        raise UserError(f"MLFLOW_TRACKING_URI: {uri!r} is a file store, no longer written by MLflow; use {SQLITE}PATH")
+        raise UserError(f"MLFLOW_TRACKING_URI: {uri!r} is a file store, not supported by MLflow; use {SQLITE}PATH")
     return uri
 
 
 def database(uri: str) -> Path | None:
-    """The file of a sqlite store."""
+    """The file of a sqlite store; None for a server."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def check_reachable(uri: str) -> None:
-    """One line after seconds, where MLflow's own retries would take minutes."""
+    """Raise UserError within seconds if a server does not answer; MLflow's own retries take minutes."""
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PATIENCE):
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=TIMEOUT):
             return
     except urllib.error.HTTPError:
-        return  # somebody answers; whether we may in is for MLflow's client to say
+        return  # the server answers; MLflow's client reports a lack of access
     except OSError as e:
         reason = getattr(e, "reason", None) or e
         raise UserError(
@@ -54,13 +55,13 @@ def check_reachable(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def opened(root: Path) -> Iterator["MlflowClient"]:
-    """A client, with MLflow's process-wide address set for the time of the block; its errors become one line."""
+def open_store(root: Path) -> Iterator["MlflowClient"]:
+    """Yield a client and set MLflow's process-wide address for the block. Raises UserError for MLflow's errors."""
     uri = tracking_uri(root)
     check_reachable(uri)
     if file := database(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
-    import mlflow  # seconds; not paid by a command that stops before this point
+    import mlflow  # takes seconds, which a command that fails before this point does not pay
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
@@ -69,13 +70,20 @@ def opened(root: Path) -> Iterator["MlflowClient"]:
     except mlflow.MlflowException as e:
         raise UserError(f"MLflow at {uri}: {one_line(e)}") from e
     finally:
-        mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType] - its own value for "not set"
+        mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType] - MLflow's value for "not set"
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
+@contextlib.contextmanager
+def lock_store(root: Path) -> Iterator["MlflowClient"]:
+    """`open_store` for writing: one process of the project at a time."""
+    with only_one(main_worktree(root) / "runs" / "publish.lock"), open_store(root) as client:
+        yield client
+
+
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """Find or create; the files of a sqlite store lie beside its database, whatever the working directory."""
+    """Find or create an MLflow experiment. A sqlite store keeps its artifacts beside the database."""
     found = client.get_experiment_by_name(name)
     if found is None:
         file = database(client.tracking_uri)

@@ -1,4 +1,7 @@
-"""Publish a result from DVC's record to MLflow, once: a result restored from the cache gives a complete run, too."""
+"""Publish the workspace's result to MLflow once.
+
+Everything is read from files, so a result that DVC restores from its cache gives a complete run.
+"""
 
 import math
 import socket
@@ -10,39 +13,40 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import psutil
 
-from dmd.storage.worktree import main_worktree
 from evaluation.report.page import add_lineage
-from flows.registry import record as files
-from flows.registry.record import RESULT, Record, flatten, lineage, numbers, read_record
-from flows.registry.store import experiment_id, opened
-from flows.runtime.roots import only_one
+from flows.registry import result as paths
+from flows.registry.result import RESULT, Result, flatten, lineage_tags, load_result, numeric_leaves
+from flows.registry.store import experiment_id, lock_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-BATCH = 1000  # MLflow takes no more metrics at once
+BATCH = 1000  # metrics in one request: MLflow's limit
 
 
 def publish(root: Path, flow_run: str | None = None, experiment: str | None = None) -> str:
-    """The id of the finished run that holds this result; a new one only where there is none yet."""
-    record = read_record(root)
-    with only_one(main_worktree(root) / "runs" / "publish.lock"), opened(root) as client:
-        where = experiment_id(client, record.params.register_.experiment)
-        close_stale_runs(client, where)
-        found = find_run(client, where, record.result)
-        return found or _log_run(client, where, record, lineage(record, flow_run, experiment))
+    """Return the id of the finished run that holds the workspace's result, and create that run if there is none.
+
+    `flow_run` is the id of the Prefect flow run, `experiment` the name of the DVC experiment.
+    """
+    result = load_result(root)
+    with lock_store(root) as client:
+        mlflow_experiment = experiment_id(client, result.params.register_.experiment)
+        close_stale_runs(client, mlflow_experiment)
+        found = find_run(client, mlflow_experiment, result.digest)
+        return found or _log_run(client, mlflow_experiment, result, lineage_tags(result, flow_run, experiment))
 
 
-def find_run(client: "MlflowClient", experiment: str, result: str) -> str | None:
-    """A run that was interrupted midway holds half a result and does not count."""
-    query = f"tags.`{RESULT}` = '{result}' and attributes.status = 'FINISHED'"
+def find_run(client: "MlflowClient", experiment: str, digest: str) -> str | None:
+    """Id of the finished run that holds a result. An interrupted run holds half a result and does not count."""
+    query = f"tags.`{RESULT}` = '{digest}' and attributes.status = 'FINISHED'"
     runs = client.search_runs([experiment], query, order_by=["attributes.start_time ASC"], max_results=1)
     return runs[0].info.run_id if runs else None
 
 
 def close_stale_runs(client: "MlflowClient", experiment: str) -> None:
-    """Close runs whose publisher on this host died without a chance to say so."""
+    """End runs on this host whose publishing process was killed."""
     query = f"tags.`publisher.host` = '{socket.gethostname()}' and attributes.status = 'RUNNING'"
     for run in client.search_runs([experiment], query):
         if not _is_publishing(run):
@@ -50,7 +54,7 @@ def close_stale_runs(client: "MlflowClient", experiment: str) -> None:
 
 
 def _is_publishing(run: "Run") -> bool:
-    """A process of that number that began after the run is another one."""
+    """Whether the publisher of the run is alive. A process with its pid that began after the run is another one."""
     try:
         began = psutil.Process(int(run.data.tags["publisher.pid"])).create_time()
     except (psutil.NoSuchProcess, KeyError, ValueError):
@@ -58,22 +62,23 @@ def _is_publishing(run: "Run") -> bool:
     return began * 1000 <= run.info.start_time
 
 
-def _log_run(client: "MlflowClient", experiment: str, record: Record, tags: dict[str, str]) -> str:
+def _log_run(client: "MlflowClient", experiment: str, result: Result, tags: dict[str, str]) -> str:
     import mlflow
 
-    name = f"{record.params.method.name}-{record.result[:8]}"
-    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:  # FAILED, if anything raises
-        params = flatten(record.params.model_dump(by_alias=True))
+    name = f"{result.params.method.name}-{result.digest[:8]}"
+    # An exception in the block ends the run as FAILED.
+    with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
+        params = flatten(result.params.model_dump(by_alias=True))
         mlflow.log_params({key: value for key, value in params})
-        mlflow.log_metrics({**numbers(record.metrics), **numbers(record.timing, "timing")})
-        log_curves(client, run.info.run_id, record.root / files.LOSSES)
-        _log_dataset(record, tags)
-        _log_files(record, {**tags, "mlflow.run_id": run.info.run_id})
+        mlflow.log_metrics({**numeric_leaves(result.metrics), **numeric_leaves(result.timing, "timing")})
+        log_curves(client, run.info.run_id, result.root / paths.LOSSES)
+        _log_dataset(result, tags)
+        _log_files(result, {**tags, "mlflow.run_id": run.info.run_id})
     return run.info.run_id
 
 
 def log_curves(client: "MlflowClient", run_id: str, path: Path) -> None:
-    """Every numeric column against `turn`; an empty cell is no point."""
+    """Log every numeric column of a csv file against its column `turn`; an empty cell gives no point."""
     from mlflow.entities import Metric
 
     table = pd.read_csv(path)
@@ -89,28 +94,28 @@ def log_curves(client: "MlflowClient", run_id: str, path: Path) -> None:
         client.log_batch(run_id, metrics=points[start : start + BATCH])
 
 
-def _log_dataset(record: Record, tags: dict[str, str]) -> None:
+def _log_dataset(result: Result, tags: dict[str, str]) -> None:
     import mlflow
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
-    where: dict[str, Any] = {"dvc.path": files.DATA.as_posix(), "dvc.md5": record.data_md5, "git.sha": tags["git.sha"]}
-    data = MetaDataset(CodeDatasetSource(where), name=record.params.data.source, digest=record.data_md5[:8])
+    origin: dict[str, Any] = {"dvc.path": paths.DATA.as_posix(), "dvc.md5": result.data_md5, "git.sha": tags["git.sha"]}
+    data = MetaDataset(CodeDatasetSource(origin), name=result.params.data.source, digest=result.data_md5[:8])
     mlflow.log_input(data, context="training")
 
 
-def _log_files(record: Record, facts: dict[str, str]) -> None:
-    """The report gets its lineage here, in a copy: the original is an out of DVC, and equal in every run."""
+def _log_files(result: Result, lineage: dict[str, str]) -> None:
+    """Log files, pictures and the report. Lineage goes into a copy: DVC's report is equal in all equal runs."""
     import mlflow
 
-    root = record.root
-    for path in (root / "params.yaml", root / "dvc.yaml", root / "dvc.lock", root / files.METRICS, root / files.TIMING):
-        mlflow.log_artifact(str(path), "record")
-    mlflow.log_artifact(str(root / files.SAMPLES), "pictures")
-    mlflow.log_artifacts(str(root / files.PLOTS), "plots")
-    for grid in sorted((root / files.PROGRESS).glob("*.png")):
+    root = result.root
+    for name in (Path("params.yaml"), Path("dvc.yaml"), Path("dvc.lock"), paths.METRICS, paths.TIMING):
+        mlflow.log_artifact(str(root / name), "record")
+    mlflow.log_artifact(str(root / paths.SAMPLES), "pictures")
+    mlflow.log_artifacts(str(root / paths.PLOTS), "plots")
+    for grid in sorted((root / paths.TRAINING).glob("*.png")):
         mlflow.log_artifact(str(grid), "pictures/training")
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / files.REPORT.name
-        copy.write_text(add_lineage((root / files.REPORT).read_text(), facts))
+        copy = Path(folder) / paths.REPORT.name
+        copy.write_text(add_lineage((root / paths.REPORT).read_text(), lineage))
         mlflow.log_artifact(str(copy), "report")

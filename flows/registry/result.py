@@ -1,4 +1,4 @@
-"""What DVC's record says of the result in a workspace: hashes, parameters, measures, and where they come from."""
+"""The result in a workspace, checked against dvc.lock: parameters, measures, hashes and lineage."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from flows.runtime.roots import git
 
 GENERATOR = Path("artifacts/generator")
 DATA = Path("artifacts/data")
-PROGRESS = Path("artifacts/training")
+TRAINING = Path("artifacts/training")
 METRICS = Path("reports/metrics.json")
 TIMING = Path("reports/timing.json")
 LOSSES = Path("reports/losses.csv")
@@ -27,55 +27,55 @@ SAMPLES = Path("reports/samples.png")
 REPORT = Path("reports/index.html")
 PLOTS = Path("reports/plots")
 
-RESULT = "result.sha256"  # the tag by which a run and a model version are found again
+RESULT = "result.sha256"  # tag of an MLflow run and of a model version, by which both are found again
 
 
 @dataclass(frozen=True)
-class Record:
-    """One result, checked to be what dvc.lock describes."""
+class Result:
+    """One result of the pipeline, in step with dvc.lock."""
 
     root: Path
     params: Params
-    result: str  # sha256 of generator and measures
+    digest: str  # sha256 of generator and measures
     metrics: dict[str, Any]
     timing: dict[str, Any]
     data_md5: str
 
 
-def read_record(root: Path) -> Record:
-    """Raises UserError where the workspace holds something else than DVC's record of it."""
+def load_result(root: Path) -> Result:
+    """Read the result of the workspace. Raises UserError if a file is missing or differs from dvc.lock."""
     if stale := changed(root):
-        raise UserError(f"the workspace is not what dvc.lock records: {', '.join(stale)}; run `dvc repro` first")
+        raise UserError(f"the workspace differs from dvc.lock in {', '.join(stale)}; run `dvc repro` first")
     for path in (GENERATOR, METRICS, TIMING, LOSSES, SAMPLES, REPORT, PLOTS):
         if not (root / path).exists():
-            raise UserError(f"{path} is missing: the pipeline has not made it; run `dvc repro` first")
+            raise UserError(f"{path} is missing; run `dvc repro` first")
     metrics = json.loads((root / METRICS).read_text())
     canonical = json.dumps(metrics, sort_keys=True, separators=(",", ":"))
-    result = hashlib.sha256(f"{sha256(root / GENERATOR)}\n{canonical}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{sha256(root / GENERATOR)}\n{canonical}".encode()).hexdigest()
     timing = json.loads((root / TIMING).read_text())
-    return Record(root, load_params(root / "params.yaml"), result, metrics, timing, _out_md5(root, DATA))
+    return Result(root, load_params(root / "params.yaml"), digest, metrics, timing, _output_md5(root, DATA))
 
 
-def _out_md5(root: Path, path: Path) -> str:
+def _output_md5(root: Path, path: Path) -> str:
     lock = YAML(typ="safe").load(root / "dvc.lock")
     for stage in lock["stages"].values():
         for out in stage.get("outs", []):
             if Path(out["path"]) == path:
                 return out["md5"]
-    raise UserError(f"dvc.lock has no out {path}; run `dvc repro` first")
+    raise UserError(f"dvc.lock has no output {path}; run `dvc repro` first")
 
 
-def lineage(record: Record, flow_run: str | None, experiment: str | None = None) -> dict[str, str]:
-    """Tags that say where the result comes from, and who publishes it; experiment is its name in DVC."""
-    root = record.root
+def lineage_tags(result: Result, flow_run: str | None, experiment: str | None = None) -> dict[str, str]:
+    """MLflow tags for the origin of a result and for the publishing process; `experiment` is its name in DVC."""
+    root = result.root
     sha = git(root, "rev-parse", "HEAD") or "none"
     tags = {
-        RESULT: record.result,
+        RESULT: result.digest,
         "git.sha": sha,
         "git.dirty": str(_is_dirty(root)).lower(),
         "mlflow.source.git.commit": sha,
         "dvc.lock.sha256": sha256(root / "dvc.lock"),
-        "dvc.data.md5": record.data_md5,
+        "dvc.data.md5": result.data_md5,
         "params.sha256": sha256(root / "params.yaml"),
         "publisher.host": socket.gethostname(),
         "publisher.pid": str(os.getpid()),
@@ -88,9 +88,9 @@ def lineage(record: Record, flow_run: str | None, experiment: str | None = None)
 
 
 def _is_dirty(root: Path) -> bool:
-    """Changed code: params.yaml is kept with the run; dvc.lock and reports are what a run itself writes."""
-    own = (":(exclude)params.yaml", ":(exclude)dvc.lock", ":(exclude)reports")
-    return git(root, "status", "--porcelain", "--", ".", *own) != ""
+    """Whether code has uncommitted changes. params.yaml is stored with the run; a run writes dvc.lock and reports."""
+    ignored = (":(exclude)params.yaml", ":(exclude)dvc.lock", ":(exclude)reports")
+    return git(root, "status", "--porcelain", "--", ".", *ignored) != ""
 
 
 def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -102,7 +102,7 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def numbers(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The leaves that MLflow can hold as metrics."""
+def numeric_leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Leaves of nested dicts that MLflow accepts as metrics, under dotted names."""
     leaves = flatten(tree, prefix)
     return {k: float(v) for k, v in leaves if isinstance(v, int | float) and not isinstance(v, bool)}

@@ -1,0 +1,99 @@
+"""Compare the recorded figures of a version with figures that are measured again.
+
+The recorded noise must give the recorded figures to the last digit; if it does not, libraries, data or hardware have
+changed. Fresh noise must give figures that agree within the noise of both.
+"""
+
+import math
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from typing import Any
+
+from flows.registry.gate import MEASURES
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """Outcome of a check of a version, each difference in words."""
+
+    model: str
+    changed: list[str]  # figures that the recorded noise does not reproduce
+    drifted: list[str]  # figures that fresh noise moves by more than the noise
+    packages: list[str]  # packages whose installed version is not the recorded one
+    seed: int  # of the fresh noise
+    recorded: dict[str, Any]
+    fresh: dict[str, Any]
+
+    @property
+    def steady(self) -> bool:
+        """Whether all figures agree."""
+        return not self.changed and not self.drifted
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content of the file runs/watch/TIME.json."""
+        return {
+            "model": self.model,
+            "steady": self.steady,
+            "changed": self.changed,
+            "drifted": self.drifted,
+            "packages": self.packages,
+            "seed": self.seed,
+            "recorded": self.recorded,
+            "fresh": self.fresh,
+        }
+
+    def text(self) -> str:
+        """The report in words: one line if all is steady, else a list of the differences."""
+        if self.steady:
+            return f"{self.model}: steady; the recorded noise gives the recorded figures, fresh noise agrees with them"
+        lines = [f"{self.model}: not steady"]
+        for title, differences in (
+            ("the recorded noise gives other figures: libraries, data or hardware have changed", self.changed),
+            ("fresh noise gives figures outside the noise", self.drifted),
+            ("packages of other versions", self.packages),
+        ):
+            if differences:
+                lines += [f"{title}:", *(f"- {line}" for line in differences)]
+        return "\n".join(lines)
+
+
+def find_exact_differences(recorded: dict[str, Any], repeated: dict[str, Any]) -> list[str]:
+    """Figures that are not equal to the last digit."""
+    return [
+        f"{kind} {extractor}: {value!r} recorded, {repeated[kind][extractor]!r} now"
+        for kind in MEASURES
+        for extractor, value in recorded[kind].items()
+        if repeated[kind][extractor] != value
+    ]
+
+
+def find_drift(recorded: dict[str, Any], fresh: dict[str, Any]) -> list[str]:
+    """Figures that differ by more than the noise of both: sqrt(a^2 + b^2) of the half widths of their intervals."""
+    differences = []
+    for kind in MEASURES:
+        for extractor, value in recorded[kind].items():
+            now = fresh[kind][extractor]
+            noise = math.hypot(*(_half_width(side["interval"][kind][extractor]) for side in (recorded, fresh)))
+            if abs(now - value) > noise:
+                text = f"{value:.4g} recorded, {now:.4g} with fresh noise, noise {noise:.2g}"
+                differences.append(f"{kind} {extractor}: {text}")
+    return differences
+
+
+def _half_width(interval: dict[str, float]) -> float:
+    return (interval["high"] - interval["low"]) / 2
+
+
+def find_other_packages(requirements: list[str]) -> list[str]:
+    """Packages of a requirements file (NAME==VERSION) that are installed in another version or not at all."""
+    differences = []
+    for requirement in requirements:
+        name, _, recorded = requirement.partition("==")
+        try:
+            now = package_version(name).partition("+")[0]
+        except PackageNotFoundError:
+            now = "not installed"
+        if now != recorded:
+            differences.append(f"{name}: {recorded} recorded, {now} now")
+    return differences

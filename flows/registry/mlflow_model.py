@@ -1,0 +1,79 @@
+"""A generator as a model in MLflow's registry: its code, requirements, signature, tags and card; no pickle."""
+
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dmd.errors import UserError
+from flows.registry.champion import FIGURES
+from flows.registry.gate import Figures
+from flows.registry.model_card import model_card
+from flows.registry.result import GENERATOR, RESULT, Result, numeric_leaves
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+CODE = Path(__file__).with_name("pyfunc_generator.py")
+REQUIREMENTS = ("mlflow", "torch", "diffusers", "transformers", "safetensors", "numpy", "pandas", "pillow")
+LINEAGE = ("git.sha", "git.dirty", "dvc.lock.sha256", "dvc.data.md5", "params.sha256", "prefect.flow_run_id")
+
+
+def create_version(client: "MlflowClient", result: Result, run_id: str) -> str:
+    """Log the generator as a model of the run and register it; return the new version.
+
+    Raises UserError if the run holds another result.
+    """
+    import mlflow
+    from mlflow.models import Model
+
+    run = client.get_run(run_id)
+    if run.data.tags.get(RESULT) != result.digest:
+        raise UserError(f"the MLflow run {run_id} holds another result than the workspace; publish the workspace first")
+    # Without this, the model's files go to MLflow's default experiment, in the working directory.
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
+    model = Model.log(
+        artifact_path=None,
+        name="generator",
+        flavor=mlflow.pyfunc,
+        run_id=run_id,  # mlflow.pyfunc.log_model would open the finished run again
+        python_model=str(CODE),
+        artifacts={"generator": str(result.root / GENERATOR)},
+        signature=_signature(),
+        input_example=_input_example(),
+        pip_requirements=[f"{name}=={package_version(name).partition('+')[0]}" for name in REQUIREMENTS],
+    )
+    name = result.params.register_.name
+    lineage = {key: run.data.tags[key] for key in LINEAGE if key in run.data.tags}
+    tags = {**_headline(result), **lineage, FIGURES: Figures.from_metrics(result.metrics).to_json()}
+    version = str(mlflow.register_model(model.model_uri, name, tags=tags).version)
+    card = model_card(result, lineage, run_id)
+    client.update_model_version(name, version, description=card.replace("/VERSION", f"/{version}"))
+    client.log_text(run_id, card, "model_card.md")
+    return version
+
+
+def _headline(result: Result) -> dict[str, str]:
+    """Tags with the figures that a list of versions shows. Without conditioning there is no CLIP score."""
+    student = result.metrics["student"]
+    figures = {**numeric_leaves(student["fd"], "fd"), **numeric_leaves(result.metrics["ratio"]["fd"], "ratio")}
+    figures |= {k: v for k in ("clip_score", "nfe") if (v := student[k]) is not None}
+    return {RESULT: result.digest, **{key: f"{value:.6g}" for key, value in figures.items()}}
+
+
+def _signature() -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec("long", "label", required=False), ColSpec("string", "prompt", required=False)]),
+        outputs=Schema([ColSpec("string", "png")]),
+        params=ParamSchema([ParamSpec("seed", "long", 0), ParamSpec("images", "long", 1)]),
+    )
+
+
+def _input_example() -> "tuple[pd.DataFrame, dict[str, int]]":
+    import pandas as pd
+
+    return pd.DataFrame({"label": [0]}), {"seed": 0, "images": 1}

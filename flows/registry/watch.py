@@ -1,0 +1,134 @@
+"""The flow that evaluates the champion again and compares the figures with the recorded ones.
+
+The reference statistics are computed again from the data.
+"""
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from dmd.config import load_params
+from dmd.data.splits import load_split, load_splits
+from dmd.errors import UserError
+from dmd.storage.files import write_text
+from dmd.storage.worktree import main_worktree
+from flows.registry.champion import CHAMPION
+from flows.registry.drift import DriftReport, find_drift, find_exact_differences, find_other_packages
+from flows.registry.gate import MEASURES
+from flows.registry.store import open_store
+
+
+@flow(name="watch", persist_result=False)
+def watch(root: Path | None = None, seed: int | None = None) -> State[Any]:
+    """Evaluate the champion of the model registry again, and compare with the figures that are recorded for it.
+
+    Args:
+        root: the project's folder; empty for the one the flow is served from
+        seed: of the fresh noise; empty for one that differs from run to run
+    """
+    root = (root or Path.cwd()).resolve()
+    try:
+        report = check_champion(root, int(time.time()) % 2**31 if seed is None else seed)
+    except UserError as e:
+        return Failed(message=str(e), data=e)
+    path = main_worktree(root) / "runs" / "watch" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(report.to_dict(), indent=2) + "\n")
+    create_markdown_artifact(report.text(), key="watch")
+    get_run_logger().info(str(path))
+    return Completed(message=report.text()) if report.steady else Failed(message=report.text())
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The champion as the registry has it."""
+
+    version: str
+    measures: dict[str, Any]  # of the student, as in reports/metrics.json
+    extractors: dict[str, str]  # sha256 of each feature extractor
+    generator: Path
+    requirements: list[str]  # NAME==VERSION
+
+
+def check_champion(root: Path, seed: int) -> DriftReport:
+    """Evaluate the champion with the recorded noise and with fresh noise of `seed`.
+
+    Raises UserError if there is no champion, or if data, extractors or params differ from the recorded evaluation.
+    """
+    import torch
+
+    from dmd.device import choose_device
+    from dmd.generator.generator import load_generator
+    from evaluation.evaluator.evaluator import Judge, Panel
+    from stages.baseline import SPLITS, make_reference
+
+    params = load_params(root / "params.yaml")
+    torch.set_num_threads(params.runtime.threads)
+    device = choose_device(params.runtime.device, fallback=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        champion = _load_champion(root, params.register_.name, Path(scratch))
+        data, evaluator = root / "artifacts" / "data", root / "artifacts" / "evaluator"
+        panel = Panel.load(evaluator, params.extractors, device)
+        train, test = load_split(data, "train"), load_split(data, "test")
+        real = load_splits(data, SPLITS[params.baseline.reference])
+        reference = make_reference(params, train, real, test, panel.extractors)
+        judge, sampler = Judge(panel, reference), load_generator(champion.generator, device).sampler()
+        extractors = {k: facts.sha256 for k, facts in panel.facts(reference.features).items()}
+        check_comparable(champion, extractors, len(reference.labels), reference.draws)
+        repeated, _ = judge.judge(sampler, champion.measures["seed"], params.evaluate.batch_size)
+        fresh, _ = judge.judge(sampler, seed, params.evaluate.batch_size)
+    return DriftReport(
+        model=f"models:/{params.register_.name}/{champion.version}",
+        changed=find_exact_differences(champion.measures, repeated.model_dump()),
+        drifted=find_drift(champion.measures, fresh.model_dump()),
+        packages=find_other_packages(champion.requirements),
+        seed=seed,
+        recorded={kind: champion.measures[kind] for kind in MEASURES},
+        fresh={kind: fresh.model_dump()[kind] for kind in MEASURES},
+    )
+
+
+def _load_champion(root: Path, name: str, scratch: Path) -> Champion:
+    """Download the champion into `scratch`. Raises UserError if there is none."""
+    with open_store(root) as client:
+        import mlflow
+
+        if not client.search_registered_models(f"name = '{name}'"):
+            raise UserError(f"{name} is not in the registry; python -m flows.distill registers it")
+        if CHAMPION not in client.get_registered_model(name).aliases:
+            raise UserError(f"{name} has no {CHAMPION}: no version has passed the gate yet")
+        found = client.get_model_version_by_alias(name, CHAMPION)
+        file = client.download_artifacts(str(found.run_id), "record/metrics.json", str(scratch))
+        address = f"models:/{name}/{found.version}"
+        model = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(scratch / "model")))
+    metrics = json.loads(Path(file).read_text())
+    return Champion(
+        version=str(found.version),
+        measures=metrics["student"],
+        extractors={k: facts["sha256"] for k, facts in metrics["judged"]["extractors"].items()},
+        generator=next(model.rglob("generator.json")).parent,
+        requirements=(model / "requirements.txt").read_text().split(),
+    )
+
+
+def check_comparable(champion: Champion, extractors: dict[str, str], samples: int, draws: int) -> None:
+    """Raise UserError if the champion was evaluated with other extractors or another number of samples or draws."""
+    recorded = {
+        "extractors": champion.extractors,
+        "samples": champion.measures["samples"],
+        "draws": champion.measures["draws"],
+    }
+    for key, value in {"extractors": extractors, "samples": samples, "draws": draws}.items():
+        if recorded[key] != value:
+            raise UserError(
+                f"version {champion.version} was evaluated with other {key} than this workspace has; "
+                "check out its commit and run `dvc repro`"
+            )
