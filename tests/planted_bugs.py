@@ -4,7 +4,7 @@
     python tests/planted_bugs.py guidance   # those with this word in their name
 
 Each is what a hurried change could bring: the code still runs, and images still come out. Ends with a table: the test
-that found it, or MISSED. tests/test_planted_bugs.py keeps the list in step with the code.
+that found it, or MISSED. tests/project/test_planted_bugs.py keeps the list in step with the code.
 """
 
 import argparse
@@ -16,10 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SUITE = (
-    *("losses", "denoisers", "methods", "dmd2", "known_answers", "batches", "trainer"),
-    *("perceptual", "teacher_trainer"),
-)
+SUITE = ("distillation", "diffusion", "teacher_training")  # folders of tests/dmd
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,7 @@ def copy_to(root: Path) -> None:
 
 def found_by(root: Path) -> str | None:
     """The first test that fails, None where all pass."""
-    tests = [f"tests/test_{name}.py" for name in SUITE]
+    tests = [f"tests/dmd/{name}" for name in SUITE]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode == 0:

@@ -1,0 +1,171 @@
+"""A batch may be taken in parts and shared by processes: the result is that of the whole batch in one process."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from accelerate import Accelerator
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from dmd.config import GanConfig, Params, load_params
+from dmd.distillation.methods import METHODS
+from dmd.distillation.random_source import RandomSource
+from dmd.distillation.sharding import whole
+from dmd.distillation.trainer import TrainState, Workers, train
+from dmd.errors import ConfigError
+from dmd.teachers.teacher import Teacher
+from tests.helpers.data import reals, split
+from tests.helpers.networks import unet_denoiser
+from tests.helpers.projects import ROOT
+from tests.helpers.training import NO_PAIRS, alone, draws
+
+PARTS = {"generator", "critic", "discriminator", "ema"}
+
+
+def weights(
+    params: Params,
+    workers: Workers,
+    turns: int,
+    batch_size: int,
+    shard: bool = False,
+    stop: int = 0,
+    name: str = "dmd2",
+) -> dict[str, Tensor]:
+    """All that has learned, in float64, after some generator turns of DMD2 or the like with two critic turns each.
+
+    shard: spread over the processes. stop: after so many turns go on in new networks, from a checkpoint.
+    """
+    gan = GanConfig(**{**params.method.gan.model_dump(), "weight": 0.1, "critic_weight": 0.1, "r1_weight": 0.1})
+    cfg = params.method.model_copy(update={"name": name, "critic_turns": 2, "regression_weight": 0.0, "gan": gan})
+    warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
+    train_cfg = params.train.model_copy(
+        update={
+            "generator_turns": turns,
+            "batch_size": batch_size,
+            "generator_batch_size": batch_size,
+            "warm_start": warm,
+            "shard": shard,
+        }
+    )
+    method = METHODS[name](cfg, 1000, NO_PAIRS, reals())
+
+    def new_state() -> TrainState:
+        denoiser = unet_denoiser(0).double().requires_grad_(False)
+        nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
+        assert nets.discriminator is not None
+        nets.discriminator.double()
+        nets.generator.load_state_dict(unet_denoiser(1).state_dict())
+        return TrainState(nets, train_cfg)
+
+    state = new_state()
+    for row in train(state, method, train_cfg, (1, 8, 8), split().labels, workers):
+        if row["turn"] == stop:
+            break
+    if stop:
+        saved, state = state.state_dict(), new_state()
+        state.load_state_dict(saved)
+        list(train(state, method, train_cfg, (1, 8, 8), split().labels, workers))
+    if shard:
+        nets = [net for net in vars(state.nets).values() if net is not None]
+        assert all(isinstance(net.state_dict()[name], DTensor) for net in nets for name, _ in net.named_parameters())
+    parts = {
+        "generator": state.nets.generator,
+        "critic": state.nets.critic,
+        "discriminator": state.nets.discriminator,
+        "ema": state.averaged(20000),
+    }
+    return {f"{n}.{k}": whole(v).clone() for n, part in parts.items() if part for k, v in part.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["dmd2", "f_distill"])
+def test_four_parts_of_sixteen_equal_a_batch_of_sixty_four(params: Params, name: str) -> None:
+    whole, parts = weights(params, alone(), 2, 64, name=name), weights(params, alone(4), 2, 64, name=name)
+    assert {name.split(".")[0] for name in whole} == PARTS
+    for name, weight in whole.items():
+        torch.testing.assert_close(parts[name], weight, rtol=0, atol=1e-8, msg=name)
+
+
+@pytest.mark.parametrize("turn", ["critic", "generator"])
+def test_one_steps_gradient_in_float32_is_that_of_the_whole_batch(params: Params, turn: str) -> None:
+    """To 1e-5 of each tensor's norm (or of the largest, where the true gradient is zero)."""
+    cfg = params.method.model_copy(update={"name": "dmd2", "regression_weight": 0.0})
+    method = METHODS["dmd2"](cfg, 1000, NO_PAIRS, reals())
+    denoiser = unet_denoiser(0).requires_grad_(False)
+    nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
+    nets.generator.load_state_dict(unet_denoiser(1).state_dict())
+    nets.critic.load_state_dict(unet_denoiser(2).state_dict())  # one like the teacher's would leave rounding alone
+
+    def gradient(parts: int) -> list[Tensor]:
+        learner = nets.of_turn(turn)
+        learner.zero_grad()
+        for samples in alone(parts).samples(64):
+            rng = RandomSource(0, 0, turn, samples)
+            z = rng.noise(1, 8, 8)
+            labels = rng.integers(0, 10)
+            (method.loss(turn, nets, z, labels, rng)["total"] / parts).backward(  # type: ignore[attr-defined]
+                inputs=list(learner.parameters())
+            )
+        return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.parameters()]
+
+    whole, parts = gradient(1), gradient(4)
+    largest = max(g.norm() for g in whole)
+    for a, b in zip(whole, parts, strict=True):
+        assert (a - b).norm() <= 1e-5 * max(a.norm(), 1e-2 * largest)
+
+
+def _process(rank: int, port: int, shard: bool, stop: int, out: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
+    workers = Workers(Accelerator(cpu=True))
+    torch.set_num_threads(1)  # accelerate takes all cores for each process
+    assert workers.accelerator.num_processes == 2
+    torch.save(weights(load_params(ROOT / "params.yaml"), workers, 10, 8, shard, stop), out / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(("shard", "stop"), [(False, 0), (True, 4)], ids=["copies", "shards"])
+def test_two_processes_with_half_the_batch_each_equal_one(
+    params: Params, tmp_path: Path, shard: bool, stop: int
+) -> None:
+    """20 steps, 10 of them with a generator turn, by gloo, in float64; shards also go on from a checkpoint."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.start_processes(_process, (port, shard, stop, tmp_path), nprocs=2, start_method="spawn")
+    one = weights(params, alone(), 10, 8)
+    for rank in range(2):
+        other = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, weight in one.items():
+            torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-8, msg=name)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(ConfigError, match="batch of 10 cannot be shared by 1 processes in 4 parts"):
+        alone(4).samples(10)
+
+
+def test_a_samples_numbers_do_not_depend_on_its_neighbours() -> None:
+    whole, part = draws(n=8), RandomSource(7, 0, "generator", range(4, 8))
+    assert torch.equal(whole.noise(2, 3)[4:], part.noise(2, 3))
+    assert torch.equal(whole.integers(0, 100)[4:], part.integers(0, 100))
+    assert whole.common_integer(1000) == part.common_integer(1000)
+
+
+def test_seed_step_and_turn_give_other_numbers() -> None:
+    key = (0, 0, "critic")
+    first = RandomSource(*key, range(4)).noise(3)
+    for other in ((1, 0, "critic"), (0, 1, "critic"), (0, 0, "generator")):
+        assert not torch.equal(RandomSource(*other, range(4)).noise(3), first)
+
+
+def test_integers_are_uniform_and_noise_is_unit() -> None:
+    rng = draws(n=4000)
+    numbers = rng.integers(20, 981).double()
+    assert (numbers.min(), numbers.max()) == (20, 980)
+    assert numbers.mean().item() == pytest.approx(500, abs=15) and numbers.std().item() == pytest.approx(277.4, abs=10)
+    noise = rng.noise(4)
+    assert noise.mean().item() == pytest.approx(0, abs=0.03) and noise.std().item() == pytest.approx(1, abs=0.03)

@@ -1,0 +1,163 @@
+"""Turns: who learns when, at which t, from what; and that nobody else moves."""
+
+import pytest
+import torch
+from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from dmd.config import Params
+from dmd.diffusion.denoiser import as_denoiser
+from dmd.distillation.losses import denoising_loss, distribution_matching_loss, score_difference
+from dmd.distillation.methods import METHODS, Phase
+from dmd.samplers.few_step import one_step
+from dmd.teachers.pairs import Pairs
+from tests.helpers.data import reals
+from tests.helpers.networks import ToyNet, scheduler
+from tests.helpers.training import NO_PAIRS, batch, draws, method, networks
+
+
+def phases(params: Params, warm: tuple[int, int] = (0, 0), turns: int = 3, **changes: object) -> dict[str, Phase]:
+    warm_start = params.train.warm_start.model_copy(update={"turns": warm[0], "critic_turns": warm[1]})
+    cfg = params.train.model_copy(update={"warm_start": warm_start, "generator_turns": turns})
+    return {phase.name: phase for phase in method(params, **changes).phases(cfg)}
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_generator_learns_after_every_k_critic_turns(params: Params, k: int) -> None:
+    phase = phases(params, critic_turns=k)["distill"]
+    turns = [phase.turns(step) for step in range(phase.steps)]
+    assert all(t[0] == "critic" for t in turns) and phase.generator_turns == 3
+    assert [i for i, t in enumerate(turns) if "generator" in t] == [k - 1, 2 * k - 1, 3 * k - 1]
+
+
+def test_without_a_warm_start_there_is_distribution_matching_alone(params: Params) -> None:
+    assert list(phases(params)) == ["distill"]
+
+
+def test_the_warm_start_trains_the_generator_then_the_critic(params: Params) -> None:
+    run = phases(params, warm=(4, 2))
+    assert list(run) == ["warm_start", "catch_up", "distill"]
+    assert [run["warm_start"].turns(s) for s in range(4)] == [("generator",)] * 4
+    assert [run["catch_up"].turns(s) for s in range(2)] == [("critic",)] * 2
+    assert sum(phase.generator_turns for phase in run.values()) == 4 + 3
+
+
+def test_the_warm_start_is_regression_on_the_pairs_alone(params: Params) -> None:
+    """Whatever noise the trainer hands over: the loss is that of the pair's own noise, label and image."""
+    nets, (z, y) = networks(), batch(1)
+    pairs = Pairs(z, torch.full_like(z, 0.3), y)
+    warm = params.train.warm_start.model_copy(update={"turns": 1})
+    phase = method(params, pairs).phases(params.train.model_copy(update={"warm_start": warm}))[0]
+    losses = phase.loss("generator", nets, *batch(), draws())
+    want = ((one_step(nets.generator, z, 999, y) - 0.3) ** 2).mean()
+    assert losses["total"].item() == pytest.approx(want.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("turn", ["critic", "generator"])
+def test_a_turn_gives_gradients_to_its_own_network_only(params: Params, turn: str) -> None:
+    nets = networks()
+    method(params).loss(turn, nets, *batch(), draws())["total"].backward()
+    for name in ("teacher", "generator", "critic"):
+        grads = [p.grad for p in getattr(nets, name).parameters()]
+        assert all(g is None for g in grads) == (name != turn), name
+
+
+def test_fresh_copies_have_nothing_to_learn(params: Params) -> None:
+    """A critic that equals the teacher sees no difference: the distribution matching gradient is exactly zero."""
+    nets = networks(different=False)
+    method(params).loss("generator", nets, *batch(), draws())["total"].backward()
+    assert max(p.grad.abs().max().item() for p in nets.generator.parameters() if p.grad is not None) == 0
+
+
+def test_the_generator_turn_is_the_papers_formula(params: Params) -> None:
+    """The loss of a turn, written out: x = G(z, T-1); t in [0.02 T, 0.98 T]; real, fake at one x_t with labels."""
+    nets, (z, y) = networks(), batch()
+    got = method(params).loss("generator", nets, z, y, draws())
+    r = draws()
+    x = nets.generator(z, torch.full((len(z),), 999), y)
+    t = r.integers(20, 981)
+    x_t = nets.teacher.process.add_noise(x, r.noise(1, 8, 8), t)
+    grad = score_difference(x, nets.teacher(x_t, t, y), nets.critic(x_t, t, y), params.method.normaliser_min)
+    want = distribution_matching_loss(x, grad)
+    torch.testing.assert_close(got["total"], want, rtol=1e-6, atol=0)
+
+
+def test_the_critic_turn_is_the_teachers_own_loss_on_generated_images(params: Params) -> None:
+    """For a v-model: the plain mean squared error of v, over the whole range of t, on what the generator makes now."""
+    nets, (z, y) = networks(), batch()
+    got = method(params).loss("critic", nets, z, y, draws())
+    r = draws()
+    x = one_step(nets.generator, z, 999, y).detach()
+    t = r.integers(0, 1000)
+    eps = r.noise(1, 8, 8)
+    x_t = nets.critic.process.add_noise(x, eps, t)
+    want = ((nets.critic.predict(x_t, t, y) - nets.critic.target(x, eps, t)) ** 2).mean()
+    torch.testing.assert_close(got["total"], want, rtol=1e-4, atol=0)
+    assert denoising_loss(nets.critic(x_t, t, y), x, nets.critic.loss_weight(t)).item() == got["total"].item()
+
+
+def drawn_t(params: Params, turn: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Tensor:
+    seen: list[Tensor] = []
+    nets = networks()
+    add_noise = nets.teacher.process.add_noise
+
+    def spy(x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        seen.append(t)
+        return add_noise(x0, eps, t)
+
+    for net in (nets.teacher, nets.critic):
+        monkeypatch.setattr(net.process, "add_noise", spy)
+    m = method(params, **changes)
+    for seed in range(60):
+        m.loss(turn, nets, *batch(64), draws(seed, 64))
+    return torch.cat(seen)
+
+
+def test_score_differences_are_taken_inside_the_range(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = drawn_t(params, "generator", monkeypatch)
+    assert (t.min().item(), t.max().item()) == (20, 980)
+
+
+def test_the_critic_learns_over_the_whole_range(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = drawn_t(params, "critic", monkeypatch)
+    assert (t.min().item(), t.max().item()) == (0, 999)
+
+
+def test_t_is_uniform(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = drawn_t(params, "generator", monkeypatch).double()
+    assert t.mean().item() == pytest.approx(500, abs=15) and t.std().item() == pytest.approx(961 / 12**0.5, abs=10)
+
+
+def test_an_earlier_generator_timestep_is_used_and_a_later_one_refused(params: Params) -> None:
+    nets, (z, y) = networks(), batch()
+    x = one_step(nets.generator, z, 400, y)
+    got = method(params, generator_timestep=400).loss("generator", nets, z, y, draws())
+    assert got["x_mean"].item() == pytest.approx(x.mean().item())
+    with pytest.raises(ValueError, match=r"generator_timestep: 1000 lies beyond the teacher's last index, 999"):
+        method(params, generator_timestep=1000)
+
+
+def test_where_a_generator_begins_is_the_parametrisations_affair(params: Params) -> None:
+    """eps from pure noise would amplify the network's error 157 times; what bears it begins at T-1."""
+    kinds = {"epsilon": "linear", "v_prediction": "linear", "sample": "squaredcos_cap_v2"}
+    starts = {kind: as_denoiser(ToyNet(), scheduler(kind, beta)) for kind, beta in kinds.items()}
+    process, t = starts["epsilon"].process, starts["epsilon"].generator_timestep()
+    assert (process.sigma_grid / process.alpha_grid)[t] <= 1 < (process.sigma_grid / process.alpha_grid)[t + 1]
+    assert starts["v_prediction"].generator_timestep() == starts["sample"].generator_timestep() == 999
+    for kind in (FlowMatchEulerDiscreteScheduler(), EDMEulerScheduler(num_train_timesteps=1000)):
+        assert as_denoiser(ToyNet(), kind).generator_timestep() == 999
+    cfg = params.method.model_copy(update={"steps": 2})
+    assert METHODS["dmd"](cfg, 1000, NO_PAIRS, reals(), t).timesteps_of_generator == (t, t - (t + 1) // 2)
+    fixed = cfg.model_copy(update={"generator_timestep": 700})
+    assert METHODS["dmd"](fixed, 1000, NO_PAIRS, reals(), t).timesteps_of_generator[0] == 700
+
+
+def test_regression_on_pairs_is_added_with_its_weight(params: Params) -> None:
+    """Generator images of the pairs' noise against the pairs' images, times the weight, on top of the rest."""
+    nets = networks()
+    z, y = batch(1)
+    pairs = Pairs(z, torch.zeros_like(z), y)  # one pair: every draw is this one
+    losses = method(params, pairs, regression_weight=0.25).loss("generator", nets, *batch(), draws())
+    x = one_step(nets.generator, z, 999, y)
+    assert losses["regression"].item() == pytest.approx((x**2).mean().item(), rel=1e-5)
+    assert losses["total"].item() == pytest.approx((losses["dm"] + 0.25 * losses["regression"]).item(), rel=1e-6)

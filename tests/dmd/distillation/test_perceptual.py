@@ -1,0 +1,74 @@
+"""LPIPS on a VGG16 of torchvision's own format, with random weights: equal to the formula written out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lpips import LPIPS
+from torch import Tensor
+from torchvision.models import vgg16
+
+from dmd.config import Params, WeightsSource
+from dmd.distillation.methods import METHODS
+from dmd.distillation.perceptual import Lpips
+from dmd.errors import ConfigError
+from dmd.teachers.pairs import Pairs
+from tests.helpers.data import reals
+
+ENDS = (4, 9, 16, 23, 30)  # of VGG16's five blocks, each after its last ReLU
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    features = vgg16(weights=None).features.state_dict()
+    file = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
+    torch.save({f"features.{name}": value for name, value in features.items()}, file)
+    return file
+
+
+def written_out(file: Path, x: Tensor, y: Tensor) -> Tensor:
+    """Sum over blocks of the mean over positions of sum_c w_c (a_c - b_c)^2, a and b of unit length."""
+    heads, net = LPIPS(net="vgg", pnet_rand=True, verbose=False), vgg16(weights=None)
+    net.load_state_dict(torch.load(file, weights_only=True), strict=False)
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    sides = []
+    for images in (x, y):
+        a = F.interpolate(images.expand(-1, 3, -1, -1), size=(224, 224), mode="bilinear", align_corners=False)
+        a, found = (a - shift.reshape(1, 3, 1, 1)) / scale.reshape(1, 3, 1, 1), []
+        for i, layer in enumerate(net.features):
+            a = layer(a)
+            if i + 1 in ENDS:
+                found.append(a / (a.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
+        sides.append(found)
+    weights = [getattr(heads, f"lin{i}").model[1].weight for i in range(5)]
+    parts = [(w * (a - b) ** 2).sum(dim=1).mean() for w, a, b in zip(weights, *sides, strict=True)]
+    return torch.stack(parts).sum()
+
+
+def test_it_is_the_formula_and_teaches_the_image_alone(checkpoint: Path) -> None:
+    lpips = Lpips(WeightsSource(weights=str(checkpoint), sha256="any"))
+    x, y = torch.rand(1, 1, 8, 8, requires_grad=True), torch.rand(1, 1, 8, 8)
+    loss = lpips(x, y)
+    torch.testing.assert_close(loss, written_out(checkpoint, x, y), rtol=1e-4, atol=0)
+    loss.backward()
+    assert x.grad is not None and x.grad.abs().max() > 0 and not any(p.requires_grad for p in lpips.parameters())
+    assert lpips(y, y).item() == 0
+
+
+def test_it_is_the_regression_loss_of_the_method(params: Params, checkpoint: Path) -> None:
+    source = WeightsSource(weights=str(checkpoint), sha256="any")
+    cfg = params.method.model_copy(update={"regression_loss": "lpips", "lpips": source})
+    none = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
+    method = METHODS["dmd"](cfg, 1000, none, reals())
+    assert isinstance(method.distance, Lpips)  # type: ignore[attr-defined]
+
+
+def test_a_wrong_checkpoint_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"method.lpips.sha256: .*vgg16.pth has [0-9a-f]{64}"):
+        Lpips(WeightsSource(weights=str(checkpoint), sha256="0" * 64))
+    short = tmp_path / "short.pth"
+    short.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"short.pth is not torchvision's checkpoint of VGG16"):
+        Lpips(WeightsSource(weights=str(short), sha256="any"))

@@ -1,0 +1,213 @@
+"""Pickles of NVlabs' edm, read as plain data: what they carry never runs."""
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from dmd.edm.pickles import ADMITTED, PlainUnpickler, read_checkpoint
+from dmd.errors import PickleError
+from tests.helpers.projects import ROOT
+
+
+class Persistent(nn.Module):
+    """Pickled as edm's `persistence.persistent_class` does: by its source text, its class's name and its state."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self._init_args, self._init_kwargs = args, kwargs
+
+    def __reduce__(self) -> Any:
+        source = "import os\nos.environ['EDM_SOURCE_RAN'] = 'yes'\n"
+        meta = {"type": "class", "version": 6, "module_src": source, "class_name": type(self).__name__}
+        function = sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj  # type: ignore[attr-defined]
+        return function, ({**meta, "state": self.__dict__},)
+
+
+class SongUNet(Persistent):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.map_noise = nn.Linear(4, 4)
+        self.enc = nn.ModuleDict({"8x8_conv": nn.Conv2d(3, 4, 3)})
+        self.register_buffer("freqs", torch.arange(3.0))
+
+
+class EDMPrecond(Persistent):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sigma_data = np.float64(0.5)
+        self.model = SongUNet(img_resolution=8, in_channels=3)
+
+
+def _reconstruct_persistent_obj(meta: Any) -> Any:
+    raise AssertionError("edm's own function ran")
+
+
+@pytest.fixture
+def as_edm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """edm's module by its name, for the pickler alone."""
+    module: Any = types.ModuleType("torch_utils.persistence")
+    monkeypatch.setattr(_reconstruct_persistent_obj, "__module__", "torch_utils.persistence")
+    module._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
+    monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)
+
+
+def checkpoint(file: Path, protocol: int = 4, **more: Any) -> nn.Module:
+    torch.manual_seed(0)
+    net = EDMPrecond(img_resolution=8, label_dim=0).eval().requires_grad_(False)
+    file.write_bytes(pickle.dumps({"ema": net, "loss_fn": None, **more}, protocol=protocol))
+    return net
+
+
+@pytest.mark.usefixtures("as_edm")
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_checkpoint_gives_its_weights_and_arguments_and_runs_nothing(tmp_path: Path, protocol: int) -> None:
+    net = checkpoint(tmp_path / "edm.pkl", protocol)
+    got = read_checkpoint(tmp_path / "edm.pkl")
+    want = net.state_dict()
+    assert got.tensors().keys() == want.keys()
+    assert all(torch.equal(v, want[k]) for k, v in got.tensors().items())
+    assert got.class_name == "EDMPrecond" and got.arguments() == {"img_resolution": 8, "label_dim": 0}
+    assert got.state["_modules"]["model"].class_name == "SongUNet" and got.state["sigma_data"] == 0.5
+    assert "EDM_SOURCE_RAN" not in os.environ
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.call = function, args
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.usefixtures("as_edm")
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (os.system, "posix.system"),
+        (eval, "builtins.eval"),
+        (exec, "builtins.exec"),
+        (getattr, "builtins.getattr"),
+        (torch.load, "torch.serialization.load"),
+        (subprocess.check_output, "subprocess.check_output"),
+        (pickle.loads, "_pickle.loads"),
+    ],
+)
+def test_any_other_global_is_refused_by_name_before_it_runs(tmp_path: Path, function: Any, name: str) -> None:
+    proof = tmp_path / "ran"
+    checkpoint(tmp_path / "evil.pkl", extra=Evil(function, f"touch {proof}"))
+    with pytest.raises(PickleError, match=name) as e:
+        read_checkpoint(tmp_path / "evil.pkl")
+    assert not proof.exists() and "\n" not in str(e.value)
+
+
+@pytest.mark.usefixtures("as_edm")
+def test_a_pickle_within_a_tensor_is_not_trusted_either(tmp_path: Path) -> None:
+    """torch's own _load_from_bytes would read it without asking."""
+    proof, inner = tmp_path / "ran", io.BytesIO()
+    torch.save(Evil(os.system, f"touch {proof}"), inner, _use_new_zipfile_serialization=False)
+    checkpoint(tmp_path / "evil.pkl", extra=Evil(torch.storage._load_from_bytes, inner.getvalue()))
+    with pytest.raises(PickleError, match="not a checkpoint that can be read"):
+        read_checkpoint(tmp_path / "evil.pkl")
+    assert not proof.exists()
+
+
+class State:
+    """Made by one of the admitted functions, then given a state of the pickle's own choice."""
+
+    def __init__(self, function: Any, args: tuple[Any, ...], state: Any) -> None:
+        self.call = function, args, state
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+SCALAR: Any = np.float64(0).__reduce__()[0]
+
+
+def test_numbers_of_numpy_are_read_and_nothing_else_of_it(tmp_path: Path) -> None:
+    """A dtype with a state of its own choice makes a pointer of 8 bytes: it would give an object by its address."""
+    target = {"alive": True}
+    fields = {"f0": (np.dtype("O"), 0)}
+    forged = State(np.dtype, ("V8", False, True), (3, "|", None, ("f0",), fields, 8, 1, 0))
+    for dtype in (forged, np.dtype("O"), np.dtype("V8"), np.dtype("f8,f8")):
+        (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(SCALAR, dtype, id(target).to_bytes(8, "little"))))
+        with pytest.raises(PickleError, match="numpy scalar that is no number"):
+            read_checkpoint(tmp_path / "evil.pkl")
+    for value in (np.float64(0.5), np.float32(-2), np.int64(7), np.bool_(True), np.array(3.0, ">f8")[()]):
+        for protocol in (2, 4):
+            got = PlainUnpickler(io.BytesIO(pickle.dumps(value, protocol=protocol))).load()
+            assert got == value and type(got) in (int, float, bool)
+    big = Evil(SCALAR, State(np.dtype, ("f8",), (3, ">", None, None, None, -1, -1, 0)), np.array(3.0, ">f8").tobytes())
+    assert PlainUnpickler(io.BytesIO(pickle.dumps(big))).load() == 3
+
+
+def test_only_what_is_inert_takes_a_state(tmp_path: Path) -> None:
+    """Of anything else it would be attributes by the pickle's choice, of a function of ours too."""
+    storage = torch.storage.TypedStorage(2, dtype=torch.float32, _internal=True)
+    function = b"cnumpy.core.multiarray\nscalar\n" + pickle.dumps({"__name__": "x"}, 0)[:-1] + b"b."
+    for content, kind in (
+        (pickle.dumps(State(OrderedDict, (), {"x": 1})), "OrderedDict"),
+        (pickle.dumps(State(torch.storage._load_from_bytes, storage.__reduce__()[1], {"dtype": 1})), "TypedStorage"),
+        (function, "function"),
+    ):
+        (tmp_path / "evil.pkl").write_bytes(content)
+        with pytest.raises(PickleError, match=f"gives a state to a .*{kind}"):
+            read_checkpoint(tmp_path / "evil.pkl")
+    inner = io.BytesIO()
+    torch.save(torch.float32, inner, _use_new_zipfile_serialization=False)
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(torch.storage._load_from_bytes, inner.getvalue())))
+    with pytest.raises(PickleError, match="_load_from_bytes of a dtype"):
+        read_checkpoint(tmp_path / "evil.pkl")
+
+
+def test_what_is_admitted_can_run_nothing_of_a_pickles_own() -> None:
+    """A name that is added here must be looked at: each is a function of ours, or a plain container."""
+    plain = {tuple, set, frozenset, OrderedDict}
+    for name, function in ADMITTED.items():
+        assert function in plain or function.__module__ == "dmd.edm.pickles", name
+    assert not {"copyreg.__newobj__", "builtins.getattr", "functools.partial"} & ADMITTED.keys()
+    with pytest.raises(PickleError, match="no module"):
+        ADMITTED["copyreg._reconstructor"](dict, object, None)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "EOFError"), (b"\x80\x04}.", "no network named 'ema'")])
+def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.pkl").write_bytes(content)
+    with pytest.raises(PickleError, match=message):
+        read_checkpoint(tmp_path / "x.pkl")
+    with pytest.raises(PickleError, match="No such file"):
+        read_checkpoint(tmp_path / "none.pkl")
+
+
+@pytest.mark.usefixtures("as_edm")
+def test_the_command_shows_the_network_and_writes_safetensors(tmp_path: Path) -> None:
+    net = checkpoint(tmp_path / "edm.pkl")
+    words = [sys.executable, "-m", "dmd.edm.checkpoints"]
+    done = subprocess.run(
+        [*words, tmp_path / "edm.pkl", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "EDMPrecond(img_resolution=8, label_dim=0)" in done.stdout and "SongUNet(" in done.stdout
+    assert "model.map_noise.weight [4, 4] float32" in done.stdout
+    saved = load_file(tmp_path / "out/weights.safetensors")
+    assert all(torch.equal(v, saved[k]) for k, v in net.state_dict().items())
+    checkpoint(tmp_path / "evil.pkl", extra=Evil(os.system, "true"))
+    refused = subprocess.run(
+        [*words, tmp_path / "evil.pkl", tmp_path / "no"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "posix.system" in refused.stderr
+    assert not (tmp_path / "no").exists()

@@ -1,0 +1,157 @@
+"""Latents and text embeddings as stage `encode` stores them: what VAE and text encoders say, on disk, once."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dmd.config import EncodeConfig
+from dmd.data.splits import Split, load_split
+from dmd.encoding import encoding
+from dmd.encoding.encoding import Encoded, encode, load_encoded
+from dmd.errors import DataError
+from dmd.families import captions as texts
+from dmd.families.captions import Stored, embed_all
+from dmd.families.pipelines import load_pipeline
+from dmd.teachers.teacher import load_teacher
+from tests.helpers.hub_folders import hub_folder
+from tests.helpers.networks import CPU
+
+EXACT = EncodeConfig(precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("hub")
+    return {kind: hub_folder(kind, base / kind) for kind in ("ddpm", "dit", "sd", "sdxl")}
+
+
+@pytest.fixture
+def split(data_folder: Path) -> Split:
+    return load_split(data_folder, "train")
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "SHARD_BYTES", 100_000)
+
+
+def stored(folder: Path, split: Split, tmp_path: Path, cfg: EncodeConfig = EXACT) -> Encoded:
+    (tmp_path / "work").mkdir(parents=True, exist_ok=True)
+    encode(cfg, split, folder, tmp_path / "work", CPU, tmp_path / "encoded")
+    return load_encoded(tmp_path / "encoded")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_latents_are_the_vaes_own_of_every_image_in_order(
+    folders: dict[str, Path], split: Split, tmp_path: Path
+) -> None:
+    latents = stored(folders["dit"], split, tmp_path).latents
+    assert latents is not None and len(latents) == len(split.images) and len(latents.shards) > 2
+    vae = load_pipeline(folders["dit"]).vae
+    some = torch.tensor([0, 700, 3, len(latents) - 1])
+    with torch.no_grad():
+        want = vae.encode(split.images.unit()[some]).latent_dist.mode() * vae.config.scaling_factor
+    torch.testing.assert_close(latents[some], want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_a_teacher_reads_from_disk_what_it_was_told_from_memory(
+    folders: dict[str, Path], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    tables = stored(folders[kind], split, tmp_path).texts
+    want = embed_all(load_pipeline(folders[kind]), split.class_captions)
+    assert tables is not None and set(tables) == set(want)
+    for name, table in want.items():
+        torch.testing.assert_close(tables[name][:], table, rtol=1e-5, atol=1e-6)
+    held, x, t = (
+        load_teacher(folders[kind], CPU, captions=split.class_captions),
+        torch.randn(3, 4, 4, 4),
+        torch.arange(3),
+    )
+    monkeypatch.setattr(texts, "HELD", 0)
+    on_disk = load_teacher(folders[kind], CPU, 2.0, split.class_captions, tables)
+    assert isinstance(on_disk.denoiser.net.embeddings, Stored)
+    labels = torch.tensor([4, 4, 10])  # the last is no caption
+    torch.testing.assert_close(on_disk.denoiser(x, t, labels), held.denoiser(x, t, labels), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        on_disk.denoiser(x, t, labels - 1), held.denoiser(x, t, labels - 1), rtol=1e-4, atol=1e-5
+    )
+    assert not torch.allclose(on_disk.guided(x, t, labels[:1].expand(3)), on_disk.denoiser(x, t, labels[:1].expand(3)))
+
+
+def test_copies_of_a_network_share_what_was_read(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
+    tables = stored(folders["sd"], split, tmp_path).texts
+    assert tables is not None
+    reads: list[Tensor] = []
+
+    class Counted(type(tables["embeddings"])):
+        def __getitem__(self, index: slice | Tensor) -> Tensor:
+            reads.append(torch.as_tensor(0))
+            return super().__getitem__(index)
+
+    one = Stored(Counted(tables["embeddings"].shards))
+    other = copy.deepcopy(one)
+    index = torch.tensor([2, 5])
+    assert torch.equal(one(index), other(index)) and len(reads) == 1
+    assert not torch.equal(one(index), other(index + 1)) and len(reads) == 2
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_killed_run_goes_on_after_its_last_whole_shard(
+    folders: dict[str, Path], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stored(folders["sd"], split, tmp_path)
+    saved: list[str] = []
+
+    def dies(tensors: dict[str, Tensor], file: Path) -> None:
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        saved.append(file.name)
+        save_file(tensors, file)
+
+    monkeypatch.setattr(encoding, "save_file", dies)
+    with pytest.raises(KeyboardInterrupt):
+        stored(folders["sd"], split, tmp_path / "again")
+    assert not (tmp_path / "again" / "encoded").exists()
+    monkeypatch.setattr(
+        encoding, "save_file", lambda tensors, file: (saved.append(file.name), save_file(tensors, file))
+    )
+    again = stored(folders["sd"], split, tmp_path / "again")
+    assert len(saved) == len(set(saved)) > 2  # none was made twice
+    assert whole.latents is not None and again.latents is not None
+    assert torch.equal(whole.latents[:], again.latents[:])
+    files = sorted(p.name for p in (tmp_path / "encoded").iterdir())
+    assert all((tmp_path / "encoded" / f).read_bytes() == (tmp_path / "again/encoded" / f).read_bytes() for f in files)
+
+
+def test_a_changed_byte_is_found(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
+    stored(folders["sd"], split, tmp_path)
+    file = tmp_path / "encoded" / "latents.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=r"latents.safetensors has changed since it was encoded"):
+        load_encoded(tmp_path / "encoded")
+    file.unlink()
+    with pytest.raises(DataError, match="run the encode stage again"):
+        load_encoded(tmp_path / "encoded")
+
+
+def test_half_precision_takes_half_the_disk(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
+    exact = stored(folders["sd"], split, tmp_path / "a")
+    half = stored(folders["sd"], split, tmp_path / "b", EncodeConfig(precision="fp16"))
+    assert exact.latents is not None and half.latents is not None
+    assert half.latents.nbytes * 2 == exact.latents.nbytes
+    torch.testing.assert_close(half.latents[:].float(), exact.latents[:], rtol=1e-3, atol=1e-3)
+    net = load_teacher(folders["sd"], CPU, 1.0, split.class_captions, half.texts).denoiser.net
+    assert net.embeddings(torch.tensor([1])).dtype == torch.float32
+
+
+def test_pixels_and_labels_need_nothing(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
+    found = stored(folders["ddpm"], split, tmp_path)
+    assert found == Encoded(None, None)
+    assert {p.name for p in (tmp_path / "encoded").iterdir()} == {"manifest.json"}

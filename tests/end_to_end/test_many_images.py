@@ -1,0 +1,97 @@
+"""200,000 images of a folder: prepared in little memory, taken up after a kill, and a changed byte found."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from tests.helpers.projects import ROOT, environment
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+COUNT, DIFFERENT, SIDE = 200_000, 500, 32
+CLASSES = 10
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """params.yaml, and the images: links to a few hundred files, of which each name is an image of its own."""
+    folder = tmp_path_factory.mktemp("many")
+    files = []
+    for i in range(DIFFERENT):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 48, 3), np.uint8)
+        files.append(folder / f"{i}.jpg")
+        Image.fromarray(pixels).save(files[-1])
+    for i in range(COUNT):
+        place = folder / "images" / str(i % CLASSES)
+        place.mkdir(parents=True, exist_ok=True)
+        os.link(files[i % DIFFERENT], place / f"{i}.jpg")
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    changes = {"source": "folder", "folder": "images", "size": SIDE, "channels": 3, "validation": 1000, "test": 1000}
+    params["data"].update(changes)
+    params["teacher"].update({"steps": 1, "channels": [8, 16]})
+    yaml.dump(params, folder / "params.yaml")
+    (folder / "zoo").mkdir()
+    (folder / "zoo" / "none").touch()
+    return folder
+
+
+def start(project: Path, scratch: str, *words: str) -> subprocess.Popen[str]:
+    env = {**environment(), "PYTHONPATH": str(ROOT), "DMD_SCRATCH": str(project / scratch)}
+    return subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=project, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str, int]:
+    """Exit code, what it said, and the most memory it had, in bytes."""
+    assert process.stderr
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    return os.waitstatus_to_exitcode(status), said, usage.ru_maxrss * 1024
+
+
+def test_many_images_take_little_memory_and_a_kill_costs_little(project: Path) -> None:
+    code, said, memory = finished(start(project, "scratch", "stages.data", "--out", "whole"))
+    assert code == 0, said
+    print(f"{COUNT:,} images: {memory / GIB:.2f} GiB")  # pytest -rP shows it
+    assert memory < 1.5 * GIB
+
+    killed, scratch = start(project, "killed", "stages.data", "--out", "again"), project / "killed"
+    while len(made := sorted(scratch.glob("data-*/*.done.json"))) < 4:
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.2)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not (project / "again").exists()
+    before = {file.name: file.stat().st_mtime_ns for file in made[0].parent.glob("*.safetensors")}
+    code, said, _ = finished(start(project, "killed", "stages.data", "--out", "again"))
+    assert code == 0, said
+    kept = [name for name, then in before.items() if (project / "again" / name).stat().st_mtime_ns == then]
+    assert len(kept) >= 4
+    for file in (project / "whole").iterdir():
+        assert (project / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_a_changed_byte_is_found_before_training(project: Path) -> None:
+    data = project / "again"
+    shard = sorted(data.glob("train.*.safetensors"))[-1]
+    with shard.open("r+b") as content:
+        content.seek(-1000, os.SEEK_END)
+        byte = content.read(1)
+        content.seek(-1000, os.SEEK_END)
+        content.write(bytes([byte[0] ^ 1]))
+    code, said, _ = finished(
+        start(project, "t", "stages.teacher", "--data", "again", "--out", "teacher", "--losses", "losses.csv")
+    )
+    assert code == 1 and f"error: teacher: again/{shard.name} has changed since it was prepared" in said, said
+    assert "teacher: 1/1" not in said and not (project / "teacher").exists()

@@ -1,0 +1,95 @@
+"""Figures of an earlier run are taken over where nothing that they depend on differs, and only there."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmd.config import BaselineConfig, Params
+from dmd.errors import ConfigError, EvaluatorError
+from evaluation.evaluator.earlier import take_over
+from evaluation.metrics.schema import Baseline, ExtractorFacts, Judged, RealMeasures, write_record
+from flows.pipeline.changes import changed
+from flows.plan.estimate import seconds_of
+from flows.plan.rate import Rate
+from tests.helpers.reports import NAMES, measures
+
+ABOUT = Judged(
+    reference_sha256="1" * 64,
+    reference_images=60_000,
+    held_out_sha256="2" * 64,
+    conditions_sha256="3" * 64,
+    teacher_sha256="4" * 64,
+    guidance_scale=1.0,
+    neighbours=3,
+    extractors={name: ExtractorFacts(sha256="0" * 64, dimensions=64, resize="none") for name in NAMES},
+    skipped={},
+)
+SHARES = dict.fromkeys(NAMES, 0.9)
+
+
+@pytest.fixture
+def cfg(params: Params, tmp_path: Path) -> BaselineConfig:
+    """Of a run like the earlier one, whose file it names."""
+    record = Baseline(
+        teachers={"ddim_10": measures(10, 3.6, 0.1), "heun_25": measures(49, 1.0, 0.1)},
+        real=RealMeasures(
+            clip_score=31.0, accuracy=0.98, fd=SHARES, precision=SHARES, recall=SHARES, density=SHARES,
+            coverage=SHARES, samples=300,
+        ),
+        best_teacher=dict.fromkeys(NAMES, "heun_25"),
+        judged=ABOUT,
+        fd_draws={name: {key: [fd, fd] for key in NAMES} for name, fd in (("ddim_10", 3.6), ("heun_25", 1.0))},
+        taken_over=[],
+    )  # fmt: skip
+    write_record(record, tmp_path / "baseline.json")
+    same = {"measured": str(tmp_path / "baseline.json"), "samples": 1797, "draws": 4, "seed": 0}
+    return params.baseline.model_copy(update=same)
+
+
+def test_the_figures_of_the_samplers_asked_for(cfg: BaselineConfig) -> None:
+    found = take_over(cfg, ["ddim_10", "ddim_25"], ABOUT)
+    assert found.differs == "" and list(found.teachers) == ["ddim_10"]
+    assert found.teachers["ddim_10"][0] == measures(10, 3.6, 0.1)
+    assert found.teachers["ddim_10"][1] == {key: [3.6, 3.6] for key in NAMES}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reference_sha256": "9" * 64}, {"reference_images": 55_000}, {"held_out_sha256": "9" * 64},
+        {"conditions_sha256": "9" * 64}, {"teacher_sha256": "9" * 64}, {"guidance_scale": 1.5}, {"neighbours": 5},
+        {"made_by": "ddim_100"},
+        {"extractors": {NAMES[0]: ABOUT.extractors[NAMES[0]]}},
+        {"extractors": dict.fromkeys(NAMES, ExtractorFacts(sha256="9" * 64, dimensions=64, resize="none"))},
+    ],
+)  # fmt: skip
+def test_whatever_differs_is_named_and_nothing_is_taken_over(cfg: BaselineConfig, change: dict[str, Any]) -> None:
+    found = take_over(cfg, ["ddim_10"], ABOUT.model_copy(update=change))
+    assert found.teachers == {} and found.differs == next(iter(change))
+
+
+@pytest.mark.parametrize("change", [{"samples": 1000}, {"draws": 3}, {"seed": 1}])
+def test_so_does_another_plan(cfg: BaselineConfig, change: dict[str, int]) -> None:
+    found = take_over(cfg.model_copy(update=change), ["ddim_10"], ABOUT)
+    assert found.teachers == {} and found.differs == next(iter(change))
+
+
+def test_what_is_skipped_here_is_no_difference(cfg: BaselineConfig) -> None:
+    assert take_over(cfg, ["ddim_10"], ABOUT.model_copy(update={"skipped": {"clip": "not at hand"}})).teachers
+
+
+def test_another_file_is_one_line(cfg: BaselineConfig, params: Params) -> None:
+    Path(cfg.measured).write_text("{}")
+    with pytest.raises(EvaluatorError, match=r"baseline\.measured: \S+ is not a baseline\.json") as e:
+        take_over(cfg, ["ddim_10"], ABOUT)
+    assert "\n" not in str(e.value)
+    with pytest.raises(ConfigError, match=r"baseline.*measured: 'nowhere\.json' is not a file"):
+        changed(params.model_dump(), {"baseline.measured": "nowhere.json"}, "here")
+
+
+def test_the_estimate_counts_only_what_is_measured_anew(cfg: BaselineConfig, params: Params) -> None:
+    rate = Rate(forward=1.0, both=3.0, how="")
+    asked = cfg.model_copy(update={"ddim_steps": [10, 25], "heun_steps": [25]})
+    given = params.model_copy(update={"baseline": asked})
+    assert seconds_of(given, [], rate)["baseline"] == 1797 * 4 * 25

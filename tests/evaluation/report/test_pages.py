@@ -1,0 +1,71 @@
+"""The pages in a real browser, on a telephone and on a desk, light and dark, without network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluation.compare import compare, render
+from tests.helpers.browser import WIDTHS, Browser, chromium, visit
+from tests.helpers.evaluators import judged
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pages(html: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report and the comparison as files."""
+    folder = tmp_path_factory.mktemp("pages")
+    long = "models:/a_name_that_goes_on_and_on_and_on_without_any_place_to_break_it/17"
+    pair = [judged("artifacts/generator", 0.0), judged(long, 0.3)]
+    made = {"report": html, "compare": render(pair, compare(pair))}
+    for name, text in made.items():
+        (folder / f"{name}.html").write_text(text)
+    return {name: folder / f"{name}.html" for name in made}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["report", "compare"])
+def test_a_page_fits_its_window_and_every_panel_shows_something(
+    browser: Browser, pages: dict[str, Path], tmp_path: Path, name: str, width: int, scheme: str
+) -> None:
+    url = pages[name].as_uri()
+    with visit(browser, url, width, scheme) as seen:
+        assert seen.overflow() <= 0
+        assert seen.requests == [url] and seen.errors == []
+        pictures = seen.pictures()
+        assert len(pictures) >= 2 and all(p["area"] > 1000 and p["own"] > 0 for p in pictures), pictures
+        assert seen.page.locator("table").count() >= 2 and seen.empty_tables() == 0
+        figures = seen.page.locator("figure").count()
+        assert figures == seen.page.locator("figure:has(img, svg)").count() > 0
+        paper = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == {"light": "rgb(246, 245, 241)", "dark": "rgb(20, 22, 27)"}[scheme]
+        assert seen.screenshot(f"{name}-{width}-{scheme}", tmp_path).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_browser_sees_what_is_wrong(browser: Browser, tmp_path: Path) -> None:
+    """Too wide, a broken picture, an empty table, a stranger's host, an error: each is noticed."""
+    page = tmp_path / "bad.html"
+    page.write_text(
+        "<div style='width:2000px'>x</div><img src='data:image/png;base64,AAAA' width=99 height=99>"
+        "<svg width=99 height=99></svg><canvas width=99 height=99></canvas><table><tr><td> </td></tr></table>"
+        "<script src='https://example.com/x.js'></script><script>nonsense()</script>"
+    )
+    with visit(browser, page.as_uri(), 390) as seen:
+        assert seen.overflow() > 1000 and seen.empty_tables() == 1
+        assert [p["own"] for p in seen.pictures()] == [0, 0, 0]
+        assert seen.requests[1:] == ["https://example.com/x.js"]
+        assert any("nonsense" in e for e in seen.errors) and any("ERR_NAME_NOT_RESOLVED" in e for e in seen.errors)
+
+
+def test_a_missing_browser_is_a_failure_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"), chromium():
+        pass

@@ -1,0 +1,222 @@
+"""The page, its table and its pictures: complete, self-contained, the same bytes for the same input."""
+
+import copy
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dmd.generator.pictures import GAP, comparison, image_grid
+from evaluation.report.charts import thin
+from evaluation.report.page import ReportInputs, add_lineage, group_columns, ratio_card, render_report, table_head
+from evaluation.report.quality import quality_figures
+from evaluation.report.table import cells, format_table, summary_table
+from tests.helpers.reports import NAMES, measures
+
+
+class Page(HTMLParser):
+    """What a browser would make of it: open tags that were never closed, references, alternative texts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_self_contained(html: str) -> None:
+    page = Page(html)
+    assert page.open == []
+    references = [a[k] or "" for _, a in page.tags for k in ("src", "href", "xlink:href", "srcset", "data") if k in a]
+    assert references and all(r.startswith(("data:image/png;base64,", "#")) for r in references)
+    assert all(u.startswith("#") for u in re.findall(r"url\(\s*['\"]?([^)]*)", html))
+    assert not {"script", "link", "iframe", "base", "form"} & {tag for tag, _ in page.tags}
+    assert "://" not in html and "@import" not in html
+    assert len(html) < 500_000
+
+
+def test_page_says_everything(inputs: ReportInputs, html: str) -> None:
+    text = cells(summary_table(inputs.metrics, inputs.timing))
+    for name, row in zip(text.index, text.to_numpy().tolist(), strict=True):
+        assert f'<th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in row) in html
+    assert "A &lt;title&gt;" in html and "make demo &amp;&amp; echo &lt;done&gt;" in html
+    assert "<h3>unheard_of</h3>" in html and "blank" not in html
+    images = [a["alt"] for tag, a in Page(html).tags if tag == "img"]
+    assert images == ["side by side", "after 100 generator turns", "turn 200", "turn 1,000"]
+    plots = [a["aria-label"] for tag, a in Page(html).tags if tag == "svg"]
+    assert len(plots) == 2 * len(NAMES) + 4 and all(plots)
+    assert render_report(inputs) == html
+
+
+def test_a_long_training_is_shown_from_its_first_to_its_last_picture(inputs: ReportInputs) -> None:
+    turns = range(50, 2151, 50)
+    pictures = {f"after {turn} generator turns": inputs.pictures["turn 200"] for turn in turns}
+    html = render_report(replace(inputs, pictures=pictures))
+    shown = [int(a["alt"].split()[1]) for tag, a in Page(html).tags if tag == "img"]
+    assert (len(shown), shown[0], shown[-1]) == (12, 50, 2150)
+    assert {b - a for a, b in pairwise(shown)} <= {150, 200}
+
+
+def test_no_panel_without_data(inputs: ReportInputs) -> None:
+    metrics = copy.deepcopy(inputs.metrics)
+    metrics["student"]["clip_score"] = None
+    bare = ReportInputs("bare", metrics, {}, pd.DataFrame(), {}, {})
+    html = render_report(bare)
+    for heading in ("Samples", "Training", "Where the figures come from", "Lineage"):
+        assert f"<h2>{heading}" not in html
+    assert html.count("<svg") == len(NAMES) and "as fast as" not in html and "seconds per image" not in html
+    assert "of the CLIP score" not in html
+
+
+def test_page_says_what_its_intervals_are_of_and_what_is_taken_over(inputs: ReportInputs, html: str) -> None:
+    assert "the mean over 4 noise draws of 1,797 images" in html and "jackknife" not in html
+    assert "Taken over" not in html
+    metrics = copy.deepcopy(inputs.metrics)
+    metrics["student"]["draws"], metrics["taken_over"] = 1, ["ddim_50", "heun_10"]
+    single = render_report(replace(inputs, metrics=metrics))
+    assert "of one noise draw of 1,797 images; ± is half of the 95 % interval by a jackknife of 10 groups" in single
+    assert "the mean over" not in single.partition("Class by class")[0]
+    assert "Taken over from an earlier run" in single and "the teacher's figures by DDIM 50, Heun 10." in single
+
+
+def test_each_kind_of_sampler_has_a_curve_of_its_own(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+    """Their points lie between one another on the axis."""
+    alone = quality_figures(metrics, timing)[0].svg
+    assert ">teacher</text>" in alone and "teacher DDIM" not in alone
+    heun = {f"heun_{n}": measures(2 * n - 1, 0.5, 0.05).model_dump() for n in (10, 25)}
+    both = quality_figures({**metrics, "teachers": metrics["teachers"] | heun}, timing)[0].svg
+    assert ">teacher DDIM</text>" in both and ">teacher Heun</text>" in both and ">teacher</text>" not in both
+    lines = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--series-[14]\); stroke-width: 1.6', both)
+    assert sorted(d.count("L") for d in lines)[-2:] == [1, 3]
+
+
+def test_lineage(html: str) -> None:
+    once = add_lineage(html, {"model": "<b>digits</b> v1", "git sha": r"\1 & <!-- lineage -->"})
+    assert "<td>&lt;b&gt;digits&lt;/b&gt; v1</td>" in once and r"<td>\1 &amp; &lt;!-- lineage --&gt;</td>" in once
+    twice = add_lineage(once, {"model": "v2"})
+    assert twice.count("<h2>Lineage") == 1 and "v1" not in twice and "<td>v2</td>" in twice
+    with pytest.raises(ValueError, match="lineage"):
+        add_lineage(html.replace("<!-- lineage -->", ""), {"model": "v1"})
+
+
+def test_headline_claims_only_what_the_intervals_show(metrics: dict[str, Any]) -> None:
+    metrics = copy.deepcopy(metrics)
+    assert ratio_card(metrics, "clip").tone == "bad" and ratio_card(metrics, "clip").value == "1.20"
+    metrics["ratio"]["interval"]["clip"] = {"low": 0.97, "high": 1.4}
+    assert ratio_card(metrics, "clip").tone == "even"
+    assert ratio_card(metrics, "clip").words.startswith("No difference seen: the interval holds 1.")
+    metrics["student"] = measures(1, 0.5, 0.04).model_dump()
+    metrics["ratio"]["fd"]["clip"] = 0.5 / 0.7
+    metrics["ratio"]["interval"]["clip"] = {"low": 0.6, "high": 0.8}
+    assert ratio_card(metrics, "clip").tone == "good" and "by 29 %" in ratio_card(metrics, "clip").words
+
+
+def test_table_numbers(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+    table = summary_table(metrics, timing)
+    assert list(table.index) == ["real held-out", *(f"teacher DDIM {n}" for n in (10, 25, 50, 100)), "student"]
+    assert table["NFE"].dropna().tolist() == [10, 25, 50, 100, 1]
+    for name in NAMES:
+        for row, key in (("teacher DDIM 10", "ddim_10"), ("teacher DDIM 100", "ddim_100")):
+            assert table.loc[row, f"FD {name}"] == metrics["teachers"][key]["fd"][name]
+            assert table.loc[row, "seconds per image"] == timing["teachers"][key]["seconds_per_image"]
+        assert table.loc["real held-out", f"FD {name}"] == metrics["real"]["fd"][name]
+        assert table.loc["student", f"± FD {name}"] == pytest.approx(0.04)
+        assert table.loc["student", f"precision {name}"] == 0.81 and table.loc["student", f"recall {name}"] == 0.72
+    assert cells(table).loc["student", "KID clip"] == "0.0123 ± 0.0010"
+    assert table.loc["real held-out", "CLIP score"] == 31.0 and table.loc["student", "CLIP score"] == 30.84
+    assert table.loc[["real held-out"], ["± FD clip", "seconds per image"]].isna().all(axis=None)
+
+
+def test_table_on_a_terminal(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+    lines = format_table(summary_table(metrics, timing)).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert lines[-1].split()[:5] == ["student", "1", "0.840", "±", "0.040"]
+    assert len({line.rstrip().rfind("0.810") for line in lines[4:]}) == 1
+    assert "seconds" not in format_table(summary_table(metrics, {}))
+
+
+def test_table_head_spans_neighbours() -> None:
+    columns = ["NFE", "FD a", "FD b", "CLIP score", "recall a"]
+    assert table_head(columns) == [
+        ("NFE", 1, [""]),
+        ("FD", 2, ["a", "b"]),
+        ("CLIP score", 1, [""]),
+        ("recall", 1, ["a"]),
+    ]
+
+
+def test_every_column_is_in_one_plot() -> None:
+    shown = ["generator_dm", "critic_total", "critic_grad_norm", "generator_x_std", "validation_fd", "lr_critic", "odd"]
+    frame = pd.DataFrame({c: [float(i), i + 1.0, np.nan] for i, c in enumerate(shown)})
+    hidden = {"turn": [1, 2, 3], "step": [5, 10, 15], "generator_total": frame["generator_dm"], "still": 7.0}
+    hidden |= {"blank": [np.nan, np.inf, np.nan]}
+    groups = group_columns(frame.assign(**hidden))
+    assert sorted(c for group in groups.values() for c in group) == sorted(shown)
+    assert groups["Losses"] == ["generator_dm", "critic_total"] and groups["odd"] == ["odd"]
+
+
+def test_thinned_curve_keeps_mean_and_extremes() -> None:
+    value = np.random.default_rng(0).random(700)
+    x, mean, low, high = thin(np.arange(700.0), value)
+    assert len(x) == 150 and (np.diff(x) > 0).all()
+    assert low.min() == value.min() and high.max() == value.max()
+    assert mean.mean() == pytest.approx(value.mean(), abs=0.01)
+    assert (thin(np.arange(5.0), value[:5])[1] == value[:5]).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_has_every_pixel_in_its_cell(channels: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, channels, 8, 8), np.uint8)
+    sheet = np.asarray(image_grid(images))
+    size = (sheet.shape[1] + GAP) // 3 - GAP
+    assert size >= 32 and size % 8 == 0
+    for r, c in np.ndindex(2, 3):
+        y, x = r * (size + GAP), c * (size + GAP)
+        cell = sheet[y : y + size, x : x + size]
+        want = np.broadcast_to(images[r, c], (3, 8, 8)).transpose(1, 2, 0)
+        assert (cell.reshape(8, size // 8, 8, size // 8, 3) == want[:, None, :, None]).all()
+
+
+def test_comparison_puts_a_class_on_its_line() -> None:
+    """Panels of one colour per image (text is grey): three classes of two, from left to right in two panels."""
+    images = np.zeros((12, 3, 8, 8), np.uint8)
+    images[:, 0] = np.arange(1, 13, dtype=np.uint8)[:, None, None]
+    panels, names = {"real": images[:6], "student": images[6:]}, ["a", "bb", "ccc"]
+    picture = comparison(panels, names, 2)
+    assert picture == comparison(panels, names, 2)
+    sheet = np.asarray(Image.open(io.BytesIO(picture)))
+    corner = {n: np.argwhere((sheet == (n, 0, 0)).all(axis=-1)).min(axis=0) for n in range(1, 13)}
+    lines = [{int(corner[n][0]) for n in (i, i + 1, i + 6, i + 7)} for i in (1, 3, 5)]
+    assert [len(line) for line in lines] == [1, 1, 1]
+    tops = [line.pop() for line in lines]
+    assert tops == sorted(set(tops))
+    for first in (1, 3, 5):
+        lefts = [int(corner[n][1]) for n in (first, first + 1, first + 6, first + 7)]
+        assert lefts == sorted(set(lefts))
+
+
+def test_pictures_refuse_what_they_would_show_wrongly() -> None:
+    with pytest.raises(ValueError, match="5 images for 2 classes of 3"):
+        comparison({"real": np.zeros((5, 1, 8, 8), np.uint8)}, ["a", "b"], 3)
+    with pytest.raises(ValueError, match="uint8"):
+        image_grid(np.zeros((1, 1, 1, 8, 8), np.float32))
+    with pytest.raises(ValueError, match="channels"):
+        image_grid(np.zeros((1, 1, 4, 8, 8), np.uint8))

@@ -1,0 +1,73 @@
+"""Generators side by side: paired draws, verdicts outside the noise, and where a generator may come from."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmd.data.splits import DIGIT_NAMES
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator
+from dmd.teachers.teacher import Teacher
+from evaluation.compare import compare, main, render, summary, verdict
+from evaluation.metrics.schema import Interval
+from evaluation.sources import SourceError, find_generator
+from tests.helpers.evaluators import judged
+from tests.helpers.projects import ROOT
+
+
+def test_a_shifted_generator_is_worse_and_the_same_one_no_different() -> None:
+    table = compare([judged("a", 0.0), judged("b", 0.5), judged("again", 0.0)]).set_index(["generator", "measure"])
+    assert table.loc[("b", "fd evaluator"), "verdict"] == "worse" and table.loc[("b", "fd evaluator"), "low"] > 0
+    assert set(table.loc["again", "verdict"]) == {"no difference seen"}
+    assert (table.loc["again", "difference"] == 0).all()
+
+
+def test_the_verdict_knows_which_way_is_better() -> None:
+    below, across = Interval(low=-2, high=-1), Interval(low=-1, high=1)
+    assert verdict(below, "lower is better") == "better" and verdict(below, "higher is better") == "worse"
+    assert verdict(across, "lower is better") == "no difference seen"
+
+
+def test_the_page_holds_every_generator_and_asks_no_host() -> None:
+    pair = [judged("first", 0.0), judged("<second>", 0.3)]
+    html = render(pair, compare(pair))
+    assert "&lt;second&gt;" in html and "<second>" not in html and "http" not in html.replace("http-equiv", "")
+    assert list(summary(pair).index) == ["first", "<second>"] and "worse" in html
+
+
+def test_a_folder_is_found_and_a_wrong_name_is_one_line(teacher: Teacher, tmp_path: Path) -> None:
+    generator = Generator(teacher.denoiser, (999,), teacher.shape, DIGIT_NAMES)
+    export_generator(generator, teacher, tmp_path / "g")
+    assert find_generator(str(tmp_path / "g"), tmp_path / "s") == tmp_path / "g"
+    with pytest.raises(SourceError, match=r"has no generator\.json"):
+        find_generator(str(tmp_path), tmp_path / "s")
+
+
+def test_a_revision_is_fetched_from_dvc(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator of an earlier commit, byte for byte, while the workspace has another."""
+    monkeypatch.chdir(tmp_path)
+    run = lambda *words: subprocess.run(words, check=True, capture_output=True)  # noqa: E731
+    run("git", "init", "-q")
+    run("git", "config", "user.email", "a@b.c")
+    run("git", "config", "user.name", "a")
+    run(sys.executable, "-m", "dvc", "init", "-q")
+    old = Generator(teacher.denoiser, (999,), teacher.shape, DIGIT_NAMES)
+    export_generator(old, teacher, tmp_path / "artifacts/generator")
+    run(sys.executable, "-m", "dvc", "add", "-q", "artifacts/generator")
+    run("git", "add", "-A")
+    run("git", "commit", "-qm", "one")
+    run("git", "tag", "one")
+    new = Generator(teacher.denoiser, (500,), teacher.shape, DIGIT_NAMES)
+    export_generator(new, teacher, tmp_path / "artifacts/generator")
+    folder = find_generator("one", tmp_path / "s")
+    assert json.loads((folder / "generator.json").read_text())["timesteps"] == [999]
+    with pytest.raises(SourceError, match="'two' is no generator folder"):
+        find_generator("two", tmp_path / "t")
+
+
+def test_one_generator_is_not_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["a", "--params", str(ROOT / "params.yaml")]) == 1
+    assert capsys.readouterr().err == "error: give at least two generators\n"

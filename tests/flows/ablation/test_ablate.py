@@ -1,0 +1,159 @@
+"""An ablation: its file, its members, its comparison; and real experiments on a small project of its own."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dmd.errors import ConfigError, UserError
+from flows.ablation.comparison import compare, measures, pixels, spread, table
+from flows.ablation.plan import Ablation, Row, load_ablation, load_plan, members, own_groups, waves
+from flows.keep import keep
+from flows.pipeline.presets import load_preset
+from tests.helpers.projects import ROOT
+
+DOWNSTREAM = {"method", "train", "evaluate"}
+
+
+def metrics(ratio: float) -> dict:
+    student = {
+        "nfe": 1,
+        "clip_score": 70 + ratio,
+        "fd": {"a": 1.0, "b": 3.0},
+        "kid": {},
+        "precision": {"a": 0.5, "b": 0.7},
+    }
+    student["recall"] = {"a": 0.9, "b": 0.9}
+    return {"student": student, "ratio": {"fd": {"a": ratio, "b": ratio + 1}}}
+
+
+def ablation(**changes: object) -> Ablation:
+    rows = [Row(name="one", changes={}), Row(name="two", changes={"method.critic_turns": 2})]
+    return Ablation(**{"description": "d", "seeds": [0, 1], "rows": rows, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "experiments" / "ablations").glob("*.yaml")), ids=lambda f: f.stem)
+def test_the_shipped_ablations_fit_params_yaml(file: Path) -> None:
+    made = load_plan(ROOT, file).members
+    assert len({m.experiment for m in made}) == len(made)
+    assert len({m.upstream for m in made}) == {"teachers": 4}.get(file.stem, 1)
+
+
+def test_the_groups_of_train_and_evaluate_are_read_from_the_graph() -> None:
+    assert own_groups(ROOT) == DOWNSTREAM
+
+
+def test_a_member_is_a_row_with_a_seed_and_its_name_follows_from_its_numbers() -> None:
+    made = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    assert [(m.row, m.seed) for m in made] == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
+    assert made[3].changes == {"method.critic_turns": 2, "train.seed": 1}
+    again = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    other = members("x", ablation(base={"train.batch_size": 32}), ROOT / "params.yaml", DOWNSTREAM)
+    assert made == again and not {m.experiment for m in made} & {m.experiment for m in other}
+
+
+def test_a_preset_comes_before_base_and_rows(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "experiments" / "presets", tmp_path / "experiments" / "presets")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "zoo").symlink_to(ROOT / "zoo")
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "description: d\npreset: quick\nseeds: [3]\nbase: {pairs.count: 7}\n"
+        "rows: [{name: a, changes: {}}, {name: b, changes: {baseline.samples: 50}}]\n"
+    )
+    a, b = load_plan(tmp_path, file).members
+    quick = load_preset(ROOT, "quick").changes
+    assert a.changes == {**quick, "pairs.count": 7, "train.seed": 3} and quick["pairs.count"] != 7
+    assert b.changes == {**a.changes, "baseline.samples": 50}
+    file.write_text(file.read_text().replace("quick", "quickly"))
+    with pytest.raises(ConfigError, match="no preset 'quickly'"):
+        load_plan(tmp_path, file)
+
+
+def test_a_row_to_keep_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(UserError, match=r"has no row 'v_cosin'; it has v_cosine, eps_linear, edm, flow$"):
+        keep(ROOT, ROOT / "experiments" / "ablations" / "teachers.yaml", "v_cosin")
+
+
+def test_members_share_what_is_upstream_of_their_changes() -> None:
+    rows = [Row(name="a", changes={}), Row(name="b", changes={"train.batch_size": 32})]
+    rows += [Row(name="c", changes={"teacher.steps": 10})]
+    a, b, c = members("x", ablation(rows=rows, seeds=[0]), ROOT / "params.yaml", DOWNSTREAM)
+    assert a.upstream == b.upstream != c.upstream
+    assert waves([a, b, c]) == ([a, c], [b]) and waves([b, c]) == ([b, c], [])
+
+
+def test_a_grid_has_a_row_for_each_combination() -> None:
+    grid = {"method.critic_turns": [1, 5], "method.gan.weight": [0.003]}
+    rows = ablation(rows=[], grid=grid).variants()
+    assert [r.name for r in rows] == ["critic_turns_1_weight_0_003", "critic_turns_5_weight_0_003"]
+    assert rows[1].changes == {"method.critic_turns": 5, "method.gan.weight": 0.003}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("description: d\nseeds: [0]", "list variants under rows"),
+        ("description: d\nseeds: []\nrows: [{name: a, changes: {}}]", "seeds"),
+        ("description: d\nseeds: [0]\nrows: [{name: a, changes: {}}, {name: a, changes: {}}]", "'a' is there twice"),
+        ("description: d\nseeds: [0, 1, 0]\nrows: [{name: a, changes: {}}]", "seeds: 0, 1, 0: one is there twice"),
+        ("description: d\nseeds: [0]\nrows: [{name: a, changes: {}}]\nat_one: 2", "at_one"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_a_wrong_file_is_told(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_ablation(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method.critic_turn": 2}, "ablation x, row r: method.critic_turn: params.yaml has no such key"),
+        ({"critic_turns": 2}, "critic_turns: params.yaml has no such key"),
+        ({"method.critic_turns": 0}, "ablation x, row r: method.critic_turns: 0 is not allowed"),
+        ({"pairs.count": 0}, "train.warm_start.turns: 2000 needs pairs"),
+    ],
+)
+def test_a_change_that_params_do_not_allow_names_its_row(changes: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        members("x", ablation(rows=[Row(name="r", changes=changes)]), ROOT / "params.yaml", DOWNSTREAM)
+
+
+def test_rows_have_mean_and_spread_over_seeds() -> None:
+    made = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    results = dict(zip(made, [*(measures(metrics(r)) for r in (1.0, 2.0, 5.0)), None], strict=True))
+    one, two = compare(ablation(), results)
+    assert one["fd_ratio.a"] == {"mean": 1.5, "std": pytest.approx(0.5**0.5)} and one["fd_ratio"]["mean"] == 2.0
+    assert one["seeds"] == [0, 1] and one["failed"] == [] and two["seeds"] == [0] and two["failed"] == [1]
+    assert one["precision"]["mean"] == pytest.approx(0.6) and one["clip_score"]["mean"] == 71.5
+    assert "kid" not in one and two["fd_ratio"] == {"mean": 5.5, "std": 0.0}
+    text = table([one, two, {"name": "none", "seeds": [], "failed": [0, 1]}])
+    assert "| one | 2 | 2.000 ± 0.707 | 71.500 ± 0.707 |" in text and "| none | 0 (missing: 0, 1) | failed |" in text
+    assert "| two | 1 (missing: 1) | 5.500 ± 0.000 |" in text
+
+
+def test_a_measure_that_a_seed_lacks_is_left_out() -> None:
+    """Without conditions there is no CLIP score; a log of another method may lack a column."""
+    made = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    results = {m: measures(metrics(1.0)) | ({"generator_x_mean": 0.5} if m.seed == 0 else {}) for m in made}
+    assert all("generator_x_mean" not in row for row in compare(ablation(), results))
+    blind = metrics(1.0)
+    blind["student"]["clip_score"] = None
+    assert "clip_score" not in measures(blind)
+    row, _ = compare(ablation(), dict.fromkeys(made, measures(blind)))
+    assert "| \N{EN DASH} |" in table([row])
+
+
+def test_pixels_are_those_of_the_generators_last_turns() -> None:
+    turns = range(200)
+    log = {"turn": turns, "generator_x_mean": [None if t % 2 else t / 100 for t in turns], "generator_x_std": 0.5}
+    assert pixels(pd.DataFrame(log)) == {"generator_x_mean": pytest.approx(1.49), "generator_x_std": 0.5}
+    assert pixels(pd.DataFrame({"turn": [1], "generator_x_mean": [None]})) == {}
+
+
+def test_the_spread_is_that_of_a_sample() -> None:
+    assert spread([1.0, 2.0, 3.0]) == {"mean": 2.0, "std": 1.0} and spread([4.0])["std"] == 0.0

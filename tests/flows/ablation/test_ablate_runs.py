@@ -1,0 +1,165 @@
+"""Real experiments of a small project: as a Prefect flow, as MLflow runs, killed and gone on with."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.ablations import at_work, check_runs, mlflow_runs
+from tests.helpers.projects import ROOT
+from tests.helpers.servers import Server, eventually, task_states
+
+pytestmark = pytest.mark.slow
+
+DVC_YAML = """
+stages:
+  shared:
+    cmd: python work.py shared out.txt
+    deps: [work.py]
+    params: [data]
+    outs: [out.txt]
+  train:
+    cmd: python work.py train reports/metrics.json
+    deps: [work.py, out.txt]
+    params: [train, method]
+    metrics: [reports/metrics.json: {cache: false}]
+"""
+# The stages leave a line for each time they really run, outside the project: experiments work in copies.
+WORK = """
+import json, os, sys, time
+from pathlib import Path
+from ruamel.yaml import YAML
+params = YAML(typ="safe").load(Path("params.yaml"))
+log = Path(os.environ["ABLATE_LOG"])
+with log.open("a") as f:
+    f.write(sys.argv[1] + "\\n")
+time.sleep(float(os.environ.get("ABLATE_SLEEP", "0")))
+if sys.argv[1] == "train":
+    k = params["method"]["critic_turns"]
+    if k == 7:
+        sys.exit("error: train: seven is not to be had")
+    student = {"nfe": 1, "clip_score": 70.0, "fd": {"a": 1.0}, "kid": {}, "precision": {"a": 1.0}, "recall": {"a": 1.0}}
+    out = {"student": student, "ratio": {"fd": {"a": k + params["train"]["seed"]}}}
+else:
+    out = {}
+Path(sys.argv[2]).parent.mkdir(exist_ok=True)
+Path(sys.argv[2]).write_text(json.dumps(out))
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A git and DVC project of two quick stages with this project's params.yaml."""
+    root = tmp_path / "project"
+    (root / "experiments" / "ablations").mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", root / "params.yaml")
+    (root / "zoo").mkdir()
+    (root / "zoo" / "none").write_text("")
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "work.py").write_text(WORK)
+    rows = "".join(f"  - {{name: k{k}, changes: {{method.critic_turns: {k}}}}}\n" for k in (1, 2, 7))
+    (root / "experiments" / "ablations" / "k.yaml").write_text(
+        f"description: turns\nseeds: [0, 1]\nat_once: 2\nrows:\n{rows}"
+    )
+    (root / ".gitignore").write_text("runs/\n")
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "p"]):
+        subprocess.run(command, cwd=root, check=True, env=environment(tmp_path))
+    return root
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    identity = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, **identity, "PATH": path, "ABLATE_LOG": str(tmp_path / "log"), "PYTHONPATH": str(ROOT)}
+
+
+class Run:
+    """`python -m flows.ablate` in the project, with the server of this module."""
+
+    def __init__(self, server: Server, project: Path, sleep: float = 0) -> None:
+        env = {**server.env, **environment(project.parent), "ABLATE_SLEEP": str(sleep)}
+        command = [sys.executable, "-m", "flows.ablate", "experiments/ablations/k.yaml"]
+        self.process = subprocess.Popen(
+            command, cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=300)
+        assert "Traceback" not in out + err, err
+        return self.process.returncode, out, err
+
+    def signal_after(self, words: str, number: signal.Signals) -> None:
+        assert self.process.stderr is not None
+        assert any(words in line for line in self.process.stderr)
+        self.process.send_signal(number)
+        self.process.communicate(timeout=120)
+
+
+def experiments(project: Path) -> list[str]:
+    command = [sys.executable, "-m", "dvc", "exp", "list", "--name-only"]
+    env = environment(project.parent)
+    listed = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=True).stdout
+    return sorted(name for name in listed.split() if name.startswith("k-"))
+
+
+def last_states(server: Server) -> tuple[dict[str, Any], dict[str, str]]:
+    """The last run of the flow, and the states of its tasks."""
+    run = server.ask("flow_runs", flows={"name": {"any_": ["ablate"]}}, sort="START_TIME_DESC", limit=1)[0]
+    eventually(lambda: task_states(server, run["id"]).get("comparison") == "Published", patience=20)
+    return run, task_states(server, run["id"])
+
+
+def test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated(server: Server, project: Path) -> None:
+    code, out, err = Run(server, project).end()
+    assert code == 1, out + err  # the row that fails is shown, and does not stop the others
+    assert err.count("error: k7 seed 0: train: seven is not to be had\n") == 1
+    assert "| k7 | 0 (missing: 0, 1) | failed |" in out
+    rows = {row["name"]: row for row in json.loads((project / "reports/ablations/k.json").read_text())["rows"]}
+    assert rows["k1"]["fd_ratio"] == {"mean": 1.5, "std": pytest.approx(0.5**0.5)} and rows["k2"]["seeds"] == [0, 1]
+    assert rows["k7"]["failed"] == [0, 1]
+    log = project.parent / "log"
+    assert log.read_text().split().count("shared") == 1
+    check_runs(project, 4)
+    assert len(experiments(project)) == 4
+    run, states = last_states(server)
+    done = {f"{row} seed {seed}": "Ran" for row in ("k1", "k2") for seed in (0, 1)}
+    failed = {"k7 seed 0": "Failed", "k7 seed 1": "Failed"}
+    assert states == {**done, **failed, "comparison": "Published"}
+    assert run["state_name"] == "Incomplete" and "k7 seed 1: train: seven is not to be had" in run["state"]["message"]
+    artifacts = {a["key"]: a for a in server.ask("artifacts")}
+    assert "| k1 | 2 | 1.500 ± 0.707 |" in artifacts["ablation-k"]["data"]
+    assert (project / "reports/ablations/k.html").as_uri() in artifacts["ablation-k-page"]["data"]
+    page = (project / "reports/ablations/k.html").read_text()
+    assert "seven is not to be had" in page and "By method.critic_turns" in page
+
+    log.write_text("")
+    before = (project / "reports/ablations/k.json").read_bytes()
+    code, out, err = Run(server, project).end()
+    assert err.count("already there: k-") == 4 and log.read_text().split() == ["train", "train"]
+    assert (project / "reports/ablations/k.json").read_bytes() == before
+    check_runs(project, 4)
+    assert last_states(server)[1] == {**dict.fromkeys(done, "Already there"), **failed, "comparison": "Published"}
+    (project / "work.py").write_text(WORK + "\n# changed\n")
+    code, out, err = Run(server, project).end()
+    assert code == 1 and "commit your changes first" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_ablation_goes_on_where_it_was(server: Server, project: Path, number: signal.Signals) -> None:
+    Run(server, project, sleep=4).signal_after("FD ratio", number)
+    assert eventually(lambda: not at_work(project), patience=45), at_work(project)
+    assert not list((project / ".dvc/tmp/exps/standalone").glob("tmp*"))
+    kept = experiments(project)
+    assert kept and len(mlflow_runs(project)[1]) == 1  # published at once, and nothing is left running
+    _, _, err = Run(server, project).end()
+    assert err.count("already there: k-") == len(kept)
+    check_runs(project, 4)
+    rows = json.loads((project / "reports/ablations/k.json").read_text())["rows"]
+    assert [row["seeds"] for row in rows] == [[0, 1], [0, 1], []]
+    assert len(experiments(project)) == 4 and set(kept) < set(experiments(project))

@@ -1,0 +1,317 @@
+"""The flow is DVC's graph, a task is what DVC did, and nothing is left running."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from dmd.errors import UserError
+from dmd.storage.worktree import main_worktree
+from flows import distill
+from flows.pipeline import stage
+from flows.pipeline.graph import StageSpec, ancestors, changed, is_unchanged, stage_graph
+from flows.pipeline.stage import StageError, reproduce, run_stage, stage_task
+from flows.runtime import process
+from flows.runtime.process import TookTooLong, run_streaming
+from flows.runtime.roots import only_one
+from tests.helpers.projects import ROOT
+
+TOY = {
+    "first": {
+        "cmd": "cp source.txt first.txt",
+        "deps": ["source.txt"],
+        "outs": ["first.txt"],
+        "desc": "a copy",
+        "meta": {"prefect": {"retries": 2, "timeout": 60, "tags": ["cpu"]}},
+    },
+    "second": {"cmd": "cat first.txt first.txt > second.txt", "deps": ["first.txt"], "outs": ["second.txt"]},
+    "aside": {"cmd": "echo aside > aside.txt", "outs": ["aside.txt"]},
+}
+
+
+def write_stages(root: Path, stages: dict[str, Any]) -> None:
+    YAML().dump({"stages": stages}, root / "dvc.yaml")
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A git and DVC repository with three cheap stages."""
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=tmp_path, check=True)
+    Repo.init(str(tmp_path)).close()
+    (tmp_path / "source.txt").write_text("1\n")
+    write_stages(tmp_path, TOY)
+    return tmp_path
+
+
+def one_stage(root: Path, cmd: str, **settings: Any) -> StageSpec:
+    write_stages(root, {"one": {"cmd": cmd, "outs": ["out.txt"], "meta": {"prefect": settings}}})
+    return stage_graph(root)["one"]
+
+
+def unheard(_line: str) -> None:
+    pass
+
+
+# The graph
+
+
+def owner(path: str, stages: dict[str, Any]) -> str | None:
+    """The stage of dvc.yaml whose out `path` is, or lies in."""
+    for name, entry in stages.items():
+        outs = [
+            next(iter(o)) if isinstance(o, dict) else o
+            for key in ("outs", "metrics", "plots")
+            for o in entry.get(key, [])
+        ]
+        if any(Path(path).is_relative_to(out) for out in outs):
+            return name
+    return None
+
+
+def test_the_flow_has_the_stages_of_dvc_yaml_and_their_settings():
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    graph = stage_graph(ROOT)
+    assert graph.keys() == stages.keys()
+    for name, spec in graph.items():
+        owners = {owner(dep, stages) for dep in stages[name].get("deps", [])}
+        assert set(spec.deps) == owners - {None}
+        settings = stages[name].get("meta", {}).get("prefect", {})
+        made = stage_task(spec)
+        assert (made.name, made.task_run_name, made.retries) == (name, name, settings.get("retries", 0))
+        assert (spec.timeout, made.tags) == (settings.get("timeout"), set(settings.get("tags", [])))
+
+
+def test_a_stage_added_to_dvc_yaml_alone_is_in_the_flow(toy: Path):
+    assert stage_graph(toy).keys() == TOY.keys()
+    write_stages(
+        toy, {**TOY, "third": {"cmd": "cp second.txt third.txt", "deps": ["second.txt"], "outs": ["third.txt"]}}
+    )
+    graph = stage_graph(toy)
+    assert graph["third"].deps == ("second",)
+    assert graph["first"] == StageSpec(name="first", deps=(), desc="a copy", retries=2, timeout=60, tags=("cpu",))
+
+
+def test_stages_come_after_what_they_stand_on(toy: Path):
+    write_stages(toy, dict(reversed(TOY.items())))
+    order = list(stage_graph(toy))
+    assert order.index("first") < order.index("second")
+    assert ancestors(stage_graph(toy), "second") == ["first", "second"]
+    with pytest.raises(UserError, match=r"there is no stage 'secnod' in dvc\.yaml; it has"):
+        ancestors(stage_graph(toy), "secnod")
+
+
+def test_a_broken_dvc_yaml_is_one_line(toy: Path):
+    write_stages(toy, {"first": {**TOY["first"], "meta": {"prefect": {"retry": 1}}}})
+    with pytest.raises(UserError, match=r"^dvc.yaml: stage first: meta.prefect: retry: .*not permitted$"):
+        stage_graph(toy)
+    write_stages(toy, {"first": {**TOY["first"], "deps": ["first.txt"]}})
+    with pytest.raises(UserError, match=r"^DVC can't read the graph in .*$"):
+        stage_graph(toy)
+
+
+def test_a_project_outside_git_is_told_what_to_do(toy: Path):
+    shutil.rmtree(toy / ".git")
+    with pytest.raises(UserError, match=r"^DVC can't read the graph in .*; use git clone, not an archive$"):
+        stage_graph(toy)
+
+
+# What DVC did
+
+
+def test_ran_unchanged_restored(toy: Path):
+    graph = stage_graph(toy)
+    assert changed(toy) == ["aside", "first", "second"]
+    assert [reproduce(spec, toy, unheard) for spec in graph.values()] == ["Ran"] * 3
+    assert (toy / "second.txt").read_text() == "1\n1\n"
+    assert is_unchanged(toy)
+    assert reproduce(graph["first"], toy, unheard) == "Unchanged"
+    (toy / "source.txt").write_text("2\n")
+    assert not is_unchanged(toy)
+    assert reproduce(graph["first"], toy, unheard) == "Ran"
+    (toy / "source.txt").write_text("1\n")
+    assert reproduce(graph["first"], toy, unheard) == "Restored"
+    assert (toy / "first.txt").read_text() == "1\n"
+
+
+def test_lines_come_while_the_stage_runs_by_this_interpreter(toy: Path):
+    spec = one_stage(toy, 'python -c "import sys; print(sys.executable)" && sleep 2 && echo done > out.txt && echo end')
+    heard: dict[str, float] = {}
+
+    def hear(line: str) -> None:
+        heard[line] = time.monotonic()
+
+    reproduce(spec, toy, hear)
+    assert heard["end"] - heard[sys.executable] > 1
+    assert not [line for line in heard if "git add" in line or "dvc push" in line]
+
+
+@pytest.mark.parametrize(
+    "cmd, said, explained",
+    [
+        ("echo 'error: one: the sky fell' >&2; exit 1", "stage one: the sky fell", True),
+        ("echo nonsense; exit 3", "stage one: failed to run: echo nonsense; exit 3, exited with 3", False),
+        (
+            "kill -9 $$",
+            "stage one: failed to run: kill -9 $$, exited with -9 (ended by SIGKILL; is there enough memory?)",
+            False,
+        ),
+        ("true", "stage one: output 'out.txt' does not exist", False),
+    ],
+)
+def test_a_failing_stage_is_one_line(toy: Path, cmd: str, said: str, explained: bool):
+    with pytest.raises(StageError) as caught:
+        reproduce(one_stage(toy, cmd), toy, unheard)
+    assert (str(caught.value), caught.value.explained) == (said, explained)
+
+
+def test_only_a_failure_without_a_reason_is_tried_again():
+    assert run_stage.retry_condition_fn is not None
+    for explained in (True, False):
+        state = stage.Failed(data=StageError("one", "gone", explained=explained))
+        assert run_stage.retry_condition_fn(run_stage, None, state) is not explained  # pyright: ignore[reportArgumentType]
+
+
+def test_a_stage_waits_for_another_process_that_has_its_files(toy: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stage, "BUSY_DELAY", 0.1)
+    held = toy / ".dvc" / "tmp" / "rwlock"
+    held.parent.mkdir(exist_ok=True)
+    holder = {"pid": os.getpid(), "cmd": "another dvc"}
+    held.write_text(json.dumps({"write": {str(toy / "first.txt"): holder}}))
+    heard: list[str] = []
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        if line.startswith("waiting:"):
+            held.write_text("{}")
+
+    assert reproduce(stage_graph(toy)["first"], toy, hear) == "Ran"
+    assert len([line for line in heard if line.startswith("waiting:")]) == 1
+
+
+# Nothing is left running
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie, waiting for whoever adopted it, doesn't run."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_interrupt_ends_the_stage_and_its_children(toy: Path):
+    spec = one_stage(toy, "sleep 300 & echo pid $!; echo pid $$; wait")
+    pids: list[int] = []
+
+    def interrupt(line: str) -> None:
+        if line.startswith("pid "):
+            pids.append(int(line.split()[1]))
+        if len(pids) == 2:
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(spec, toy, interrupt)
+    assert [pid for pid in pids if is_alive(pid)] == []
+    assert time.monotonic() - start < 20
+
+
+def test_what_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(process, "INTERRUPT_PATIENCE", 0.3)
+    monkeypatch.setattr(process, "TERMINATE_PATIENCE", 0.3)
+    pids: list[int] = []
+
+    def interrupt(line: str) -> None:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_streaming(["sh", "-c", "trap '' INT TERM; echo $$; while true; do sleep 1; done"], tmp_path, interrupt)
+    assert not is_alive(pids[0])
+
+
+def test_a_stage_over_its_time_is_ended(toy: Path):
+    start = time.monotonic()
+    with pytest.raises(StageError, match=r"^stage one: took longer than 3 s and was ended$") as caught:
+        reproduce(one_stage(toy, "sleep 300", timeout=3), toy, unheard)
+    assert caught.value.timed_out
+    assert time.monotonic() - start < 20
+
+
+def test_a_chatty_command_is_ended_in_time(tmp_path: Path):
+    with pytest.raises(TookTooLong):
+        run_streaming([sys.executable, "-c", "while True: print('y')"], tmp_path, unheard, timeout=1)
+
+
+def test_a_child_that_holds_the_pipe_does_not_hold_the_flow(tmp_path: Path):
+    pids: list[str] = []
+    assert run_streaming(["sh", "-c", "sleep 300 & echo $!; exit 7"], tmp_path, pids.append) == 7
+    assert not is_alive(int(pids[0]))
+
+
+# The command
+
+
+def test_a_wrong_params_file_is_told_before_any_work(toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    text = (ROOT / "params.yaml").read_text()
+    (toy / "params.yaml").write_text(text.replace("critic_turns: 5", "critic_turn: 5"))
+    monkeypatch.chdir(toy)
+    monkeypatch.setattr(signal, "signal", lambda *_args: None)
+    assert distill.main([]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert err
+    assert all(line.startswith("error: ") for line in err)
+    assert "method.critic_turn" in err[0]
+    assert changed(toy) == ["aside", "first", "second"]
+
+
+def test_a_folder_without_a_pipeline_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_args: None)
+    assert distill.main([]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} has no dvc.yaml: run this in the project's own folder\n"
+
+
+def test_a_second_run_in_the_same_folder_is_told_who_works_there(tmp_path: Path):
+    lock = tmp_path / "lock"
+    with only_one(lock):
+        mine = rf"^at work \(pid {os.getpid()}\)$"
+        with pytest.raises(UserError, match=mine), only_one(lock, busy="at work"):
+            pytest.fail("two at a time")
+    with only_one(lock, busy="at work"):
+        pass
+
+
+def test_a_lock_is_waited_for(tmp_path: Path):
+    order: list[str] = []
+
+    def second() -> None:
+        with only_one(tmp_path / "lock"):
+            order.append("second")
+
+    with only_one(tmp_path / "lock"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.3)
+        order.append("first")
+    thread.join(timeout=10)
+    assert order == ["first", "second"]
+
+
+def test_the_main_worktree_is_found_from_another(toy: Path, tmp_path_factory: pytest.TempPathFactory):
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "toy"], cwd=toy, check=True)
+    other = tmp_path_factory.mktemp("other") / "tree"
+    subprocess.run(["git", "worktree", "add", "-q", "--detach", str(other)], cwd=toy, check=True)
+    assert main_worktree(other) == main_worktree(toy) == toy
+    assert main_worktree(other.parent) == other.parent

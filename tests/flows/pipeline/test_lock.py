@@ -1,0 +1,109 @@
+"""A lock of results that are not at hand does not hide what has been computed here."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from flows.pipeline.lock import BUSY, KEPT, LOCK, forget_missing, of_what_is_here, put_back_abandoned
+from flows.runtime.roots import only_one
+from tests.helpers.projects import ROOT, environment
+
+STAGES = """
+stages:
+  draw:
+    cmd: python -c "import uuid; open('drawn', 'w').write(uuid.uuid4().hex)"
+    deps: [seed]
+    outs: [drawn]
+  copy:
+    cmd: cp seed copied
+    deps: [seed]
+    outs: [copied]
+"""
+
+
+def repro(root: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, check=True)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """As after `git clone` on a machine where `draw` gives other bytes, gave some; the lock is another's."""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    Repo.init(str(tmp_path)).close()
+    (tmp_path / "dvc.yaml").write_text(STAGES)
+    (tmp_path / "seed").write_text("1")
+    repro(tmp_path)
+    theirs = (tmp_path / LOCK).read_bytes()
+    with Repo(str(tmp_path)) as repo:
+        drawn = next(out for s in repo.index.stages for out in s.outs if str(out) == "drawn")
+        Path(drawn.cache_path).unlink()
+    (tmp_path / "drawn").unlink()
+    repro(tmp_path)
+    ours = (tmp_path / "drawn").read_text()
+    (tmp_path / "drawn").unlink()
+    (tmp_path / LOCK).write_bytes(theirs)
+    (tmp_path / "ours").write_text(ours)
+    return tmp_path
+
+
+def test_a_result_of_this_machine_is_found_again(clone: Path) -> None:
+    assert forget_missing(clone) == ["draw"]
+    repro(clone)
+    assert (clone / "drawn").read_text() == (clone / "ours").read_text()
+    assert forget_missing(clone) == []
+
+
+def test_the_lock_is_put_back_unless_another_has_written_it(clone: Path) -> None:
+    theirs = (clone / LOCK).read_bytes()
+    with of_what_is_here(clone) as missing:
+        assert missing == ["draw"] and b"draw:" not in (clone / LOCK).read_bytes()
+    assert (clone / LOCK).read_bytes() == theirs
+    with of_what_is_here(clone):
+        repro(clone)
+    assert (clone / LOCK).read_bytes() != theirs and b"draw:" in (clone / LOCK).read_bytes()
+
+
+KILLED = """
+import os, pathlib, signal
+from flows.pipeline.lock import of_what_is_here
+
+with of_what_is_here(pathlib.Path.cwd()):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_within(root: Path) -> None:
+    """A process that SIGKILL ends while the lock is short."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=root, env={**environment(), "PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert done.returncode == -signal.SIGKILL and b"draw:" not in (root / LOCK).read_bytes()
+
+
+def test_what_a_killed_process_left_is_put_back_by_the_next(clone: Path) -> None:
+    theirs = (clone / LOCK).read_bytes()
+    kill_within(clone)
+    with of_what_is_here(clone) as missing:
+        assert missing == ["draw"]
+    assert (clone / LOCK).read_bytes() == theirs
+    kill_within(clone)
+    with only_one(clone / BUSY):
+        put_back_abandoned(clone)
+        assert (clone / LOCK).read_bytes() != theirs
+    put_back_abandoned(clone)
+    assert (clone / LOCK).read_bytes() == theirs and not (clone / KEPT).exists()
+    kill_within(clone)
+    repro(clone)
+    ours = (clone / LOCK).read_bytes()
+    put_back_abandoned(clone)
+    assert (clone / LOCK).read_bytes() == ours and b"draw:" in ours
+
+
+def test_without_a_lock_nothing_is_missing(tmp_path: Path) -> None:
+    Repo.init(str(tmp_path), no_scm=True).close()
+    with of_what_is_here(tmp_path) as missing:
+        assert missing == [] and not (tmp_path / LOCK).exists()

@@ -1,0 +1,257 @@
+"""Changes of a run: from presets, overrides and seeds, checked before any work, and the experiment they become."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from dmd.config import load_params
+from dmd.errors import ConfigError, UserError
+from flows.distill import main
+from flows.pipeline.changes import apply
+from flows.pipeline.presets import known, load_preset, variants
+from flows.pipeline.worktrees import check_committed, save_experiment, worktree
+from flows.plan.turns import processes
+from tests.helpers.projects import ROOT
+
+
+def git(root: Path, *words: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    done = subprocess.run(["git", *identity, *words], cwd=root, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def dvc(root: Path, *words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository with this project's parameters and a stage that copies one of them."""
+    root = tmp_path / "project"
+    (root / "experiments" / "presets").mkdir(parents=True)
+    git(root, "init", "-q")
+    Repo.init(str(root)).close()
+    (root / ".gitignore").write_text("/runs/\n")
+    (root / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (root / "experiments" / "presets" / "more.yaml").write_text(
+        "description: more turns\nchanges: {method.critic_turns: 7}\n"
+    )
+    YAML().dump(
+        {"stages": {"one": {"cmd": "grep critic_turns params.yaml > out.txt", "outs": ["out.txt"]}}}, root / "dvc.yaml"
+    )
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "one")
+    return root
+
+
+@pytest.mark.parametrize("name", known(ROOT))
+def test_every_preset_of_the_project_is_valid(name: str) -> None:
+    assert load_preset(ROOT, name).description
+    assert len(variants(ROOT, name, {}, [])) == 1
+
+
+@pytest.mark.parametrize("name", known(ROOT))
+def test_a_preset_shares_its_batches_equally_and_says_whether_it_was_run(name: str, tmp_path: Path) -> None:
+    (variant,) = variants(ROOT, name, {}, [])
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    apply(variant.filled(ROOT), tmp_path / "params.yaml")
+    cfg = load_params(tmp_path / "params.yaml").train
+    share = processes(cfg.launcher) * cfg.accumulate
+    assert cfg.batch_size % share == cfg.generator_batch_size % share == 0
+    assert not cfg.warm_start.turns or cfg.warm_start.batch_size % share == 0
+    head = " ".join(
+        (ROOT / "experiments" / "presets" / f"{name}.yaml")
+        .read_text()
+        .partition("description:")[0]
+        .replace("#", "")
+        .split()
+    )
+    assert name == "quick" or "Run:" in head or "Not yet run on hardware" in head
+
+
+@pytest.mark.parametrize(("name", "gpus"), [("sd15", 64), ("sdxl", 64), ("imagenet64", 7), ("cifar10", 8)])
+def test_a_warm_up_is_as_long_as_in_dmd2s_code(name: str, gpus: int) -> None:
+    """Accelerate advances its schedule of 500 steps once for each process, critic turns without a generator's too."""
+    changes = load_preset(ROOT, name).changes
+    assert changes["train.warmup_turns"] == max(1, 500 // gpus // int(changes["method.critic_turns"]))
+
+
+def test_what_only_the_user_can_give_is_named_before_any_work(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    text = "description: d\nneeds: {teacher.folder: a diffusers folder}\nchanges: {teacher.source: folder}\n"
+    (project / "experiments" / "presets" / "own.yaml").write_text(text)
+    (variant,) = variants(project, "own", {}, [])
+    assert variant.missing == {"teacher.folder": "a diffusers folder"} and "teacher.folder" not in variant.changes
+    assert main(["--preset", "own"]) == 2
+    assert capsys.readouterr().err == "error: --set teacher.folder=PATH is needed: a diffusers folder\n"
+    (given,) = variants(project, "own", {"teacher.folder": str(project)}, [])
+    assert not given.missing and given.filled(project) == given.changes
+
+
+def test_an_override_comes_after_the_preset_and_a_seed_after_both(project: Path) -> None:
+    one, two = variants(project, "more", {"train.seed": 5, "method.t_min": 0.1}, [0, 1])
+    assert dict(one.changes) == {"method.critic_turns": 7, "train.seed": 0, "method.t_min": 0.1}
+    assert one.experiment.startswith("more-seed0-") and two.experiment.startswith("more-seed1-")
+    assert variants(project, None, {"method.critic_turns": 9}, [])[0].experiment.startswith("run-")
+    assert variants(project, None, {}, []) == []
+    apply(one.changes, project / "params.yaml")
+    params = load_params(project / "params.yaml")
+    assert (params.method.critic_turns, params.train.seed, params.method.t_min) == (7, 0, 0.1)
+    assert "# critic turns per generator turn" in (project / "params.yaml").read_text()
+
+
+def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
+    for preset, overrides, words in (
+        ("nope", {}, "there is no preset 'nope'; experiments/presets/ has more"),
+        ("", {}, "there is no preset ''; experiments/presets/ has more"),
+        (
+            None,
+            {"method.critic_turn": 1},
+            r"turn: params.yaml has no such key; did you mean 'critic_turns'",
+        ),
+        (None, {"metod.critic_turns": 1}, "no such key; did you mean 'method'"),
+        (None, {"method.nothing.like.it": 1}, "no such key$"),
+        (None, {"method": 1}, "method: 1 is not allowed; it is a group with the keys name, "),
+        ("more", {"method.critic_turns": 0}, "preset more: method.critic_turns"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            variants(project, preset, overrides, [])
+    with pytest.raises(ConfigError, match="seeds: 0, 1, 0: one is there twice"):
+        variants(project, "more", {}, [0, 1, 0])
+    (project / "experiments" / "presets" / "bad.yaml").write_text("changes: {a: 1}\n")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: description: field required"):
+        load_preset(project, "bad")
+
+
+def test_a_run_elsewhere_leaves_the_workspace_alone_and_becomes_an_experiment(project: Path) -> None:
+    before = (project / "params.yaml").read_bytes()
+    (variant,) = variants(project, "more", {}, [])
+    with worktree(project, check_committed(project)) as place:
+        apply(variant.changes, place / "params.yaml")
+        dvc(place, "repro", "-q")
+        save_experiment(place, variant.experiment)
+    assert dvc(project, "exp", "list", "--name-only").split() == [variant.experiment]
+    assert git(project, "status", "--porcelain") == "" and (project / "params.yaml").read_bytes() == before
+    dvc(project, "exp", "apply", "-q", variant.experiment)
+    assert "7" in (project / "out.txt").read_text()
+    with pytest.raises(UserError, match=r"commit your changes first, .*: params\.yaml"):
+        check_committed(project)
+
+
+def test_a_plan_is_told_without_work(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    dvc(project, "repro", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "two")
+    assert main(["--dry-run"]) == 0 and capsys.readouterr().out.split() == ["one", "unchanged"]
+    assert main(["--dry-run", "--force", "one"]) == 0 and "one  runs" in capsys.readouterr().out
+    assert main(["--dry-run", "--set", "method.critic_turns=3", "--seeds", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "run-seed4-" in said and "(method.critic_turns 3, train.seed 4)" in said
+    for word, said in (
+        ("method.critic_turns", "--set method.critic_turns: write KEY=VALUE, such as method.critic_turns=10\n"),
+        ("=1", "--set =1: write KEY=VALUE, such as method.critic_turns=10\n"),
+        ("method.critic_turns=[1", "--set method.critic_turns=[1: not valid YAML: "),
+        ("train.seed=2024-01-01", "overrides: train.seed: datetime.date(2024, 1, 1) is not allowed"),
+    ):
+        assert main(["--dry-run", "--set", word]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {said}") and err.count("\n") == 1
+    assert git(project, "worktree", "list").count("\n") == 0
+
+
+@pytest.fixture
+def staged(project: Path) -> Path:
+    """The same with two stages that are called as this project's own, of which one reads what the other makes."""
+    stages = {
+        "data": {"cmd": "mkdir d && grep size params.yaml > d/x", "params": ["data.size"], "outs": ["d"]},
+        "train": {"cmd": "cp d/x out.txt", "deps": ["d"], "params": ["train.generator_turns"], "outs": ["out.txt"]},
+    }
+    YAML().dump({"stages": stages}, project / "dvc.yaml")
+    dvc(project, "repro", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "two")
+    return project
+
+
+def test_a_plan_says_what_a_run_would_need_and_writes_nothing(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+
+    def files() -> dict[Path, int]:
+        own = (p for p in staged.rglob("*") if p.is_file() and not {".git", "tmp", "runs"} & set(p.parts[-5:]))
+        return {p: p.stat().st_mtime_ns for p in own}
+
+    before = files()
+    assert main(["--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "train  unchanged  generator learns from 284,800 images, critic from 54,400; stores 694 KiB" in said
+    assert "memory of train, per CPU process: " in said and "time: none" in said
+    assert main(["--dry-run", "--force", "train"]) == 0
+    said = capsys.readouterr().out
+    assert "\n  time: " in said and "CPU hours" in said and "an image forward" in said
+    assert main(["--dry-run", "--set", "train.generator_turns=600"]) == 0
+    said = capsys.readouterr().out
+    assert "data   unchanged" in said and "generator learns from 371,200 images, critic from 198,400" in said
+    assert files() == before and git(staged, "status", "--porcelain") == ""
+
+
+def test_a_fresh_clone_has_everything_before_it(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Its dvc.lock names results that no cache here has."""
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    shutil.rmtree(staged / ".dvc" / "cache")
+    shutil.rmtree(staged / "d")
+    (staged / "out.txt").unlink()
+    assert main(["--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("runs, or comes from DVC's cache") == 2 and "time: none" not in said
+    assert git(staged, "status", "--porcelain") == ""
+
+
+def test_a_plan_ends_at_the_target(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    for changes in ([], ["--set", "data.size=12"]):
+        assert main(["--dry-run", "--target", "data", "--force", "train", *changes]) == 0
+        said = capsys.readouterr().out
+        assert "data  " in said and "train" not in said and "time: none" in said
+    assert main(["--dry-run", "--target", "train"]) == 0
+    said = capsys.readouterr().out
+    assert "  data   unchanged" in said and "  train  unchanged" in said and "memory of train" in said
+
+
+def test_a_plan_reaches_beyond_what_is_yet_to_be_made(
+    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """In a worktree there are no outputs: DVC's dry run stumbles over the stage behind a changed one."""
+    monkeypatch.chdir(staged)
+    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    text = "description: d\nneeds: {teacher.folder: a teacher}\nchanges: {data.size: 12, teacher.source: folder}\n"
+    (staged / "experiments" / "presets" / "own.yaml").write_text(text)
+    assert main(["--dry-run", "--preset", "own"]) == 0
+    said = capsys.readouterr().out
+    assert "--set teacher.folder=PATH is needed: a teacher" in said
+    assert said.count("runs, or comes from DVC's cache") == 2 and "1,797 images of 144 B" in said
+    assert "memory and time: unknown, teacher.folder is not given" in said
+    trouble = subprocess.CompletedProcess([], 255, "", "WARNING: no room\nERROR: failed to reproduce 'train'\n")
+    monkeypatch.setattr("flows.plan.plan.subprocess.run", lambda *_, **__: trouble)
+    assert main(["--dry-run"]) == 1 and "DVC can't tell what would run" in capsys.readouterr().err

@@ -1,0 +1,155 @@
+"""A result is registered once, and the registered model stands on its own."""
+
+import base64
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DModel  # pyright: ignore[reportPrivateImportUsage]
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from PIL import Image
+
+from dmd.errors import UserError
+from flows.pipeline.summary import summary
+from flows.registry.mlflow_model import REQUIREMENTS
+from flows.registry.result import RESULT
+from flows.registry.store import tracking_uri
+from flows.registry.tracking import publish
+from flows.registry.versions import find_registered, register
+from tests.helpers.published import NAME, SHAPE, make_results, reproduce
+
+
+def test_registering_twice_makes_one_version(workspace: Path, client: MlflowClient, run_id: str, version: str):
+    assert register(workspace, run_id) == version == "1"
+    assert [v.version for v in client.search_model_versions(f"name = '{NAME}'")] == [1]
+    assert find_registered(workspace) == version
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_version_carries_lineage_and_headline_figures(client: MlflowClient, run_id: str, version: str):
+    found = client.get_model_version_by_alias(NAME, "candidate")
+    assert str(found.version) == version
+    assert found.run_id == run_id
+    tags = client.get_run(run_id).data.tags
+    assert {found.tags[key] == tags[key] for key in (RESULT, "git.sha", "dvc.data.md5", "dvc.lock.sha256")} == {True}
+    figures = {key: float(found.tags[key]) for key in ("fd.clip", "fd.cnn", "ratio.clip", "clip_score", "nfe")}
+    assert figures == {"fd.clip": 1.25, "fd.cnn": 0.5, "ratio.clip": 1.0, "clip_score": 21.5, "nfe": 1}
+
+
+def test_the_models_files_lie_beside_the_store(workspace: Path, client: MlflowClient, run_id: str, version: str):
+    source = client.get_model_version(NAME, version).source
+    assert source is not None
+    model = client.get_logged_model(source.removeprefix("models:/"))
+    assert model.artifact_location.startswith((workspace / "runs" / "mlflow" / "artifacts").as_uri())
+    assert (model.source_run_id, model.experiment_id) == (run_id, client.get_run(run_id).info.experiment_id)
+    assert not Path("mlruns").exists()
+
+
+def test_a_moved_alias_comes_back_and_another_result_is_another_version(
+    workspace: Path, client: MlflowClient, run_id: str, version: str
+):
+    shutil.rmtree(workspace / "source")
+    make_results(workspace / "source", seed=1)
+    reproduce(workspace)
+    assert find_registered(workspace) is None
+    other = publish(workspace)
+    with pytest.raises(UserError, match="another result"):
+        register(workspace, run_id)
+    assert (other != run_id, register(workspace, other)) == (True, "2")
+    shutil.rmtree(workspace / "source")
+    make_results(workspace / "source")
+    reproduce(workspace)
+    assert (publish(workspace), register(workspace, run_id)) == (run_id, version)
+    assert str(client.get_model_version_by_alias(NAME, "candidate").version) == version
+
+
+@pytest.mark.usefixtures("as_a_user_would")
+def test_the_model_holds_no_pickle(version: str):
+    folder = Path(download_artifacts(f"models:/{NAME}/{version}"))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".py", ".json", ".yaml", ".safetensors", ".txt", ".md", ""}
+    assert {path.name for path in files if not path.suffix} == {"MLmodel", "registered_model_meta"}
+    assert not [path for path in files if path.read_bytes()[:2] in (b"PK", b"\x80\x04", b"\x80\x05")]
+    assert any(path.suffix == ".safetensors" for path in files)
+
+
+ASK = """
+import os, sys
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/toy-model@candidate")
+model.predict(pd.DataFrame({"label": [2, 0]}), params={"seed": 7, "images": 2}).to_json(sys.argv[1])
+assert not {"dmd", "flows"} & sys.modules.keys()
+"""
+
+
+def test_a_new_process_gets_the_images_that_diffusers_makes(
+    workspace: Path, client: MlflowClient, version: str, tmp_path: Path
+):
+    env = {**os.environ, "MLFLOW_TRACKING_URI": client.tracking_uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    subprocess.run([sys.executable, "-c", ASK, str(tmp_path / "answer.json")], cwd=tmp_path, env=env, check=True)
+    answer = pd.read_json(tmp_path / "answer.json")
+    assert answer["label"].tolist() == [2, 2, 0, 0]
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answer["png"]]
+    assert np.abs(np.stack(images).astype(int) - by_hand(workspace, [2, 2, 0, 0], seed=7)).max() <= 1
+
+
+def by_hand(workspace: Path, labels: list[int], seed: int) -> np.ndarray:
+    """v-prediction at the last timestep, written out: x0 = alpha x - sigma v."""
+    unet = UNet2DModel.from_pretrained(workspace / "artifacts" / "generator", subfolder="unet").eval()
+    rng = torch.Generator().manual_seed(seed)
+    z = torch.stack([torch.randn(SHAPE, generator=rng) for _ in labels])
+    alpha_squared = DDIMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod[999]
+    with torch.inference_mode():
+        v = unet(z, 999, class_labels=torch.tensor(labels)).sample
+    x0 = alpha_squared.sqrt() * z - (1 - alpha_squared).sqrt() * v
+    return ((x0.clamp(-1, 1) + 1) * 127.5).round().squeeze(1).numpy().astype(int)
+
+
+@pytest.mark.parametrize(
+    "label, params, sentence",
+    [
+        (3, {}, "label: 3 is unknown; labels go from 0 to 2"),
+        (-1, {}, "label: -1 is unknown"),
+        (0, {"images": 0}, "images: 0 is not allowed; it must be 1 or more"),
+        (0, {"images": 5000}, "1 rows x 5000 images are too many"),
+        (0, {"seed": -1}, "seed: -1 is not allowed; it must be 0 or more"),
+    ],
+)
+@pytest.mark.usefixtures("as_a_user_would")
+def test_a_bad_request_is_the_askers_fault(version: str, label: int, params: dict[str, int], sentence: str):
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}/{version}")
+    with pytest.raises(mlflow.MlflowException, match=sentence) as caught:
+        model.predict(pd.DataFrame({"label": [label]}), params=params)
+    assert caught.value.get_http_status_code() == 400
+
+
+@pytest.mark.usefixtures("as_a_user_would")
+def test_the_requirements_name_installed_versions(version: str):
+    folder = Path(download_artifacts(f"models:/{NAME}/{version}"))
+    lines = (folder / "requirements.txt").read_text().split()
+    assert {line.split("==")[0] for line in lines} == set(REQUIREMENTS)
+    assert all(line.count("==") == 1 for line in lines)
+
+
+def test_the_last_words_name_everything(workspace: Path, version: str):
+    words = summary(workspace, version)
+    assert [line.split()[0] for line in words.splitlines()[3:6]] == ["real", "teacher", "student"]
+    for part in (
+        "FD, student / best teacher: 1.000 on clip features, 1.000 on cnn features",
+        "reports/index.html",
+        f"models:/{NAME}@candidate",
+        f"{NAME} version {version}",
+        f"mlflow ui --backend-store-uri '{tracking_uri(workspace)}'",
+        "-m dmd.sample --generator artifacts/generator --labels 0,1,2 --seed 0 --out grid.png",
+        "dvc exp run -S ",
+    ):
+        assert part in words

@@ -1,0 +1,157 @@
+"""A result is published once, with all that DVC recorded of it."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from dmd.errors import UserError
+from evaluation.sources import SourceError, find_generator
+from flows.registry import tracking
+from flows.registry.result import RESULT
+from flows.registry.store import tracking_uri
+from flows.registry.tracking import publish
+from tests.helpers.published import NAME, runs
+
+
+def test_publishing_twice_makes_one_run(workspace: Path, client: MlflowClient, run_id: str):
+    assert publish(workspace) == run_id
+    assert [run.info.status for run in runs(client)] == ["FINISHED"]
+
+
+def test_a_run_holds_what_dvc_recorded(workspace: Path, client: MlflowClient, run_id: str):
+    run = client.get_run(run_id)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=True)
+    assert run.data.params["train.batch_size"] == "64"
+    assert run.data.params["register.name"] == NAME
+    assert run.data.metrics["student.fd.clip"] == 1.25
+    assert run.data.metrics["teachers.ddim_50.nfe"] == 50
+    assert run.data.metrics["timing.student.seconds_per_image"] == 0.001
+    assert run.data.tags["git.sha"] == head.stdout.strip()
+    assert run.data.tags["git.dirty"] == "false"
+    assert run.data.tags["prefect.flow_run_id"] == "a-flow-run"
+    assert {"dvc.lock.sha256", "dvc.data.md5", "params.sha256", RESULT, "publisher.host"} <= run.data.tags.keys()
+    assert run.inputs is not None
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert dataset.name == "digits"
+    assert dataset.digest == run.data.tags["dvc.data.md5"][:8]
+
+
+def test_curves_are_whole(client: MlflowClient, run_id: str):
+    critic = client.get_metric_history(run_id, "train.critic")
+    assert [(m.step, m.value) for m in critic] == [(turn, 1 / (turn + 1)) for turn in range(1500)]
+    generator = client.get_metric_history(run_id, "train.generator")
+    assert [(m.step, m.value) for m in generator] == [(turn, turn) for turn in range(0, 1500, 5)]
+
+
+def test_pictures_and_the_report_with_lineage_are_there(workspace: Path, client: MlflowClient, run_id: str):
+    folder = Path(client.download_artifacts(run_id, ""))
+    assert (folder / "pictures" / "samples.png").is_file()
+    assert (folder / "pictures" / "training" / "turn_000100.png").is_file()
+    assert (folder / "plots" / "fd_clip.svg").is_file()
+    assert run_id in (folder / "report" / "index.html").read_text()
+    assert run_id not in (workspace / "reports" / "index.html").read_text()
+
+
+def test_everything_lies_in_the_main_worktree(workspace: Path, client: MlflowClient, run_id: str, tmp_path: Path):
+    store = workspace / "runs" / "mlflow"
+    assert client.get_run(run_id).info.artifact_uri == (store / "artifacts" / run_id / "artifacts").as_uri()
+    other = tmp_path / "other"
+    subprocess.run(["git", "worktree", "add", "-q", "--detach", str(other)], cwd=workspace, check=True)
+    assert tracking_uri(other) == tracking_uri(workspace) == f"sqlite:///{store / 'mlflow.db'}"
+
+
+def test_a_registered_generator_is_found_for_a_comparison(
+    workspace: Path, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By its name alone, in the database that the flows write; the folder is left as it was."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(workspace)
+    found = find_generator(f"models:/{NAME}/{version}", tmp_path)
+    own = workspace / "artifacts" / "generator"
+    assert (found / "generator.json").read_bytes() == (own / "generator.json").read_bytes()
+    assert not (workspace / "mlflow.db").exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(SourceError, match="no registered model"):
+        find_generator(f"models:/{NAME}/{version}", tmp_path / "again")
+
+
+def test_a_relative_store_is_made_absolute_and_a_file_store_refused(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
+    assert tracking_uri(workspace) == f"sqlite:///{workspace / 'here.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////there/mlflow.db")
+    assert tracking_uri(workspace) == "sqlite:////there/mlflow.db"
+    for uri in ("./mlruns", "file:///there/mlruns"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(UserError, match="file store"):
+            tracking_uri(workspace)
+
+
+def test_a_server_that_is_not_there_is_one_line(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening: refused at once
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"^the MLflow server http://127.* can't be reached .*$"):
+            publish(workspace)
+
+
+def test_a_workspace_that_differs_from_the_record_is_refused(workspace: Path, run_id: str):
+    card = workspace / "artifacts" / "generator" / "generator.json"
+    before = card.read_text()
+    card.chmod(0o644)
+    card.write_text(before + " ")
+    try:
+        with pytest.raises(UserError, match=r"differs from dvc\.lock in everything; run `dvc repro`"):
+            publish(workspace)
+    finally:
+        card.write_text(before)
+
+
+def test_an_interrupted_run_is_closed_and_does_not_count(
+    workspace: Path, client: MlflowClient, run_id: str, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking, "find_run", lambda *_args: None)
+    monkeypatch.setattr(tracking, "_log_files", interrupt)
+    before = {run.info.run_id for run in runs(client)}
+    with pytest.raises(KeyboardInterrupt):
+        publish(workspace)
+    (half,) = [run for run in runs(client) if run.info.run_id not in before]
+    assert half.info.status == "FAILED"
+    monkeypatch.undo()
+    earlier = client.create_run(half.info.experiment_id, start_time=1, tags={RESULT: half.data.tags[RESULT]})
+    client.set_terminated(earlier.info.run_id, "FAILED")
+    assert publish(workspace) == run_id
+    for run in (half, earlier):
+        client.delete_run(run.info.run_id)
+
+
+@pytest.mark.parametrize(
+    "host, pid, status",
+    [
+        ("here", "dead", "KILLED"),
+        ("here", "given to another process", "KILLED"),
+        ("here", "alive", "RUNNING"),
+        ("away", "dead", "RUNNING"),
+    ],
+)
+def test_only_runs_of_dead_publishers_here_are_closed(
+    workspace: Path, client: MlflowClient, run_id: str, host: str, pid: str, status: str
+):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    tags = {
+        "publisher.host": socket.gethostname() if host == "here" else "elsewhere",
+        "publisher.pid": str(ended.pid if pid == "dead" else os.getpid()),
+    }
+    start = 1 if pid.startswith("given") else None  # milliseconds; None is now
+    left = client.create_run(client.get_run(run_id).info.experiment_id, start_time=start, tags=tags)
+    assert publish(workspace) == run_id
+    assert client.get_run(left.info.run_id).info.status == status
+    client.delete_run(left.info.run_id)

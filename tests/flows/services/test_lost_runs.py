@@ -1,0 +1,55 @@
+"""A run whose machine went down: it is missed, marked, and goes on from its checkpoint once there is a worker again."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.services.lost_runs import SILENCE
+from tests.helpers.projects import copy_of_the_project
+from tests.helpers.servers import Ui, call, free_port
+
+pytestmark = pytest.mark.slow
+
+
+def until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.5)
+
+
+def test_a_killed_run_is_missed_marked_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    project, port = copy_of_the_project(tmp_path / "project"), free_port()
+    params = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(params.replace("steps: 40\n", "steps: 40000\n", 1))
+    ports = {"PREFECT_PORT": str(port), "MLFLOW_PORT": str(free_port())}
+    try:
+        assert call(project, "up", **ports).returncode == 0
+        ui = Ui(project, port)
+        asked = {"parameters": {"root": str(project), "target": "teacher"}, "state": {"type": "SCHEDULED"}}
+        started = ui.ask(f"deployments/{ui.deployment('workspace')}/create_flow_run", **asked)
+        until(lambda: list((project / "runs").glob("teacher-*/state.pt")), 240, "a checkpoint")
+
+        worker = psutil.Process(json.loads((project / "runs/services/deployments.json").read_text())["pid"])
+        runs = [p for p in worker.children(recursive=True) if "-m stages." not in " ".join(p.cmdline())]
+        for process in [worker, *runs]:
+            process.kill()
+        until(lambda: not ui.stages(), 60, "the guard ends the stage")
+
+        def states() -> list[str]:
+            return [state["type"] for state in ui.history(started["id"])]
+
+        assert states()[-1] == "RUNNING", "nobody has told the server"
+        until(lambda: "CRASHED" in states(), SILENCE.total_seconds() + 120, "it is missed")
+        until(lambda: states()[-1] == "SCHEDULED", 60, "it is to start again")
+        assert call(project, "up", **ports).returncode == 0
+        until(lambda: states()[-1] == "RUNNING" and ui.stages(), 240, "it runs again")
+        until(lambda: any("teacher: " in line for line in ui.said(started["id"], after="CRASHED")), 120, "progress")
+        (first, *_) = [line for line in ui.said(started["id"], after="CRASHED") if "/40000 steps" in line]
+        assert int(first.split("teacher: ")[1].split("/")[0]) > 250, first
+    finally:
+        call(project, "down", **ports)

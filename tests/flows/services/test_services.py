@@ -1,0 +1,151 @@
+"""`make up` and `make down` with real servers: they answer, a second call starts nothing, and nothing stays behind."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from dmd.errors import UserError
+from flows.serve import deployments
+from flows.serve import main as serve
+from flows.services.servers import _running, services, use_running
+from tests.helpers.projects import ROOT
+from tests.helpers.servers import call, free_port
+
+NAMES = ("prefect", "mlflow", "deployments")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The parts of this project that the services need, as a git repository."""
+    root = tmp_path / "project"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.split():
+        if name.startswith(("flows/", "dmd/", "evaluation/", "stages/", "zoo/")) or name in ("params.yaml", "dvc.yaml"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return root
+
+
+def alive(project: Path) -> list[psutil.Process]:
+    """Processes whose working directory is the project."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()) == project and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_up_twice_and_down(project: Path) -> None:
+    ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
+    try:
+        first = call(project, "up", **ports)
+        assert first.returncode == 0, first.stdout + first.stderr
+        for url in (
+            f"http://127.0.0.1:{ports['PREFECT_PORT']}/api/health",
+            f"http://127.0.0.1:{ports['MLFLOW_PORT']}/",
+        ):
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                assert answer.status == 200
+        pids = {n: json.loads((project / f"runs/services/{n}.json").read_text())["pid"] for n in NAMES}
+        query = urllib.request.Request(
+            f"http://127.0.0.1:{ports['PREFECT_PORT']}/api/deployments/filter",
+            b"{}",
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(query, timeout=10) as answer:
+            found = {d["name"]: d for d in json.load(answer)}
+        assert found.keys() == {"workspace", "experiment", "ablation", "champion"}
+        assert not any(schedule["active"] for d in found.values() for schedule in d["schedules"])
+        fields = found["workspace"]["parameter_openapi_schema"]["properties"]
+        assert all(field.get("description") for field in fields.values()) and "overrides" in fields
+        again = call(project, "up", **ports)
+        assert again.returncode == 0 and again.stdout.count("already runs") == 3
+        assert {n: json.loads((project / f"runs/services/{n}.json").read_text())["pid"] for n in NAMES} == pids
+    finally:
+        ended = call(project, "down", **ports)
+    assert ended.stdout.count(": ended") == 3 and not alive(project)
+    assert call(project, "down", **ports).stdout == ""
+
+
+def test_a_taken_port_is_told(project: Path) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        refused = call(project, "up", PREFECT_PORT=str(s.getsockname()[1]))
+    assert refused.returncode == 1 and "is taken by another program; set PREFECT_PORT" in refused.stderr
+    assert not alive(project)
+
+
+def test_a_pid_that_is_used_again_is_not_ours(tmp_path: Path) -> None:
+    """Only the process that was started is ended, not whatever has its number now."""
+    about = {"pid": os.getpid(), "started": psutil.Process().create_time() - 1000, "url": ""}
+    (tmp_path / "prefect.json").write_text(json.dumps(about))
+    assert _running(tmp_path, "prefect") is None
+    (tmp_path / "prefect.json").write_text(json.dumps({**about, "started": psutil.Process().create_time()}))
+    assert _running(tmp_path, "prefect") is not None
+
+
+def test_a_run_uses_the_servers_that_are_up_unless_others_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runs" / "services"
+    folder.mkdir(parents=True)
+    me = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+    (folder / "prefect.json").write_text(json.dumps({**me, "url": "http://127.0.0.1:4300"}))
+    (folder / "mlflow.json").write_text(json.dumps({**me, "url": "http://127.0.0.1:5100"}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
+    monkeypatch.setenv("PREFECT_API_URL", "to be restored")
+    monkeypatch.delenv("PREFECT_API_URL")
+    use_running(tmp_path)
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
+
+
+def test_a_port_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_PORT", "70000")
+    with pytest.raises(UserError, match="MLFLOW_PORT: '70000' is no port"):
+        services(tmp_path)
+
+
+def test_a_teams_mlflow_server_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
+    assert [s.name for s in services(tmp_path)] == ["prefect", "deployments"]
+    assert services(tmp_path)[1].env["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
+
+
+def test_serving_needs_no_folder_and_help_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise UserError("no server")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flows.services.prefect_server.connect", refuse)
+    with pytest.raises(SystemExit) as e:
+        serve(["--help"])
+    assert e.value.code == 0 and "python -m flows.serve" in capsys.readouterr().out
+    assert serve([]) == 1 and (tmp_path / "runs" / "prefect").is_dir()
+
+
+def test_work_pools_have_the_deployments_that_are_served() -> None:
+    pools = {d["name"]: d for d in YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]}
+    served = {f"pool-{d.name}": d for d in deployments()}
+    assert set(pools) == set(served)
+    for name, pool in pools.items():
+        assert pool["entrypoint"] == served[name].entrypoint and pool["tags"] == served[name].tags
+        assert {**pool["parameters"], "root": str(Path.cwd())} == served[name].parameters

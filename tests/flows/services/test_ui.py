@@ -1,0 +1,114 @@
+"""`make up` and the Prefect UI in a real Chromium: a run is started by its form, seen to end, another cancelled."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.helpers.browser import chromium, visit
+from tests.helpers.projects import commit, copy_of_the_project
+from tests.helpers.servers import Ui, call, free_port
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    project, port = copy_of_the_project(tmp_path_factory.mktemp("ui") / "project"), free_port()
+    params = (project / "params.yaml").read_text()  # a teacher that takes long enough to be cancelled
+    (project / "params.yaml").write_text(params.replace("steps: 40\n", "steps: 40000\n", 1))
+    commit(project, "a long training")
+    ports = {"PREFECT_PORT": str(port), "MLFLOW_PORT": str(free_port())}
+    try:
+        up = call(project, "up", **ports)
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield Ui(project, port)
+    finally:
+        call(project, "down", **ports)
+
+
+def submit(page: Page, target: str, overrides: str = "") -> None:
+    """Fill in the form's last field, `target`, and `overrides` where there are any, and press the button."""
+    page.get_by_text("only this stage and those it stands on").wait_for()
+    if overrides:
+        page.get_by_text("dict", exact=True).click()
+        page.locator("textarea").last.fill(overrides)
+    page.get_by_text("str", exact=True).last.click()
+    page.locator("textarea").last.fill(target)
+    page.get_by_role("button", name="Submit").click()
+
+
+def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_path: Path) -> None:
+    with chromium() as browser, visit(browser, f"{ui.url}/deployments", until="networkidle") as seen:
+        page = seen.page
+        for name in ("workspace", "experiment", "ablation", "champion"):
+            page.get_by_text(name, exact=True).first.wait_for()
+        seen.screenshot("prefect-deployments", tmp_path)
+        form = f"{ui.url}/deployments/deployment/{ui.deployment('workspace')}/run"
+
+        page.goto(form)
+        page.get_by_text('keys of params.yaml with other values, such as {"method.critic_turns": 10}').wait_for()
+        submit(page, "pairs", '{"teacher.steps": 41}')
+        run = ui.wait_for("pairs", "COMPLETED")
+        assert run["parameters"]["overrides"] == {"teacher.steps": 41}
+        assert run["state"]["message"].endswith(": data Ran, teacher Ran, encode Ran, pairs Ran")
+        page.goto(f"{ui.url}/runs/flow-run/{run['id']}")
+        page.get_by_text("Completed").first.wait_for()
+        page.get_by_text("Task Runs").last.click()
+        done = page.locator(".task-run-list-item .state-list-item--completed .state-list-item__name")
+        done.nth(3).wait_for()
+        assert done.all_inner_texts() == ["pairs", "encode", "teacher", "data"]  # the latest first
+        seen.screenshot("prefect-run", tmp_path)
+        assert ui.finished(run["id"]) == ["data", "teacher", "encode", "pairs"]
+
+        page.goto(form)
+        submit(page, "teacher")
+        deadline = time.monotonic() + 180
+        while not ui.stages() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert ui.stages()
+        page.goto(f"{ui.url}/runs/flow-run/{ui.wait_for('teacher', 'RUNNING')['id']}")
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Confirm").click()
+        asked = time.monotonic()
+        while ui.stages() and time.monotonic() - asked < 60:
+            time.sleep(0.2)
+        assert time.monotonic() - asked < 30 and not ui.stages()
+        ui.wait_for("teacher", "CANCELLED")
+        seen.screenshot("prefect-cancelled", tmp_path)
+    assert not (ui.project / "artifacts/teacher").exists()
+
+
+def test_a_schedule_of_every_minute_fires(ui: Ui, tmp_path: Path) -> None:
+    """Set in the UI; its first run starts within two minutes, and is ended with the schedule."""
+    deployment = ui.deployment("workspace")
+    with chromium() as browser, visit(browser, f"{ui.url}/deployments/deployment/{deployment}") as seen:
+        page = seen.page
+        page.get_by_role("button", name="Schedule", exact=True).click()
+        form = page.locator(".p-modal")
+        form.locator("input[type=number]").first.fill("1")
+        form.get_by_role("button", name="Save").click()
+        page.get_by_text("Every minute").wait_for()
+        seen.screenshot("prefect-schedule", tmp_path)
+
+        def begun() -> list[dict[str, Any]]:
+            own = {"deployment_id": {"any_": [deployment]}, "state": {"type": {"any_": ["RUNNING"]}}}
+            return [run for run in ui.ask("flow_runs/filter", flow_runs=own) if run["auto_scheduled"]]
+
+        deadline = time.monotonic() + 240
+        while not begun() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        (run,) = begun()
+        assert run["created_by"]["type"] == "SCHEDULE"
+        page.locator(".p-toggle__control--checked").click()  # no further ones
+        page.goto(f"{ui.url}/runs/flow-run/{run['id']}")
+        page.get_by_text("Running").first.wait_for()
+        seen.screenshot("prefect-scheduled-run", tmp_path)
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Confirm").click()
+        while ui.history(run["id"])[-1]["type"] != "CANCELLED" and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert ui.history(run["id"])[-1]["type"] == "CANCELLED"

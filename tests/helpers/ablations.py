@@ -1,0 +1,37 @@
+"""What an ablation leaves in MLflow, and the processes that are still at work in its project."""
+
+from pathlib import Path
+
+import mlflow
+import psutil
+from mlflow.entities import Run as MlflowRun
+
+from flows.ablation.runs import PARENT
+from flows.registry.store import tracking_uri
+
+
+def mlflow_runs(project: Path) -> tuple[list[MlflowRun], list[MlflowRun]]:
+    """Parents and children; none is left running."""
+    client = mlflow.MlflowClient(tracking_uri(project))
+    (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]
+    found = client.search_runs([experiment])
+    assert {r.info.status for r in found} == {"FINISHED"}
+    children = [r for r in found if PARENT in r.data.tags]
+    return [r for r in found if r not in children], children
+
+
+def check_runs(project: Path, members: int, measure: str = "ratio.fd.a") -> None:
+    """So many, each once, under one parent that has the comparison."""
+    (parent,), children = mlflow_runs(project)
+    assert len(children) == len({r.data.tags["dvc.exp.name"] for r in children}) == members
+    assert {r.data.tags[PARENT] for r in children} == {parent.info.run_id}
+    assert all(r.data.params["train.seed"] in ("0", "1") and measure in r.data.metrics for r in children)
+    client = mlflow.MlflowClient(tracking_uri(project))
+    files = {f.path for f in client.list_artifacts(parent.info.run_id, "comparison")}
+    assert files == {f"comparison/k.{ending}" for ending in ("json", "md", "html")}
+
+
+def at_work(project: Path) -> list[psutil.Process]:
+    """Processes in the project's folder, or in a copy of it that DVC has made there."""
+    found = psutil.process_iter(["cwd", "status"])
+    return [p for p in found if Path(p.info["cwd"] or "/").is_relative_to(project) and p.info["status"] != "zombie"]

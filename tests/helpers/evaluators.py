@@ -1,0 +1,57 @@
+"""A toy sampler and an evaluator that is made in a moment."""
+
+import torch
+from torch import Tensor
+
+from dmd.generator.pictures import image_grid, png
+from dmd.samplers.sampler import Sampler
+from evaluation.compare import Judged
+from evaluation.evaluator.evaluator import Judge, Panel
+from evaluation.evaluator.reference import Reference
+from evaluation.features.store import FeatureStore
+from evaluation.models.classifier import Classifier
+from tests.helpers.networks import CPU
+
+
+def sampler(shift: float = 0.0, conditional: bool = True) -> Sampler:
+    def make(z: Tensor, cond: Tensor | None) -> Tensor:
+        level = 0 if cond is None else (cond.float()[:, None, None, None] - 4.5) / 9
+        return 0.2 * z + level + shift
+
+    return Sampler("toy", 1, (1, 8, 8), conditional, CPU, make)
+
+
+class FakeClip:
+    """Stands for the text tower alone: caption "i" points along axis i."""
+
+    def caption_features(self, captions: list[str]) -> Tensor:
+        return torch.eye(64)[[int(c) for c in captions]]
+
+
+def judge(store: FeatureStore | None = None) -> Judge:
+    torch.manual_seed(0)
+    net = Classifier(1, 4, 64, 10).eval()
+    labels = torch.arange(300) % 10
+    real, held_out = (torch.cat(list(sampler().batches(labels, 100, seed=s))) for s in (77, 78))
+    reference = Reference(
+        splits=["train"],
+        features={"evaluator": net(real), "classifier": net(real)},
+        held_out={"evaluator": net(held_out), "classifier": net(held_out)},
+        real_labels=labels,
+        labels=labels,
+        class_names=[str(i) for i in range(10)],
+        captions=[str(i) for i in range(10)],
+        draws=3,
+        neighbours=3,
+        picture_labels=labels[:20].clone(),
+        picture_seed=1,
+    )
+    extractors: dict = {"evaluator": net, "classifier": net}
+    names = dict.fromkeys(extractors, "x")
+    return Judge(Panel(FakeClip(), extractors, names, names, {}), reference, store)  # type: ignore[arg-type]
+
+
+def judged(name: str, shift: float) -> Judged:
+    measures, draws = judge().judge(sampler(shift), 5, 64)
+    cells = judge().pictures(sampler(shift), 64).numpy()
+    return Judged(name, "0" * 64, measures, draws, png(image_grid(cells.reshape(10, -1, 1, 8, 8))))

@@ -1,0 +1,84 @@
+"""A copy of this project with numbers so small that the whole pipeline takes a minute or two, and ways to use it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[2]
+REDUCED = {
+    "teacher": {"steps": 40, "batch_size": 32, "channels": [8, 16]},
+    "evaluator": {"steps": 20, "batch_size": 32, "classifier_steps": 20},
+    "baseline": {"samples": 100, "draws": 2, "ddim_steps": [2, 50]},
+    "pairs": {"count": 16, "steps": 2},
+    "method": {"critic_turns": 2, "regression_weight": 0.1},
+    "train": {
+        "generator_turns": 6,
+        "batch_size": 16,
+        "validate_every": 3,
+        "warm_start": {"turns": 4, "batch_size": 8, "lr": 1e-3, "critic_turns": 2},
+    },
+    "evaluate": {"timing_batch": 16},
+}
+
+
+def copy_of_the_project(to: Path) -> Path:
+    """The working tree as a new git repository, with reduced numbers and without the record of another run."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("reports/"):
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, to / name)
+    yaml = YAML()
+    params = yaml.load(to / "params.yaml")
+    for group, changes in REDUCED.items():
+        params[group].update(changes)
+    yaml.dump(params, to / "params.yaml")
+    subprocess.run(["git", "init", "-q"], cwd=to, check=True)
+    commit(to, "project")
+    return to
+
+
+def commit(project: Path, message: str) -> None:
+    """All that is in the folder."""
+    for command in (["add", "-A"], ["commit", "-qm", message]):
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command], cwd=project, check=True)
+
+
+def environment() -> dict[str, str]:
+    """As in an activated environment, without Prefect or MLflow servers configured."""
+    # Importing flows, as other tests do, sets PREFECT_* and MLFLOW_* for this project's own folder.
+    dropped = ("PREFECT_", "MLFLOW_", "PYTHONPATH", "DMD_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    identity = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return {**kept, **identity, "PATH": path}
+
+
+def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python ARGS` in the folder."""
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=cwd,
+        env={**environment(), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def versions(project: Path) -> list[int]:
+    code = (
+        "import mlflow; from pathlib import Path; from flows.registry.store import tracking_uri;"
+        "c = mlflow.MlflowClient(tracking_uri(Path.cwd()));"
+        "runs = c.search_runs([e.experiment_id for e in c.search_experiments()]);"
+        "print(len(c.search_model_versions()), len(runs), sum(r.info.status == 'RUNNING' for r in runs))"
+    )
+    return [int(word) for word in run(project, "-c", code).stdout.split()[-3:]]

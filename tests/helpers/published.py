@@ -1,0 +1,94 @@
+"""A workspace whose pipeline has run, in small; what is published and registered of it. A plugin of fixtures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel  # pyright: ignore[reportPrivateImportUsage]
+from mlflow import MlflowClient
+from PIL import Image
+
+NAME = "toy-model"
+SHAPE = (1, 8, 8)
+OUTS = ("artifacts/data", "artifacts/generator", "artifacts/training")
+REPORTS = ("metrics.json", "timing.json", "losses.csv", "samples.png", "index.html", "plots")
+FD = {"clip": 1.25, "cnn": 0.5}
+SHARES = {kind: {"clip": 0.8, "cnn": 0.7} for kind in ("kid", "precision", "recall", "density", "coverage")}
+INTERVAL = {
+    kind: {judge: {"low": 0.9 * value, "high": 1.1 * value} for judge, value in values.items()}
+    for kind, values in ({"fd": FD} | SHARES).items()
+}
+MEASURES = {"nfe": 1, "fd": FD, **SHARES, "clip_score": 21.5, "samples": 64, "draws": 3, "interval": INTERVAL}
+METRICS = {
+    "student": MEASURES,
+    "teachers": {"ddim_50": {**MEASURES, "nfe": 50}},
+    "real": {"clip_score": 22.0, "fd": {"clip": 0.1, "cnn": 0.1}},
+    "best_teacher": {"clip": "ddim_50", "cnn": "ddim_50"},
+    "ratio": {"fd": {"clip": 1.0, "cnn": 1.0}},
+    "judged": {"extractors": {"clip": {"sha256": "1" * 64}, "cnn": {"sha256": "2" * 64}}},
+}
+
+
+def save_generator(folder: Path, seed: int) -> None:
+    """A tiny class-conditional generator, exported as the train stage does."""
+    torch.manual_seed(seed)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        num_class_embeds=4,
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
+    DDIMPipeline(unet, scheduler).save_pretrained(folder)
+    product = scheduler.alphas_cumprod[999].double()
+    first = {"time": 999, "alpha": 0.0, "sigma": 1.0, "c_in": 1.0}
+    first |= {"c_skip": product.sqrt().item(), "c_out": -(1 - product).sqrt().item()}
+    about = {"timesteps": [999], "steps": [first], "shape": SHAPE, "classes": ["zero", "one", "two"], "captions": []}
+    (folder / "generator.json").write_text(json.dumps(about))
+
+
+def make_results(source: Path, seed: int = 0) -> None:
+    """What the stages of a full run leave, in small."""
+    for name in ("data", "training", "reports"):
+        (source / name).mkdir(parents=True)
+    (source / "data" / "manifest.json").write_text("{}")
+    save_generator(source / "generator", seed)
+    picture = Image.new("L", (4, 4))
+    picture.save(source / "training" / "turn_000100.png")
+    picture.save(source / "reports" / "samples.png")
+    (source / "reports" / "metrics.json").write_text(json.dumps(METRICS))
+    (source / "reports" / "timing.json").write_text(json.dumps({"student": {"nfe": 1, "seconds_per_image": 0.001}}))
+    rows = "".join(f"{turn},{1 / (turn + 1)},{turn if turn % 5 == 0 else ''}\n" for turn in range(1500))
+    (source / "reports" / "losses.csv").write_text(f"turn,critic,generator\n{rows}")
+    (source / "reports" / "plots").mkdir()
+    (source / "reports" / "plots" / "fd_clip.svg").write_text("<svg/>")
+    (source / "reports" / "index.html").write_text("<html><body><!-- lineage --><!-- /lineage --></body></html>")
+
+
+def reproduce(root: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, check=True)
+
+
+def commit(root: Path) -> None:
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "add", "-A"], cwd=root, check=True)
+    subprocess.run(["git", *author, "commit", "-q", "-m", "toy"], cwd=root, check=True)
+
+
+def runs(client: MlflowClient) -> list[Any]:
+    experiment = client.get_experiment_by_name("toy")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))

@@ -1,0 +1,135 @@
+"""A Prefect server of a test's own, and the servers that `flows.services` starts in a project."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.helpers.projects import ROOT
+
+SETTINGS = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_COLORS": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_BATCH_SIZE": "10",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "3",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_RUNS": "1",
+    "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def eventually(found: Callable[[], Any], patience: float) -> Any:
+    """The first true answer, or None after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if answer := found():
+            return answer
+        time.sleep(0.3)
+    return None
+
+
+class Server:
+    def __init__(self, home: Path) -> None:
+        self.log = home / "server.log"
+        self.url = f"http://127.0.0.1:{free_port()}/api"
+        own = {"PREFECT_HOME": str(home), "PREFECT_API_URL": self.url}
+        database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}"}
+        paths = {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        self.env = {**os.environ, **SETTINGS, **own, **database, **paths}
+
+    def is_healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def ask(self, what: str, **query: Any) -> list[dict[str, Any]]:
+        data = json.dumps(query).encode()
+        request = urllib.request.Request(f"{self.url}/{what}/filter", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def start(self, *argv: str, cwd: Path, **settings: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(argv, cwd=cwd, env=self.env, text=True, start_new_session=True, **settings)
+
+
+def task_states(server: Server, flow_run: str) -> dict[str, str]:
+    """Task runs reach the database a moment after the flow has ended."""
+    runs = server.ask("task_runs", flow_runs={"id": {"any_": [flow_run]}})
+    return {run["name"]: run["state_name"] for run in runs}
+
+
+def call(project: Path, what: str, **env: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "PYTHONPATH"))}
+    command = [sys.executable, "-m", "flows.services", what]
+    return subprocess.run(command, cwd=project, env={**kept, **env}, capture_output=True, text=True, check=False)
+
+
+class Ui:
+    """The servers of a project, and what their API says."""
+
+    def __init__(self, project: Path, port: int) -> None:
+        self.project, self.url = project, f"http://127.0.0.1:{port}"
+
+    def ask(self, what: str, **query: Any) -> Any:
+        body, kind = json.dumps(query).encode(), {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/{what}", body, kind), timeout=30) as answer:
+            return json.load(answer)
+
+    def deployment(self, name: str) -> str:
+        return next(d["id"] for d in self.ask("deployments/filter") if d["name"] == name)
+
+    def wait_for(self, target: str, state: str) -> dict[str, Any]:
+        """The run with this target, once it has this state; after eight minutes as it is."""
+        deadline = time.monotonic() + 480
+        while time.monotonic() < deadline:
+            runs = [r for r in self.ask("flow_runs/filter") if r["parameters"].get("target") == target]
+            if runs and runs[0]["state_type"] in (state, "FAILED", "CRASHED"):
+                break
+            time.sleep(0.5)
+        assert runs[0]["state_type"] == state, runs[0]["state"]
+        return runs[0]
+
+    def history(self, run: str) -> list[dict[str, Any]]:
+        """The states that a run has had, in order."""
+        with urllib.request.urlopen(f"{self.url}/api/flow_run_states/?flow_run_id={run}", timeout=30) as answer:
+            return sorted(json.load(answer), key=lambda state: state["timestamp"])
+
+    def said(self, run: str, after: str) -> list[str]:
+        """What a run has logged since it had this state."""
+        since = next(s["timestamp"] for s in self.history(run) if s["type"] == after)
+        logged = self.ask("logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
+        return [line["message"] for line in logged if line["timestamp"] > since]
+
+    def finished(self, run: str) -> list[str]:
+        """The tasks of a run that have completed, in the order in which they did."""
+        own = {"flow_runs": {"id": {"any_": [run]}}, "sort": "END_TIME_DESC"}
+        return [t["name"] for t in reversed(self.ask("task_runs/filter", **own)) if t["state_type"] == "COMPLETED"]
+
+    def stages(self) -> list[int]:
+        """Processes of stages that work in the project."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                words = " ".join(process.cmdline())
+                if "-m stages." in words and Path(process.cwd()).is_relative_to(self.project):
+                    found.append(process.pid)
+            except (psutil.Error, OSError):
+                continue
+        return found

@@ -1,0 +1,69 @@
+"""Small sources of data on disk, and what a prepared folder holds."""
+
+import csv
+import gzip
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dmd.config import DataConfig
+from dmd.data.splits import Split, load_split
+from dmd.preparation.prepare import SKIPPED
+
+Make = Callable[..., DataConfig]
+
+
+def picture(value: int, size: tuple[int, int] = (8, 8)) -> Image.Image:
+    """Grey, told from others by its value."""
+    return Image.new("L", size, value)
+
+
+def write_pictures(folder: Path, count: int, first: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        picture(first + i).save(folder / f"{first + i:03d}.png")
+
+
+def stored(out: Path) -> dict[str, Split]:
+    return {name: load_split(out, name) for name in ("train", "validation", "test")}
+
+
+def values(split: Split) -> list[int]:
+    """What each stored picture was filled with."""
+    return [int(i.float().mean().round()) for i in split.images[:]]
+
+
+def skipped(out: Path) -> list[list[str]]:
+    with (out / SKIPPED).open(newline="") as lines:
+        return list(csv.reader(lines))[1:]
+
+
+def write_idx(file: Path, array: np.ndarray) -> None:
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    content = head + array.astype(np.uint8).tobytes()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+def write_mnist(folder: Path, ending: str) -> None:
+    folder.mkdir(parents=True)
+    for name, count, first in (("train", 30, 0), ("t10k", 10, 100)):
+        images = np.arange(first, first + count)[:, None, None] * np.ones((1, 28, 28))
+        write_idx(folder / f"{name}-images-idx3-ubyte{ending}", images)
+        write_idx(folder / f"{name}-labels-idx1-ubyte{ending}", np.arange(count) % 10)
+
+
+def write_shard(file: Path, first: int, count: int, **extra: str) -> None:
+    """Samples with a picture, a label, a caption; `extra`: further samples' picture bytes by key."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for i in range(first, first + count):
+            image = io.BytesIO()
+            picture(i).save(image, "PNG")
+            for ending, content in (("png", image.getvalue()), ("cls", b"%d" % (i % 3)), ("txt", b"number %d" % i)):
+                member = tarfile.TarInfo(f"a/{i:04d}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))

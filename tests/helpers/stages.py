@@ -1,0 +1,29 @@
+"""A stage as a command in this process, and changes to the params.yaml that it reads."""
+
+import contextlib
+import io
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+
+def stage(name: str, *args: object) -> tuple[int, str]:
+    """`python -m stages.NAME args` in this process, which has torch imported already. Returns exit code and stderr."""
+    handler, err = signal.getsignal(signal.SIGTERM), io.StringIO()
+    argv, sys.argv = sys.argv, [f"stages.{name}", *map(str, args)]
+    try:
+        with contextlib.redirect_stderr(err):
+            runpy.run_module(f"stages.{name}", run_name="__main__")
+        return 0, err.getvalue()
+    except SystemExit as e:
+        return int(e.code or 0), err.getvalue()
+    finally:
+        sys.argv = argv
+        signal.signal(signal.SIGTERM, handler)
+
+
+def change(project: Path, old: str, new: str) -> None:
+    text = (project / "params.yaml").read_text()
+    assert old in text
+    (project / "params.yaml").write_text(text.replace(old, new, 1))

@@ -1,0 +1,62 @@
+"""Methods, networks, random sources and batches for tests of the training loop."""
+
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from dmd.config import GanConfig, MethodConfig, Params
+from dmd.distillation.methods import METHODS, Method, Networks
+from dmd.distillation.random_source import RandomSource
+from dmd.distillation.trainer import Workers
+from dmd.teachers.pairs import Pairs
+from dmd.teachers.teacher import Teacher
+from tests.helpers.data import reals
+from tests.helpers.networks import toy_denoiser, unet_denoiser
+
+NO_PAIRS = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
+
+
+def draws(seed: int = 7, n: int = 6, turn: str = "generator") -> RandomSource:
+    """The random source of `n` samples at step 0."""
+    return RandomSource(seed, 0, turn, range(n))
+
+
+def alone(parts: int = 1) -> Workers:
+    """A single process that splits each batch into `parts`."""
+    return Workers(Accelerator(cpu=True), parts)
+
+
+def batch(n: int = 6) -> tuple[Tensor, Tensor]:
+    """Unit noise [n, 1, 8, 8] and labels [n]."""
+    rng = torch.Generator().manual_seed(5)
+    return torch.randn(n, 1, 8, 8, generator=rng), torch.randint(10, (n,), generator=rng)
+
+
+def method(params: Params, pairs: Pairs = NO_PAIRS, **changes: object) -> Method:
+    """The method of `params` with changes, without regression unless they ask for it."""
+    cfg = MethodConfig(**{**params.method.model_dump(), "regression_weight": 0.0, **changes})  # type: ignore[arg-type]
+    return METHODS[cfg.name](cfg, 1000, pairs, reals())
+
+
+def networks(different: bool = True) -> Networks:
+    """Toy networks. different: the generator and the critic differ from the teacher."""
+    teacher = toy_denoiser(seed=0).requires_grad_(False)
+    if not different:
+        return Networks(teacher, teacher.copy(), teacher.copy())
+    return Networks(teacher, toy_denoiser(seed=1), toy_denoiser(seed=2))
+
+
+def gan_method(params: Params, name: str = "dmd2", gan: dict | None = None, **changes: object) -> Method:
+    """A method with a discriminator. gan: changes to `method.gan`."""
+    gan_cfg = GanConfig(**{**params.method.gan.model_dump(), **(gan or {})})
+    cfg = params.method.model_copy(update={"regression_weight": 0.0, **changes, "gan": gan_cfg, "name": name})
+    return METHODS[name](cfg, 1000, NO_PAIRS, reals())
+
+
+def gan_networks(m: Method) -> Networks:
+    """The networks of a method on UNets; the generator and the critic differ from the teacher."""
+    denoiser = unet_denoiser(0).requires_grad_(False)
+    nets = m.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
+    return replace(nets, generator=unet_denoiser(1), critic=unet_denoiser(2))

@@ -1,0 +1,219 @@
+"""scripts/setup.sh: each refusal is one line before anything is made; the stamp; torch from an index of its own."""
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.projects import ROOT
+
+TOOLS = (
+    *("sh", "awk", "cat", "cp", "date", "df", "dirname", "du", "find"),
+    *("git", "grep", "head", "mkdir", "mv", "rm", "tail", "tr"),
+)
+LOCK = """\
+# a comment
+onlyhere==1.0
+    # via torch
+nvidia-nothing==1.0 ; sys_platform == 'linux'
+cuda-nothing==1.0
+torch==2.0
+torchvision==1.0
+triton==1.0
+"""
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A throw-away clone with a PATH of its own, whose tools can be replaced."""
+
+    root: Path
+    bin: Path
+
+    def shim(self, name: str, script: str) -> None:
+        (self.bin / name).unlink(missing_ok=True)
+        (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.bin / name).chmod(0o755)
+
+    def python(self, prelude: str) -> None:
+        """A python3 whose probes (`python3 -c`) see what `prelude` did first."""
+        self.shim("python3", f"""[ "$1" = -c ] || exit 99\nexec {sys.executable} -c "import sys\n{prelude}\n$2" """)
+
+    def setup(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "GIT_", "PYTHON", "TORCH", "LOCK"))}
+        offline = {"PATH": str(self.bin), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
+        index = {"PIP_INDEX_URL": (self.root / "index").as_uri()}
+        return subprocess.run(
+            ["sh", "scripts/setup.sh"],
+            cwd=self.root,
+            env={**kept, **offline, **index, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def has(self, module: str) -> str:
+        """Where an installed dummy came from; empty when it isn't there."""
+        files = list((self.root / ".venv").glob(f"lib/python*/site-packages/{module}.py"))
+        return files[0].read_text().strip() if files else ""
+
+
+def wheel(folder: Path, name: str, version: str, source: str) -> None:
+    """A one-module wheel whose module says where it came from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": source,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    digests = {f: base64.urlsafe_b64encode(hashlib.sha256(t.encode()).digest()).rstrip(b"=") for f, t in files.items()}
+    record = "".join(f"{f},sha256={d.decode()},{len(files[f])}\n" for f, d in digests.items())
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for file, text in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
+            archive.writestr(file, text)
+    links = "".join(f'<a href="{w.name}">{w.name}</a>' for w in folder.glob("*.whl"))
+    (folder / "index.html").write_text(f"<!doctype html><html><body>{links}</body></html>")
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `python -m venv` makes, made once: it takes seconds."""
+    made = tmp_path_factory.mktemp("made") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", made], check=True)
+    return made
+
+
+@pytest.fixture
+def repo(tmp_path: Path, venv: Path) -> Repo:
+    root, tools = tmp_path / "a clone", tmp_path / "bin"
+    (root / "scripts").mkdir(parents=True)
+    tools.mkdir()
+    shutil.copy(ROOT / "scripts/setup.sh", root / "scripts")
+    (root / "requirements.lock").write_text(LOCK)
+    for tool in TOOLS:
+        where = shutil.which(tool)
+        assert where, tool
+        (tools / tool).symlink_to(where)
+    made = Repo(root, tools)
+    made.shim("python3", f'[ "$2" = venv ] || exec {sys.executable} "$@"\ncp -a {venv} "$4"')
+    subprocess.run(["git", "init", "-q", root], check=True)
+    return made
+
+
+def refused(repo: Repo, line: str, **variables: str) -> None:
+    """One line on stderr, nothing on stdout, a failure, and no environment."""
+    result = repo.setup(**variables)
+    assert result.returncode != 0
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1 and line in result.stderr, result.stderr
+    assert not (repo.root / ".venv").exists()
+
+
+def test_python_missing(repo: Repo) -> None:
+    (repo.bin / "python3").unlink()
+    refused(repo, "Python is missing")
+
+
+@pytest.mark.parametrize(("version", "words"), [("3, 9", "too old"), ("3, 10", "too old"), ("3, 14", "too new")])
+def test_python_out_of_range(repo: Repo, version: str, words: str) -> None:
+    repo.python(f"sys.version_info = ({version}, 0, 'final', 0)")
+    refused(repo, f"Python {version.replace(', ', '.')} is {words}")
+
+
+def test_the_range_is_that_of_pyproject() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"] == ">=3.11,<3.14"
+
+
+@pytest.mark.parametrize("module", ["venv", "ensurepip"])
+def test_venv_module_missing(repo: Repo, module: str) -> None:
+    repo.python(f"sys.modules['{module}'] = None")
+    refused(repo, "has no venv module")
+
+
+def test_git_missing(repo: Repo) -> None:
+    (repo.bin / "git").unlink()
+    refused(repo, "git is missing")
+
+
+def test_not_a_work_tree(repo: Repo) -> None:
+    shutil.rmtree(repo.root / ".git")
+    refused(repo, "not inside a git work tree")
+
+
+@pytest.mark.parametrize(("free", "index", "enough"), [(8.5, "", False), (2.5, "given", False), (3.5, "given", True)])
+def test_too_little_disk(repo: Repo, free: float, index: str, enough: bool) -> None:
+    repo.shim("df", f"echo header; echo disk 99999999 1 {int(free * 2**20)} 1% /")
+    wheel(repo.root / "given", "torch", "2.0", "source = 1")
+    if enough:  # then python3 is asked for an environment, which this one refuses
+        repo.python("pass")
+        assert repo.setup(TORCH_INDEX=index).returncode == 99
+    else:
+        refused(repo, f"too little disk: {int(free)} GB free", TORCH_INDEX=index)
+
+
+def test_torch_index_that_does_not_exist(repo: Repo) -> None:
+    refused(repo, "neither the URL of an index nor a folder: nowhere", TORCH_INDEX="nowhere")
+
+
+def test_install_stamp_change_and_repair(repo: Repo) -> None:
+    wheel(repo.root / "index/onlyhere", "onlyhere", "1.0", "first")
+    lock = repo.root / "requirements.lock"
+    lock.write_text("onlyhere==1.0\nabsent==1.0\n")
+    failed = repo.setup()
+    assert failed.returncode != 0 and "pip failed" in failed.stderr
+    assert not (repo.root / ".venv/.installed").exists()
+
+    lock.write_text("onlyhere==1.0\n")
+    assert repo.setup().returncode == 0
+    assert repo.has("onlyhere") == "first"
+    stamp = (repo.root / ".venv/.installed").read_text().split()
+    assert stamp == [hashlib.sha256(lock.read_bytes()).hexdigest()]
+
+    begun = time.perf_counter()
+    again = repo.setup(PIP_INDEX_URL="file:///nowhere")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert time.perf_counter() - begun < 1
+
+    wheel(repo.root / "index/onlyhere", "onlyhere", "2.0", "second")
+    lock.write_text("onlyhere==2.0\n")
+    changed = repo.setup()
+    assert changed.returncode == 0 and "up to 1 packages, only what is missing or changed" in changed.stdout
+    assert repo.has("onlyhere") == "second"
+
+
+def test_torch_from_an_index_of_its_own(repo: Repo) -> None:
+    """Never from elsewhere; from a folder, remembered; from an index; from the default one again."""
+    wheel(repo.root / "index/onlyhere", "onlyhere", "1.0", "pass")
+    for place, version in (("wheels", "2.0+cpu"), ("pep503/torch", "2.0+cpu"), ("index/torch", "2.0")):
+        wheel(repo.root / place, "torch", version, f"source = {place!r}")
+    for place in ("wheels", "pep503/torchvision", "index/torchvision"):
+        wheel(repo.root / place, "torchvision", "1.0", "pass")
+    for name in ("nvidia_nothing", "cuda_nothing", "triton"):
+        wheel(repo.root / "index" / name.replace("_", "-"), name, "1.0", "pass")
+
+    wheel(repo.root / "old", "torch", "1.9", "pass")
+    failed = repo.setup(TORCH_INDEX="old")
+    assert failed.returncode != 0 and "torch==2.0" in failed.stderr and not repo.has("torch")
+    assert not (repo.root / ".venv/.installed").exists()
+
+    assert repo.setup(TORCH_INDEX="wheels").returncode == 0
+    assert repo.has("torch") == "source = 'wheels'"
+    assert repo.has("onlyhere") and not repo.has("nvidia_nothing") and not repo.has("triton")
+    assert repo.setup().stdout == ""
+
+    assert repo.setup(TORCH_INDEX=(repo.root / "pep503").as_uri().replace("%20", " ")).returncode == 0
+    assert repo.has("torch") == "source = 'pep503/torch'"
+
+    assert repo.setup(TORCH_INDEX="").returncode == 0
+    assert repo.has("torch") == "source = 'index/torch'"
+    assert repo.has("nvidia_nothing") and repo.has("cuda_nothing") and repo.has("triton")

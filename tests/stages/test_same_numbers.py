@@ -1,0 +1,84 @@
+"""Judging twice gives the same figures to the last digit, and one sampler more changes none of the others'."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dmd.data.splits import DIGIT_NAMES
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator
+from dmd.teachers.teacher import Teacher
+from tests.helpers.stages import change, stage
+
+FOLDERS = ("data", "teacher", "encoded", "evaluator")
+DATA = [word for name in FOLDERS for word in (f"--{name}", f"artifacts/{name}")]
+FEW, MORE = "ddim_steps: [10]", "ddim_steps: [10, 25]"
+
+
+@pytest.fixture
+def ready(project: Path, teacher_folder: Path, teacher: Teacher) -> Path:
+    """A project with a tiny teacher, judges trained for a moment, and a generator; few samples."""
+    shutil.copytree(teacher_folder, project / "artifacts/teacher")
+    export_generator(
+        Generator(teacher.denoiser, (999,), teacher.shape, DIGIT_NAMES), teacher, project / "artifacts/generator"
+    )
+    (project / "artifacts/training").mkdir()
+    (project / "losses.csv").write_text("turn,critic_total\n0,1.0\n1,0.5\n")
+    for old, new in (
+        ("evaluator's features\n  steps: 600", "evaluator's features\n  steps: 20"),
+        ("classifier_steps: 600", "classifier_steps: 20"),
+        ("samples: 1797 ", "samples: 100 "),
+        ("draws: 3 ", "draws: 2 "),
+        ("ddim_steps: [10, 25, 50, 100]", FEW),
+        ("timing_repeats: 5", "timing_repeats: 3"),
+        ("timing_batch: 64", "timing_batch: 4"),
+    ):
+        change(project, old, new)
+    for name, inputs, out in (("evaluator", DATA[:2], "evaluator"), ("encode", DATA[:4], "encoded")):
+        done = stage(name, *inputs, "--out", f"artifacts/{out}")
+        assert done[0] == 0, done[1]
+    return project
+
+
+def judged(project: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Both stages with an empty store of features of their own; the folder they wrote."""
+    monkeypatch.setenv("DMD_SCRATCH", str(project / "scratch" / name))
+    out = project / name
+    done = stage("baseline", *DATA, "--out", out / "baseline")
+    assert done[0] == 0, done[1]
+    made = ("metrics.json", "timing.json", "quality.csv", "plots", "samples.png", "report.html")
+    outs = [word for file in made for word in (f"--{file.partition('.')[0]}", out / file)]
+    inputs = ("--baseline", out / "baseline", "--generator", "artifacts/generator", "--losses", "losses.csv")
+    done = stage("evaluate", *DATA, *inputs, "--validation", "artifacts/training", *outs)
+    assert done[0] == 0, done[1]
+    return out
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All but timing and the page, which shows it."""
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in found.items() if name not in ("timing.json", "report.html")}
+
+
+@pytest.mark.slow
+def test_twice_the_same_and_one_sampler_more_changes_no_figure(
+    ready: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, again = (judged(ready, name, monkeypatch) for name in ("first", "again"))
+    assert files(first) == files(again) and len(files(first)) == 9
+    change(ready, FEW, MORE)
+    more = judged(ready, "more", monkeypatch)
+    old, new = (json.loads((folder / "metrics.json").read_text()) for folder in (first, more))
+    assert set(new["teachers"]) == {"ddim_10", "ddim_25"} and new["teachers"]["ddim_25"] != new["teachers"]["ddim_10"]
+    for record in (new["teachers"], new["fd_draws"]):
+        del record["ddim_25"]
+    for key in ("teachers", "fd_draws", "real", "student", "judged"):
+        assert new[key] == old[key], key
+    for name in ("reference.safetensors", "plan.json"):
+        assert files(first)[f"baseline/{name}"] == files(more)[f"baseline/{name}"]
+    few, many = (pd.read_csv(folder / "quality.csv", dtype=str) for folder in (first, more))
+    assert few.equals(many[many["name"] != "teacher DDIM 25"].reset_index(drop=True)) and len(many) == len(few) + 1
