@@ -23,11 +23,11 @@ from dmd.storage.files import sha256, write_text
 from evaluation.evaluator.evaluator import Judge, Panel
 from evaluation.evaluator.reference import Reference
 from evaluation.features.store import FeatureStore
-from evaluation.metrics.measures import mean_interval
-from evaluation.metrics.schema import Interval, Measures, Scores
+from evaluation.metrics.schema import Measures, Scores
 from evaluation.report.page import page, png_source
 from evaluation.report.table import number
 from evaluation.sources import find_generator
+from evaluation.statistics.intervals import Interval, mean_interval
 
 LOWER, HIGHER = "lower is better", "higher is better"
 MEASURES = {"fd": LOWER, "kid": LOWER, "precision": HIGHER, "recall": HIGHER, "density": HIGHER, "coverage": HIGHER}

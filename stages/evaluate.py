@@ -19,7 +19,7 @@ from evaluation.metrics.schema import Baseline, Measures, Metrics, Ratio, Scores
 from evaluation.report.page import ReportInputs, render_report
 from evaluation.report.quality import write_quality
 from evaluation.report.sheet import comparison_sheet, nearest_sheet
-from evaluation.statistics.ratios import ratio_interval
+from evaluation.statistics.intervals import ratio_interval
 from evaluation.timing.latency import time_samplers
 from evaluation.timing.versions import versions
 from stages.command import run

@@ -20,11 +20,11 @@ from dmd.training.optim import step_rng
 from evaluation.evaluator.reference import CLASSIFIER, EVALUATOR, Reference, digest
 from evaluation.features.extractors import load_further
 from evaluation.features.store import FeatureStore
-from evaluation.metrics.measures import Conditions, scores, summarise
+from evaluation.metrics.measures import Conditions, jackknife_scores, scores, summarise
 from evaluation.metrics.schema import ExtractorFacts, Measures, RealMeasures, Scores
 from evaluation.models.classifier import Classifier
 from evaluation.models.features import ClipJudge, Extractor, extract, load_extractors
-from evaluation.statistics.jackknife import GROUPS, jackknife
+from evaluation.statistics.intervals import GROUPS
 
 RESIZES = {EVALUATOR: "the model's own, bicubic with antialiasing", CLASSIFIER: "none"}
 
@@ -90,7 +90,7 @@ class Judge:
             for draw in range(ref.draws):
                 features.append(self._features(sampler, draw_seed(seed, draw), batch_size, source, progress))
         if len(features) == 1:
-            draws = jackknife(self._scores(features[0], conditions, source, GROUPS))
+            draws = jackknife_scores(self._scores(features[0], conditions, source, GROUPS))
         else:
             draws = [self._scores(f, conditions, source)[0] for f in features]
         return summarise(draws, features, ref, sampler.nfe, seed), draws

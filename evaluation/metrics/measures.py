@@ -3,18 +3,17 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor
 
 from evaluation.evaluator.reference import CLASSIFIER, EVALUATOR, Reference
 from evaluation.metrics.pairwise import compare, kept_rows, mean_pairwise, within
-from evaluation.metrics.schema import ClassMeasures, Interval, Intervals, Measures, Nearest, Scores
-from evaluation.statistics.extrapolation import frechet_infinity
-from evaluation.statistics.frechet import Gaussian, frechet_distance
+from evaluation.metrics.schema import ClassMeasures, Intervals, Measures, Nearest, Scores
+from evaluation.statistics.frechet import Gaussian, extrapolate_frechet, frechet_distance
+from evaluation.statistics.intervals import Interval, jackknife, mean_interval
 
 R = TypeVar("R", Nearest, ClassMeasures)
 BY_PAIRS = ("kid", "precision", "recall", "density", "coverage")
@@ -112,7 +111,7 @@ def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Refer
         nfe=nfe,
         **{name: mean(name) for name in measures},
         fd_infinity={
-            k: frechet_infinity(torch.cat([f[k] for f in features]), ref.gaussians[k], seed) for k in draws[0].fd
+            k: extrapolate_frechet(torch.cat([f[k] for f in features]), ref.gaussians[k], seed) for k in draws[0].fd
         },
         nearest={k: _mean_of(Nearest, [d.nearest[k] for d in draws]) for k in draws[0].fd},
         clip_score=statistics.fmean(scores) if conditional else None,
@@ -133,8 +132,20 @@ def _mean_of(kind: type[R], records: Sequence[R]) -> R:
     return kind(**{f: statistics.fmean(getattr(r, f) for r in records) for f in kind.model_fields})
 
 
-def mean_interval(values: list[float]) -> Interval:
-    """95 % interval of the mean of independent values, at least two."""
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    mean = statistics.fmean(values)
-    return Interval(low=mean - float(half), high=mean + float(half))
+def jackknife_scores(scores: list[Scores]) -> list[Scores]:
+    """Scores that take the place of replicates, from those of all images and of all images without each group.
+
+    Measures of classes and of the nearest images have no interval; they keep the value of all images.
+    """
+    whole, *parts = scores
+    replaced: list[dict[str, Any]] = [{} for _ in parts]
+    for name in Scores.model_fields:
+        value = getattr(whole, name)
+        if isinstance(value, float):
+            for update, v in zip(replaced, jackknife(value, [getattr(p, name) for p in parts]), strict=True):
+                update[name] = v
+        elif value and all(isinstance(v, float) for v in value.values()):
+            values = {k: jackknife(v, [getattr(p, name)[k] for p in parts]) for k, v in value.items()}
+            for g, update in enumerate(replaced):
+                update[name] = {k: v[g] for k, v in values.items()}
+    return [whole.model_copy(update=update) for update in replaced]

@@ -6,17 +6,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from dmd.storage.files import write_text
+from evaluation.statistics.intervals import Interval
 
 PerExtractor = dict[str, float]
 
 
 class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Interval(Record):
-    low: float
-    high: float
 
 
 class Intervals(Record):

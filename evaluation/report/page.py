@@ -16,7 +16,7 @@ from markupsafe import Markup
 from evaluation.report.charts import series_chart
 from evaluation.report.quality import Figure, point, quality_figures
 from evaluation.report.table import STUDENT, cells, extractors, sampler_name, summary_table
-from evaluation.statistics import jackknife
+from evaluation.statistics.intervals import GROUPS as JACKKNIFE_GROUPS
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 LINEAGE = re.compile(r"<!-- lineage -->.*?<!-- /lineage -->", re.DOTALL)
@@ -210,7 +210,7 @@ def render_report(inputs: ReportInputs) -> str:
         classes=class_rows(metrics),
         skipped=metrics["judged"]["skipped"],
         taken_over=[sampler_name(name) for name in metrics.get("taken_over", [])],
-        groups=jackknife.GROUPS,
+        groups=JACKKNIFE_GROUPS,
         quality=quality_figures(metrics, timing),
         training=training_figures(inputs.losses),
         samples=[Picture(c, png_source(data)) for c, data in inputs.pictures.items() if _turn(c) is None],

@@ -12,8 +12,8 @@ from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
 from evaluation.compare import compare, main, render, summary, verdict
-from evaluation.metrics.schema import Interval
 from evaluation.sources import SourceError, find_generator
+from evaluation.statistics.intervals import Interval
 from tests.helpers.evaluators import judged
 from tests.helpers.projects import ROOT
 

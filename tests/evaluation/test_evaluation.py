@@ -18,8 +18,7 @@ from evaluation.features.store import FeatureStore
 from evaluation.metrics import pairwise
 from evaluation.metrics.measures import Conditions, clip_score, scores
 from evaluation.metrics.pairwise import Pairs, compare, mean_pairwise, within
-from evaluation.statistics.extrapolation import frechet_infinity
-from evaluation.statistics.frechet import Gaussian, frechet_distance
+from evaluation.statistics.frechet import Gaussian, extrapolate_frechet, frechet_distance
 from evaluation.timing.latency import time_samplers
 from tests.helpers.evaluators import judge, sampler
 from tests.helpers.networks import CPU
@@ -239,8 +238,8 @@ def test_the_distance_of_infinitely_many_samples_is_nearly_that_of_the_distribut
     same = Gaussian(torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64))
     x = torch.randn(400, d, generator=torch.Generator().manual_seed(1))
     plain = frechet_distance(Gaussian.fit(x), same)
-    assert plain > 0.05 and abs(frechet_infinity(x, same)) < plain / 4
-    assert frechet_infinity(x + 0.5, same) == pytest.approx(0.25 * d, rel=0.1)
+    assert plain > 0.05 and abs(extrapolate_frechet(x, same)) < plain / 4
+    assert extrapolate_frechet(x + 0.5, same) == pytest.approx(0.25 * d, rel=0.1)
 
 
 def test_features_are_kept_and_a_new_judge_computes_only_its_own(tmp_path) -> None:

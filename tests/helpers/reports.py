@@ -10,7 +10,6 @@ from evaluation.metrics.schema import (
     ClassMeasures,
     ExtractorFacts,
     Host,
-    Interval,
     Intervals,
     Judged,
     Latency,
@@ -22,6 +21,7 @@ from evaluation.metrics.schema import (
     Timing,
 )
 from evaluation.report.page import ReportInputs
+from evaluation.statistics.intervals import Interval
 
 NAMES: tuple[str, ...] = ("clip", "classifier")
 

@@ -15,7 +15,7 @@ from evaluation.metrics.measures import Conditions, scores
 from evaluation.metrics.schema import Scores
 from evaluation.models.classifier import Classifier, load_classifier, train_classifier
 from evaluation.statistics.frechet import Gaussian, frechet_distance
-from evaluation.statistics.ratios import ratio_interval
+from evaluation.statistics.intervals import ratio_interval
 from tests.helpers.networks import CPU
 
 HALF = 898  # of 1,797 digits

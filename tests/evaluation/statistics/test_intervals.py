@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.metrics.measures import mean_interval
-from evaluation.statistics.ratios import ratio_interval
+from evaluation.statistics.intervals import mean_interval, ratio_interval
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
