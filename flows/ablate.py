@@ -1,12 +1,11 @@
-"""`python -m flows.ablate FILE`: runs every row and seed of an ablation as a DVC experiment, then compares them."""
+"""`python -m flows.ablate FILE`: run every row and seed of an ablation as a DVC experiment, then compare them."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from dmd.errors import ConfigError, UserError
-from flows.ablation.comparison import report, table
+from flows.ablation.comparison import comparison_path, format_table, load_comparison
 from flows.ablation.plan import load_plan
 from flows.pipeline.worktrees import check_committed
 from flows.registry.store import check_reachable, tracking_uri
@@ -16,9 +15,9 @@ from flows.services.servers import use_running
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit code: 1 if a member failed."""
+    """Run the command and return its exit code: 1 if a member failed."""
     parser = argparse.ArgumentParser(prog="python -m flows.ablate", description=__doc__)
-    parser.add_argument("file", type=Path, help="such as experiments/ablations/dmd2_paper.yaml")
+    parser.add_argument("file", type=Path, help="an ablation file, such as experiments/ablations/dmd2_paper.yaml")
     parser.add_argument("--at-once", type=int, help="members at the same time, instead of the file's own number")
     args = parser.parse_args(argv)
     return exit_code(lambda: _run(Path.cwd(), args.file, args.at_once))
@@ -31,22 +30,21 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     use_running(root)
     check_reachable(tracking_uri(root))
-    load_plan(root, file)  # what is wrong with it is told before a server is started
+    load_plan(root, file)  # reports a mistake before a server starts
     check_committed(root)
     start.connect(root)
     from flows.ablation.flow import INCOMPLETE, ablate
 
     state = ablate(file, root, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
     if state.is_completed() or state.name == INCOMPLETE:
-        _tell(root, file.stem)
+        _print_comparison(root, file.stem)
     if not state.is_completed():
         raise UserError(state.message or f"the flow run ended {state.name}")
     return 0
 
 
-def _tell(root: Path, name: str) -> None:
-    path = report(root, name)
-    print(f"\n{table(json.loads(path.read_text())['rows'])}\n\n{path.with_suffix('.html')}")
+def _print_comparison(root: Path, name: str) -> None:
+    print(f"\n{format_table(load_comparison(root, name))}\n\n{comparison_path(root, name).with_suffix('.html')}")
     print(f"MLflow: {tracking_uri(root)}, run {name}\n")
     print("next:\n  dvc exp show\n  dvc exp apply NAME    # take one over", flush=True)
 

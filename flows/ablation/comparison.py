@@ -1,107 +1,156 @@
-"""Members of an ablation side by side: mean and spread over seeds, as json and as a table."""
+"""Members of an ablation side by side: mean and standard deviation over seeds, as json and as a Markdown table."""
 
 import io
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from dmd.storage.files import write_text
 from flows.ablation import experiment
 from flows.ablation.plan import Ablation, Member
+from flows.pipeline.changes import Change
 from flows.registry.result import LOSSES, METRICS
 from flows.runtime.roots import git
 
 COLUMNS = ("fd_ratio", "clip_score", "precision", "recall")  # of the table; the json has every measure
-# Of the log of training: the generator's images, and real ones beside them. A mean or spread that drifts off is seen.
+# Columns of losses.csv: mean and standard deviation of generated pixels, then of data, to show a drift of the former.
 PIXELS = ("generator_x_mean", "generator_x_std", "generator_real_mean", "generator_real_std")
-LAST_TURNS = 50  # of the generator, over which those are averaged: a batch alone says little
+LAST_TURNS = 50  # generator turns that pixel statistics are averaged over, since one batch is too noisy
 
-Measures = dict[str, float]
+Values = dict[str, float]
 
 
-def measured(root: Path, member: Member) -> Measures | None:
-    """A member's numbers; None where its experiment is not there."""
-    found = experiment.read(root, member, METRICS)
-    if found is None:
+class Spread(NamedTuple):
+    """Mean and standard deviation of a sample."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class RowSummary:
+    """A row of the comparison."""
+
+    name: str
+    changes: Mapping[str, Change]
+    seeds: list[int]  # with a result
+    failed: list[int]  # seeds without a result
+    measures: dict[str, Spread]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row in reports/ablations/NAME.json."""
+        spreads = {name: spread._asdict() for name, spread in self.measures.items()}
+        own = {"name": self.name, "changes": dict(self.changes), "seeds": self.seeds, "failed": self.failed}
+        return own | spreads
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> "RowSummary":
+        """Inverse of `to_dict`."""
+        own = {key: row[key] for key in ("name", "changes", "seeds", "failed")}
+        return cls(**own, measures={key: Spread(**value) for key, value in row.items() if key not in own})
+
+
+def load_measures(root: Path, member: Member) -> Values | None:
+    """Measures of a member; None if its experiment does not exist."""
+    metrics = experiment.read(root, member, METRICS)
+    if metrics is None:
         return None
     losses = experiment.read(root, member, LOSSES)
-    return measures(json.loads(found)) | (pixels(pd.read_csv(io.BytesIO(losses))) if losses else {})
+    return headline(json.loads(metrics)) | (pixel_statistics(pd.read_csv(io.BytesIO(losses))) if losses else {})
 
 
-def measures(metrics: dict[str, Any]) -> Measures:
-    """One member's numbers: those of each extractor, and their mean under the plain name."""
+def headline(metrics: dict[str, Any]) -> Values:
+    """The student's measures in metrics.json: NAME.EXTRACTOR for each extractor, and their mean under NAME."""
     student = metrics["student"]
-    found = {name: student[name] for name in ("clip_score", "nfe") if student[name] is not None}
-    by_extractor = {"fd_ratio": metrics["ratio"]["fd"], **{k: student[k] for k in ("fd", "kid", "precision", "recall")}}
-    for name, values in by_extractor.items():
-        if values:
-            found[name] = statistics.fmean(values.values())
-            found |= {f"{name}.{extractor}": value for extractor, value in values.items()}
-    return found
+    values = {name: student[name] for name in ("clip_score", "nfe") if student[name] is not None}
+    per_extractor = {
+        "fd_ratio": metrics["ratio"]["fd"],
+        **{k: student[k] for k in ("fd", "kid", "precision", "recall")},
+    }
+    for name, by_extractor in per_extractor.items():
+        if by_extractor:
+            values[name] = statistics.fmean(by_extractor.values())
+            values |= {f"{name}.{extractor}": value for extractor, value in by_extractor.items()}
+    return values
 
 
-def pixels(losses: pd.DataFrame) -> Measures:
-    """Mean and standard deviation of the pixels, in [-1, 1], at the end of training."""
-    known = {name: losses[name].dropna().tail(LAST_TURNS) for name in PIXELS if name in losses}
-    return {name: float(values.to_numpy().mean()) for name, values in known.items() if len(values)}
+def pixel_statistics(losses: pd.DataFrame) -> Values:
+    """Mean and standard deviation of the pixels, in [-1, 1], in the last turns of the training log."""
+    last = {name: losses[name].dropna().tail(LAST_TURNS) for name in PIXELS if name in losses}
+    return {name: float(values.to_numpy().mean()) for name, values in last.items() if len(values)}
 
 
-def spread(values: Iterable[float]) -> dict[str, float]:
-    """Mean and standard deviation (of the sample; 0 for a single value)."""
-    listed = list(values)
-    return {"mean": statistics.fmean(listed), "std": statistics.stdev(listed) if len(listed) > 1 else 0.0}
+def mean_and_std(values: Iterable[float]) -> Spread:
+    """Mean and sample standard deviation; the latter is 0 for a single value."""
+    sample = list(values)
+    return Spread(statistics.fmean(sample), statistics.stdev(sample) if len(sample) > 1 else 0.0)
 
 
-def compare(ablation: Ablation, results: dict[Member, Measures | None]) -> list[dict[str, Any]]:
-    """A row per variant, in the order of the file; `failed` lists the seeds that have no result."""
+def summarize(ablation: Ablation, results: dict[Member, Values | None]) -> list[RowSummary]:
+    """A summary for each row, in the order of the file, with the measures that all its seeds have."""
     rows = []
-    for variant in ablation.variants():
-        mine = {m: found for m, found in results.items() if m.row == variant.name}
-        done = {m.seed: found for m, found in mine.items() if found is not None}
-        names = [name for name in next(iter(done.values()), {}) if all(name in d for d in done.values())]
+    for row in ablation.all_rows():
+        members = {m: values for m, values in results.items() if m.row == row.name}
+        by_seed = {m.seed: values for m, values in members.items() if values is not None}
+        names = [name for name in next(iter(by_seed.values()), {}) if all(name in v for v in by_seed.values())]
         rows.append(
-            {"name": variant.name, "changes": variant.changes, "seeds": sorted(done)}
-            | {"failed": sorted(m.seed for m, found in mine.items() if found is None)}
-            | {name: spread(d[name] for d in done.values()) for name in names}
+            RowSummary(
+                name=row.name,
+                changes=row.changes,
+                seeds=sorted(by_seed),
+                failed=sorted(m.seed for m, values in members.items() if values is None),
+                measures={name: mean_and_std(values[name] for values in by_seed.values()) for name in names},
+            )
         )
     return rows
 
 
-def seeds(row: dict[str, Any]) -> str:
-    """How many there are, and which are missing."""
-    missing = ", ".join(map(str, row["failed"]))
-    return f"{len(row['seeds'])} (missing: {missing})" if missing else str(len(row["seeds"]))
+def format_seeds(row: RowSummary) -> str:
+    """Number of seeds with a result, and the seeds without one."""
+    missing = ", ".join(map(str, row.failed))
+    return f"{len(row.seeds)} (missing: {missing})" if missing else str(len(row.seeds))
 
 
-def cell(row: dict[str, Any], measure: str) -> str:
+def format_measure(row: RowSummary, measure: str) -> str:
     """Mean ± standard deviation; a dash for a measure that the row does not have."""
-    if measure in row:
-        return f"{row[measure]['mean']:.3f} ± {row[measure]['std']:.3f}"
-    return "\N{EN DASH}" if row["seeds"] else "failed"
+    if spread := row.measures.get(measure):
+        return f"{spread.mean:.3f} ± {spread.std:.3f}"
+    return "\N{EN DASH}" if row.seeds else "failed"
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: mean ± standard deviation over seeds."""
+def format_table(rows: list[RowSummary]) -> str:
+    """Markdown table: mean ± standard deviation over seeds."""
     head = ["row", "seeds", *COLUMNS]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    lines += [f"| {' | '.join([row['name'], seeds(row), *(cell(row, c) for c in COLUMNS)])} |" for row in rows]
+    lines += [f"| {' | '.join([r.name, format_seeds(r), *(format_measure(r, c) for c in COLUMNS)])} |" for r in rows]
     return "\n".join(lines)
 
 
-def report(root: Path, name: str) -> Path:
-    """reports/ablations/NAME.json; the table and the page lie beside it, as .md and .html."""
+def comparison_path(root: Path, name: str) -> Path:
+    """reports/ablations/NAME.json; the table and the page lie beside it with the endings .md and .html."""
     return root / "reports" / "ablations" / f"{name}.json"
 
 
-def write_comparison(root: Path, name: str, ablation: Ablation, rows: list[dict[str, Any]]) -> list[Path]:
-    """The json and the table; nothing in them differs between two equal runs."""
-    about = {"name": name, "description": ablation.description, "commit": git(root, "rev-parse", "HEAD"), "rows": rows}
-    path = report(root, name)
-    write_text(path, json.dumps(about, indent=2) + "\n")
-    words = f"{ablation.description}: mean ± standard deviation over seeds."
-    write_text(path.with_suffix(".md"), f"{words}\n\n{table(rows)}\n")
+def load_comparison(root: Path, name: str) -> list[RowSummary]:
+    """Rows of reports/ablations/NAME.json."""
+    return [RowSummary.from_dict(row) for row in json.loads(comparison_path(root, name).read_text())["rows"]]
+
+
+def write_comparison(root: Path, name: str, ablation: Ablation, rows: list[RowSummary]) -> list[Path]:
+    """Write the json and the table; return their paths. Two equal runs write equal files."""
+    content = {
+        "name": name,
+        "description": ablation.description,
+        "commit": git(root, "rev-parse", "HEAD"),
+        "rows": [row.to_dict() for row in rows],
+    }
+    path = comparison_path(root, name)
+    write_text(path, json.dumps(content, indent=2) + "\n")
+    title = f"{ablation.description}: mean ± standard deviation over seeds."
+    write_text(path.with_suffix(".md"), f"{title}\n\n{format_table(rows)}\n")
     return [path, path.with_suffix(".md")]

@@ -1,4 +1,4 @@
-"""The flow: every member of an ablation as a task, so many at once, then the comparison."""
+"""The flow of an ablation: every member as a task, several at once, then the comparison."""
 
 import re
 from pathlib import Path
@@ -16,9 +16,9 @@ from pydantic import Field
 from dmd.errors import UserError
 from evaluation.report.page import png_source
 from flows.ablation import experiment
-from flows.ablation.comparison import compare, measured, table, write_comparison
-from flows.ablation.page import first_pictures, render
-from flows.ablation.plan import Member, Plan, load_plan, waves
+from flows.ablation.comparison import format_table, load_measures, summarize, write_comparison
+from flows.ablation.page import load_samples, write_page
+from flows.ablation.plan import Member, Plan, load_plan, split_waves
 from flows.ablation.runs import publish_comparison, publish_member
 from flows.pipeline import lock
 from flows.pipeline.stage import NOISE
@@ -27,40 +27,44 @@ from flows.runtime import guard
 from flows.runtime.process import STOP, Stopped, all_ended
 from flows.runtime.roots import only_one
 
-ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")  # DVC's, at the end of each member
-INCOMPLETE = "Incomplete"  # the state of a flow whose comparison is there, with seeds missing
+# Lines with which DVC ends each experiment; they say nothing about the member.
+ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")
+INCOMPLETE = "Incomplete"  # state of a flow run that has a comparison in which seeds are missing
 
 
 @task(task_run_name="{member.row} seed {member.seed}", cache_policy=NO_CACHE, persist_result=False)
 def run_member(root: Path, name: str, member: Member) -> State[Any]:
-    """The experiment, and at once its run in MLflow. A failure is returned: it concerns this member alone."""
+    """Run the member's experiment if it does not exist, and publish its MLflow run at once.
+
+    A failure is returned, not raised, so that the other members go on.
+    """
     log = get_run_logger().info
-    there = experiment.is_there(root, member)
+    existed = experiment.exists(root, member)
     try:
-        if not there:
-            experiment.run(root, member, lambda line: log(line) if _matters(line) else None)
+        if not existed:
+            experiment.run(root, member, lambda line: log(line) if _is_informative(line) else None)
     except (experiment.MemberError, Stopped) as e:
         log(f"failed: {e}")
         return Failed(message=str(e), data=e)
     try:
         publish_member(root, name, member)
-    except UserError as e:  # the experiment is kept, and published with the comparison or by the next run
+    except UserError as e:  # the experiment exists; the comparison or the next run publishes it
         log(f"not in MLflow yet: {e}")
-    numbers = measured(root, member) or {}
-    words = f"{member.experiment}: FD ratio {numbers.get('fd_ratio', float('nan')):.3f}"
-    log(f"already there: {words}" if there else words)
-    return Completed(name="Already there" if there else "Ran", message=words)
+    measures = load_measures(root, member) or {}
+    words = f"{member.experiment}: FD ratio {measures.get('fd_ratio', float('nan')):.3f}"
+    log(f"already there: {words}" if existed else words)
+    return Completed(name="Already there" if existed else "Ran", message=words)
 
 
-def _matters(line: str) -> bool:
+def _is_informative(line: str) -> bool:
     return bool(line.strip()) and not line.startswith((*NOISE, *ADVICE))
 
 
 def run_members(root: Path, plan: Plan, at_once: int) -> dict[Member, State[Any]]:
-    """The final state of each member. An interrupt ends what runs, and begins nothing more."""
+    """Run all members, `at_once` at the same time; return their final states. An interrupt stops all of them."""
     STOP.clear()
-    missing = [m for m in plan.members if not experiment.is_there(root, m)]
-    leaders, followers = waves(missing)
+    missing = [m for m in plan.members if not experiment.exists(root, m)]
+    leaders, followers = split_waves(missing)
     futures: dict[Member, PrefectFuture[Any]] = {}
     with ThreadPoolTaskRunner(max_workers=at_once) as runner, all_ended(futures.values()):
         for wave in ([m for m in plan.members if m not in missing] + leaders, followers):
@@ -74,22 +78,23 @@ def run_members(root: Path, plan: Plan, at_once: int) -> dict[Member, State[Any]
 
 @task(task_run_name="comparison", cache_policy=NO_CACHE, persist_result=False)
 def write_and_publish(root: Path, plan: Plan, reasons: dict[Member, str]) -> State[Any]:
-    """Table, pictures and plots, on disk, in MLflow and beside this task's run in Prefect."""
-    results = {m: measured(root, m) for m in plan.members}
-    rows = compare(plan.ablation, results)
+    """Write table, pictures and plots, and publish them to MLflow and as artifacts of this task's run in Prefect."""
+    results = {m: load_measures(root, m) for m in plan.members}
+    finished = [m for m, values in results.items() if values]
+    rows = summarize(plan.ablation, results)
     files = write_comparison(root, plan.name, plan.ablation, rows)
-    pictures = first_pictures(root, [m for m, found in results.items() if found])
-    page = render(root, plan, rows, pictures, {m: reasons.get(m, "") for m, found in results.items() if not found})
+    samples = load_samples(root, finished)
+    page = write_page(root, plan, rows, samples, {m: reasons.get(m, "") for m in results if m not in finished})
     try:
-        for member in (m for m, found in results.items() if found):
+        for member in finished:
             publish_member(root, plan.name, member)
         run = publish_comparison(root, plan.name, [*files, page])
     except UserError as e:
         return Failed(message=f"publish: {e}", data=e)
     key = re.sub(r"[^a-z0-9]+", "-", f"ablation-{plan.name}".lower())
-    create_markdown_artifact(table(rows), key=key, description=plan.ablation.description)
+    create_markdown_artifact(format_table(rows), key=key, description=plan.ablation.description)
     create_link_artifact(page.as_uri(), link_text=page.name, key=f"{key}-page", description="table, pictures, plots")
-    for member, picture in pictures.items():
+    for member, picture in samples.items():
         words = f"{member.row}, seed {member.seed}"
         create_image_artifact(str(png_source(picture)), f"{key}-{member.row.replace('_', '-')}", words)
     return Completed(name="Published", message=run)
@@ -97,9 +102,9 @@ def write_and_publish(root: Path, plan: Plan, reasons: dict[Member, str]) -> Sta
 
 @flow(name="ablate", persist_result=False)
 def ablate(file: Path, root: Path | None = None, at_once: Annotated[int | None, Field(ge=1)] = None) -> State[Any]:
-    """Bring every member of an ablation file to an experiment of the last commit, and compare them.
+    """Run every member of an ablation file as an experiment of the last commit, and compare them.
 
-    What is there already is not run again.
+    A member that has an experiment already is not run again.
 
     Args:
         file: the ablation's file, such as experiments/ablations/dmd2_paper.yaml
@@ -112,7 +117,7 @@ def ablate(file: Path, root: Path | None = None, at_once: Annotated[int | None, 
         plan = load_plan(root, root / file)
         with only_one(root / lock.BUSY, "another ablation works in this folder; wait for it, or stop it"):
             check_committed(root)
-            experiment.clear_stale(root)
+            experiment.remove_stale(root)
             with lock.of_what_is_here(root) as missing:
                 if missing:
                     get_run_logger().info(f"not in DVC's cache here, so computed once for all: {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""An ablation file: which changes to params.yaml are compared, over which seeds; and its members."""
+"""An ablation file, which lists changes to params.yaml and seeds, and the experiments that it stands for."""
 
 import hashlib
 import itertools
@@ -17,10 +17,11 @@ from flows.pipeline.changes import Change, changed
 from flows.pipeline.presets import load_preset
 
 NAME = r"^[a-z0-9][a-z0-9_]*$"
+LAST_STAGES = ("train", "evaluate")  # members with other parameters of these stages share all earlier stages
 
 
 class Row(BaseModel):
-    """One variant."""
+    """One variant: a name, and dotted keys of params.yaml with their values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,8 +30,11 @@ class Row(BaseModel):
 
 
 class Ablation(BaseModel):
-    """The file. `rows` lists variants; `grid` makes one of each combination; `base` holds for all of them, and so does
-    a preset, whose changes come before."""
+    """Content of an ablation file.
+
+    `rows` lists variants, `grid` makes a variant of each combination of values, and `base` applies to all variants.
+    A change of `preset` gives way to one of `base`, and that to one of a row.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,25 +47,25 @@ class Ablation(BaseModel):
     grid: dict[str, list[Change]] = {}
 
     @model_validator(mode="after")
-    def _has_variants(self) -> "Ablation":
-        names = [row.name for row in self.variants()]
+    def _check_rows_and_seeds(self) -> "Ablation":
+        names = [row.name for row in self.all_rows()]
         if not names:
-            raise ValueError("rows: none; list variants under rows, or values under grid")
+            raise ValueError("rows: there is none; list variants under rows, or values under grid")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"rows: {repeated[0]!r} is there twice")
+            raise ValueError(f"rows: {repeated[0]!r} occurs twice; give each row its own name")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: {', '.join(map(str, self.seeds))}: one is there twice")
+            raise ValueError(f"seeds: {', '.join(map(str, self.seeds))}: list each seed once")
         return self
 
-    def variants(self) -> list[Row]:
-        """The rows, and a row for each combination of the grid."""
+    def all_rows(self) -> list[Row]:
+        """The listed rows, then a row for each combination of the grid."""
         combinations = itertools.product(*self.grid.values()) if self.grid else ()
-        made = [dict(zip(self.grid, values, strict=True)) for values in combinations]
-        return [*self.rows, *(Row(name=_grid_name(changes), changes=changes) for changes in made)]
+        changes = [dict(zip(self.grid, values, strict=True)) for values in combinations]
+        return [*self.rows, *(Row(name=_grid_name(c), changes=c) for c in changes)]
 
 
 def _grid_name(changes: dict[str, Change]) -> str:
-    """critic_turns_5_gan_weight_0_003: the last word of each key, and its value, as a name."""
+    """Last word of each key and its value, such as critic_turns_5_gan_weight_0_003."""
     text = "_".join(f"{key.rpartition('.')[2]}_{value}" for key, value in changes.items()).lower()
     return "".join(c if c.isalnum() else "_" for c in text)
 
@@ -73,52 +77,32 @@ class Member:
     row: str
     seed: int
     changes: dict[str, Change | list[int]] = field(hash=False)
-    experiment: str  # DVC's name for it: the same file, row and numbers give the same
-    upstream: str  # members that share it share teacher, evaluator, baseline and pairs
-
-
-LAST = ("train", "evaluate")  # the stages that a member has to itself, unless it changes an earlier one
+    experiment: str  # DVC's name for it, which is the same for the same file, row and parameters
+    upstream: str  # members with the same value share teacher, evaluator, baseline and pairs
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An ablation whose every member has been checked."""
+    """An ablation with its members, all of which fit the schema."""
 
     name: str
     ablation: Ablation
     members: list[Member]
-    params: dict[str, Any]  # params.yaml, which holds what a row does not change
-
-
-def waves(todo: list[Member]) -> tuple[list[Member], list[Member]]:
-    """Of members that share their teacher the first goes alone: the others find its stages in DVC's cache."""
-    first: dict[str, Member] = {}
-    for member in todo:
-        first.setdefault(member.upstream, member)
-    leaders = list(first.values())
-    return leaders, [m for m in todo if m not in leaders]
+    params: dict[str, Any]  # content of params.yaml, for the keys that a row does not change
 
 
 def load_plan(root: Path, file: Path) -> Plan:
-    """Raises ConfigError for a mistake in the file, in params.yaml, or in what they make together."""
+    """Read an ablation file. Raises ConfigError for a mistake in the file, in params.yaml or in their combination."""
     ablation, params_file = load_ablation(file), root / "params.yaml"
     if ablation.preset:
         base = {**load_preset(root, ablation.preset).changes, **ablation.base}
         ablation = ablation.model_copy(update={"base": base})
-    made = members(file.stem, ablation, params_file, own_groups(root))
-    return Plan(file.stem, ablation, made, YAML(typ="safe").load(params_file))
-
-
-def own_groups(root: Path) -> set[str]:
-    """Groups of params.yaml that none but the last stages reads."""
-    stages = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
-    groups = {name: set(stage.get("params", ())) for name, stage in stages.items()}
-    shared = set().union(*(g for name, g in groups.items() if name not in LAST))
-    return set().union(*groups.values()) - shared
+    members = list_members(file.stem, ablation, params_file, downstream_groups(root))
+    return Plan(file.stem, ablation, members, YAML(typ="safe").load(params_file))
 
 
 def load_ablation(path: Path) -> Ablation:
-    """Read and validate. Raises ConfigError with one line for each mistake."""
+    """Read and validate the file alone. Raises ConfigError with one line for each mistake."""
     try:
         return Ablation.model_validate(YAML(typ="safe").load(path) or {})
     except OSError as e:
@@ -130,19 +114,39 @@ def load_ablation(path: Path) -> Ablation:
         raise ConfigError("\n".join(lines)) from None
 
 
-def members(name: str, ablation: Ablation, params_file: Path, downstream: set[str]) -> list[Member]:
-    """Every row with every seed, checked against the schema. downstream: groups that only train and evaluate read.
+def downstream_groups(root: Path) -> set[str]:
+    """Groups of params.yaml that only the last stages read."""
+    stages = YAML(typ="safe").load(root / "dvc.yaml")["stages"]
+    groups = {name: set(stage.get("params", ())) for name, stage in stages.items()}
+    shared = set().union(*(g for name, g in groups.items() if name not in LAST_STAGES))
+    return set().union(*groups.values()) - shared
 
-    Raises ConfigError for a change that params.yaml does not allow.
+
+def list_members(name: str, ablation: Ablation, params_file: Path, downstream: set[str]) -> list[Member]:
+    """Every row with every seed; `downstream` holds the groups of params.yaml that only the last stages read.
+
+    Raises ConfigError for a change that the schema of params.yaml does not allow.
     """
-    load_params(params_file)  # its own mistakes first, under its own name
+    load_params(params_file)  # a mistake in params.yaml itself is reported under its own name
     base = YAML(typ="safe").load(params_file)
-    made = []
-    for row, seed in itertools.product(ablation.variants(), ablation.seeds):
+    members = []
+    for row, seed in itertools.product(ablation.all_rows(), ablation.seeds):
         changes = {**ablation.base, **row.changes, "train.seed": seed}
         params = changed(base, changes, f"ablation {name}, row {row.name}")
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
         upstream = {group: value for group, value in params.items() if group not in downstream}
         key = hashlib.sha256(json.dumps(upstream, sort_keys=True).encode()).hexdigest()
-        made.append(Member(row.name, seed, changes, f"{name}-{row.name}-seed{seed}-{digest}", key))
-    return made
+        members.append(Member(row.name, seed, changes, f"{name}-{row.name}-seed{seed}-{digest}", key))
+    return members
+
+
+def split_waves(members: list[Member]) -> tuple[list[Member], list[Member]]:
+    """Split members into those that run first and those that run afterwards.
+
+    The first member of each teacher runs first; the others then find its stages in DVC's cache.
+    """
+    first: dict[str, Member] = {}
+    for member in members:
+        first.setdefault(member.upstream, member)
+    leaders = list(first.values())
+    return leaders, [m for m in members if m not in leaders]

@@ -1,5 +1,6 @@
 """An ablation: its file, its members, its comparison; and real experiments on a small project of its own."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import pandas as pd
 import pytest
 
 from dmd.errors import ConfigError, UserError
-from flows.ablation.comparison import compare, measures, pixels, spread, table
-from flows.ablation.plan import Ablation, Row, load_ablation, load_plan, members, own_groups, waves
-from flows.keep import keep
+from flows.ablation.comparison import RowSummary, format_table, headline, mean_and_std, pixel_statistics, summarize
+from flows.ablation.plan import Ablation, Row, downstream_groups, list_members, load_ablation, load_plan, split_waves
+from flows.ablation.record import keep
 from flows.pipeline.presets import load_preset
 from tests.helpers.projects import ROOT
 
@@ -41,15 +42,15 @@ def test_the_shipped_ablations_fit_params_yaml(file: Path) -> None:
 
 
 def test_the_groups_of_train_and_evaluate_are_read_from_the_graph() -> None:
-    assert own_groups(ROOT) == DOWNSTREAM
+    assert downstream_groups(ROOT) == DOWNSTREAM
 
 
 def test_a_member_is_a_row_with_a_seed_and_its_name_follows_from_its_numbers() -> None:
-    made = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
     assert [(m.row, m.seed) for m in made] == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
     assert made[3].changes == {"method.critic_turns": 2, "train.seed": 1}
-    again = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    other = members("x", ablation(base={"train.batch_size": 32}), ROOT / "params.yaml", DOWNSTREAM)
+    again = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    other = list_members("x", ablation(base={"train.batch_size": 32}), ROOT / "params.yaml", DOWNSTREAM)
     assert made == again and not {m.experiment for m in made} & {m.experiment for m in other}
 
 
@@ -80,14 +81,14 @@ def test_a_row_to_keep_that_is_not_there_is_told_with_those_that_are() -> None:
 def test_members_share_what_is_upstream_of_their_changes() -> None:
     rows = [Row(name="a", changes={}), Row(name="b", changes={"train.batch_size": 32})]
     rows += [Row(name="c", changes={"teacher.steps": 10})]
-    a, b, c = members("x", ablation(rows=rows, seeds=[0]), ROOT / "params.yaml", DOWNSTREAM)
+    a, b, c = list_members("x", ablation(rows=rows, seeds=[0]), ROOT / "params.yaml", DOWNSTREAM)
     assert a.upstream == b.upstream != c.upstream
-    assert waves([a, b, c]) == ([a, c], [b]) and waves([b, c]) == ([b, c], [])
+    assert split_waves([a, b, c]) == ([a, c], [b]) and split_waves([b, c]) == ([b, c], [])
 
 
 def test_a_grid_has_a_row_for_each_combination() -> None:
     grid = {"method.critic_turns": [1, 5], "method.gan.weight": [0.003]}
-    rows = ablation(rows=[], grid=grid).variants()
+    rows = ablation(rows=[], grid=grid).all_rows()
     assert [r.name for r in rows] == ["critic_turns_1_weight_0_003", "critic_turns_5_weight_0_003"]
     assert rows[1].changes == {"method.critic_turns": 5, "method.gan.weight": 0.003}
 
@@ -97,8 +98,8 @@ def test_a_grid_has_a_row_for_each_combination() -> None:
     [
         ("description: d\nseeds: [0]", "list variants under rows"),
         ("description: d\nseeds: []\nrows: [{name: a, changes: {}}]", "seeds"),
-        ("description: d\nseeds: [0]\nrows: [{name: a, changes: {}}, {name: a, changes: {}}]", "'a' is there twice"),
-        ("description: d\nseeds: [0, 1, 0]\nrows: [{name: a, changes: {}}]", "seeds: 0, 1, 0: one is there twice"),
+        ("description: d\nseeds: [0]\nrows: [{name: a, changes: {}}, {name: a, changes: {}}]", "'a' occurs twice"),
+        ("description: d\nseeds: [0, 1, 0]\nrows: [{name: a, changes: {}}]", "seeds: 0, 1, 0: list each seed once"),
         ("description: d\nseeds: [0]\nrows: [{name: a, changes: {}}]\nat_one: 2", "at_one"),
         ("a: [", "not valid YAML"),
     ],
@@ -120,40 +121,48 @@ def test_a_wrong_file_is_told(tmp_path: Path, text: str, words: str) -> None:
 )
 def test_a_change_that_params_do_not_allow_names_its_row(changes: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        members("x", ablation(rows=[Row(name="r", changes=changes)]), ROOT / "params.yaml", DOWNSTREAM)
+        list_members("x", ablation(rows=[Row(name="r", changes=changes)]), ROOT / "params.yaml", DOWNSTREAM)
 
 
 def test_rows_have_mean_and_spread_over_seeds() -> None:
-    made = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    results = dict(zip(made, [*(measures(metrics(r)) for r in (1.0, 2.0, 5.0)), None], strict=True))
-    one, two = compare(ablation(), results)
-    assert one["fd_ratio.a"] == {"mean": 1.5, "std": pytest.approx(0.5**0.5)} and one["fd_ratio"]["mean"] == 2.0
-    assert one["seeds"] == [0, 1] and one["failed"] == [] and two["seeds"] == [0] and two["failed"] == [1]
-    assert one["precision"]["mean"] == pytest.approx(0.6) and one["clip_score"]["mean"] == 71.5
-    assert "kid" not in one and two["fd_ratio"] == {"mean": 5.5, "std": 0.0}
-    text = table([one, two, {"name": "none", "seeds": [], "failed": [0, 1]}])
+    made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    results = dict(zip(made, [*(headline(metrics(r)) for r in (1.0, 2.0, 5.0)), None], strict=True))
+    one, two = summarize(ablation(), results)
+    assert one.measures["fd_ratio.a"] == (1.5, pytest.approx(0.5**0.5)) and one.measures["fd_ratio"].mean == 2.0
+    assert one.seeds == [0, 1] and one.failed == [] and two.seeds == [0] and two.failed == [1]
+    assert one.measures["precision"].mean == pytest.approx(0.6) and one.measures["clip_score"].mean == 71.5
+    assert "kid" not in one.measures and two.measures["fd_ratio"] == (5.5, 0.0)
+    text = format_table([one, two, RowSummary("none", {}, seeds=[], failed=[0, 1], measures={})])
     assert "| one | 2 | 2.000 ± 0.707 | 71.500 ± 0.707 |" in text and "| none | 0 (missing: 0, 1) | failed |" in text
     assert "| two | 1 (missing: 1) | 5.500 ± 0.000 |" in text
 
 
+def test_a_row_survives_the_json() -> None:
+    made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    _, row = summarize(ablation(), {m: headline(metrics(1.0 + m.seed)) for m in made})
+    written = json.loads(json.dumps(row.to_dict()))
+    assert written["changes"] == {"method.critic_turns": 2} and written["fd_ratio"]["mean"] == 2.0
+    assert RowSummary.from_dict(written) == row
+
+
 def test_a_measure_that_a_seed_lacks_is_left_out() -> None:
     """Without conditions there is no CLIP score; a log of another method may lack a column."""
-    made = members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    results = {m: measures(metrics(1.0)) | ({"generator_x_mean": 0.5} if m.seed == 0 else {}) for m in made}
-    assert all("generator_x_mean" not in row for row in compare(ablation(), results))
+    made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    results = {m: headline(metrics(1.0)) | ({"generator_x_mean": 0.5} if m.seed == 0 else {}) for m in made}
+    assert all("generator_x_mean" not in row.measures for row in summarize(ablation(), results))
     blind = metrics(1.0)
     blind["student"]["clip_score"] = None
-    assert "clip_score" not in measures(blind)
-    row, _ = compare(ablation(), dict.fromkeys(made, measures(blind)))
-    assert "| \N{EN DASH} |" in table([row])
+    assert "clip_score" not in headline(blind)
+    row, _ = summarize(ablation(), dict.fromkeys(made, headline(blind)))
+    assert "| \N{EN DASH} |" in format_table([row])
 
 
 def test_pixels_are_those_of_the_generators_last_turns() -> None:
     turns = range(200)
     log = {"turn": turns, "generator_x_mean": [None if t % 2 else t / 100 for t in turns], "generator_x_std": 0.5}
-    assert pixels(pd.DataFrame(log)) == {"generator_x_mean": pytest.approx(1.49), "generator_x_std": 0.5}
-    assert pixels(pd.DataFrame({"turn": [1], "generator_x_mean": [None]})) == {}
+    assert pixel_statistics(pd.DataFrame(log)) == {"generator_x_mean": pytest.approx(1.49), "generator_x_std": 0.5}
+    assert pixel_statistics(pd.DataFrame({"turn": [1], "generator_x_mean": [None]})) == {}
 
 
 def test_the_spread_is_that_of_a_sample() -> None:
-    assert spread([1.0, 2.0, 3.0]) == {"mean": 2.0, "std": 1.0} and spread([4.0])["std"] == 0.0
+    assert mean_and_std([1.0, 2.0, 3.0]) == (2.0, 1.0) and mean_and_std([4.0]).std == 0.0

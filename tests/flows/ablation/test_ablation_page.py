@@ -9,19 +9,19 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from dmd.generator.pictures import png
-from flows.ablation.comparison import Measures, compare, write_comparison
-from flows.ablation.page import cards, render, sweeps
-from flows.ablation.plan import Ablation, Plan, Row, load_ablation, members, own_groups
+from flows.ablation.comparison import RowSummary, Values, summarize, write_comparison
+from flows.ablation.page import find_sweeps, make_cards, write_page
+from flows.ablation.plan import Ablation, Plan, Row, downstream_groups, list_members, load_ablation
 from tests.helpers.projects import ROOT
 
 
 def plan(tmp_path: Path, **changes: Any) -> Plan:
     ablation = Ablation(**{"description": "What <does> what", "seeds": [0, 1], **changes})
-    made = members("x", ablation, ROOT / "params.yaml", own_groups(ROOT))
+    made = list_members("x", ablation, ROOT / "params.yaml", downstream_groups(ROOT))
     return Plan("x", ablation, made, YAML(typ="safe").load(ROOT / "params.yaml"))
 
 
-def numbers(value: float) -> Measures:
+def numbers(value: float) -> Values:
     return {
         "fd_ratio": value,
         "fd_ratio.classifier": value + 0.1,
@@ -32,24 +32,22 @@ def numbers(value: float) -> Measures:
     }
 
 
-def rows(plan: Plan, failed: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def rows(plan: Plan, failed: tuple[str, ...] = ()) -> list[RowSummary]:
     """The ratio of the n-th member is n / 10 + 0.5."""
     found = {m: None if m.row in failed else numbers(0.5 + i / 10) for i, m in enumerate(plan.members)}
-    return compare(plan.ablation, found)
+    return summarize(plan.ablation, found)
 
 
 def test_a_grid_is_drawn_by_each_of_its_parameters(tmp_path: Path) -> None:
     made = plan(tmp_path, grid={"method.critic_turns": [10, 2], "train.batch_size": [32, 64, 128]})
-    turns, batch = sweeps(made, rows(made))
+    turns, batch = find_sweeps(made, rows(made))
     assert [list(turns.lines), list(batch.lines)] == [
         ["batch_size: 32", "batch_size: 64", "batch_size: 128"],
         ["critic_turns: 10", "critic_turns: 2"],
     ]
     assert [[value for value, _ in line] for line in turns.lines.values()] == [[2, 10]] * 3
     line = batch.lines["critic_turns: 2"]
-    assert [(value, row["name"]) for value, row in line] == [
-        (n, f"critic_turns_2_batch_size_{n}") for n in (32, 64, 128)
-    ]
+    assert [(value, row.name) for value, row in line] == [(n, f"critic_turns_2_batch_size_{n}") for n in (32, 64, 128)]
 
 
 def test_what_a_row_leaves_as_it_is_counts_as_a_value(tmp_path: Path) -> None:
@@ -57,23 +55,23 @@ def test_what_a_row_leaves_as_it_is_counts_as_a_value(tmp_path: Path) -> None:
     ablation = load_ablation(ROOT / "experiments" / "ablations" / "dmd2_paper.yaml")
     made = plan(tmp_path, **ablation.model_dump())
     joined = {
-        s.parameter: [[(value, row["name"]) for value, row in line] for line in s.lines.values()]
-        for s in sweeps(made, rows(made))
+        s.parameter: [[(value, row.name) for value, row in line] for line in s.lines.values()]
+        for s in find_sweeps(made, rows(made))
     }
     assert joined == {
         "method.critic_turns": [[(1, "dm_alone"), (5, "two_time_scales")]],
         "method.name": [[("dmd", "regression"), ("dmd2", "gan")]],
         "method.steps": [[(1, "gan"), (4, "four_steps")]],
     }
-    assert not sweeps(made, rows(made, failed=("dm_alone", "gan")))
+    assert not find_sweeps(made, rows(made, failed=("dm_alone", "gan")))
 
 
 def test_the_base_counts_too(tmp_path: Path) -> None:
     pair = [Row(name="a", changes={}), Row(name="b", changes={"method.critic_turns": 2})]
-    (sweep,) = sweeps(*(lambda p: (p, rows(p)))(plan(tmp_path, rows=pair, base={"method.critic_turns": 3})))
+    (sweep,) = find_sweeps(*(lambda p: (p, rows(p)))(plan(tmp_path, rows=pair, base={"method.critic_turns": 3})))
     assert [[value for value, _ in line] for line in sweep.lines.values()] == [[2, 3]]
     same = plan(tmp_path, rows=pair, base={"method.critic_turns": 2})
-    assert not sweeps(same, rows(same))
+    assert not find_sweeps(same, rows(same))
 
 
 def written(tmp_path: Path, made: Plan, failed: tuple[str, ...] = ()) -> str:
@@ -82,7 +80,7 @@ def written(tmp_path: Path, made: Plan, failed: tuple[str, ...] = ()) -> str:
     first = {m.row: m for m in reversed(made.members) if m.row not in failed}
     pictures = {m: png(Image.new("RGB", (8, 8))) for m in first.values()}
     reasons = {m: "seven is <not> to be had" for m in made.members if m.row in failed}
-    return render(tmp_path, made, shown, pictures, reasons).read_text()
+    return write_page(tmp_path, made, shown, pictures, reasons).read_text()
 
 
 GRID = {"grid": {"method.critic_turns": [1, 2, 20], "method.name": ["dmd", "dmd2"]}}
@@ -111,9 +109,9 @@ def test_no_panel_is_empty(tmp_path: Path, failed: tuple[str, ...]) -> None:
 
 def test_the_cards_name_the_best_row_and_what_is_missing(tmp_path: Path) -> None:
     made = plan(tmp_path, rows=[Row(name="a", changes={}), Row(name="b", changes={"method.critic_turns": 2})])
-    best, count = cards(rows(made), 4, 0)
+    best, count = make_cards(rows(made), 4, 0)
     assert (best.value, best.tone, best.words[:3]) == ("0.550", "good", "a: ")
     assert (count.value, count.tone) == ("4 of 4", "good")
-    best, count = cards(rows(made, failed=("a",)), 4, 2)
+    best, count = make_cards(rows(made, failed=("a",)), 4, 2)
     assert best.words[:3] == "b: " and (count.value, count.tone) == ("2 of 4", "bad")
-    assert len(cards(rows(made, failed=("a", "b")), 4, 4)) == 1
+    assert len(make_cards(rows(made, failed=("a", "b")), 4, 4)) == 1

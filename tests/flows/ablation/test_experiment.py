@@ -14,7 +14,7 @@ from dvc.repo.experiments.refs import WORKSPACE_STASH
 
 from flows.ablation import experiment
 from flows.ablation.experiment import MemberError
-from flows.ablation.page import first_pictures
+from flows.ablation.page import load_samples
 from flows.ablation.plan import Member
 from flows.ablation.runs import PARENT, publish_comparison, publish_member
 from flows.registry.store import tracking_uri
@@ -53,9 +53,9 @@ def make_experiment(root: Path, member: Member = MEMBER) -> None:
 
 
 def test_files_are_read_as_the_experiment_has_them(project: Path) -> None:
-    assert not experiment.is_there(project, MEMBER)
+    assert not experiment.exists(project, MEMBER)
     make_experiment(project)
-    assert experiment.is_there(project, MEMBER) and not (project / "reports").exists()
+    assert experiment.exists(project, MEMBER) and not (project / "reports").exists()
     assert experiment.read(project, MEMBER, Path("reports/samples.png")) == b"\x89PNG\r\n"  # to the byte
     assert experiment.read(project, MEMBER, Path("reports/none")) is None
 
@@ -63,8 +63,8 @@ def test_files_are_read_as_the_experiment_has_them(project: Path) -> None:
 def test_the_picture_of_a_row_is_that_of_its_first_seed(project: Path) -> None:
     later = replace(MEMBER, seed=2, experiment="x-row-seed2-def")
     make_experiment(project)
-    assert first_pictures(project, [MEMBER, later]) == {MEMBER: b"\x89PNG\r\n"}
-    assert first_pictures(project, [later, MEMBER]) == {}  # it has no picture; none is taken for it
+    assert load_samples(project, [MEMBER, later]) == {MEMBER: b"\x89PNG\r\n"}
+    assert load_samples(project, [later, MEMBER]) == {}  # it has no picture; none is taken for it
 
 
 def saying(outcomes: list[tuple[int, list[str], Callable[[], None]]], asked: list[str]) -> Callable[..., int]:
@@ -110,7 +110,7 @@ def test_a_request_that_another_process_took_is_made_again(project: Path, monkey
     (project / ".git/refs/exps").rename(project / "gone")
     outcomes[:] = [(0, [], lambda: None)] * 2
     asked.clear()
-    with pytest.raises(MemberError, match="made no experiment"):
+    with pytest.raises(MemberError, match="without an error and without an experiment"):
         experiment.run(project, MEMBER, lambda _: None)
 
 
@@ -125,7 +125,7 @@ def test_what_a_killed_experiment_left_is_removed(project: Path) -> None:
     git(project, "update-ref", WORKSPACE_STASH, "HEAD")
     at_work = subprocess.Popen(["sleep", "60"], cwd=used)
     try:
-        experiment.clear_stale(project)
+        experiment.remove_stale(project)
     finally:
         at_work.kill()
         at_work.wait()
