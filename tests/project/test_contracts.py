@@ -1,97 +1,138 @@
-"""What the files promise one another: dvc.yaml and the imports, dvc.yaml and params.yaml, the direction of imports."""
+"""dvc.yaml agrees with the imports of the stages, with their command lines and with params.yaml."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 from dmd.config import Params, load_params
-from tests.helpers.projects import ROOT
+from tests.helpers.imports import PACKAGES, closure, holds_code, modules, tree
+from tests.helpers.projects import ROOT, copy_of_the_project, run
 
-PACKAGES = ("dmd", "evaluation", "stages", "flows")
 DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES = DVC["stages"]
-# The schema holds no numbers: a field added to it must not train everything again.
-NOT_DEPENDENCIES = {"dmd/config.py", "dmd/config_errors.py"}
+OUT_KEYS = ("outs", "metrics", "plots")
+
+# The stages that run again after an edit in a folder. The stages behind them follow only where an output changes.
+STALE = {
+    "dmd/preparation": "data",
+    "dmd/data": "data teacher encode evaluator baseline pairs train evaluate",
+    "dmd/storage": "data teacher encode evaluator baseline pairs train evaluate",
+    "dmd/teacher_training": "teacher",
+    "dmd/diffusion": "teacher baseline pairs train evaluate",
+    "dmd/codecs": "teacher encode baseline pairs train evaluate",
+    "dmd/training": "teacher encode evaluator baseline pairs train evaluate",
+    "dmd/families": "encode baseline pairs train evaluate",
+    "dmd/encoding": "encode baseline pairs train evaluate",
+    "dmd/teachers": "baseline pairs train evaluate",
+    "dmd/samplers": "baseline pairs train evaluate",
+    "dmd/distillation": "train",
+    "dmd/generator": "train evaluate",
+    "dmd/edm": "",
+    "evaluation/models": "evaluator baseline train evaluate",
+    "evaluation/statistics": "baseline train evaluate",
+    "evaluation/features": "baseline evaluate",
+    "evaluation/metrics": "baseline evaluate",
+    "evaluation/evaluator": "baseline evaluate",
+    "evaluation/validation": "train",
+    "evaluation/timing": "evaluate",
+    "evaluation/report": "evaluate",
+}
+# Modules directly in dmd/ that stages import. They hold no numbers, so an edit in them makes no stage stale.
+WITHOUT_NUMBERS = {"config", "config_errors", "device", "errors", "progress"}
+# Only a teacher that is fetched needs these: the code that reads other people's teachers retrains none of this project.
+LAZY = frozenset({("stages/teacher.py", f"dmd/teachers/{name}.py") for name in ("__init__", "fetch")})
 
 
-def module_files(name: str) -> set[str]:
-    """dmd.distillation.methods.dmd -> its file and the packages that are run on the way."""
-    parts = name.split(".")
-    files = {"/".join(parts[:i]) + "/__init__.py" for i in range(1, len(parts) + 1)} | {"/".join(parts) + ".py"}
-    return {f for f in files if (ROOT / f).is_file()}
+def needed_code(stage: str) -> set[str]:
+    """The files that a stage imports and must declare, on their own or by their folder."""
+    files = closure(f"stages/{stage}.py", without=LAZY)
+    return {f for f in files if holds_code(f) and not (f.startswith("dmd/") and f.count("/") == 1)}
 
 
-def imports(file: str) -> set[str]:
-    """Project files that a file imports, inside functions too."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{file}: relative import"
-            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
-        for name in names:
-            if name.split(".")[0] in PACKAGES:
-                found |= module_files(name)
-    return found
-
-
-def closure(file: str) -> set[str]:
-    """A file and everything it imports, directly or not."""
-    done: set[str] = set()
-    todo = {file}
-    while todo:
-        current = todo.pop()
-        done.add(current)
-        todo |= imports(current) - done
-    return done
-
-
-def code_dependencies(stage: str) -> set[str]:
-    return (closure(f"stages/{stage}.py") | module_files("stages")) - NOT_DEPENDENCIES
+def declared_code(stage: str) -> set[str]:
+    """The files and folders of code among the dependencies of a stage."""
+    return {d for d in STAGES[stage]["deps"] if d.split("/")[0] in PACKAGES}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_run_cache_remembers_a_stage(stage: str) -> None:
-    """DVC's does so only where every output is cached, or a metric or a plot."""
+    """DVC's run cache keeps a stage only if every output is cached, or is a metric or a plot."""
     assert all(isinstance(out, str) for out in STAGES[stage].get("outs", []))
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_the_modules_it_imports(stage: str) -> None:
-    declared = {d for d in STAGES[stage]["deps"] if d.endswith(".py")}
-    assert declared == code_dependencies(stage)
+def test_everything_a_stage_imports_lies_in_a_folder_that_it_declares(stage: str) -> None:
+    declared = declared_code(stage)
+    assert [f for f in sorted(needed_code(stage)) if not any(f == d or f.startswith(f"{d}/") for d in declared)] == []
 
 
-def test_the_report_depends_on_its_template() -> None:
-    templates = {
-        "evaluation/report/templates/report.html.j2",
-        "evaluation/report/templates/style.css",
-    }  # compare.html.j2 belongs to no stage
-    assert all((ROOT / name).is_file() for name in templates) and templates <= set(STAGES["evaluate"]["deps"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_uses_every_folder_that_it_declares(stage: str) -> None:
+    needed = needed_code(stage)
+    assert [d for d in sorted(declared_code(stage)) if not any(f == d or f.startswith(f"{d}/") for f in needed)] == []
+    assert [d for d in declared_code(stage) if not (ROOT / d).exists()] == []
+
+
+def test_the_modules_directly_in_dmd_that_stages_import_are_known() -> None:
+    imported = {f for stage in STAGES for f in closure(f"stages/{stage}.py") if f.count("/") == 1}
+    assert {Path(f).stem for f in imported if f.startswith("dmd/")} - {"__init__"} == WITHOUT_NUMBERS
+
+
+def test_an_edit_in_a_folder_makes_the_stages_of_the_table_stale() -> None:
+    folders = {
+        f"{p}/{d.name}" for p in ("dmd", "evaluation") for d in (ROOT / p).iterdir() if (d / "__init__.py").is_file()
+    }
+    assert folders == set(STALE)
+    for folder, stages in STALE.items():
+        assert [name for name in STAGES if folder in declared_code(name)] == stages.split(), folder
+
+
+@pytest.mark.slow
+def test_dvc_finds_the_stages_of_the_table_stale(tmp_path: Path) -> None:
+    """`dvc status` in a copy whose outputs are stand-ins, after a new file in a folder or a module."""
+    project = copy_of_the_project(tmp_path / "project")
+    for stage in STAGES.values():
+        for out in (o if isinstance(o, str) else next(iter(o)) for key in OUT_KEYS for o in stage.get(key, [])):
+            file = project / (out if Path(out).suffix else f"{out}/file")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(out)
+    run(project, "-m", "dvc", "commit", "--force", "--quiet")
+
+    def stale() -> list[str]:
+        return list(json.loads(run(project, "-m", "dvc", "status", "--json").stdout))
+
+    assert stale() == []
+    new = ("dmd/samplers", "dmd/families", "dmd/codecs", "evaluation/metrics", "evaluation/features", "dmd/edm")
+    for folder in new:
+        (project / folder / "new.py").write_text("NEW = 1\n")
+        assert sorted(stale()) == sorted(STALE[folder].split()), folder
+        (project / folder / "new.py").unlink()
+    for name in WITHOUT_NUMBERS:
+        with (project / f"dmd/{name}.py").open("a") as file:
+            file.write("NEW = 1\n")
+    assert stale() == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_paths_on_its_command_line(stage: str) -> None:
-    """Every path of the command is a dependency or an output, and every output is written by the command."""
+    """Every path of the command is a dependency or an output, and the command writes every output."""
     words = STAGES[stage]["cmd"].split()
     start = ["${train.launcher}"] if stage == "train" else ["python", "-m"]
     assert words[: len(start) + 1] == [*start, f"stages.{stage}"]
     paths = {w for w in words[len(start) + 1 :] if not w.startswith("--")}
-    keys = ("outs", "metrics", "plots")
-    outs = {o if isinstance(o, str) else next(iter(o)) for key in keys for o in STAGES[stage].get(key, [])}
+    outs = {o if isinstance(o, str) else next(iter(o)) for key in OUT_KEYS for o in STAGES[stage].get(key, [])}
     data = {d for d in STAGES[stage]["deps"] if d.startswith(("artifacts/", "reports/"))}
     assert paths == outs | data
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_groups_it_reads(stage: str) -> None:
-    """`params.<group>` in the stage's file, and runtime, which every stage reads."""
+    """A stage reads `params.<group>` in its own file, and every stage reads `runtime`."""
     read = {"runtime"}
-    for node in ast.walk(ast.parse((ROOT / f"stages/{stage}.py").read_text())):
+    for node in ast.walk(tree(f"stages/{stage}.py")):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params":
             read.add(node.attr)
     assert set(STAGES[stage]["params"]) == read
@@ -102,13 +143,13 @@ def test_an_external_folder_is_a_dependency(stage: str) -> None:
     assert f"${{{stage}.folder}}" in STAGES[stage]["deps"]
 
 
-def test_every_group_is_of_a_stage_or_of_the_flow() -> None:
+def test_every_group_belongs_to_a_stage_or_to_the_flow() -> None:
     groups = {f.alias or name for name, f in Params.model_fields.items()}
     used = {g for s in STAGES.values() for g in s["params"]}
     assert groups - used == {"register"}
 
 
-def test_every_stage_says_how_prefect_runs_it() -> None:
+def test_every_stage_has_a_description_and_settings_for_prefect() -> None:
     for name, stage in STAGES.items():
         assert set(stage["meta"]["prefect"]) == {"retries", "timeout", "tags"}, name
         assert stage["desc"], name
@@ -118,39 +159,14 @@ def test_the_default_parameters_are_valid() -> None:
     assert load_params(ROOT / "params.yaml").method.name == "dmd"
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_imports_go_one_way(package: str) -> None:
-    """flows -> stages -> evaluation -> dmd; the library knows no tool of the pipeline."""
-    allowed = {"dmd": 0, "evaluation": 1, "stages": 2, "flows": 3}
-    foreign = {"dvc", "prefect", "mlflow"} if package != "flows" else set()
-    for file in (ROOT / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            for top in (n.split(".")[0] for n in names):
-                assert allowed.get(top, 0) <= allowed[package], f"{file.relative_to(ROOT)} imports {top}"
-                assert top not in foreign, f"{file.relative_to(ROOT)} imports {top}"
-
-
 def test_no_artifact_is_a_pickle() -> None:
-    """Nothing in the project writes or reads one, apart from resumable state, read with weights_only, and the reader
-    of edm's checkpoints, which admits plain data alone (tests/test_edm_checkpoints.py)."""
-    for file in (f for p in PACKAGES for f in (ROOT / p).rglob("*.py")):
-        text = file.read_text()
-        assert "import pickle" not in text or file == ROOT / "dmd/edm/pickles.py", file
+    """Only the checkpoints of a run are written as pickles, and they are read with weights_only.
+
+    Only the reader of edm's checkpoints opens foreign ones, and it admits plain data alone.
+    """
+    for file in (f for package in PACKAGES for f in modules(package)):
+        text = (ROOT / file).read_text()
+        assert "import pickle" not in text or file == "dmd/edm/pickles.py", file
         assert "allow_pickle=True" not in text, file
-        assert "torch.save" not in text or file == ROOT / "dmd/storage/checkpoint.py", file
+        assert "torch.save" not in text or file == "dmd/storage/checkpoint.py", file
         assert "torch.load(" not in text or "weights_only=True" in text, file
-
-
-def main() -> None:
-    """`python tests/test_contracts.py`: what the code dependencies in dvc.yaml should be."""
-    for stage in STAGES:
-        print(f"{stage}:", *(f"      - {d}" for d in sorted(code_dependencies(stage))), sep="\n")
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parent))
-    main()

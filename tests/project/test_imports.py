@@ -1,0 +1,95 @@
+"""Imports go one way: between the packages, and between the folders of a package from the outside in."""
+
+import pytest
+
+from tests.helpers.imports import PACKAGES, imported_names, imports, modules
+from tests.helpers.projects import ROOT
+
+TOOLS = {"dvc", "prefect", "mlflow"}
+# A line imports only from the lines below it; the names in a line do not import one another.
+LAYERS = {
+    "dmd": """
+        sample
+        distillation preparation teacher_training edm
+        generator encoding
+        teachers
+        families samplers codecs
+        diffusion data training
+        storage
+        config device progress
+        config_errors
+        errors
+    """,
+    "evaluation": """
+        compare
+        report validation timing sources
+        evaluator
+        features
+        metrics
+        statistics models
+    """,
+    "flows": """
+        ablate distill keep register reproduce serve watch
+        ablation plan
+        pipeline
+        registry
+        services
+        runtime
+    """,
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_in_one_direction(package: str) -> None:
+    """flows -> stages -> evaluation -> dmd; only flows knows the tools of the pipeline."""
+    forbidden = set(PACKAGES[PACKAGES.index(package) + 1 :]) | (TOOLS if package != "flows" else set())
+    wrong = {f: {n.split(".")[0] for n in imported_names(f)} & forbidden for f in modules(package)}
+    assert {f: names for f, names in wrong.items() if names} == {}
+
+
+def room(file: str) -> str:
+    """The folder or the module directly in its package that a file belongs to."""
+    return file.split("/")[1].removesuffix(".py")
+
+
+def upward_imports(package: str) -> list[str]:
+    """Imports within a package that go up or sideways between its folders."""
+    floors = {name: i for i, line in enumerate(LAYERS[package].split("\n")) for name in line.split()}
+    wrong = []
+    for file in modules(package):
+        for other in imports(file):
+            inside = other.startswith(f"{package}/") and room(other) != room(file) and room(other) != "__init__"
+            if inside and room(file) != "__init__" and floors[room(other)] <= floors[room(file)]:
+                wrong.append(f"{file} imports {other}")
+    return sorted(wrong)
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_the_layers_name_every_folder_and_module(package: str) -> None:
+    assert {room(f) for f in modules(package)} - {"__init__"} == set(LAYERS[package].split())
+
+
+UNFINISHED = pytest.mark.xfail(strict=True, reason="folders that still import one another")
+
+
+@pytest.mark.parametrize("package", [pytest.param(package, marks=UNFINISHED) for package in LAYERS])
+def test_folders_import_from_the_outside_in(package: str) -> None:
+    assert upward_imports(package) == []
+
+
+def test_the_stages_import_only_what_they_share() -> None:
+    """A stage imports no other stage."""
+    wrong = {f: imports(f) & set(modules("stages")) for f in modules("stages")}
+    assert {f for f, files in wrong.items() if files - {"stages/command.py", "stages/__init__.py"}} == set()
+
+
+def test_no_test_imports_another_test() -> None:
+    names = {
+        f.relative_to(ROOT).as_posix(): imported_names(f.relative_to(ROOT).as_posix())
+        for f in (ROOT / "tests").rglob("*.py")
+    }
+    wrong = {
+        f: {n for n in found if "conftest" in n or any(part.startswith("test_") for part in n.split(".")[:-1])}
+        for f, found in names.items()
+    }
+    assert {f for f, found in wrong.items() if found} == set()

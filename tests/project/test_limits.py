@@ -1,0 +1,72 @@
+"""Sizes that keep the project readable, and docstrings that begin as sentences."""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.imports import PACKAGES, modules, tree
+from tests.helpers.projects import ROOT
+
+CODE = [f for package in (*PACKAGES, "tests") for f in modules(package)]
+SCHEMA = {"dmd/config.py"}  # one class per group of params.yaml: longer than a module should be
+# A function of more than 50 lines, and why it stays whole.
+LONG_FUNCTIONS: dict[str, str] = {}
+FRAGMENTS = re.compile(r"(Of|What|Where|That|Those|The same|As)\b")
+
+
+def lines(file: str) -> int:
+    return len((ROOT / file).read_text().splitlines())
+
+
+def functions(file: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [n for n in ast.walk(tree(file)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_no_folder_holds_more_than_fifteen_modules() -> None:
+    counts = Counter(Path(f).parent.as_posix() for f in CODE if Path(f).name != "__init__.py")
+    assert {folder: n for folder, n in counts.items() if n > 15} == {}
+    assert not [folder for folder in counts if Path(folder).name in ("utils", "common")]
+
+
+@pytest.mark.xfail(strict=True, reason="nine files of tests")
+def test_no_module_has_more_than_300_lines() -> None:
+    assert {f: lines(f) for f in CODE if f not in SCHEMA and lines(f) > 300} == {}
+
+
+@pytest.mark.xfail(strict=True, reason="distill, main of two stages, one test")
+def test_no_function_has_more_than_50_lines_without_a_reason() -> None:
+    found = {f"{file}: {n.name}" for file in CODE for n in functions(file) if (n.end_lineno or 0) - n.lineno >= 50}
+    assert found == set(LONG_FUNCTIONS)
+
+
+@pytest.mark.xfail(strict=True, reason="baseline, evaluate, evaluator, train")
+def test_no_stage_script_has_more_than_50_lines() -> None:
+    scripts = [f for f in modules("stages") if f != "stages/command.py"]
+    assert {f: lines(f) for f in scripts if lines(f) > 50} == {}
+
+
+def test_dvc_yaml_is_short() -> None:
+    assert lines("dvc.yaml") < 170
+
+
+@pytest.mark.xfail(strict=True, reason="README is being cut")
+def test_the_readme_is_short() -> None:
+    assert lines("README.md") < 170 and len((ROOT / "README.md").read_text().split()) < 1600
+
+
+UNFINISHED = pytest.mark.xfail(strict=True, reason="docstrings that are not yet rewritten")
+
+
+@pytest.mark.parametrize("package", [pytest.param(p, marks=UNFINISHED) for p in (*PACKAGES, "tests")])
+def test_no_docstring_begins_as_a_fragment(package: str) -> None:
+    found = []
+    for file in modules(package):
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+                text = ast.get_docstring(node) or ""
+                if FRAGMENTS.match(text):
+                    found.append(f"{file}: {text.splitlines()[0]}")
+    assert found == []
