@@ -19,7 +19,9 @@ from dmd.data.splits import load_split
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.batches import TrainingImages
 from dmd.distillation.methods import METHODS
-from dmd.distillation.trainer import TrainState, Workers, train
+from dmd.distillation.parallel.workers import Workers
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from dmd.encoding.encoding import load_encoded
 from dmd.teachers.pairs import load_pairs
 from dmd.teachers.teacher import Teacher, load_teacher
@@ -58,7 +60,7 @@ def turns(teacher: Teacher, params: Params, reals: TrainingImages) -> pd.DataFra
         teacher.denoiser.process.timesteps,
         load_pairs(Path("artifacts/pairs")),
         reals,
-        teacher.denoiser.generator_timestep(),
+        teacher.denoiser.default_generator_timestep(),
     )
     state = TrainState(method.networks(teacher, 0, (0, 0)), cfg)
     loop = train(state, method, cfg, teacher.shape, reals.labels, Workers(Accelerator(cpu=True), 1))

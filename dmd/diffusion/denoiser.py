@@ -1,14 +1,13 @@
 """The one contract: denoiser(x_t, t, cond) -> x0.
 
-x_t [B, C, H, W] in the network's own scale, t [B] an index into denoiser.process, cond [B] indices of classes or
-captions, or None.
-Parametrisations (eps, v, sample, flow, EDM) end in this file; teacher, critic and generator are all Denoisers to
-everything above it.
+x_t [B, C, H, W] is on the network's own scale, t [B] is an index into denoiser.process, and cond [B] holds indices of
+classes or captions (None for an unconditional network). Teacher, critic and generator are all Denoisers: eps, v, flow
+and EDM parametrisations end in this file.
 """
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,44 +16,69 @@ from dmd.diffusion.process import Process, append_dims, process_of
 
 Cond = Tensor | None
 
-# (alpha, sigma), each [B] float64 -> (c_skip, c_out, c_in): x0 = c_skip x_t + c_out net(c_in x_t). All are affine in
-# the network's output, so the network's own squared error is that of x0 divided by c_out^2, whatever it predicts.
-Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-
-MOST_AMPLIFIED = 1 + 1e-6  # of the network's error, by c_out, where a generator begins: eps has 157 at the last index
+MAX_AMPLIFICATION = 1 + 1e-6  # largest |c_out| at which a generator may start; eps-prediction has 157 at T-1
 
 
-def _epsilon(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+class Coefficients(NamedTuple):
+    """x0 = c_skip x_t + c_out net(c_in x_t). Each is [B] (or [T]), float64.
+
+    x0 is affine in the network's output, so the squared error of the output is that of x0 divided by c_out^2.
+    """
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+
+
+Parametrisation = Callable[[Tensor, Tensor], Coefficients]  # (alpha, sigma), each [B] float64
+
+
+def _epsilon(alpha: Tensor, sigma: Tensor) -> Coefficients:
     """DDPM: x0 = (x_t - sigma eps) / alpha."""
-    return 1 / alpha, -sigma / alpha, torch.ones_like(alpha)
+    c_skip = 1 / alpha
+    c_out = -sigma / alpha
+    c_in = torch.ones_like(alpha)
+    return Coefficients(c_skip, c_out, c_in)
 
 
-def _v_prediction(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _v_prediction(alpha: Tensor, sigma: Tensor) -> Coefficients:
     """Salimans and Ho 2022: v = alpha eps - sigma x0, so x0 = alpha x_t - sigma v."""
-    return alpha, -sigma, torch.ones_like(alpha)
+    c_skip = alpha
+    c_out = -sigma
+    c_in = torch.ones_like(alpha)
+    return Coefficients(c_skip, c_out, c_in)
 
 
-def _sample(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x0 itself."""
-    return torch.zeros_like(alpha), torch.ones_like(alpha), torch.ones_like(alpha)
+def _sample(alpha: Tensor, sigma: Tensor) -> Coefficients:
+    """The network predicts x0 itself."""
+    c_skip = torch.zeros_like(alpha)
+    c_out = torch.ones_like(alpha)
+    c_in = torch.ones_like(alpha)
+    return Coefficients(c_skip, c_out, c_in)
 
 
-def _flow(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _flow(alpha: Tensor, sigma: Tensor) -> Coefficients:
     """Flow matching: velocity u = eps - x0 on x_t = (1 - s) x0 + s eps, so x0 = x_t - s u."""
-    return torch.ones_like(alpha), -sigma, torch.ones_like(alpha)
+    c_skip = torch.ones_like(alpha)
+    c_out = -sigma
+    c_in = torch.ones_like(alpha)
+    return Coefficients(c_skip, c_out, c_in)
 
 
-def edm(sigma_data: float, sign: float = 1.0) -> Coefficients:
-    """Karras et al. 2022, table 1. sign -1 is diffusers' EDM schedulers with prediction_type v_prediction."""
+def edm(sigma_data: float, sign: float = 1.0) -> Parametrisation:
+    """Karras et al. 2022, table 1. sign -1 stands for diffusers' EDM schedulers with prediction_type v_prediction."""
 
-    def coefficients(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(alpha: Tensor, sigma: Tensor) -> Coefficients:
         total = sigma**2 + sigma_data**2
-        return sigma_data**2 / total, sign * sigma * sigma_data / total.sqrt(), 1 / total.sqrt()
+        c_skip = sigma_data**2 / total
+        c_out = sign * sigma * sigma_data / total.sqrt()
+        c_in = 1 / total.sqrt()
+        return Coefficients(c_skip, c_out, c_in)
 
     return coefficients
 
 
-PARAMETRISATIONS: dict[str, Coefficients] = {
+PARAMETRISATIONS: dict[str, Parametrisation] = {
     "epsilon": _epsilon,
     "v_prediction": _v_prediction,
     "sample": _sample,
@@ -63,51 +87,55 @@ PARAMETRISATIONS: dict[str, Coefficients] = {
 
 
 class Denoiser(nn.Module):
-    """A diffusers network, its process and its parametrisation, seen as a prediction of x0."""
+    """A diffusers network, its process and its parametrisation, as a prediction of x0."""
 
-    def __init__(self, net: nn.Module, process: Process, coefficients: Coefficients) -> None:
+    def __init__(self, net: nn.Module, process: Process, parametrisation: Parametrisation) -> None:
         super().__init__()
         self.net = net
         self.process = process
-        self.coefficients = coefficients
+        self.parametrisation = parametrisation
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        """c_skip, c_out and c_in at index t [B]."""
+        return self.parametrisation(self.process.alpha(t), self.process.sigma(t))
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The network's own output, in the precision of its input."""
+        """The network's own output [B, C, H, W], in the precision of its input."""
         extra: dict[str, Any] = {} if cond is None else {"class_labels": cond}
-        x = append_dims(self._at(t)[2], x_t.ndim).to(x_t.dtype) * x_t
-        return self.net(x, self.process.time(t), **extra).sample
+        c_in = append_dims(self.coefficients(t).c_in, x_t.ndim).to(x_t.dtype)
+        return self.net(c_in * x_t, self.process.time(t), **extra).sample
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """x0 [B, C, H, W]."""
-        # The conversion amplifies errors by up to sigma/alpha: at least float32, whatever the network computes in.
+        # The conversion amplifies errors by up to sigma/alpha: it runs in float32 or more, whatever the network uses.
         out, x_t = (v if v.dtype == torch.float64 else v.float() for v in (self.predict(x_t, t, cond), x_t))
-        c_skip, c_out = (append_dims(c, x_t.ndim).to(x_t.dtype) for c in self._at(t)[:2])
+        c_skip, c_out = (append_dims(c, x_t.ndim).to(x_t.dtype) for c in self.coefficients(t)[:2])
         return c_skip * x_t + c_out * out
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network is trained to predict; x0 and eps [B, C, H, W], t [B]. In float64 inside: it cancels."""
-        c_skip, c_out = (append_dims(c, x0.ndim) for c in self._at(t)[:2])
+        """The network's training target for x0 and eps [B, C, H, W] at t [B].
+
+        target = (x0 - c_skip x_t) / c_out, computed in float64 because the difference cancels.
+        """
+        c_skip, c_out = (append_dims(c, x0.ndim) for c in self.coefficients(t)[:2])
         x_t = self.process.add_noise(x0.double(), eps.double(), t)
         return ((x0.double() - c_skip * x_t) / c_out).to(x0.dtype)
 
     def loss_weight(self, t: Tensor) -> Tensor:
-        """[B], float64: what turns the squared error of x0 into the loss this network was trained by, 1 / c_out^2.
+        """1 / c_out^2 [B], float64: turns the squared error of x0 into the network's own training loss.
 
         SNR for eps, SNR + 1 for v, 1 for sample, 1 / s^2 for flow, sigma^-2 + sigma_data^-2 for EDM.
         """
-        return 1 / self._at(t)[1] ** 2
+        return 1 / self.coefficients(t).c_out ** 2
 
-    def generator_timestep(self) -> int:
-        """Where a generator is conditioned by default: the last index that does not amplify the network's error.
+    def default_generator_timestep(self) -> int:
+        """The last index that does not amplify the network's error; a generator starts there by default.
 
-        T-1 for all but eps, whose x0 = (x_t - sigma eps) / alpha cannot be had from pure noise: where alpha = sigma.
-        SDXL's one-step generators of DMD2 and those of SiD begin earlier than T-1 for the same reason.
+        It is T-1, except for eps-prediction, where recovering x0 from pure noise amplifies the error; there, it is the
+        last t with alpha >= sigma. SDXL's one-step generators of DMD2 and those of SiD start before T-1, too.
         """
-        c_out = self.coefficients(self.process.alpha_grid, self.process.sigma_grid)[1].abs()
-        return int((c_out <= MOST_AMPLIFIED).nonzero().max())
-
-    def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.coefficients(self.process.alpha(t), self.process.sigma(t))
+        c_out = self.parametrisation(self.process.alpha_grid, self.process.sigma_grid).c_out.abs()
+        return int((c_out <= MAX_AMPLIFICATION).nonzero().max())
 
     def copy(self) -> "Denoiser":
         """An independent copy with its own weights, all of them trainable."""
@@ -115,17 +143,18 @@ class Denoiser(nn.Module):
 
 
 class Guided(Denoiser):
-    """Classifier-free guidance (Ho and Salimans 2022): u + scale (c - u), both predictions in one batched call.
+    """Classifier-free guidance (Ho and Salimans 2022): u + scale (c - u), with both predictions in one batched call.
 
-    It is applied to the network's output; x0 is affine in that, so guiding x0 is the same.
+    Guidance acts on the network's output. x0 is affine in the output, so guiding x0 gives equal results.
     """
 
     def __init__(self, inner: Denoiser, scale: float, null: int) -> None:
-        """null: the label that stands for no condition."""
-        super().__init__(inner.net, inner.process, inner.coefficients)
+        """null is the label for "no condition"."""
+        super().__init__(inner.net, inner.process, inner.parametrisation)
         self.scale, self.null = scale, null
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """The guided output of the network. Raises ValueError without a condition."""
         if cond is None:
             raise ValueError("guidance needs a condition")
         both = torch.cat([torch.full_like(cond, self.null), cond])
@@ -134,7 +163,7 @@ class Guided(Denoiser):
 
 
 def as_denoiser(net: nn.Module, scheduler: Any) -> Denoiser:
-    """Adapt a diffusers network by the scheduler it was trained with. Raises ValueError for an unknown kind."""
+    """Adapt a diffusers network by its training scheduler. Raises ValueError for an unsupported kind."""
     process, cfg, kind = process_of(scheduler), scheduler.config, type(scheduler).__name__
     if kind.startswith("FlowMatch"):
         return Denoiser(net, process, _flow)
@@ -144,5 +173,5 @@ def as_denoiser(net: nn.Module, scheduler: Any) -> Denoiser:
         known = ", ".join(PARAMETRISATIONS)
         raise ValueError(f"prediction_type {cfg.prediction_type!r} is not supported; known: {known}")
     if cfg.prediction_type == "epsilon" and process.alpha_grid.min() == 0:
-        raise ValueError("prediction_type 'epsilon' says nothing of x0 where the schedule ends in pure noise")
+        raise ValueError("prediction_type 'epsilon' gives no x0 at alpha = 0, where this schedule ends")
     return Denoiser(net, process, PARAMETRISATIONS[cfg.prediction_type])

@@ -1,4 +1,4 @@
-"""The forward process: x_t = alpha(t) x0 + sigma(t) eps, with t an index 0..T-1 into its grid, noise ascending."""
+"""The forward process: x_t = alpha(t) x0 + sigma(t) eps, with t an index 0..T-1 into a grid of ascending noise."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def append_dims(v: Tensor, ndim: int) -> Tensor:
 
 
 class Process(nn.Module):
-    """alpha and sigma on a grid, what a network is told of an index, and the scale of pure noise."""
+    """alpha, sigma, the network's time input and the scale of pure noise, each tabulated over the grid."""
 
     alpha_grid: Tensor
     sigma_grid: Tensor
@@ -20,9 +20,9 @@ class Process(nn.Module):
     time_grid: Tensor
 
     def __init__(self, alpha: Tensor, sigma: Tensor, prior: Tensor, time: Tensor) -> None:
-        """Each [T]. alpha and sigma in float64: sigma(0) is small.
+        """Each argument is [T]; alpha and sigma are float64, because sigma(0) is small.
 
-        prior: scale of the noise that sampling from t begins with. time: what the network is told of an index.
+        prior is the scale of the noise that sampling from t starts with; time is the network's time input.
         """
         super().__init__()
         for name, grid in (("alpha", alpha), ("sigma", sigma), ("prior", prior), ("time", time)):
@@ -42,45 +42,48 @@ class Process(nn.Module):
         return self.sigma_grid[t]
 
     def time(self, t: Tensor) -> Tensor:
-        """What the network is given for index t [B]."""
+        """Time input of the network for index t [B]."""
         return self.time_grid[t]
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t = alpha(t) x0 + sigma(t) eps; x0 and eps [B, ...], t [B]."""
+        """x_t = alpha(t) x0 + sigma(t) eps, for x0 and eps [B, ...] and t [B]."""
         alpha = append_dims(self.alpha(t), x0.ndim).to(x0.dtype)
         sigma = append_dims(self.sigma(t), x0.ndim).to(x0.dtype)
         return alpha * x0 + sigma * eps
 
     def prior(self, z: Tensor, t: Tensor) -> Tensor:
-        """What sampling from index t [B] begins with, made of unit noise z [B, ...]."""
+        """The x_t that sampling from index t [B] starts with, made from unit noise z [B, ...]."""
         return append_dims(self.prior_grid[t], z.ndim).to(z.dtype) * z
 
 
 def ddpm_process(alphas_cumprod: Tensor) -> Process:
-    """Variance-preserving: alpha^2 = alphas_cumprod [T], sigma^2 = 1 - alphas_cumprod.
+    """Variance-preserving process: alpha^2 = alphas_cumprod [T], sigma^2 = 1 - alphas_cumprod.
 
-    The prior is unit noise at any t, as in diffusers: equal seeds, equal images.
+    The prior is unit noise at every t, as in diffusers, so that equal seeds give equal images.
     """
     product = alphas_cumprod.double()
     return Process(product.sqrt(), (1 - product).sqrt(), torch.ones_like(product), torch.arange(len(product)))
 
 
 def edm_process(sigma_min: float, sigma_max: float, rho: float, timesteps: int) -> Process:
-    """Variance-exploding (Karras et al. 2022, eq. 5): alpha 1, sigma on the rho grid; the network gets ln(sigma)/4."""
+    """Variance-exploding process (Karras et al. 2022, eq. 5): alpha = 1, sigma on the rho grid, time ln(sigma) / 4."""
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     sigma = torch.linspace(low, high, timesteps, dtype=torch.float64) ** rho
     return Process(torch.ones_like(sigma), sigma, sigma, (sigma.log() / 4).float())
 
 
 def flow_process(shift: float, timesteps: int) -> Process:
-    """Rectified flow: x_t = (1 - s) x0 + s eps, s from 1/T to 1, moved towards noise by `shift` (Esser et al. 2024)."""
+    """Rectified flow: x_t = (1 - s) x0 + s eps, with s from 1/T to 1 moved towards noise by `shift`.
+
+    s' = shift s / (1 + (shift - 1) s) (Esser et al. 2024).
+    """
     s = torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps
     s = shift * s / (1 + (shift - 1) * s)
     return Process(1 - s, s, s, (s * timesteps).float())
 
 
 def process_of(scheduler: Any) -> Process:
-    """The process of a diffusers scheduler. Raises ValueError for one without a fixed schedule."""
+    """The process of a diffusers scheduler. Raises ValueError for a scheduler without a fixed schedule."""
     cfg, kind = scheduler.config, type(scheduler).__name__
     if kind.startswith("FlowMatch"):
         if cfg.get("use_dynamic_shifting"):

@@ -1,4 +1,4 @@
-"""Batches of real images and of teacher pairs, drawn sample by sample."""
+"""Batches of training images and of teacher pairs, drawn sample by sample."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from dmd.teachers.pairs import Pairs
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The data as a network sees them: x [N, C, H, W] images in [-1, 1] or their latents, labels [N]."""
+    """The data as a network sees them: x [N, C, H, W], images in [-1, 1] or their latents, and labels [N]."""
 
     x: Tensor | Rows
     labels: Tensor
 
     def draw(self, rng: RandomSource, like: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, C, H, W] of the kind of `like`, and labels [B], with repetition."""
+        """x [B, C, H, W] with the type and device of `like`, and its labels [B], drawn with repetition."""
         index = rng.integers(0, len(self.x))
         return self.x[index].to(like), self.labels[index].to(like.device)
 
 
 def draw_pairs(pairs: Pairs, rng: RandomSource) -> Pairs:
-    """One pair for each sample of `rng`, with repetition."""
+    """One pair for each sample of `rng`, drawn with repetition."""
     index = rng.integers(0, len(pairs.z)).to(pairs.z.device)
     return Pairs(pairs.z[index], pairs.x[index], None if pairs.labels is None else pairs.labels[index])

@@ -1,4 +1,4 @@
-"""Images clipped to their range, as they are when they become bytes, and as real ones are from the start."""
+"""Clipping of generated images to [-1, 1], with a gradient that lets a value return into the range."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ class _Clip(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
         (x,) = ctx.saved_tensors
-        outwards = ((x > 1) & (grad < 0)) | ((x < -1) & (grad > 0))  # descent goes against the gradient
+        outwards = ((x > 1) & (grad < 0)) | ((x < -1) & (grad > 0))  # descent moves against the gradient
         return grad.masked_fill(outwards, 0)
 
 
 def clip(x: Tensor) -> Tensor:
-    """x clamped to [-1, 1]; a gradient that would move a value further out is zero, one that brings it back passes.
+    """x clamped to [-1, 1]. A gradient that would move a value further out is zero; one that moves it back passes.
 
-    So black is reached by any value of -1 or less, which a network can do, and not by -1 alone, which it cannot.
+    Every value of -1 or less then counts as black, which a network can reach; it cannot reach -1 exactly.
     """
     return _Clip.apply(x)  # type: ignore[return-value]

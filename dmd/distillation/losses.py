@@ -1,4 +1,4 @@
-"""The losses of DMD and DMD2 as pure functions: tensors in, scalar out; no network, no config, no noise drawn."""
+"""The losses of DMD and DMD2 as pure functions: tensors in, scalar out, without networks, parameters or randomness."""
 
 import torch
 import torch.nn.functional as F
@@ -8,22 +8,22 @@ from dmd.diffusion.process import append_dims
 
 
 def normaliser(x: Tensor, real: Tensor) -> Tensor:
-    """[B]: mean |x - real| over C, H, W, one number per sample (DMD eq. 8), in image units."""
+    """[B]: mean |x - real| over C, H, W, one number per sample, in image units (DMD eq. 8)."""
     return (x - real).abs().flatten(1).mean(dim=1)
 
 
 @torch.no_grad()
 def score_difference(x: Tensor, real: Tensor, fake: Tensor, normaliser_min: float) -> Tensor:
-    """The gradient of KL(p_fake || p_real) on x, normalised (DMD eq. 7 and 8): (fake - real) / normaliser.
+    """The gradient of KL(p_fake || p_real) on x, normalised per sample: (fake - real) / normaliser (DMD eq. 7, 8).
 
-    x [B, C, H, W] generated, real and fake the teacher's and the critic's x0 predictions at one x_t.
-    The normaliser is no smaller than normaliser_min (image units).
+    x [B, C, H, W] are generated images; real and fake are the x0 predictions of teacher and critic at one x_t. The
+    normaliser is clamped to at least normaliser_min (image units).
     """
     return (fake - real) / append_dims(normaliser(x, real).clamp_min(normaliser_min), x.ndim)
 
 
 def distribution_matching_loss(x: Tensor, grad: Tensor) -> Tensor:
-    """A scalar whose gradient on x [B, ...] is grad / x.numel(): 0.5 mse(x, stopgrad(x - grad))."""
+    """0.5 mse(x, stopgrad(x - grad)): a scalar whose gradient on x [B, ...] is grad / x.numel()."""
     return 0.5 * F.mse_loss(x, (x - grad).detach())
 
 
@@ -34,23 +34,23 @@ def denoising_loss(prediction: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
 
 
 def regression_loss(x: Tensor, target: Tensor, kind: str = "l2") -> Tensor:
-    """The generator's image against the teacher's for the same noise (DMD eq. 9, with L2 or Huber for LPIPS)."""
+    """Distance of the generator's image to the teacher's from equal noise (DMD eq. 9, with L2 or Huber as distance)."""
     return F.mse_loss(x, target) if kind == "l2" else F.huber_loss(x, target, delta=0.1)
 
 
 def generator_gan_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating: mean softplus(-D(fake)) (DMD2 eq. 4)."""
+    """Non-saturating GAN loss of the generator: mean softplus(-D(fake)) (DMD2 eq. 4)."""
     return F.softplus(-fake_logits).mean()
 
 
-def critic_gan_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """mean softplus(D(fake)) + mean softplus(-D(real)) (DMD2 eq. 4)."""
-    return F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
+def critic_gan_loss(data_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """GAN loss of the discriminator: mean softplus(D(fake)) + mean softplus(-D(data)) (DMD2 eq. 4)."""
+    return F.softplus(fake_logits).mean() + F.softplus(-data_logits).mean()
 
 
 def r1_penalty(logits: Tensor, nudged_logits: Tensor, nudge: float) -> Tensor:
-    """R1 by finite differences: E |grad D . n|^2 = |grad D|^2 for unit n; logits at x_t and at x_t + nudge n.
+    """R1 by finite differences: E |grad D . n|^2 = |grad D|^2 for unit n, with logits at x_t and at x_t + nudge n.
 
-    Both logits must be of one noise level: the nudge is of x_t, after the noise of the process.
+    Both logits belong to one noise level: the nudge is added to x_t, after the noise of the process.
     """
     return (((nudged_logits - logits) / nudge) ** 2).mean()

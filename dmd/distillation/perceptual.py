@@ -1,6 +1,6 @@
-"""LPIPS (Zhang et al. 2018), the regression loss of DMD's paper: distances between activations of a VGG16.
+"""LPIPS (Zhang et al. 2018), the regression loss of the DMD paper: distances between activations of a VGG16.
 
-The heads come with the package `lpips`; the VGG16 is torchvision's checkpoint, read from a path and never fetched.
+The linear heads come with the package `lpips`. The VGG16 is torchvision's checkpoint, read from a path, never fetched.
 """
 
 from pathlib import Path
@@ -20,20 +20,20 @@ class Lpips(nn.Module):
     """Mean LPIPS of two sets of images [B, 1 or 3, H, W] in [-1, 1]; grey images become RGB."""
 
     def __init__(self, source: WeightsSource) -> None:
-        """Raises ConfigError where the checkpoint is missing, is another one than asked for, or does not fit."""
+        """Raises ConfigError if the checkpoint is missing, has another hash than source.sha256, or does not fit."""
         super().__init__()
-        from lpips import LPIPS  # it imports torchvision, and only this loss needs it
+        from lpips import LPIPS  # it imports torchvision, which no other loss needs
 
         self.net = LPIPS(net="vgg", pnet_rand=True, verbose=False)
         self.net.net.load_state_dict(self._vgg(Path(source.weights), source.sha256))
         self.net.requires_grad_(False).eval()
 
     def _vgg(self, file: Path, expected: str) -> dict[str, Tensor]:
-        """features.N.* of torchvision's VGG16 under the names that lpips gives the same layers."""
+        """The weights features.N.* of torchvision's VGG16, under the names that lpips gives to the layers."""
         try:
-            found = sha256(file)
-            if expected not in ("any", found):
-                raise ConfigError(f"method.lpips.sha256: {file} has {found}")
+            digest = sha256(file)
+            if expected not in ("any", digest):
+                raise ConfigError(f"method.lpips.sha256: {file} has {digest}")
             state = torch.load(file, map_location="cpu", weights_only=True)
             names = {name: f"features.{name.partition('.')[2]}" for name in self.net.net.state_dict()}
             return {name: state[theirs] for name, theirs in names.items()}
@@ -46,12 +46,13 @@ class Lpips(nn.Module):
             ) from None
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
-        """A scalar; gradients flow to x."""
+        """The mean distance, a scalar; gradients flow to x."""
         self.net.to(x.device)
-        return self.net(_enlarged(x), _enlarged(target)).mean()
+        return self.net(_enlarge(x), _enlarge(target)).mean()
 
 
-def _enlarged(x: Tensor) -> Tensor:
+def _enlarge(x: Tensor) -> Tensor:
+    """RGB images of at least SIZE pixels a side."""
     rgb = x.expand(-1, 3, -1, -1).float()
     if min(rgb.shape[-2:]) >= SIZE:
         return rgb

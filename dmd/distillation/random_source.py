@@ -1,6 +1,6 @@
-"""Random numbers of a batch, sample by sample: those of sample i depend on (seed, step, turn, i) and on nothing else.
+"""Random numbers of a batch, sample by sample: those of sample i depend on (seed, step, turn, i) only.
 
-So a batch may be split over processes and accumulated in parts, a run may be resumed, and nothing changes.
+A batch can therefore be split over processes and accumulated in parts, and a run can be resumed, with equal results.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class RandomSource:
-    """Sources of randomness for some samples of a batch, on the CPU so that every device sees the same."""
+    """Random numbers for some samples of a batch, drawn on the CPU so that every device gets equal numbers."""
 
     def __init__(self, seed: int, step: int, turn: str, samples: Iterable[int]) -> None:
         """samples: positions in the whole batch, over all processes."""
@@ -22,12 +22,16 @@ class RandomSource:
         """Unit noise [B, *shape]."""
         return torch.stack([torch.randn(shape, generator=g) for g in self.each])
 
+    def noise_like(self, x: Tensor) -> Tensor:
+        """Unit noise with the shape, type and device of x [B, ...]."""
+        return self.noise(*x.shape[1:]).to(x)
+
     def integers(self, low: int, high: int) -> Tensor:
-        """[B], uniform over low..high-1."""
+        """[B] integers, uniform over low..high-1."""
         return torch.tensor([int(torch.randint(low, high, (), generator=g)) for g in self.each])
 
     def common_integer(self, high: int) -> int:
-        """One number below `high` for the whole batch: the same in every process."""
+        """One integer below `high` for the whole batch, equal in every process."""
         return int(torch.randint(high, (), generator=self.all))
 
 

@@ -1,22 +1,36 @@
-"""One distillation from start, or from where it was interrupted, to its end: progress, checkpoints, validation."""
+"""One distillation from its start, or from its last checkpoint, to its end, with progress and validation."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from dmd.config import TrainConfig
-from dmd.distillation.lora import restore
-from dmd.distillation.methods import Method, Networks, Phase
-from dmd.distillation.trainer import TrainState, Workers, train
+from dmd.distillation.lora import load_trainable_state
+from dmd.distillation.methods import Method
+from dmd.distillation.networks import Networks
+from dmd.distillation.parallel.workers import Workers
+from dmd.distillation.phases import Phase
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from dmd.generator.generator import Generator
 from dmd.progress import Progress
 from dmd.storage.checkpoint import Scratch
 from dmd.teachers.teacher import Teacher
 
-SHOWN = ("critic_total", "generator_dm", "generator_regression")  # beside the progress bar
+PROGRESS_COLUMNS = ("critic_total", "generator_dm", "generator_regression")
 Validate = Callable[[Generator, int], dict[str, float]]  # (generator, turn) -> numbers for the row of that turn
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The result of a distillation."""
+
+    generator: Generator  # the average that validation selected
+    turn: int  # generator turns after which it was kept
+    rows: list[dict[str, Any]]  # one row of numbers per generator turn
 
 
 def distill(
@@ -24,70 +38,92 @@ def distill(
     nets: Networks,
     cfg: TrainConfig,
     teacher: Teacher,
-    labels: Tensor | None,
+    labels: Tensor,
     classes: tuple[str, ...],
     scratch: Scratch,
     validate: Validate,
     workers: Workers,
-) -> tuple[Generator, int, list[dict[str, Any]]]:
-    """Train to the end. Returns the averaged generator that was kept, its turn, and one row per generator turn.
+) -> Distilled:
+    """Train to the end. labels [N] are the conditions of the data, classes their names.
 
-    With several processes all of them train, and the main one alone validates, saves and shows progress.
+    Every process trains; the main one alone validates, saves and shows progress.
     """
     state = TrainState(nets, cfg)
     if saved := scratch.load():
         state.load_state_dict(saved)
-    phases = {phase.name: phase for phase in method.phases(cfg)}
-    total = sum(phase.generator_turns for phase in phases.values())
-    final = [phase for phase in phases.values() if phase.generator_turns][-1:]
-    began = total - sum(phase.generator_turns for phase in final)
+    phases = method.phases(cfg)
+    total = sum(phase.generator_turns for phase in phases)
+    patience = Patience.of(cfg, phases)
+    names = classes if teacher.classes else ()
 
-    def generator(average: int) -> Generator:
-        names = classes if teacher.classes else ()
-        return Generator(state.averaged(average), method.timesteps_of_generator, teacher.shape, names, teacher.codec)
+    def generator(half_life: int) -> Generator:
+        return Generator(state.average(half_life), method.generator_times, teacher.shape, names, teacher.codec)
 
-    def out_of_patience() -> bool:
-        """Of the last phase: an earlier one that no longer improves leaves the rest to the next."""
-        without = state.turn - max(state.best["turn"], began)
-        return bool(cfg.patience) and state.turn > began and without >= cfg.patience * cfg.validate_every
-
-    # A run that was killed between its end and its export has nothing left to train.
-    labels = labels if teacher.classes else None
-    rows = () if out_of_patience() else train(state, method, cfg, teacher.shape, labels, workers)
-    with PhaseProgress(phases.values(), state.turn, workers.is_main) as progress:
+    # A run that was killed between its last turn and its export has nothing left to train.
+    conditions = labels if teacher.classes else None
+    rows = () if patience.is_over(state) else train(state, method, cfg, teacher.shape, conditions, workers)
+    with PhaseProgress(phases, state.turn, workers.is_main) as progress:
         for row in rows:
-            last = state.turn == total
-            if last or state.turn % cfg.validate_every == 0:
-                scores = {
-                    half_life: workers.from_main(partial(validate, generator(half_life), state.turn))
-                    for half_life in state.averages
-                }
-                best = min(scores, key=lambda half_life: scores[half_life]["validation_fd"])
-                row |= scores[best] | {"ema_half_life": best}
-                if not phases[row["phase"]].prepares:
-                    state.keep_if_best(best, row["validation_fd"], cfg.validation_tolerance)
-                    last = last or out_of_patience()
+            is_last = state.turn == total
+            if is_last or state.turn % cfg.validate_every == 0:
+                row |= _validate(state, generator, validate, workers)
+                if not next(phase for phase in phases if phase.name == row["phase"]).is_preparation:
+                    state.keep_if_best(row["ema_half_life"], row["validation_fd"], cfg.validation_tolerance)
+                    is_last = is_last or patience.is_over(state)
             state.rows.append(row)
             progress.update(row)
-            if state.turn % cfg.checkpoint_every == 0 or last:
+            if state.turn % cfg.checkpoint_every == 0 or is_last:
                 saved = state.state_dict()
                 if workers.is_main:
                     scratch.save(saved)
-            if last:
+            if is_last:
                 break
-    kept = generator(state.best["half_life"])
-    restore(kept.denoiser, state.best["weights"])
-    return kept, state.best["turn"], state.rows
+    kept = generator(state.best.half_life)
+    load_trainable_state(kept.denoiser, state.best.weights)
+    return Distilled(kept, state.best.turn, state.rows)
+
+
+def _validate(
+    state: TrainState, generator: Callable[[int], Generator], validate: Validate, workers: Workers
+) -> dict[str, float]:
+    """Validate every average; the numbers of the best one, and its half-life."""
+    scores = {
+        half_life: workers.from_main(partial(validate, generator(half_life), state.turn))
+        for half_life in state.averages
+    }
+    best = min(scores, key=lambda half_life: scores[half_life]["validation_fd"])
+    return scores[best] | {"ema_half_life": best}
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Ends the last phase after a number of generator turns without a better generator.
+
+    Patience applies to the last phase only: an earlier phase that no longer improves leaves the rest to the next.
+    """
+
+    turns: int  # 0: never end early
+    start: int  # generator turns before the last phase
+
+    @classmethod
+    def of(cls, cfg: TrainConfig, phases: tuple[Phase, ...]) -> "Patience":
+        """The patience that the parameters ask for, in generator turns."""
+        counts = [phase.generator_turns for phase in phases if phase.generator_turns]
+        return cls(cfg.patience * cfg.validate_every, sum(counts[:-1]))
+
+    def is_over(self, state: TrainState) -> bool:
+        """Whether the run has ended."""
+        without_a_better_one = state.turn - max(state.best.turn, self.start)
+        return self.turns > 0 and state.turn > self.start and without_a_better_one >= self.turns
 
 
 class PhaseProgress:
-    """A progress of its own for each phase, since their turns take different times."""
+    """A progress line for each phase, since turns of different phases take different times."""
 
-    def __init__(self, phases: Iterable[Phase], turn: int, shown: bool) -> None:
-        """turn: generator turns already done, over all phases."""
-        self.shown = shown
-        self.names = [phase.name for phase in phases if phase.generator_turns]
-        self.totals = {phase.name: phase.generator_turns for phase in phases}
+    def __init__(self, phases: Iterable[Phase], turn: int, is_visible: bool) -> None:
+        """turn: generator turns done before, over all phases."""
+        self.is_visible = is_visible
+        self.totals = {phase.name: phase.generator_turns for phase in phases if phase.generator_turns}
         self.turn = turn
         self.current: tuple[str, Progress] | None = None
 
@@ -99,14 +135,14 @@ class PhaseProgress:
             self.current[1].__exit__(*exc)
 
     def update(self, row: dict[str, Any]) -> None:
-        """One generator turn done, with its row of numbers."""
-        if not self.shown:
+        """Count one generator turn and show its numbers."""
+        if not self.is_visible:
             return
         name = row["phase"]
         if self.current is None or self.current[0] != name:
             self.__exit__(None, None, None)
-            place = self.names.index(name)
-            before = sum(self.totals[n] for n in self.names[:place])
-            what = f"train, {name} ({place + 1} of {len(self.names)})"
-            self.current = (name, Progress(what, self.totals[name], "turns", max(self.turn - before, 0)))
-        self.current[1].update(**{k: row[k] for k in SHOWN if k in row})
+            place = list(self.totals).index(name)
+            before = sum(list(self.totals.values())[:place])
+            title = f"train, {name} ({place + 1} of {len(self.totals)})"
+            self.current = (name, Progress(title, self.totals[name], "turns", max(self.turn - before, 0)))
+        self.current[1].update(**{k: row[k] for k in PROGRESS_COLUMNS if k in row})

@@ -6,7 +6,7 @@ from pathlib import Path
 from dmd.codecs.pixels import Pixels
 from dmd.diffusion.networks import unwrap
 from dmd.diffusion.pipelines import save_pipeline
-from dmd.distillation.lora import merged, save_adapter
+from dmd.generator.adapters import merge_adapters, save_adapter
 from dmd.generator.generator import Generator
 from dmd.generator.scheduler import sampling_scheduler
 from dmd.storage.files import new_folder, write_text
@@ -83,7 +83,7 @@ def export_generator(generator: Generator, teacher: Teacher, out: Path, adapter:
     scheduler = sampling_scheduler(teacher, generator.times)
     net = unwrap(generator.denoiser.net)
     with new_folder(out) as folder:
-        save_pipeline(merged(net), scheduler, folder, like=teacher.pipeline)
+        save_pipeline(merge_adapters(net), scheduler, folder, like=teacher.pipeline)
         if adapter:
             save_adapter(net, teacher.pipeline, folder / "adapter")
         write_text(folder / "generator.json", json.dumps(about, indent=2) + "\n")

@@ -40,7 +40,7 @@ class Generator:
         denoiser, process, plan = self.denoiser, self.denoiser.process, []
         for k, index in enumerate(self.times):
             t = torch.tensor([index], device=process.alpha_grid.device)
-            c_skip, c_out, c_in = denoiser.coefficients(process.alpha(t), process.sigma(t))
+            c_skip, c_out, c_in = denoiser.coefficients(t)
             alpha, sigma = (process.alpha(t), process.sigma(t)) if k else (0.0, process.prior_grid[t])
             numbers = {"alpha": alpha, "sigma": sigma, "c_in": c_in, "c_skip": c_skip, "c_out": c_out}
             plan.append({"time": process.time(t).item(), **{name: float(v) for name, v in numbers.items()}})

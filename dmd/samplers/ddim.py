@@ -1,4 +1,4 @@
-"""DDIM (Song et al. 2021, eta 0): the first-order solver of the teacher's ODE."""
+"""DDIM (Song et al. 2021, eta = 0): the first-order solver of the teacher's ODE."""
 
 import itertools
 
@@ -10,9 +10,9 @@ from dmd.diffusion.process import append_dims
 
 
 def ode_times(timesteps: int, steps: int) -> tuple[int, ...]:
-    """`steps` indices from T-1 down, evenly spread: diffusers' trailing spacing, so that one step works too.
+    """`steps` evenly spaced indices from T-1 down: diffusers' trailing spacing, which allows a single step.
 
-    Raises ValueError for more steps than there are indices.
+    Raises ValueError for more steps than indices.
     """
     if steps > timesteps:
         raise ValueError(f"{steps} steps on a schedule of {timesteps}")
@@ -20,25 +20,27 @@ def ode_times(timesteps: int, steps: int) -> tuple[int, ...]:
 
 
 def ddim(denoiser: Denoiser, z: Tensor, steps: int, cond: Cond = None) -> Tensor:
-    """The deterministic trajectory (DDIM, eta 0) from unit noise z [B, C, H, W], in `steps` network passes."""
+    """x0 at the end of the deterministic trajectory from unit noise z [B, C, H, W], in `steps` network passes."""
     times = ode_times(denoiser.process.timesteps, steps)
     first = torch.full((len(z),), times[0], device=z.device)
     return trajectory(denoiser, denoiser.process.prior(z, first), times, cond)
 
 
 def trajectory(denoiser: Denoiser, x: Tensor, indices: tuple[int, ...], cond: Cond = None) -> Tensor:
-    """DDIM from x_t [B, C, H, W] at indices[0] through the others to x0 [B, C, H, W], for any process.
+    """DDIM from x_t [B, C, H, W] at indices[0] through the other indices to x0 [B, C, H, W], for any process.
 
-    x_s = alpha_s x0 + sigma_s eps, eps = (x_t - alpha_t x0) / sigma_t: Euler's method for EDM and for flow matching.
+    x_s = alpha_s x0 + sigma_s eps, with eps = (x_t - alpha_t x0) / sigma_t. For EDM and flow matching this is Euler's
+    method.
     """
     times = [torch.full((len(x),), t, device=x.device) for t in indices]
-    for now, then in itertools.pairwise(times):
-        x = denoiser.process.add_noise(*split_noise(denoiser, x, now, cond), then)
+    for now, following in itertools.pairwise(times):
+        x0, eps = predict_x0_and_eps(denoiser, x, now, cond)
+        x = denoiser.process.add_noise(x0, eps, following)
     return denoiser(x, times[-1], cond)
 
 
-def split_noise(denoiser: Denoiser, x: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
-    """(x0, eps) of which x_t is made, by the network: eps = (x_t - alpha x0) / sigma."""
+def predict_x0_and_eps(denoiser: Denoiser, x: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+    """The (x0, eps) that make up x_t according to the network: eps = (x_t - alpha x0) / sigma."""
     x0 = denoiser(x, t, cond)
     alpha, sigma = (append_dims(v(t), x.ndim).to(x0.dtype) for v in (denoiser.process.alpha, denoiser.process.sigma))
     return x0, (x - alpha * x0) / sigma

@@ -7,21 +7,21 @@ from dmd.diffusion.denoiser import Cond, Denoiser
 
 
 def one_step(generator: Denoiser, z: Tensor, t: int, cond: Cond = None) -> Tensor:
-    """x = G(z): x0 predicted from pure noise at the fixed index t. z [B, C, H, W] unit noise -> x [B, C, H, W]."""
+    """x = G(z): the x0 that is predicted from pure noise at the fixed index t. Maps unit noise z to x, [B, C, H, W]."""
     time = torch.full((len(z),), t, device=z.device)
     return generator(generator.process.prior(z, time), time, cond)
 
 
 def step_times(first: int, steps: int) -> tuple[int, ...]:
-    """Indices at which a generator of several steps is conditioned, evenly spread: 999, 749, 499, 249 for (999, 4)."""
+    """Evenly spaced indices of a generator's steps: (999, 749, 499, 249) for first = 999 and 4 steps."""
     return tuple(first - (first + 1) * k // steps for k in range(steps))
 
 
 def generate(generator: Denoiser, z: Tensor, times: tuple[int, ...], cond: Cond = None) -> Tensor:
-    """x [B, C, H, W] in len(times) passes: x0 from pure noise, then noised anew to each next index and predicted again.
+    """x [B, C, H, W] in len(times) passes: predict x0 from pure noise, then add fresh noise and predict again.
 
-    z is unit noise [B, C, H, W], or [B, N, C, H, W] with noise of its own for each of N >= len(times) steps (DMD2,
-    section 4.5; diffusers' LCMScheduler samples so). Gradients flow through the last step alone.
+    z is unit noise [B, C, H, W], or [B, N, C, H, W] with the noise of each of N >= len(times) steps. diffusers'
+    LCMScheduler samples in this way. Gradients flow through the last step only.
     """
     noises = (z,) if z.ndim == 4 else z.unbind(1)
     with torch.set_grad_enabled(torch.is_grad_enabled() and len(times) == 1):

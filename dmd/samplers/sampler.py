@@ -1,4 +1,4 @@
-"""A sampler as the evaluator sees it: labels and a seed in, batches of uint8 images out."""
+"""A sampler as the evaluator uses it: labels and a seed go in, batches of uint8 images come out."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from dmd.diffusion.denoiser import Cond
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """[-1, 1] -> 0..255, rounded; the one place where images become bytes."""
+    """[-1, 1] -> 0..255, rounded. This is the only place where images become bytes."""
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def draw_noise(shape: tuple[int, ...], n: int, rng: torch.Generator) -> Tensor:
-    """Unit noise [n, *shape], image by image: the first k of n images are the same for every n."""
+    """Unit noise [n, *shape], image by image: the first k of n images are equal for every n."""
     return torch.stack([torch.randn(shape, generator=rng) for _ in range(n)]) if n else torch.empty(0, *shape)
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Something that makes images: (z, cond) -> x in `nfe` network passes."""
+    """A function (z, cond) -> x that takes `nfe` network passes, with the noise shape and device that it needs."""
 
     name: str
     nfe: int
     shape: tuple[int, ...]  # of the noise of one image
     conditional: bool
     device: torch.device
-    make: Callable[[Tensor, Cond], Tensor]
+    sample: Callable[[Tensor, Cond], Tensor]
 
     @torch.inference_mode()
     def images(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """uint8 images [B, C, H, W] on the CPU, one per label (only their number counts without conditions)."""
+        """uint8 images [B, C, H, W] on the CPU, one per label. An unconditional sampler uses their number only."""
         z = draw_noise(self.shape, len(labels), rng).to(self.device)
-        return to_uint8(self.make(z, labels.to(self.device) if self.conditional else None)).cpu()
+        return to_uint8(self.sample(z, labels.to(self.device) if self.conditional else None)).cpu()
 
     def batches(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         """`images` in batches. The noise of image i depends on (seed, i) only, not on batch_size."""

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -70,3 +70,10 @@ def sha256(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
     return digest.hexdigest()
+
+
+def copy_files(files: Iterable[Path], out: Path) -> None:
+    """Copy files into a new folder; the folder appears whole, or not at all."""
+    with new_folder(out) as folder:
+        for file in files:
+            write_bytes(folder / file.name, file.read_bytes())

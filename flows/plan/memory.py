@@ -11,10 +11,11 @@ from torch.overrides import TorchFunctionMode
 from dmd.codecs.latents import Latents
 from dmd.config import Params
 from dmd.diffusion.denoiser import Denoiser
-from dmd.distillation.activations import innermost
-from dmd.distillation.lora import average_of
+from dmd.distillation.cost import small_method
+from dmd.distillation.gan.activations import innermost
+from dmd.distillation.lora import frozen_copy
 from dmd.teachers.teacher import Teacher
-from flows.plan.turns import Turns, method_of, processes
+from flows.plan.turns import Turns, processes
 
 FLOAT = 4  # bytes: weights, gradients and moments are float32 whatever the precision
 MOMENTS = 2  # of AdamW
@@ -22,20 +23,20 @@ MOMENTS = 2  # of AdamW
 
 def train_memory(teacher: Teacher, params: Params, turns: list[Turns]) -> dict[str, int]:
     """Bytes by what they hold; teacher is on the meta device. Weights that several networks share count once."""
-    cfg, method = params.train, method_of(params)
+    cfg, method = params.train, small_method(params)
     with torch.device("meta"):
         nets = method.networks(teacher, 0, (cfg.lora_rank, cfg.lora_rank_critic))
-        averages = [average_of(nets.generator) for _ in cfg.ema_half_lives]
+        averages = [frozen_copy(nets.generator) for _ in cfg.ema_half_lives]
     if cfg.gradient_checkpointing:
         nets.checkpoint_gradients()
     seen: set[int] = set()
-    learn = {turn: _learnt(nets.of_turn(turn)) for turn in ("generator", "critic")}
+    learn = {turn: _learnt(nets.trained_in(turn)) for turn in ("generator", "critic")}
     found = {"teacher": _own(teacher.denoiser, seen)}
     if isinstance(teacher.codec, Latents):
         found["VAE"] = _own(teacher.codec, seen)
     found |= {
         "generator": _own(nets.generator, seen),
-        "critic": _own(nets.of_turn("critic"), seen),
+        "critic": _own(nets.trained_in("critic"), seen),
         "averages": sum(_own(net, seen) for net in averages),
         "best so far": FLOAT * learn["generator"],
         "gradients": FLOAT * max(learn.values()),  # a network's are cleared before the other's turn
@@ -81,7 +82,7 @@ def _activations(turns: Turns, graphs: dict[str, tuple[int, int]], params: Param
     last = critic if params.train.shard or params.train.gradient_checkpointing else encoder
     kept = turns.graphs * whole + (last + (turns.features - 1) * encoder if turns.features else 0)
     share = processes(params.train.launcher) * params.train.accumulate
-    return -(-turns.batch // share) * kept // (1 if params.train.precision == "fp32" else 2)
+    return -(-turns.batch // share) * round(kept) // (1 if params.train.precision == "fp32" else 2)
 
 
 def saved_bytes(net: Denoiser, shape: tuple[int, ...], classes: int) -> tuple[int, int]:

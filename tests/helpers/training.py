@@ -7,9 +7,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dmd.config import GanConfig, MethodConfig, Params
-from dmd.distillation.methods import METHODS, Method, Networks
+from dmd.distillation.methods import METHODS, Method
+from dmd.distillation.networks import Networks
+from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.random_source import RandomSource
-from dmd.distillation.trainer import Workers
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 from tests.helpers.data import reals

@@ -1,9 +1,10 @@
-"""DMD (Yin et al. 2023, algorithm 1): distribution matching, with regression on teacher pairs where they are given.
+"""DMD (Yin et al. 2023, algorithm 1): distribution matching, with regression on teacher pairs if there are any.
 
-Two things come from DMD2 (Yin et al. 2024): several critic turns per generator turn (section 4.2), and a warm start by
-regression (its one-step SDXL), after which distribution matching begins with every mode of the teacher in place.
+Two parts come from DMD2 (Yin et al. 2024): several critic turns per generator turn (section 4.2), and a warm start by
+regression (its one-step SDXL), after which distribution matching starts with every mode of the teacher in place.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -20,129 +21,150 @@ from dmd.distillation.losses import (
     regression_loss,
     score_difference,
 )
-from dmd.distillation.methods.base import Method, Networks, Phase
-from dmd.distillation.monitors import by_time, image_statistics
+from dmd.distillation.methods.base import Method, Setting
+from dmd.distillation.monitors import gradient_by_time, image_statistics
+from dmd.distillation.networks import Networks
 from dmd.distillation.perceptual import Lpips
+from dmd.distillation.phases import Phase, Turn
 from dmd.distillation.random_source import RandomSource
 from dmd.samplers.ddim import ode_times, trajectory
 from dmd.samplers.few_step import generate
 from dmd.teachers.pairs import Pairs
 
-TRAJECTORY_STEPS = 10  # of the teacher, to the target of a later step, at most
+MAX_TRAJECTORY_STEPS = 10  # teacher passes to the regression target of a later generator step
+
+Losses = dict[str, Tensor]
+Reweight = Callable[[Tensor, Networks, Tensor, Tensor, Cond], Tensor]  # (grad, networks, x_t, t, cond) -> grad
 
 
 class DMD(Method):
     """The generator follows the score difference; the critic follows the generator."""
 
     def __init__(
-        self, cfg: MethodConfig, timesteps: int, pairs: Pairs, real: TrainingImages, default_timestep: int | None = None
+        self,
+        cfg: MethodConfig,
+        timesteps: int,
+        pairs: Pairs,
+        data: TrainingImages,
+        default_timestep: int | None = None,
     ) -> None:
-        super().__init__(cfg, timesteps, pairs, real, default_timestep)
+        super().__init__(cfg, timesteps, pairs, data, default_timestep)
         kind = cfg.regression_loss
         self.distance = Lpips(cfg.lpips) if kind == "lpips" else partial(regression_loss, kind=kind)
+
+    @classmethod
+    def check_setting(cls, cfg: MethodConfig, setting: Setting) -> list[str]:
+        """LPIPS and clipping need images; without images, pairs are the only thing to validate against."""
+        problems = []
+        if cfg.regression_loss == "lpips" and not setting.on_pixels:
+            problems.append("method.regression_loss: lpips compares images, and this teacher works on latents")
+        if cfg.clip and not setting.on_pixels:
+            problems.append("method.clip: the range is that of images, and this teacher works on latents")
+        if not setting.has_images and not setting.pairs:
+            problems.append("pairs.count: a run on prompts alone is validated against pairs; set it above 0")
+        return problems
 
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
         """Warm start of the generator, then of the critic, then distribution matching."""
         warm, k = cfg.warm_start, self.cfg.critic_turns
-        lr = {"generator": cfg.lr_generator, "critic": cfg.lr_critic}
-        size = {"generator": cfg.generator_batch_size, "critic": cfg.batch_size}
-        run = (
+        critic = Turn("critic", 1, cfg.batch_size, cfg.lr_critic)
+        generator = Turn("generator", k, cfg.generator_batch_size, cfg.lr_generator)
+        phases = (
             Phase(
-                "warm_start", warm.turns, {"generator": 1}, self._warm_start, {"generator": warm.batch_size},
-                {"generator": warm.lr}, "cosine", prepares=True,
+                name="warm_start",
+                steps=warm.turns,
+                turns=(Turn("generator", 1, warm.batch_size, warm.lr),),
+                loss=self.warm_start_loss,
+                lr_schedule="cosine",
+                is_preparation=True,
             ),
-            Phase("catch_up", warm.critic_turns, {"critic": 1}, self.loss, size, lr, "constant"),
             Phase(
-                "distill", cfg.generator_turns * k, {"critic": 1, "generator": k}, self.loss, size,
-                lr, cfg.lr_schedule,
+                name="catch_up",
+                steps=warm.critic_turns,
+                turns=(critic,),
+                loss=self.loss,
+                lr_schedule="constant",
             ),
-        )  # fmt: skip
-        return tuple(phase for phase in run if phase.steps)
+            Phase(
+                name="distill",
+                steps=cfg.generator_turns * k,
+                turns=(critic, generator),
+                loss=self.loss,
+                lr_schedule=cfg.lr_schedule,
+            ),
+        )
+        return tuple(phase for phase in phases if phase.steps)
 
-    def loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> dict[str, Tensor]:
-        """The loss of a turn in which z [B, C, H, W], or [B, N, C, H, W] for N steps, becomes images first."""
-        return self.of_images(turn, nets, self.generated(turn, nets, z, cond, rng), cond, rng)
+    def loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
+        """The loss of a turn on the images that the generator makes from z."""
+        x = self.generate(turn, nets, z, cond, rng)
+        return self.critic_loss(nets, x, cond, rng) if turn == "critic" else self.generator_loss(nets, x, cond, rng)
 
-    def generated(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Tensor:
-        """x = G(z), with gradient in the generator's own turn.
-
-        With several steps this is backward simulation (DMD2, section 4.5): the generator's own trajectory, ended at a
-        step drawn once for the whole batch, in which all processes agree.
-        """
-        last = rng.common_integer(len(self.timesteps_of_generator)) if self.cfg.steps > 1 else 0
-        with torch.set_grad_enabled(turn == "generator"):
-            x = generate(nets.generator, z, self.timesteps_of_generator[: last + 1], cond)
-            return clip(x) if self.cfg.clip else x
-
-    def of_images(
-        self, turn: str, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource, taught: bool = False
-    ) -> dict[str, Tensor]:
-        """The loss of a turn, given the generated images; taught: a discriminator learns in this phase."""
-        return self._critic(nets, x, cond, rng) if turn == "critic" else self._generator(nets, x, cond, rng, taught)
-
-    def _warm_start(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> dict[str, Tensor]:
-        """Regression alone: z and cond come from the pairs."""
-        loss = self._regression(nets, rng)
+    def warm_start_loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
+        """Regression alone: noise and conditions come from the pairs, not from z and cond."""
+        loss = self.regression(nets, rng)
         return {"total": loss, "regression": loss.detach()}
 
-    def _critic(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> dict[str, Tensor]:
-        """Denoising loss on the generator's images over the whole range of t, in the teacher's own weighting."""
+    def generate(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Tensor:
+        """x = G(z) [B, C, H, W], with gradient in the generator's own turn.
+
+        A generator of several steps is trained by backward simulation (DMD2, section 4.5): its own trajectory, stopped
+        at a step that is drawn once for the whole batch and is equal in all processes.
+        """
+        last = rng.common_integer(len(self.generator_times)) if self.cfg.steps > 1 else 0
+        with torch.set_grad_enabled(turn == "generator"):
+            x = generate(nets.generator, z, self.generator_times[: last + 1], cond)
+            return clip(x) if self.cfg.clip else x
+
+    def critic_loss(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> Losses:
+        """Denoising loss on generated images x at t in [0, T), with the loss weight of the teacher's own training."""
         t = rng.integers(0, self.timesteps).to(x.device)
-        x_t = nets.critic.process.add_noise(x, draw_eps(x, rng), t)
+        x_t = nets.critic.process.add_noise(x, rng.noise_like(x), t)
         loss = denoising_loss(nets.critic(x_t, t, cond), x, nets.critic.loss_weight(t))
         return {"total": loss, "denoising": loss.detach()}
 
-    def _generator(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource, taught: bool) -> dict[str, Tensor]:
-        """Distribution matching at t in [t_min T, t_max T]; gradients reach the generator through x alone."""
+    def generator_loss(
+        self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource, reweight: Reweight | None = None
+    ) -> Losses:
+        """Distribution matching at t in [t_min T, t_max T]; gradients reach the generator through x alone.
+
+        reweight changes the score difference sample by sample.
+        """
         low, high = int(self.cfg.t_min * self.timesteps), min(int(self.cfg.t_max * self.timesteps), self.timesteps - 1)
         t = rng.integers(low, high + 1).to(x.device)
         with torch.no_grad():
-            x_t = nets.teacher.process.add_noise(x, draw_eps(x, rng), t)
+            x_t = nets.teacher.process.add_noise(x, rng.noise_like(x), t)
             real = nets.teacher(x_t, t, cond)
             fake = nets.critic(x_t, t, cond)
         grad = score_difference(x, real, fake, self.cfg.normaliser_min)
-        if taught:
-            grad = self.weigh(grad, nets, x_t, t, cond)
+        if reweight is not None:
+            grad = reweight(grad, nets, x_t, t, cond)
         loss = distribution_matching_loss(x, grad)
         losses = {"total": loss, "dm": loss.detach()}
         if self.cfg.regression_weight > 0:
-            regression = self._regression(nets, rng)
+            regression = self.regression(nets, rng)
             losses |= {"total": loss + self.cfg.regression_weight * regression, "regression": regression.detach()}
         clamped = (normaliser(x.detach(), real) < self.cfg.normaliser_min).double().mean()
-        return (
-            losses
-            | {"clamped": clamped}
-            | image_statistics(x)
-            | self.real_statistics
-            | by_time(grad, t, self.timesteps)
-        )
+        monitors = image_statistics(x) | self.data_statistics | gradient_by_time(grad, t, self.timesteps)
+        return losses | {"clamped": clamped} | monitors
 
-    def weigh(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """What a method makes of the score difference [B, C, H, W]; DMD takes it as it is."""
-        return grad
+    def regression(self, nets: Networks, rng: RandomSource) -> Tensor:
+        """Distance of the generator's image to the teacher's from equal noise (DMD eq. 9); a scalar.
 
-    def _regression(self, nets: Networks, rng: RandomSource) -> Tensor:
-        """The generator's image against the teacher's for the same noise (DMD eq. 9).
-
-        Of several steps one is drawn for the whole batch; a later one is shown a noised image of the teacher's, and its
-        target is where the teacher's own trajectory leads from there. With the first step alone, a network that shares
-        its weights over all of them would forget the others.
+        A generator of several steps trains one of them per batch. A later step starts from a noised image of the
+        teacher, and its target is the end of the teacher's own trajectory from there. A network that shares its weights
+        over all steps would forget the later ones if the first alone were trained.
         """
         batch = draw_pairs(self.pairs, rng)
-        k = rng.common_integer(len(self.timesteps_of_generator)) if self.cfg.steps > 1 else 0
+        k = rng.common_integer(len(self.generator_times)) if self.cfg.steps > 1 else 0
         if k == 0:
-            x, target = generate(nets.generator, batch.z, self.timesteps_of_generator[:1], batch.labels), batch.x
-        else:
-            first = self.timesteps_of_generator[k]
-            t = torch.full((len(batch.x),), first, device=batch.x.device)
-            x_t = nets.generator.process.add_noise(batch.x, draw_eps(batch.x, rng), t)
-            x = nets.generator(x_t, t, batch.labels)
-            with torch.no_grad():
-                times = ode_times(first + 1, min(TRAJECTORY_STEPS, first + 1))
-                target = trajectory(nets.teacher, x_t, times, batch.labels)
+            x = generate(nets.generator, batch.z, self.generator_times[:1], batch.labels)
+            return self.distance(x, batch.x)
+        index = self.generator_times[k]
+        t = torch.full((len(batch.x),), index, device=batch.x.device)
+        x_t = nets.generator.process.add_noise(batch.x, rng.noise_like(batch.x), t)
+        x = nets.generator(x_t, t, batch.labels)
+        with torch.no_grad():
+            times = ode_times(index + 1, min(MAX_TRAJECTORY_STEPS, index + 1))
+            target = trajectory(nets.teacher, x_t, times, batch.labels)
         return self.distance(x, target)
-
-
-def draw_eps(x: Tensor, rng: RandomSource) -> Tensor:
-    """Unit noise like x."""
-    return rng.noise(*x.shape[1:]).to(x)

@@ -1,100 +1,121 @@
-"""DMD2 (Yin et al. 2024): distribution matching without pairs, and a GAN loss on real data, in one phase or in two."""
+"""DMD2 (Yin et al. 2024): distribution matching without pairs and a GAN loss on real data, in one phase or in two."""
 
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from dmd.config import TrainConfig
+from dmd.config import MethodConfig, TrainConfig
 from dmd.diffusion.denoiser import Cond, Denoiser
-from dmd.distillation.activations import activations
-from dmd.distillation.discriminator import detail, new_discriminator
+from dmd.distillation.gan.activations import activations
+from dmd.distillation.gan.discriminator import new_discriminator, residual_features
 from dmd.distillation.losses import critic_gan_loss, generator_gan_loss, r1_penalty
-from dmd.distillation.methods.base import Networks, Phase
-from dmd.distillation.methods.dmd import DMD, draw_eps
+from dmd.distillation.methods.base import Setting
+from dmd.distillation.methods.dmd import DMD, Losses
+from dmd.distillation.networks import Networks
+from dmd.distillation.phases import Phase
 from dmd.distillation.random_source import RandomSource
 from dmd.teachers.teacher import Teacher
 
-NUDGE = 0.1  # of R1, in units of the noise
+NUDGE = 0.1  # step of R1's finite difference, in units of the noise
 
 
 class DMD2(DMD):
-    """The critic's encoder, or heads alone, tell real from generated too; the generator learns to pass for real."""
+    """A discriminator on the critic's activations tells data from generated images; the generator learns to pass."""
+
+    @classmethod
+    def check_setting(cls, cfg: MethodConfig, setting: Setting) -> list[str]:
+        """The GAN loss needs images as data; the discriminator's `detail` features are those of images."""
+        problems = super().check_setting(cfg, setting)
+        if cfg.gan.features == "detail" and not setting.on_pixels:
+            problems.append("method.gan.features: detail is that of images, and this teacher works on latents")
+        if not setting.has_images:
+            problems.append(f"method.name: {cfg.name} learns from images, and the data are prompts; use dmd")
+        return problems
 
     def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0), alpha: int = 0) -> Networks:
-        """As in DMD, with heads on the critic's activations."""
+        """The networks of DMD and a discriminator with one head for each level of features."""
         nets = super().networks(teacher, seed, ranks, alpha)
         first = next(teacher.denoiser.parameters())
         zero, device = torch.zeros(1, dtype=torch.long, device=first.device), first.device
         x = torch.zeros(1, *teacher.shape, device=device, dtype=first.dtype)
         with torch.no_grad():
-            seen = self.seen(teacher.denoiser, x, zero, zero if teacher.classes else None)
-        shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in seen]
+            features = self.features(teacher.denoiser, x, zero, zero if teacher.classes else None)
+        shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
         return replace(nets, discriminator=new_discriminator(shapes, seed).to(device))
 
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
-        """Up to gan.from_turn as DMD; then, from the best generator so far, with the GAN and lower learning rates.
+        """DMD until gan.from_turn; then, from the best generator so far, the GAN loss and lower learning rates.
 
-        With the GAN from the start the discriminator learns while the critic catches up: before it knows anything, what
-        it tells the generator is noise.
+        If the GAN loss is there from the start, the discriminator trains while the critic catches up: an untrained one
+        gives the generator noise.
         """
         *before, distill = super().phases(cfg)
         gan, k = self.cfg.gan, self.cfg.critic_turns
         first = min(gan.from_turn, cfg.generator_turns)
-        lr = {name: rate * (gan.lr_factor if first else 1.0) for name, rate in distill.lr.items()}
         if not first:
-            before = [replace(p, loss=self.adversarial, gan=True) if p.name == "catch_up" else p for p in before]
-        phases = (
-            *before,
-            replace(distill, steps=first * k),
-            replace(
-                distill, name="adversarial", steps=distill.steps - first * k, loss=self.adversarial, lr=lr,
-                gan=True, from_best=first > 0,
-            ),
-        )  # fmt: skip
+            before = [replace(p, loss=self.adversarial_loss) if p.name == "catch_up" else p for p in before]
+        factor = gan.lr_factor if first else 1.0
+        adversarial = replace(
+            distill,
+            name="adversarial",
+            steps=distill.steps - first * k,
+            turns=tuple(replace(turn, lr=turn.lr * factor) for turn in distill.turns),
+            loss=self.adversarial_loss,
+            starts_from_best=first > 0,
+        )
+        phases = (*before, replace(distill, steps=first * k), adversarial)
         return tuple(phase for phase in phases if phase.steps)
 
-    def adversarial(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> dict[str, Tensor]:
-        """The losses of DMD and, on the same generated images, those of the GAN."""
-        x = self.generated(turn, nets, z, cond, rng)
-        losses = self.of_images(turn, nets, x, cond, rng, taught=True)
-        extra = self._critic_gan(nets, x, cond, rng) if turn == "critic" else self._generator_gan(nets, x, cond, rng)
-        return losses | extra | {"total": losses["total"] + extra["gan_weighted"]}
+    def adversarial_loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
+        """The losses of DMD and of the GAN on the same generated images."""
+        x = self.generate(turn, nets, z, cond, rng)
+        if turn == "critic":
+            losses = self.critic_loss(nets, x, cond, rng)
+            gan_losses = self.critic_gan(nets, x, cond, rng)
+        else:
+            losses = self.generator_loss(nets, x, cond, rng, self.reweight)
+            gan_losses = self.generator_gan(nets, x, cond, rng)
+        return losses | gan_losses | {"total": losses["total"] + gan_losses["gan_weighted"]}
 
-    def _generator_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> dict[str, Tensor]:
-        """Gradients pass through the critic's encoder to x; the encoder itself learns nothing in this turn."""
-        loss = generator_gan_loss(self.logits(nets, self.noised(nets, x, rng), cond))
+    def reweight(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """The score difference grad [B, C, H, W], unchanged; a subclass may weight it by the discriminator."""
+        return grad
+
+    def generator_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> Losses:
+        """The generator's GAN loss. Gradients pass through the critic's encoder to x; the encoder does not train."""
+        loss = generator_gan_loss(self.logits(nets, *self.add_noise(nets, x, rng), cond))
         return {"gan": loss.detach(), "gan_weighted": self.cfg.gan.weight * loss}
 
-    def _critic_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> dict[str, Tensor]:
-        """Real images with their own labels against the generated ones, each at its own t'."""
+    def critic_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> Losses:
+        """The discriminator's GAN loss: data with their own labels against generated images, each at its own t'."""
         gan = self.cfg.gan
-        real, labels = self.real.draw(rng, x)
+        data, labels = self.data.draw(rng, x)
         labels = None if cond is None else labels
-        real_t = self.noised(nets, real, rng)
-        fake, true = self.logits(nets, self.noised(nets, x, rng), cond), self.logits(nets, real_t, labels)
-        loss = critic_gan_loss(true, fake)
+        data_t, t = self.add_noise(nets, data, rng)
+        fake_logits = self.logits(nets, *self.add_noise(nets, x, rng), cond)
+        data_logits = self.logits(nets, data_t, t, labels)
+        loss = critic_gan_loss(data_logits, fake_logits)
         if gan.r1_weight > 0:
-            x_t, t = real_t
-            nudged = self.logits(nets, (x_t + NUDGE * draw_eps(x_t, rng), t), labels)
-            loss = loss + gan.r1_weight * r1_penalty(true, nudged, NUDGE)
-        accuracy = ((fake < 0).double().mean() + (true > 0).double().mean()) / 2
+            nudged_logits = self.logits(nets, data_t + NUDGE * rng.noise_like(data_t), t, labels)
+            loss = loss + gan.r1_weight * r1_penalty(data_logits, nudged_logits, NUDGE)
+        accuracy = ((fake_logits < 0).double().mean() + (data_logits > 0).double().mean()) / 2
         return {"gan": loss.detach(), "gan_weighted": gan.critic_weight * loss, "accuracy": accuracy}
 
-    def noised(self, nets: Networks, x: Tensor, rng: RandomSource) -> tuple[Tensor, Tensor]:
-        """(x_t', t') with t' up to gan.t_max, drawn for this purpose alone."""
+    def add_noise(self, nets: Networks, x: Tensor, rng: RandomSource) -> tuple[Tensor, Tensor]:
+        """(x_t', t') with t' in [0, gan.t_max T), drawn for the discriminator alone."""
         t = rng.integers(0, max(1, round(self.cfg.gan.t_max * self.timesteps))).to(x.device)
-        return nets.critic.process.add_noise(x, draw_eps(x, rng), t), t
+        return nets.critic.process.add_noise(x, rng.noise_like(x), t), t
 
-    def logits(self, nets: Networks, noised: tuple[Tensor, Tensor], cond: Cond) -> Tensor:
-        """[B, heads]: large where a head takes x_t for a real image."""
+    def logits(self, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """[B, heads]: large if a head takes x_t for data. Raises ValueError without a discriminator."""
         if nets.discriminator is None:
             raise ValueError("these networks have no discriminator")
-        return nets.discriminator(self.seen(nets.critic, *noised, cond))
+        return nets.discriminator(self.features(nets.critic, x_t, t, cond))
 
-    def seen(self, critic: Denoiser, x_t: Tensor, t: Tensor, cond: Cond) -> list[Tensor]:
-        """What the heads read of x_t [B, C, H, W]: the critic's activations, or itself, or that and its detail."""
+    def features(self, critic: Denoiser, x_t: Tensor, t: Tensor, cond: Cond) -> list[Tensor]:
+        """The discriminator's input for x_t [B, C, H, W]: activations of the critic, the image, or its detail."""
         which = self.cfg.gan.features
         if which == "detail":
-            return [detail(x_t, critic.process.sigma(t))]
+            return [residual_features(x_t, critic.process.sigma(t))]
         return [x_t] if which == "image" else activations(critic, x_t, t, cond, which)

@@ -1,31 +1,39 @@
-"""f-distill (Xu et al. 2025): the score difference weighted by how real the discriminator finds a sample.
+"""f-distill (Xu et al. 2025): the score difference, weighted by the discriminator's estimate of p_real / p_fake.
 
-The gradient of D_f(p_real || p_fake) on x is that of the reverse KL, times h(r) = f''(r) r^2, with r = p_real / p_fake,
-which the logistic discriminator estimates as exp(logit). Reverse KL has h = 1 (DMD2 itself); forward KL, which seeks
-to cover modes, has h = r; Jensen-Shannon lies between, h = r / (1 + r).
+The gradient of D_f(p_real || p_fake) on x is that of the reverse KL times h(r) = f''(r) r^2, with r = p_real / p_fake.
+The logistic discriminator estimates r as exp(logit). Reverse KL has h = 1 (DMD2 itself); forward KL, which covers
+modes, has h = r; Jensen-Shannon lies between them with h = r / (1 + r).
 """
 
 import torch
 from torch import Tensor
 
+from dmd.config import MethodConfig
 from dmd.diffusion.denoiser import Cond
 from dmd.diffusion.process import append_dims
-from dmd.distillation.methods.base import Networks
 from dmd.distillation.methods.dmd2 import DMD2
+from dmd.distillation.networks import Networks
 
-MAX_RATIO = 10.0  # of r: a discriminator that is sure of itself must not drown the batch in one sample
-EVEN = 0.5  # h where real and generated are alike, r = 1
+MAX_RATIO = 10.0  # clamp of r: a confident discriminator must not let one sample dominate the batch
+H_AT_ONE = 0.5  # h at r = 1, where the discriminator cannot tell data from generated images
 
 
 class FDistill(DMD2):
-    """DMD2 with the Jensen-Shannon divergence's weight, over its value at r = 1: the learning rate keeps its meaning.
+    """DMD2 with the weight h(r) / h(1) of the Jensen-Shannon divergence, so that learning rates keep their meaning.
 
-    The paper divides by the batch's mean, which a part of a batch does not know: with one image in each part it would
-    be DMD2.
+    The paper divides by the mean of h over the batch. A part of a batch does not know that mean; with one image in each
+    part the weight would be 1.
     """
 
-    def weigh(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """By what the discriminator says of x_t; not called before it learns."""
+    @classmethod
+    def check_params(cls, cfg: MethodConfig) -> list[str]:
+        """The discriminator must have seen every noise level at which it reweights."""
+        if cfg.gan.t_max < 1:
+            return [f"method.gan.t_max: {cfg.gan.t_max} is below 1, and f_distill reweights samples at all t; use 1.0"]
+        return []
+
+    def reweight(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """grad h(r) / h(1), with r [B] from the discriminator's logits on x_t [B, C, H, W]."""
         with torch.no_grad():
-            ratio = self.logits(nets, (x_t, t), cond).mean(dim=1).exp().clamp_max(MAX_RATIO)
-        return grad * append_dims(ratio / (1 + ratio) / EVEN, grad.ndim)
+            r = self.logits(nets, x_t, t, cond).mean(dim=1).exp().clamp_max(MAX_RATIO)
+        return grad * append_dims(r / (1 + r) / H_AT_ONE, grad.ndim)

@@ -25,7 +25,8 @@ from dmd.data.splits import DIGIT_NAMES, Split
 from dmd.diffusion.denoiser import Denoiser, Guided
 from dmd.diffusion.pipelines import save_pipeline
 from dmd.distillation.methods import METHODS
-from dmd.distillation.trainer import TrainState, train
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from dmd.errors import TeacherError
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator, load_generator
@@ -243,7 +244,7 @@ def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> No
     generator = exported(teacher, tmp_path / "generator", 999)
     back = load_generator(tmp_path / "generator", CPU)
     z, y = torch.randn(3, 4, 4, 4), torch.tensor([0, 5, 9])
-    assert torch.equal(back.sampler().make(z, y), generator.sampler().make(z, y))
+    assert torch.equal(back.sampler().sample(z, y), generator.sampler().sample(z, y))
     assert back.sampler().images(y, torch.Generator().manual_seed(0)).shape == (3, 1, 8, 8)
 
 

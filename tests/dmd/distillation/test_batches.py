@@ -13,9 +13,11 @@ from torch.distributed.tensor import DTensor
 
 from dmd.config import GanConfig, Params, load_params
 from dmd.distillation.methods import METHODS
+from dmd.distillation.parallel.sharding import whole
+from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.random_source import RandomSource
-from dmd.distillation.sharding import whole
-from dmd.distillation.trainer import TrainState, Workers, train
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from dmd.errors import ConfigError
 from dmd.teachers.teacher import Teacher
 from tests.helpers.data import reals, split
@@ -100,7 +102,7 @@ def test_one_steps_gradient_in_float32_is_that_of_the_whole_batch(params: Params
     nets.critic.load_state_dict(unet_denoiser(2).state_dict())  # one like the teacher's would leave rounding alone
 
     def gradient(parts: int) -> list[Tensor]:
-        learner = nets.of_turn(turn)
+        learner = nets.trained_in(turn)
         learner.zero_grad()
         for samples in alone(parts).samples(64):
             rng = RandomSource(0, 0, turn, samples)

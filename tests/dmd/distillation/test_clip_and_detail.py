@@ -5,7 +5,7 @@ import torch
 
 from dmd.config import Params
 from dmd.distillation.clipping import clip
-from dmd.distillation.discriminator import detail
+from dmd.distillation.gan.discriminator import residual_features
 from dmd.errors import ConfigError
 from stages.train import check_pixels
 from tests.helpers.training import batch, draws
@@ -32,7 +32,7 @@ def test_a_method_clips_what_its_losses_see(params: Params) -> None:
         with torch.no_grad():
             nets.generator.net.conv_out.weight.mul_(30)  # so that images leave the range
         z, y = batch(4)
-        x = m.generated("generator", nets, z, y, draws("generator", 4))  # type: ignore[attr-defined]
+        x = m.generate("generator", nets, z, y, draws("generator", 4))  # type: ignore[attr-defined]
         seen.append(x)
     assert seen[1].abs().max() > 1
     assert torch.equal(seen[0], seen[1].clamp(-1, 1))
@@ -61,11 +61,11 @@ def test_detail_shows_what_is_faint_in_units_of_the_noise() -> None:
     sigma = torch.tensor([0.01, 0.1])
     x = torch.full((2, 1, 8, 8), -1.0)
     x[:, :, 4, 4] += 0.01
-    same, contrast, ends = detail(x, sigma).chunk(3, dim=1)
+    same, contrast, ends = residual_features(x, sigma).chunk(3, dim=1)
     assert torch.equal(same, x)
     want = torch.asinh((x[:, :, 4, 4] - x[:, :, 3:6, 3:6].mean(dim=(2, 3))) / sigma[:, None])
     assert torch.allclose(contrast[:, :, 4, 4], want, atol=1e-5) and contrast[0, 0, 4, 4] > 0.7
     assert contrast[:, :, 0, 0].abs().max() < 1e-4  # nothing to be seen there, nor at the edge
     faint = ends[:, 0, 4, 4] - ends[:, 0, 0, 0]
     assert faint[0] > 0.85 and faint[1] < 0.11
-    assert torch.allclose(detail(-x, sigma)[:, 2], -ends[:, 0])  # white as black
+    assert torch.allclose(residual_features(-x, sigma)[:, 2], -ends[:, 0])  # white as black

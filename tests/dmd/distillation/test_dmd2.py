@@ -7,12 +7,13 @@ from torch import Tensor
 
 from dmd.config import Params, TrainConfig
 from dmd.diffusion.denoiser import Denoiser
-from dmd.distillation.activations import activations
 from dmd.distillation.batches import draw_pairs
-from dmd.distillation.discriminator import Discriminator, new_discriminator
+from dmd.distillation.gan.activations import activations
+from dmd.distillation.gan.discriminator import Discriminator, new_discriminator
 from dmd.distillation.losses import critic_gan_loss, generator_gan_loss, r1_penalty
 from dmd.distillation.methods import METHODS, dmd2
-from dmd.distillation.trainer import TrainState, train
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from dmd.samplers.few_step import generate, step_times
 from dmd.teachers.pairs import Pairs
 from dmd.training.optim import optimizer_step
@@ -112,8 +113,8 @@ def test_images_are_told_apart_at_small_noise_alone_where_that_is_asked_for(
     seen: list[Tensor] = []
     monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: seen.append(t) or activations(d, x, t, c, w))
     for seed in range(20):
-        m._critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
-        m._generator_gan(nets, *batch(), draws(seed, turn="generator"))  # type: ignore[attr-defined]
+        m.critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
+        m.generator_gan(nets, *batch(), draws(seed, turn="generator"))  # type: ignore[attr-defined]
     assert torch.cat(seen).max() == 29 and torch.cat(seen).min() == 0
 
 
@@ -127,7 +128,7 @@ def test_heads_on_the_image_see_the_noised_image_and_nothing_else(
     monkeypatch.setattr(dmd2, "activations", lambda *_: pytest.fail("a pass through the critic"))
     x, y = batch(4)
     x.requires_grad_(True)
-    m._generator_gan(nets, x, y, draws(0, 4, "generator"))["gan_weighted"].backward()  # type: ignore[attr-defined]
+    m.generator_gan(nets, x, y, draws(0, 4, "generator"))["gan_weighted"].backward()  # type: ignore[attr-defined]
     t = draws(0, 4, "generator").integers(0, 30)
     given = m.noised(nets, x.detach(), draws(0, 4, "generator"))  # type: ignore[attr-defined]
     assert torch.equal(given[1], t)
@@ -146,7 +147,7 @@ def test_an_adversarial_turn_moves_its_own_network_only(params: Params, turn: st
     nets = networks(m)
     parts = {"teacher": nets.teacher, "generator": nets.generator, "critic": nets.critic, "head": nets.discriminator}
     before = {n: {k: v.clone() for k, v in p.state_dict().items()} for n, p in parts.items() if p is not None}
-    with nets.learning(turn) as learner:
+    with nets.only_training(turn) as learner:
         loss = m.phases(train_cfg(params))[-1].loss(turn, nets, *batch(), draws())["total"]
         optimizer_step(torch.optim.SGD(learner.parameters(), lr=0.1), learner, loss, 0.1, 1e9, "loss")
     moved = {n for n, p in parts.items() if p and any((v != before[n][k]).any() for k, v in p.state_dict().items())}
@@ -163,7 +164,7 @@ def test_the_gan_reaches_the_generator_and_lowers_its_own_loss(params: Params) -
 
     def gan() -> Tensor:
         x = generate(nets.generator, z, (999,), y)
-        return m._generator_gan(nets, x, y, draws(1, 32))["gan_weighted"]  # type: ignore[attr-defined]
+        return m.generator_gan(nets, x, y, draws(1, 32))["gan_weighted"]  # type: ignore[attr-defined]
 
     first = gan()
     optimizer_step(torch.optim.SGD(nets.generator.parameters(), lr=1.0), nets.generator, first, 0.5, 1e9, "gan")
@@ -174,12 +175,12 @@ def test_the_gan_reaches_the_generator_and_lowers_its_own_loss(params: Params) -
 def test_the_discriminator_learns_to_tell_real_from_generated(params: Params, features: str) -> None:
     m = method(params, gan={"critic_weight": 1.0, "features": features})
     nets = networks(m)
-    critic = nets.of_turn("critic")
+    critic = nets.trained_in("critic")
     optimizer = torch.optim.AdamW(critic.parameters(), lr=3e-3)
     z, y = batch(32)
     x = torch.full_like(z, -1.0)  # nothing like a digit
     for step in range(30):
-        losses = m._critic_gan(nets, x, y, draws(step, 32))  # type: ignore[attr-defined]
+        losses = m.critic_gan(nets, x, y, draws(step, 32))  # type: ignore[attr-defined]
         optimizer_step(optimizer, critic, losses["gan_weighted"], 3e-3, 1e9, "gan")
     assert losses["accuracy"].item() > 0.75
 
@@ -191,9 +192,9 @@ def test_real_images_are_judged_with_their_own_labels(params: Params, monkeypatc
     told: list[Tensor | None] = []
     monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: told.append(c) or activations(d, x, t, c, w))
     x, y = batch(32)
-    m._critic_gan(nets, x, y, draws(0, 32))  # type: ignore[attr-defined]
+    m.critic_gan(nets, x, y, draws(0, 32))  # type: ignore[attr-defined]
     of_fake, of_real, of_nudged = told
-    _, labels = m.real.draw(draws(0, 32), x)
+    _, labels = m.data.draw(draws(0, 32), x)
     assert torch.equal(of_fake, y) and torch.equal(of_real, labels) and torch.equal(of_nudged, labels)
     assert not torch.equal(labels, y)
 
@@ -204,7 +205,7 @@ def test_real_and_generated_are_noised_at_times_of_their_own(params: Params, mon
     seen: list[tuple[Tensor, Tensor]] = []
     monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: seen.append((t, c)) or activations(d, x, t, c, w))
     for seed in range(40):
-        m._critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
+        m.critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
     fake, real = torch.cat([t for t, _ in seen[::2]]), torch.cat([t for t, _ in seen[1::2]])
     assert not torch.equal(fake, real)
     for t in (fake, real):
@@ -219,7 +220,7 @@ def test_f_distill_weighs_samples_by_the_jensen_shannon_divergence(
     logits = torch.tensor([0.0, 1.0, -2.0, 1.5, 0.3, -0.7])
     monkeypatch.setattr(m, "logits", lambda *_: torch.stack([logits - 1, logits + 1], dim=1))
     grad = torch.randn(6, 1, 8, 8)
-    got = m.weigh(grad, networks(m), grad, torch.zeros(6), None)  # type: ignore[attr-defined]
+    got = m.reweight(grad, networks(m), grad, torch.zeros(6), None)  # type: ignore[attr-defined]
     torch.testing.assert_close(got, grad * (torch.sigmoid(logits) / 0.5).reshape(6, 1, 1, 1))
 
 
@@ -244,7 +245,7 @@ def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(para
     for row in train(state, m, cfg, (1, 8, 8), REAL.labels, alone()):
         if row["turn"] == 2:
             state.keep_if_best(20000, 1.0, 0.0)
-            best = state.best["weights"]
+            best = state.best.weights
         if row["turn"] == 4:
             break
     state.enter(second)
@@ -295,7 +296,7 @@ def test_backward_simulation_is_the_samplers_own_trajectory_and_only_its_last_st
     for seed in range(30):
         last = draws(seed, 3).common_integer(4)
         ends.add(last)
-        x = m.generated("critic", nets, z, y, draws(seed, 3))  # type: ignore[attr-defined]
+        x = m.generate("critic", nets, z, y, draws(seed, 3))  # type: ignore[attr-defined]
         assert torch.equal(x, generate(nets.generator, z, (999, 749, 499, 249)[: last + 1], y)) and not x.requires_grad
     assert ends == {0, 1, 2, 3}
     calls: list[bool] = []
@@ -311,7 +312,7 @@ def test_under_autocast_the_last_of_several_steps_has_every_gradient(params: Par
     m = method(params, steps=4, gan={"weight": 0.0})
     nets = networks(m)
     seed = next(s for s in range(100) if draws(s, 3).common_integer(4) == last)
-    with nets.learning("generator") as learner, torch.autocast("cpu", torch.bfloat16):
+    with nets.only_training("generator") as learner, torch.autocast("cpu", torch.bfloat16):
         losses = m.loss("generator", nets, torch.randn(3, 4, 1, 8, 8), torch.arange(3), draws(seed, 3))
     losses["total"].backward()
     assert [name for name, p in learner.named_parameters() if p.grad is None or not p.grad.any()] == []

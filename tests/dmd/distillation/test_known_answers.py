@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from dmd.config import Params
 from dmd.diffusion.denoiser import Denoiser
 from dmd.diffusion.process import append_dims
-from dmd.distillation.methods import METHODS, Networks
-from dmd.distillation.trainer import TrainState, train
+from dmd.distillation.methods import METHODS
+from dmd.distillation.networks import Networks
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from dmd.teachers.pairs import Pairs
 from tests.helpers.data import reals
 from tests.helpers.networks import toy_denoiser

@@ -8,7 +8,8 @@ from torch import Tensor
 from dmd.config import Params
 from dmd.diffusion.denoiser import as_denoiser
 from dmd.distillation.losses import denoising_loss, distribution_matching_loss, score_difference
-from dmd.distillation.methods import METHODS, Phase
+from dmd.distillation.methods import METHODS
+from dmd.distillation.phases import Phase
 from dmd.samplers.few_step import one_step
 from dmd.teachers.pairs import Pairs
 from tests.helpers.data import reals
@@ -25,7 +26,7 @@ def phases(params: Params, warm: tuple[int, int] = (0, 0), turns: int = 3, **cha
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_the_generator_learns_after_every_k_critic_turns(params: Params, k: int) -> None:
     phase = phases(params, critic_turns=k)["distill"]
-    turns = [phase.turns(step) for step in range(phase.steps)]
+    turns = [tuple(turn.network for turn in phase.turns_at(step)) for step in range(phase.steps)]
     assert all(t[0] == "critic" for t in turns) and phase.generator_turns == 3
     assert [i for i, t in enumerate(turns) if "generator" in t] == [k - 1, 2 * k - 1, 3 * k - 1]
 
@@ -141,15 +142,15 @@ def test_where_a_generator_begins_is_the_parametrisations_affair(params: Params)
     """eps from pure noise would amplify the network's error 157 times; what bears it begins at T-1."""
     kinds = {"epsilon": "linear", "v_prediction": "linear", "sample": "squaredcos_cap_v2"}
     starts = {kind: as_denoiser(ToyNet(), scheduler(kind, beta)) for kind, beta in kinds.items()}
-    process, t = starts["epsilon"].process, starts["epsilon"].generator_timestep()
+    process, t = starts["epsilon"].process, starts["epsilon"].default_generator_timestep()
     assert (process.sigma_grid / process.alpha_grid)[t] <= 1 < (process.sigma_grid / process.alpha_grid)[t + 1]
-    assert starts["v_prediction"].generator_timestep() == starts["sample"].generator_timestep() == 999
+    assert starts["v_prediction"].default_generator_timestep() == starts["sample"].default_generator_timestep() == 999
     for kind in (FlowMatchEulerDiscreteScheduler(), EDMEulerScheduler(num_train_timesteps=1000)):
-        assert as_denoiser(ToyNet(), kind).generator_timestep() == 999
+        assert as_denoiser(ToyNet(), kind).default_generator_timestep() == 999
     cfg = params.method.model_copy(update={"steps": 2})
-    assert METHODS["dmd"](cfg, 1000, NO_PAIRS, reals(), t).timesteps_of_generator == (t, t - (t + 1) // 2)
+    assert METHODS["dmd"](cfg, 1000, NO_PAIRS, reals(), t).generator_times == (t, t - (t + 1) // 2)
     fixed = cfg.model_copy(update={"generator_timestep": 700})
-    assert METHODS["dmd"](fixed, 1000, NO_PAIRS, reals(), t).timesteps_of_generator[0] == 700
+    assert METHODS["dmd"](fixed, 1000, NO_PAIRS, reals(), t).generator_times[0] == 700
 
 
 def test_regression_on_pairs_is_added_with_its_weight(params: Params) -> None:

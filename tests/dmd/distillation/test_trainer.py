@@ -10,9 +10,11 @@ from torch import Tensor
 
 from dmd.config import Params, TrainConfig
 from dmd.diffusion.networks import unwrap
-from dmd.distillation.methods import METHODS, Networks
+from dmd.distillation.methods import METHODS
+from dmd.distillation.networks import Networks
 from dmd.distillation.run import distill
-from dmd.distillation.trainer import TrainState, train
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from dmd.errors import ConfigError
 from dmd.generator.generator import Generator
 from dmd.storage.checkpoint import Scratch
@@ -236,7 +238,7 @@ def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
         state.turn = turn
         state.keep_if_best(20000, score, 0.0)
     name = next(iter(state.averages[20000].state_dict()))
-    assert (state.best["turn"], state.best["score"]) == (1, 1.0) and (state.best["weights"][name] == 1.0).all()
+    assert (state.best.turn, state.best.score) == (1, 1.0) and (state.best.weights[name] == 1.0).all()
 
 
 def test_the_average_is_the_closed_form() -> None:

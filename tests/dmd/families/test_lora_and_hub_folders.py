@@ -19,10 +19,12 @@ from dmd.data.splits import DIGIT_NAMES
 from dmd.diffusion.denoiser import Denoiser
 from dmd.diffusion.networks import unwrap
 from dmd.distillation.batches import TrainingImages
-from dmd.distillation.lora import adapted, average_of, merged, student
+from dmd.distillation.lora import frozen_copy, student, with_adapters
 from dmd.distillation.methods import METHODS
-from dmd.distillation.trainer import TrainState, train
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from dmd.errors import ConfigError, TeacherError
+from dmd.generator.adapters import merge_adapters
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator, load_generator
 from dmd.samplers.few_step import generate
@@ -88,10 +90,10 @@ def test_a_student_with_adapters_begins_as_the_teacher_and_merges_to_what_it_is(
 ) -> None:
     teacher = loaded(folders[kind])
     z, t, y = torch.randn(2, *teacher.shape), torch.tensor([500, 900]), cond(teacher, 2)
-    new = adapted(teacher.denoiser, 2, seed=0)
+    new = with_adapters(teacher.denoiser, 2, seed=0)
     assert torch.equal(new(z, t, y), teacher.denoiser(z, t, y))
     before = {k: v.clone() for k, v in teacher.denoiser.state_dict().items()}
-    plain = merged(unwrap(stirred(new).net))
+    plain = merge_adapters(unwrap(stirred(new).net))
     assert type(plain) is type(unwrap(teacher.denoiser.net))
     assert plain.state_dict().keys() == unwrap(teacher.denoiser.net).state_dict().keys()
     made, was = new(z, t, y), teacher.denoiser(z, t, y)
@@ -104,11 +106,11 @@ def test_a_student_with_adapters_begins_as_the_teacher_and_merges_to_what_it_is(
 
 def test_few_weights_learn_and_the_others_are_the_teachers_own_memory(folders: dict[str, Path]) -> None:
     teacher = loaded(folders["sdxl"])
-    new = adapted(teacher.denoiser, 1, seed=0)
+    new = with_adapters(teacher.denoiser, 1, seed=0)
     own = [p for p in new.parameters() if p.requires_grad]
     whole = sum(p.numel() for p in teacher.denoiser.parameters())
     assert 0 < sum(p.numel() for p in own) < 0.1 * whole
-    for net in (new, average_of(new)):
+    for net in (new, frozen_copy(new)):
         shared = {p.data_ptr() for p in teacher.denoiser.parameters()} & {p.data_ptr() for p in net.parameters()}
         assert len(shared) == len({p.data_ptr() for p in teacher.denoiser.parameters()})
     whole_copy = student(teacher.denoiser, 0, seed=0)
@@ -120,10 +122,10 @@ def test_the_adapters_weights_depend_on_the_seed_alone(folders: dict[str, Path])
     denoiser = loaded(folders["dit"]).denoiser
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one = adapted(denoiser, 2, seed=3).state_dict()
+    one = with_adapters(denoiser, 2, seed=3).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    two, other = adapted(denoiser, 2, seed=3).state_dict(), adapted(denoiser, 2, seed=4).state_dict()
+    two, other = with_adapters(denoiser, 2, seed=3).state_dict(), with_adapters(denoiser, 2, seed=4).state_dict()
     assert all(torch.equal(v, two[k]) for k, v in one.items())
     assert any(not torch.equal(v, other[k]) for k, v in one.items())
 
@@ -205,7 +207,7 @@ def test_every_kind_with_and_without_adapters_generates_in_its_stock_pipeline_el
 def test_alpha_scales_what_adapters_add(folders: dict[str, Path]) -> None:
     denoiser = loaded(folders["dit"]).denoiser
     z, t, y = torch.randn(2, 4, 4, 4), torch.tensor([500, 900]), torch.arange(2)
-    whole, same, half = (adapted(denoiser, 4, 0, alpha) for alpha in (0, 4, 2))
+    whole, same, half = (with_adapters(denoiser, 4, 0, alpha) for alpha in (0, 4, 2))
     for net in (whole, same, half):
         for name, p in net.named_parameters():
             if "lora_B" in name:
@@ -231,7 +233,7 @@ def test_an_adapter_makes_the_generator_of_the_teacher(
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     teacher = loaded(folders[kind])
-    net = stirred(adapted(teacher.denoiser, 2, 0, alpha))
+    net = stirred(with_adapters(teacher.denoiser, 2, 0, alpha))
     generator = Generator(net, (999,), teacher.shape, DIGIT_NAMES if teacher.classes else (), teacher.codec)
     export_generator(generator, teacher, tmp_path / "out", adapter=True)
     pipe = diffusers.DiffusionPipeline.from_pretrained(folders[kind])
@@ -247,7 +249,7 @@ def test_an_adapter_makes_the_generator_of_the_teacher(
     assert len(own) == len(put)
     for (_, a), (_, b) in zip(sorted(own.items()), sorted(put.items()), strict=True):
         assert torch.equal(a, b)
-    want, got = (merged(x).state_dict() for x in (unwrap(net.net), getattr(pipe, part)))
+    want, got = (merge_adapters(x).state_dict() for x in (unwrap(net.net), getattr(pipe, part)))
     assert all(torch.equal(v, got[k]) for k, v in want.items())
 
 

@@ -69,7 +69,7 @@ def test_a_teacher_of_every_kind_is_read_back_and_its_generator_runs_by_the_card
     frozen = as_denoiser(net, new_scheduler(cfg)).eval().requires_grad_(False)
     assert torch.equal(teacher.denoiser(z, t, y), frozen(z, t, y))
     generator = generator_folder(teacher, tmp_path / "generator", 999, 499)
-    assert load_generator(tmp_path / "generator", CPU).sampler().make(torch.randn(2, 2, 1, 8, 8), y).isfinite().all()
+    assert load_generator(tmp_path / "generator", CPU).sampler().sample(torch.randn(2, 2, 1, 8, 8), y).isfinite().all()
     snippet = (tmp_path / "generator/README.md").read_text().split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path / "generator")
     namespace: dict = {}
@@ -93,7 +93,7 @@ def test_a_generator_survives_its_folder(teacher: Teacher, tmp_path: Path) -> No
     generator = generator_folder(teacher, tmp_path / "generator", 700)
     back = load_generator(tmp_path / "generator", CPU)
     z, y = draw_noise((1, 8, 8), 5, torch.Generator().manual_seed(3)), torch.arange(5)
-    assert torch.equal(back.sampler().make(z, y), one_step(generator.denoiser, z, 700, y))
+    assert torch.equal(back.sampler().sample(z, y), one_step(generator.denoiser, z, 700, y))
     assert (back.times, back.classes) == ((700,), generator.classes)
     names = {p.name for p in (tmp_path / "generator").rglob("*") if p.is_file()}
     expected = {
@@ -131,7 +131,7 @@ def test_an_unconditional_generator_runs_in_the_stock_pipeline(
     DDPMPipeline(net, DDPMScheduler(beta_schedule=beta, prediction_type=prediction)).save_pretrained(tmp_path / "t")
     teacher = load_teacher(tmp_path / "t", CPU)
     assert teacher.classes == 0
-    assert teacher.denoiser.generator_timestep() == t
+    assert teacher.denoiser.default_generator_timestep() == t
     generator = Generator(teacher.denoiser, (t,), teacher.shape, ())
     export_generator(generator, teacher, tmp_path / "generator")
     pipe = DDIMPipeline.from_pretrained(tmp_path / "generator")
@@ -230,7 +230,7 @@ def test_pairs_are_the_teachers_own_trajectories(solver: str, teacher: Teacher, 
     assert pairs.labels is not None and pairs.labels.tolist() == [0, 1, 2, 3, 4, 0, 1]
     with torch.inference_mode():
         torch.testing.assert_close(
-            teacher.sampler(f"{solver}_4").make(pairs.z, pairs.labels), pairs.x, rtol=1e-4, atol=1e-5
+            teacher.sampler(f"{solver}_4").sample(pairs.z, pairs.labels), pairs.x, rtol=1e-4, atol=1e-5
         )
 
 

@@ -24,7 +24,7 @@ class Counting:
 
         def make(z: Tensor, cond: Tensor | None) -> Tensor:
             self.sizes.append(len(z))
-            return toy.make(z, cond)
+            return toy.sample(z, cond)
 
         self.it = Sampler("toy", 1, (1, 8, 8), True, CPU, make)
 

@@ -1,0 +1,171 @@
+"""Counts the network passes of each turn of a method, by running the turn once on small networks.
+
+The numbers feed the estimates of time and memory. A new method needs no entry here: its own losses are counted.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+from torch import Tensor, nn
+
+from dmd.config import Params
+from dmd.diffusion.denoiser import Denoiser, Guided, as_denoiser
+from dmd.distillation.batches import TrainingImages
+from dmd.distillation.methods import METHODS, Method
+from dmd.distillation.networks import Networks
+from dmd.distillation.phases import Phase, Turn
+from dmd.distillation.random_source import RandomSource
+from dmd.teachers.pairs import Pairs
+from dmd.teachers.teacher import Teacher
+
+SIDE, CLASSES = 8, 2  # of the small networks
+IMAGES = 2  # per counted turn
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes per image of the turn's batch through whole networks and through encoders alone, over all networks."""
+
+    forward: float
+    backward: float
+    encoder_forward: float  # passes that stop at the activations which a discriminator reads
+    encoder_backward: float
+    kept: float  # whole passes whose activations are kept until the backward pass
+    encoder_kept: float
+
+
+@dataclass(frozen=True)
+class TurnCost:
+    """All turns of one network in one phase."""
+
+    phase: Phase
+    turn: Turn
+    passes: Passes
+
+    @property
+    def count(self) -> int:
+        """How often the turn is taken."""
+        return self.phase.count(self.turn)
+
+    @property
+    def images(self) -> int:
+        """Images that the network trains on in this phase."""
+        return self.count * self.turn.batch_size
+
+
+def turn_costs(params: Params) -> list[TurnCost]:
+    """The cost of every kind of turn, in the order of the phases."""
+    method = small_method(params)
+    nets = method.networks(_small_teacher(params), seed=0)
+    return [
+        TurnCost(phase, turn, count_passes(method, nets, phase, turn))
+        for phase in method.phases(params.train)
+        for turn in phase.turns
+    ]
+
+
+def small_method(params: Params) -> Method:
+    """The method of the parameters on a few images and pairs of noise: enough for its phases, networks and losses."""
+    cfg = params.method.model_copy(update={"generator_timestep": "auto", "regression_loss": "l2"})
+    rng, labels = torch.Generator().manual_seed(0), torch.arange(CLASSES)
+    x = torch.randn(CLASSES, 1, SIDE, SIDE, generator=rng)
+    return METHODS[cfg.name](cfg, params.teacher.timesteps, Pairs(x, x, labels), TrainingImages(x, labels))
+
+
+def _small_teacher(params: Params) -> Teacher:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = UNet2DModel(
+            sample_size=SIDE,
+            in_channels=1,
+            out_channels=1,
+            layers_per_block=1,
+            block_out_channels=(4, 4),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            norm_num_groups=2,
+            add_attention=False,
+            num_class_embeds=CLASSES + 1,
+        )
+    scheduler = DDIMScheduler(params.teacher.timesteps, prediction_type="v_prediction")
+    denoiser = as_denoiser(net, scheduler).eval().requires_grad_(False)
+    scale = params.guidance.scale
+    return Teacher(
+        denoiser=denoiser,
+        guided=denoiser if scale == 1 else Guided(denoiser, scale, null=CLASSES),
+        pipeline=DDIMPipeline(net, scheduler),
+        shape=(1, SIDE, SIDE),
+        classes=CLASSES + 1,
+    )
+
+
+def count_passes(method: Method, nets: Networks, phase: Phase, turn: Turn) -> Passes:
+    """The passes of a turn, averaged over the steps of the generator that it may draw."""
+    steps = len(method.generator_times)
+    total: Counter[str] = Counter()
+    for step in range(steps):
+        rng = _FixedStep(0, 0, turn.network, range(IMAGES), step)
+        z = rng.noise(*method.noise_shape((1, SIDE, SIDE)))
+        with nets.only_training(turn.network) as trained, _counting(nets) as counts:
+            phase.loss(turn.network, nets, z, torch.zeros(IMAGES, dtype=torch.long), rng)["total"].backward()
+        trained.zero_grad(set_to_none=True)
+        total.update(counts)
+    names = Passes.__dataclass_fields__
+    return Passes(**{name: total[name] / (IMAGES * steps) for name in names})
+
+
+class _FixedStep(RandomSource):
+    """Draws a given step whenever the whole batch draws one."""
+
+    def __init__(self, seed: int, step: int, turn: str, samples: range, common: int) -> None:
+        super().__init__(seed, step, turn, samples)
+        self.common = common
+
+    def common_integer(self, high: int) -> int:
+        """The given step."""
+        return self.common
+
+
+@contextmanager
+def _counting(nets: Networks) -> Iterator[Counter[str]]:
+    """Count images that pass through the networks while the block runs, by hooks on their middle and on their end."""
+    counts: Counter[str] = Counter()
+    handles = [handle for net in _distinct(nets) for handle in _hooks(net, counts)]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _distinct(nets: Networks) -> list[Any]:
+    """The networks of teacher, generator and critic, each once."""
+    denoisers: tuple[Denoiser, ...] = (nets.teacher, nets.generator, nets.critic)
+    return list({id(d.net): d.net for d in denoisers}.values())
+
+
+def _hooks(net: Any, counts: Counter[str]) -> list[Any]:
+    """Count an image that reaches the middle as a pass of the encoder, and one that reaches the end as a whole pass."""
+
+    def at_middle(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        _count(counts, "encoder_", output, +1)
+
+    def at_end(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        _count(counts, "encoder_", output.sample, -1)
+        _count(counts, "", output.sample, +1)
+
+    return [net.mid_block.register_forward_hook(at_middle), net.register_forward_hook(at_end)]
+
+
+def _count(counts: Counter[str], prefix: str, output: Tensor, sign: int) -> None:
+    images = sign * len(output)
+    counts[f"{prefix}forward"] += images
+    if output.requires_grad:
+        counts[f"{prefix}kept"] += images
+        # A hook runs once for each backward pass through this output.
+        output.register_hook(lambda _grad: counts.update({f"{prefix}backward": images}))

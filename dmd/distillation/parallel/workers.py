@@ -1,0 +1,69 @@
+"""How a batch is divided over processes, and within each process into parts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from dmd.config import TrainConfig
+from dmd.errors import ConfigError
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # names of accelerate
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that share a batch, and the number of parts whose gradients each of them accumulates."""
+
+    accelerator: Accelerator
+    parts: int = 1
+
+    @classmethod
+    def start(cls, cfg: TrainConfig, device: torch.device, threads: int) -> "Workers":
+        """Join the processes that the launcher started, with the precision of the parameters."""
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=PRECISIONS[cfg.precision])
+        torch.set_num_threads(threads)  # accelerate sets another number if there are several CPU processes
+        return cls(accelerator, cfg.accumulate)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self.accelerator.device
+
+    def samples(self, batch_size: int) -> list[range]:
+        """For each part of this process, the positions of its samples in the whole batch.
+
+        Raises ConfigError if the batch cannot be divided equally.
+        """
+        processes = self.accelerator.num_processes
+        shares = processes * self.parts
+        if batch_size % shares:
+            raise ConfigError(
+                f"a batch of {batch_size} cannot be shared by {processes} processes in {self.parts} parts "
+                f"(train.accumulate): not a multiple of {shares}"
+            )
+        size, first = batch_size // shares, self.accelerator.process_index * self.parts
+        return [range((first + part) * size, (first + part + 1) * size) for part in range(self.parts)]
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process validates, saves and reports."""
+        return self.accelerator.is_main_process
+
+    def from_main(self, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """The result of the main process, in all of them."""
+        box = [compute() if self.is_main else {}]
+        broadcast_object_list(box)
+        return box[0]
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Replace tensors by their mean over the processes, in place."""
+        if self.accelerator.num_processes == 1 or not tensors:
+            return
+        flat = torch.cat([t.flatten() for t in tensors])
+        flat = self.accelerator.reduce(flat, "mean")  # one message instead of one per tensor
+        for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):  # type: ignore[union-attr]
+            tensor.copy_(mean.view_as(tensor))

@@ -1,0 +1,54 @@
+"""Phases and turns: which network takes an optimizer step when, on which batch, from which loss.
+
+A phase counts steps. A step is one critic turn, or one generator turn in a phase without critic turns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from dmd.diffusion.denoiser import Cond
+from dmd.distillation.networks import Networks
+from dmd.distillation.random_source import RandomSource
+
+# (network of the turn, networks, z, cond, rng) -> scalars by name; "total" is the one to differentiate. z is unit
+# noise [B, *noise_shape], cond [B] or None.
+Loss = Callable[[str, Networks, Tensor, Cond, RandomSource], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An optimizer step of one network, taken at every `every`-th step of a phase."""
+
+    network: str  # "critic" or "generator"
+    every: int
+    batch_size: int  # images, over all processes
+    lr: float  # peak learning rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of training with its own optimizers. A step takes its turns in the order in which they are listed."""
+
+    name: str
+    steps: int
+    turns: tuple[Turn, ...]
+    loss: Loss
+    lr_schedule: Literal["constant", "cosine"]
+    is_preparation: bool = False  # its generators are not candidates for the best one
+    starts_from_best: bool = False  # start with the best generator so far instead of the last one
+
+    def turns_at(self, step: int) -> tuple[Turn, ...]:
+        """The turns of a step of this phase: two time scales by frequency (DMD2, section 4.2)."""
+        return tuple(turn for turn in self.turns if (step + 1) % turn.every == 0)
+
+    def count(self, turn: Turn) -> int:
+        """How often the phase takes a turn."""
+        return self.steps // turn.every
+
+    @property
+    def generator_turns(self) -> int:
+        """How many turns the generator takes in this phase."""
+        return sum(self.count(turn) for turn in self.turns if turn.network == "generator")

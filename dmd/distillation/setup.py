@@ -1,0 +1,81 @@
+"""Builds a distillation from the parameters and from what earlier stages wrote."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dmd.codecs.pixels import Pixels
+from dmd.config import NO_FOLDER, Params
+from dmd.data.splits import Split
+from dmd.diffusion.denoiser import Denoiser
+from dmd.distillation.batches import TrainingImages
+from dmd.distillation.methods import METHODS, Method, Setting, check_method
+from dmd.distillation.networks import Networks
+from dmd.encoding.encoding import Encoded
+from dmd.errors import ConfigError
+from dmd.generator.generator import load_generator
+from dmd.generator.scheduler import check_exportable
+from dmd.samplers.sampler import to_uint8
+from dmd.teachers.pairs import Pairs
+from dmd.teachers.teacher import Teacher
+
+MAX_VALIDATION_PAIRS = 500  # pairs that take the place of a validation split without images
+
+
+def new_method(params: Params, teacher: Teacher, split: Split, encoded: Encoded, pairs: Pairs) -> Method:
+    """The method of the parameters. Raises ConfigError if it cannot run on this teacher and these data."""
+    check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs)))
+    if not split.has_images:
+        x = torch.empty(0, *teacher.shape)
+    else:
+        x = split.images.unit() if encoded.latents is None else encoded.latents
+    data = TrainingImages(x, split.labels)
+    denoiser = teacher.denoiser
+    try:
+        method = METHODS[params.method.name](
+            params.method, denoiser.process.timesteps, pairs, data, denoiser.default_generator_timestep()
+        )
+    except ValueError as e:
+        raise ConfigError(str(e)) from None
+    check_exportable(teacher, method.generator_times)
+    return method
+
+
+def new_networks(params: Params, method: Method, teacher: Teacher, device: torch.device) -> Networks:
+    """The networks of a method at the start of a run. Raises ConfigError if method.init_from does not fit."""
+    cfg = params.train
+    nets = method.networks(teacher, cfg.seed, (cfg.lora_rank, cfg.lora_rank_critic), cfg.lora_alpha)
+    if (folder := Path(params.method.init_from)) != NO_FOLDER:
+        _load_weights(nets.generator, folder, device)
+    if cfg.gradient_checkpointing:
+        nets.checkpoint_gradients()
+    return nets
+
+
+def _load_weights(generator: Denoiser, folder: Path, device: torch.device) -> None:
+    """Load the weights of a finished generator."""
+    try:
+        generator.load_state_dict(load_generator(folder, device).denoiser.state_dict())
+    except RuntimeError:
+        raise ConfigError(f"method.init_from: the network in {folder} is not one like the teacher's") from None
+
+
+def files_in_params(params: Params) -> dict[str, Path]:
+    """Files that the parameters name: with other contents at the same path, a checkpoint belongs to another run."""
+    files = {"init_from": Path(params.method.init_from), "lpips": Path(params.method.lpips.weights)}
+    return {name: path for name, path in files.items() if path != NO_FOLDER and path.exists()}
+
+
+def validation_set(train: Split, validation: Split, pairs: Pairs, teacher: Teacher) -> tuple[Tensor, Tensor]:
+    """uint8 images [N, C, H, W] to validate against, and labels [M] of the images that the generator makes for it.
+
+    Captions of the validation split are unknown to the generator, so its labels come from the train split. Without
+    images, the teacher's images of the pairs take their place.
+    """
+    if validation.has_images:
+        labels = validation.labels if train.class_names else train.labels[: len(validation.labels)]
+        return validation.images[:], labels
+    n = min(len(pairs), MAX_VALIDATION_PAIRS)
+    labels = train.labels[:n] if pairs.labels is None else pairs.labels[:n].cpu()
+    return to_uint8(teacher.codec.decode(pairs.x[:n])).cpu(), labels
