@@ -96,16 +96,16 @@ BUGS = (
     ),
     Bug(
         "sampling: trailing spacing shifted by one",
-        "dmd/samplers/sampling.py", "round(timesteps - k * timesteps / steps) - 1",
+        "dmd/samplers/ddim.py", "round(timesteps - k * timesteps / steps) - 1",
         "round(timesteps - (k + 1) * timesteps / steps)",
     ),
     Bug(
         "sampling: the same noise at every step",
-        "dmd/samplers/sampling.py", "add_noise(x, noises[k], t), t, cond)", "add_noise(x, noises[0], t), t, cond)",
+        "dmd/samplers/few_step.py", "add_noise(x, noises[k], t), t, cond)", "add_noise(x, noises[0], t), t, cond)",
     ),
     Bug(
         "sampling: gradient through all steps of the simulation",
-        "dmd/samplers/sampling.py", "torch.is_grad_enabled() and len(times) == 1", "torch.is_grad_enabled()",
+        "dmd/samplers/few_step.py", "torch.is_grad_enabled() and len(times) == 1", "torch.is_grad_enabled()",
     ),
     Bug(
         "turns: the generator learns in the critic's turn",

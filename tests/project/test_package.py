@@ -6,11 +6,11 @@ import sys
 import tomllib
 import zipfile
 from email.parser import Parser
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.projects import ROOT
+
 NEEDED = ("pyproject.toml", "README.md", "LICENSE")  # to build the metadata
 
 
