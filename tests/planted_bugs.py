@@ -66,12 +66,12 @@ BUGS = (
     ),
     Bug(
         "adapters: x0 of a v-prediction with the other sign",
-        "dmd/diffusion/denoiser.py", "return alpha, -sigma, torch.ones_like(alpha)",
-        "return alpha, sigma, torch.ones_like(alpha)",
+        "dmd/diffusion/denoiser.py", "c_skip = alpha\n    c_out = -sigma\n",
+        "c_skip = alpha\n    c_out = sigma\n",
     ),
     Bug(
         "adapters: EDM's input not scaled",
-        "dmd/diffusion/denoiser.py", "/ total.sqrt(), 1 / total.sqrt()", "/ total.sqrt(), torch.ones_like(sigma)",
+        "dmd/diffusion/denoiser.py", "c_in = 1 / total.sqrt()", "c_in = torch.ones_like(sigma)",
     ),
     Bug(
         "adapters: the conversion to x0 in half precision",
@@ -92,7 +92,7 @@ BUGS = (
     ),
     Bug(
         "adapters: a generator of eps begins at T-1",
-        "dmd/diffusion/denoiser.py", "return int((c_out <= MOST_AMPLIFIED).nonzero().max())", "return len(c_out) - 1",
+        "dmd/diffusion/denoiser.py", "return int((c_out <= MAX_AMPLIFICATION).nonzero().max())", "return len(c_out) - 1",
     ),
     Bug(
         "sampling: trailing spacing shifted by one",
@@ -113,11 +113,11 @@ BUGS = (
     ),
     Bug(
         "turns: gradients kept in networks that are passed through",
-        "dmd/distillation/methods/base.py", "p.requires_grad_(False)", "p.requires_grad_(True)",
+        "dmd/distillation/networks.py", "p.requires_grad_(False)", "p.requires_grad_(True)",
     ),
     Bug(
         "turns: the generator learns first of k turns, not last",
-        "dmd/distillation/methods/base.py", "(step + 1) % self.every[n] == 0", "step % self.every[n] == 0",
+        "dmd/distillation/phases.py", "(step + 1) % turn.every == 0", "step % turn.every == 0",
     ),
     Bug(
         "turns: the score difference at all t",
@@ -129,12 +129,12 @@ BUGS = (
     ),
     Bug(
         "turns: real images with the generated ones' labels",
-        "dmd/distillation/methods/dmd2.py", "self.logits(nets, real_t, labels)\n", "self.logits(nets, real_t, cond)\n",
+        "dmd/distillation/methods/dmd2.py", "self.logits(nets, data_t, t, labels)\n", "self.logits(nets, data_t, t, cond)\n",
     ),
     Bug(
         "turns: R1's second image at a time of its own",
-        "dmd/distillation/methods/dmd2.py", "(x_t + NUDGE * draw_eps(x_t, rng), t), labels)",
-        "(x_t + NUDGE * draw_eps(x_t, rng), t.flip(0)), labels)",
+        "dmd/distillation/methods/dmd2.py", "rng.noise_like(data_t), t, labels)",
+        "rng.noise_like(data_t), t.flip(0), labels)",
     ),
     Bug(
         "training: parts of a batch added, not averaged",
@@ -146,11 +146,11 @@ BUGS = (
     ),
     Bug(
         "training: the last generator kept, not the best",
-        "dmd/distillation/trainer.py", "if score <= lowest * (1 + tolerance):", "if True:",
+        "dmd/distillation/state.py", "if score <= lowest * (1 + tolerance):", "if True:",
     ),
     Bug(
         "training: the schedule in steps, not in turns",
-        "dmd/distillation/trainer.py", "phase.lr[turn], done // every,", "phase.lr[turn], done,",
+        "dmd/distillation/trainer.py", "turn.lr, done // turn.every,", "turn.lr, done,",
     ),
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -24,8 +24,7 @@ PROGRESS_COLUMNS = ("critic_total", "generator_dm", "generator_regression")
 Validate = Callable[[Generator, int], dict[str, float]]  # (generator, turn) -> numbers for the row of that turn
 
 
-@dataclass(frozen=True)
-class Distilled:
+class Distilled(NamedTuple):
     """The result of a distillation."""
 
     generator: Generator  # the average that validation selected

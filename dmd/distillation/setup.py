@@ -14,7 +14,7 @@ from dmd.distillation.methods import METHODS, Method, Setting, check_method
 from dmd.distillation.networks import Networks
 from dmd.encoding.encoding import Encoded
 from dmd.errors import ConfigError
-from dmd.generator.generator import load_generator
+from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
 from dmd.samplers.sampler import to_uint8
 from dmd.teachers.pairs import Pairs
@@ -47,16 +47,16 @@ def new_networks(params: Params, method: Method, teacher: Teacher, device: torch
     cfg = params.train
     nets = method.networks(teacher, cfg.seed, (cfg.lora_rank, cfg.lora_rank_critic), cfg.lora_alpha)
     if (folder := Path(params.method.init_from)) != NO_FOLDER:
-        _load_weights(nets.generator, folder, device)
+        load_weights(nets.generator, load_generator(folder, device), folder)
     if cfg.gradient_checkpointing:
         nets.checkpoint_gradients()
     return nets
 
 
-def _load_weights(generator: Denoiser, folder: Path, device: torch.device) -> None:
-    """Load the weights of a finished generator."""
+def load_weights(generator: Denoiser, finished: Generator, folder: Path) -> None:
+    """Load the weights of a finished generator. Raises ConfigError if they belong to another network."""
     try:
-        generator.load_state_dict(load_generator(folder, device).denoiser.state_dict())
+        generator.load_state_dict(finished.denoiser.state_dict())
     except RuntimeError:
         raise ConfigError(f"method.init_from: the network in {folder} is not one like the teacher's") from None
 

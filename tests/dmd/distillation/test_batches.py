@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from dmd.config import GanConfig, Params, load_params
 from dmd.distillation.methods import METHODS
-from dmd.distillation.parallel.sharding import whole
+from dmd.distillation.parallel.sharding import gather
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.random_source import RandomSource
 from dmd.distillation.state import TrainState
@@ -78,9 +78,9 @@ def weights(
         "generator": state.nets.generator,
         "critic": state.nets.critic,
         "discriminator": state.nets.discriminator,
-        "ema": state.averaged(20000),
+        "ema": state.average(20000),
     }
-    return {f"{n}.{k}": whole(v).clone() for n, part in parts.items() if part for k, v in part.named_parameters()}
+    return {f"{n}.{k}": gather(v).clone() for n, part in parts.items() if part for k, v in part.named_parameters()}
 
 
 @pytest.mark.parametrize("name", ["dmd2", "f_distill"])

@@ -6,8 +6,8 @@ import torch
 from dmd.config import Params
 from dmd.distillation.clipping import clip
 from dmd.distillation.gan.discriminator import residual_features
+from dmd.distillation.methods import Setting, check_method
 from dmd.errors import ConfigError
-from stages.train import check_pixels
 from tests.helpers.training import batch, draws
 from tests.helpers.training import gan_method as method
 from tests.helpers.training import gan_networks as networks
@@ -51,9 +51,9 @@ def test_what_is_of_images_alone_is_refused_on_latents(params: Params, changes: 
         changes = changes | {"gan": params.method.gan.model_copy(update={"features": changes["gan"]})}
     asked = params.model_copy(update={"method": params.method.model_copy(update=changes)})
     with pytest.raises(ConfigError, match=f"^{what}.*this teacher works on latents$"):
-        check_pixels(asked, pixels=False)
-    check_pixels(asked, pixels=True)
-    check_pixels(params, pixels=False)
+        check_method(asked, Setting(on_pixels=False, has_images=True, pairs=1))
+    check_method(asked, Setting(on_pixels=True, has_images=True, pairs=1))
+    check_method(params, Setting(on_pixels=False, has_images=True, pairs=1))
 
 
 def test_detail_shows_what_is_faint_in_units_of_the_noise() -> None:

@@ -240,7 +240,7 @@ def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(para
     cfg = train_cfg(params)
     first, second = m.phases(cfg)
     assert (first.name, first.generator_turns, second.name, second.generator_turns) == ("distill", 4, "adversarial", 2)
-    assert second.from_best and second.lr["generator"] == pytest.approx(0.1 * cfg.lr_generator)
+    assert second.starts_from_best and second.turns[-1].lr == pytest.approx(0.1 * cfg.lr_generator)
     state = TrainState(networks(m), cfg)
     for row in train(state, m, cfg, (1, 8, 8), REAL.labels, alone()):
         if row["turn"] == 2:
@@ -258,7 +258,7 @@ def test_two_phases_begin_the_second_from_the_best_generator_at_lower_rates(para
 def test_with_the_gan_from_the_start_there_is_one_phase_at_full_rates(params: Params) -> None:
     cfg = train_cfg(params)
     (only,) = method(params, gan={"from_turn": 0, "lr_factor": 0.1}).phases(cfg)
-    assert only.name == "adversarial" and not only.from_best and only.lr["generator"] == cfg.lr_generator
+    assert only.name == "adversarial" and not only.starts_from_best and only.turns[-1].lr == cfg.lr_generator
 
 
 @pytest.mark.parametrize(("from_turn", "learns"), [(0, True), (3, False)])
@@ -267,7 +267,7 @@ def test_the_discriminator_learns_while_the_critic_catches_up(params: Params, fr
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 3})
     m = method(params, gan={"from_turn": from_turn})
     first = m.phases(train_cfg(params).model_copy(update={"warm_start": warm}))[0]
-    assert first.name == "catch_up" and first.gan == learns
+    assert first.name == "catch_up"
     losses = first.loss("critic", networks(m), *batch(), draws())
     assert ("gan" in losses) == learns
 

@@ -38,8 +38,8 @@ def test_without_a_warm_start_there_is_distribution_matching_alone(params: Param
 def test_the_warm_start_trains_the_generator_then_the_critic(params: Params) -> None:
     run = phases(params, warm=(4, 2))
     assert list(run) == ["warm_start", "catch_up", "distill"]
-    assert [run["warm_start"].turns(s) for s in range(4)] == [("generator",)] * 4
-    assert [run["catch_up"].turns(s) for s in range(2)] == [("critic",)] * 2
+    assert [[t.network for t in run["warm_start"].turns_at(s)] for s in range(4)] == [["generator"]] * 4
+    assert [[t.network for t in run["catch_up"].turns_at(s)] for s in range(2)] == [["critic"]] * 2
     assert sum(phase.generator_turns for phase in run.values()) == 4 + 3
 
 

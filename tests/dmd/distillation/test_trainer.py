@@ -22,7 +22,7 @@ from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 from dmd.training.ema import decay_of, update_ema
 from dmd.training.optim import apply_gradients, backward, learning_rate, optimizer_step
-from stages.train import begin_from
+from dmd.distillation.setup import load_weights
 from tests.helpers.data import reals
 from tests.helpers.networks import toy_denoiser
 from tests.helpers.training import alone, method
@@ -375,7 +375,7 @@ def test_training_can_begin_from_a_finished_generator(teacher: Teacher, tmp_path
     """Its weights to the bit; a network of another shape is refused in one line."""
     finished = Generator(toy_denoiser(seed=5), (999,), (1, 8, 8), ())
     nets = Networks(toy_denoiser(), toy_denoiser(), toy_denoiser())
-    begin_from(nets.generator, finished, tmp_path)
+    load_weights(nets.generator, finished, tmp_path)
     assert all(torch.equal(v, finished.denoiser.state_dict()[k]) for k, v in nets.generator.state_dict().items())
     with pytest.raises(ConfigError, match=r"method.init_from: the network in .* is not one like the teacher's"):
-        begin_from(teacher.denoiser.copy(), finished, tmp_path)
+        load_weights(teacher.denoiser.copy(), finished, tmp_path)

@@ -22,7 +22,7 @@ from flows.plan.architecture import PUBLISHED, Unknown, blank_teacher
 from flows.plan.estimate import amount, duration, estimate, images_stored, seconds_of, time_lines
 from flows.plan.memory import FusedAttention, SavedTensors, saved_bytes, train_memory
 from flows.plan.rate import Rate, convolution_rate, count_operations, measure
-from flows.plan.turns import ENCODER, processes, turns_of
+from flows.plan.turns import ENCODER_SHARE, processes, turns_of
 from tests.helpers.data import reals
 from tests.helpers.networks import CPU, unet_denoiser
 from tests.helpers.projects import ROOT
@@ -70,13 +70,13 @@ def test_passes_are_those_that_a_turn_really_makes(
         net.register_forward_hook(lambda _module, inputs, _output: ended.append(len(inputs[0])))
     expected = iter(turns_of(given))
     for phase in method.phases(given.train):
-        for turn in phase.every:
+        for turn in [turn.network for turn in phase.turns]:
             begun.clear()
             ended.clear()
             rng = draws(turn=turn)
             phase.loss(turn, nets, rng.noise(1, 8, 8), rng.integers(0, 10), rng)
             assert (kind := next(expected)).network == turn
-            passes = sum(ended) + ENCODER * (sum(begun) - sum(ended))
+            passes = sum(ended) + ENCODER_SHARE * (sum(begun) - sum(ended))
             assert passes / 6 == kind.forwards, (phase.name, turn)
     assert next(expected, None) is None
 
