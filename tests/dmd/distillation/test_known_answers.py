@@ -17,7 +17,7 @@ from tests.helpers.networks import toy_denoiser
 from tests.helpers.training import alone
 
 PROCESS = toy_denoiser().process
-V = toy_denoiser().coefficients
+V = toy_denoiser().parametrisation
 
 
 class Known(Denoiser):
