@@ -92,7 +92,8 @@ BUGS = (
     ),
     Bug(
         "adapters: a generator of eps begins at T-1",
-        "dmd/diffusion/denoiser.py", "return int((c_out <= MAX_AMPLIFICATION).nonzero().max())", "return len(c_out) - 1",
+        "dmd/diffusion/denoiser.py", "return int((c_out <= MAX_AMPLIFICATION).nonzero().max())",
+        "return len(c_out) - 1",
     ),
     Bug(
         "sampling: trailing spacing shifted by one",
@@ -129,7 +130,8 @@ BUGS = (
     ),
     Bug(
         "turns: real images with the generated ones' labels",
-        "dmd/distillation/methods/dmd2.py", "self.logits(nets, data_t, t, labels)\n", "self.logits(nets, data_t, t, cond)\n",
+        "dmd/distillation/methods/dmd2.py", "self.logits(nets, data_t, t, labels)\n",
+        "self.logits(nets, data_t, t, cond)\n",
     ),
     Bug(
         "turns: R1's second image at a time of its own",

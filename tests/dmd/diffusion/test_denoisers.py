@@ -130,7 +130,7 @@ def steps_of(denoiser: Denoiser, z: Tensor, steps: int) -> list[Tensor]:
             seen.append(x_t)
             return super().forward(x_t, t, cond)
 
-    seen.append(ddim(Spy(denoiser.net, denoiser.process, denoiser.coefficients), z, steps))
+    seen.append(ddim(Spy(denoiser.net, denoiser.process, denoiser.parametrisation), z, steps))
     return seen
 
 
@@ -196,7 +196,7 @@ def test_edm_is_the_papers_preconditioning_and_diffusers_own() -> None:
     x, out = torch.randn(3, 1, 8, 8), torch.randn(3, 1, 8, 8)
     for i in range(3):
         want = theirs.precondition_outputs(x[i], out[i], sigma[i].float())
-        got = Denoiser(Fixed(out[i : i + 1]), denoiser.process, denoiser.coefficients)(x[i : i + 1], t[i : i + 1])[0]
+        got = Denoiser(Fixed(out[i : i + 1]), denoiser.process, denoiser.parametrisation)(x[i : i + 1], t[i : i + 1])[0]
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(denoiser.process.time(t), (sigma.log() / 4).float())
     assert edm(0.5)(sigma, sigma)[2].tolist() == pytest.approx((1 / (sigma**2 + 0.25).sqrt()).tolist())
@@ -245,7 +245,7 @@ def test_heun_is_of_second_order(process: str) -> None:
             alpha, sigma = (append_dims(v(t), x_t.ndim) for v in (self.process.alpha, self.process.sigma))
             return m + alpha * s**2 / (alpha**2 * s**2 + sigma**2) * (x_t - alpha * m)
 
-    exact = Exact(ToyNet(), made, denoiser_of("sample").coefficients)
+    exact = Exact(ToyNet(), made, denoiser_of("sample").parametrisation)
     z = torch.linspace(-2, 2, 64).double().reshape(64, 1, 1, 1)
     finest = ddim(exact, z, 1000)
 
@@ -340,5 +340,5 @@ def test_ddim_of_a_point_mass_arrives_at_it(kind: str, steps: int) -> None:
             return point.expand_as(x_t)
 
     inner = denoiser_of(kind)
-    x = ddim(Point(inner.net, inner.process, inner.coefficients), torch.randn(3, 1, 8, 8), steps)
+    x = ddim(Point(inner.net, inner.process, inner.parametrisation), torch.randn(3, 1, 8, 8), steps)
     torch.testing.assert_close(x, point.expand(3, -1, -1, -1), rtol=0, atol=1e-4)

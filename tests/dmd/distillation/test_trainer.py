@@ -13,6 +13,7 @@ from dmd.diffusion.networks import unwrap
 from dmd.distillation.methods import METHODS
 from dmd.distillation.networks import Networks
 from dmd.distillation.run import distill
+from dmd.distillation.setup import load_weights
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.errors import ConfigError
@@ -22,7 +23,6 @@ from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 from dmd.training.ema import decay_of, update_ema
 from dmd.training.optim import apply_gradients, backward, learning_rate, optimizer_step
-from dmd.distillation.setup import load_weights
 from tests.helpers.data import reals
 from tests.helpers.networks import toy_denoiser
 from tests.helpers.training import alone, method

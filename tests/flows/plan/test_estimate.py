@@ -275,7 +275,7 @@ def test_operations_are_those_of_its_layers(params: Params) -> None:
         def forward(self, x: Any, _t: Any, class_labels: Any) -> Any:
             return type("Out", (), {"sample": conv(x)})
 
-    denoiser = type(teacher.denoiser)(Alone(), teacher.denoiser.process, teacher.denoiser.coefficients)
+    denoiser = type(teacher.denoiser)(Alone(), teacher.denoiser.process, teacher.denoiser.parametrisation)
     denoiser.conv = conv
     assert count_operations(replace(teacher, denoiser=denoiser)) == 2 * 9 * 64
 
