@@ -282,7 +282,7 @@ def test_a_vae_learns_to_reconstruct(params: Params) -> None:
 def test_the_text_encoder_learns_with_the_network(params: Params) -> None:
     torch.manual_seed(0)
     net, _ = new_network(tiny(params, "text_unet").teacher, digits())
-    denoiser = Denoiser(net, *(lambda d: (d.process, d.coefficients))(_of(net, params)))
+    denoiser = Denoiser(net, *(lambda d: (d.process, d.parametrisation))(_of(net, params)))
     denoiser.predict(torch.randn(2, 4, 4, 4), torch.tensor([10, 700]), torch.tensor([1, 10])).sum().backward()
     assert all(p.grad is not None for p in net.text_encoder.parameters())
 
