@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from dmd.storage.files import sha256
+from tests.helpers.params import set_params
 from tests.helpers.projects import copy_of_the_project, run, versions
 
 pytestmark = pytest.mark.slow
@@ -56,16 +57,15 @@ def test_the_teachers_figures_of_an_earlier_run_are_taken_over(project: Path, tm
     """Where everything is the same the teacher makes no images but the pictures', and every figure is what it was."""
     known = tmp_path / "baseline.json"
     shutil.copy(project / "artifacts/baseline/baseline.json", known)
-    (other := tmp_path / "params.yaml").write_text(
-        (project / "params.yaml").read_text().replace("measured: none", f"measured: {known}")
-    )
+    other = Path(shutil.copy(project / "params.yaml", tmp_path))
+    set_params(other, {"baseline.measured": str(known)})
     inputs = [f"--{name}={project / 'artifacts' / name}" for name in ("data", "teacher", "encoded", "evaluator")]
     command = ("-m", "stages.baseline", *inputs, f"--params={other}", "--out")
     done = run(project, *command, str(tmp_path / "same"), DMD_SCRATCH=str(tmp_path / "scratch"))
     assert f"taken over from {known}: ddim_2, ddim_50" in done.stderr and "ddim_50: " not in done.stderr
     before, after = (json.loads(p.read_text()) for p in (known, tmp_path / "same/baseline.json"))
     assert before.pop("taken_over") == [] and after.pop("taken_over") == ["ddim_2", "ddim_50"] and before == after
-    other.write_text(other.read_text().replace("neighbours: 3", "neighbours: 4"))
+    set_params(other, {"baseline.neighbours": 4})
     done = run(project, *command, str(tmp_path / "other"), DMD_SCRATCH=str(tmp_path / "scratch"))
     assert "was measured otherwise (neighbours): the teacher is judged anew" in done.stderr
     assert json.loads((tmp_path / "other/baseline.json").read_text())["taken_over"] == []
@@ -175,9 +175,7 @@ def test_a_failing_stage_ends_the_flow_with_one_line_and_leaves_no_run(project: 
     params = (project / "params.yaml").read_text()
     before = versions(project)
     try:
-        (project / "params.yaml").write_text(
-            params.replace("generator_timestep: auto", "generator_timestep: 998\n  t_mni: 0.1")
-        )
+        set_params(project / "params.yaml", {"method.generator_timestep": 998, "method.t_mni": 0.1})
         done = run(project, "-m", "flows.distill", check=False)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert done.returncode == 2 and len(errors) == 1 and "method.t_mni: unknown key" in errors[0]

@@ -6,22 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from tests.helpers.params import set_params
 
 ROOT = Path(__file__).resolve().parents[2]
 REDUCED = {
-    "teacher": {"steps": 40, "batch_size": 32, "channels": [8, 16]},
-    "evaluator": {"steps": 20, "batch_size": 32, "classifier_steps": 20},
-    "baseline": {"samples": 100, "draws": 2, "ddim_steps": [2, 50]},
-    "pairs": {"count": 16, "steps": 2},
-    "method": {"critic_turns": 2, "regression_weight": 0.1},
-    "train": {
-        "generator_turns": 6,
-        "batch_size": 16,
-        "validate_every": 3,
-        "warm_start": {"turns": 4, "batch_size": 8, "lr": 1e-3, "critic_turns": 2},
-    },
-    "evaluate": {"timing_batch": 16},
+    "teacher.steps": 40,
+    "teacher.batch_size": 32,
+    "teacher.channels": [8, 16],
+    "evaluator.steps": 20,
+    "evaluator.batch_size": 32,
+    "evaluator.classifier_steps": 20,
+    "baseline.samples": 100,
+    "baseline.draws": 2,
+    "baseline.ddim_steps": [2, 50],
+    "pairs.count": 16,
+    "pairs.steps": 2,
+    "method.critic_turns": 2,
+    "method.regression_weight": 0.1,
+    "train.generator_turns": 6,
+    "train.batch_size": 16,
+    "train.validate_every": 3,
+    "train.warm_start": {"turns": 4, "batch_size": 8, "lr": 1e-3, "critic_turns": 2},
+    "evaluate.timing_batch": 16,
 }
 
 
@@ -34,11 +40,7 @@ def copy_of_the_project(to: Path) -> Path:
         if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("reports/"):
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, to / name)
-    yaml = YAML()
-    params = yaml.load(to / "params.yaml")
-    for group, changes in REDUCED.items():
-        params[group].update(changes)
-    yaml.dump(params, to / "params.yaml")
+    set_params(to / "params.yaml", REDUCED)
     subprocess.run(["git", "init", "-q"], cwd=to, check=True)
     commit(to, "project")
     return to

@@ -1,11 +1,10 @@
-"""A stage as a command in this process, and changes to the params.yaml that it reads."""
+"""A stage as a command in this process."""
 
 import contextlib
 import io
 import runpy
 import signal
 import sys
-from pathlib import Path
 
 
 def stage(name: str, *args: object) -> tuple[int, str]:
@@ -21,9 +20,3 @@ def stage(name: str, *args: object) -> tuple[int, str]:
     finally:
         sys.argv = argv
         signal.signal(signal.SIGTERM, handler)
-
-
-def change(project: Path, old: str, new: str) -> None:
-    text = (project / "params.yaml").read_text()
-    assert old in text
-    (project / "params.yaml").write_text(text.replace(old, new, 1))

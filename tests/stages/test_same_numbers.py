@@ -11,11 +11,20 @@ from dmd.data.splits import DIGIT_NAMES
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
-from tests.helpers.stages import change, stage
+from tests.helpers.params import set_params
+from tests.helpers.stages import stage
 
 FOLDERS = ("data", "teacher", "encoded", "evaluator")
 DATA = [word for name in FOLDERS for word in (f"--{name}", f"artifacts/{name}")]
-FEW, MORE = "ddim_steps: [10]", "ddim_steps: [10, 25]"
+REDUCED = {
+    "evaluator.steps": 20,
+    "evaluator.classifier_steps": 20,
+    "baseline.samples": 100,
+    "baseline.draws": 2,
+    "baseline.ddim_steps": [10],
+    "evaluate.timing_repeats": 3,
+    "evaluate.timing_batch": 4,
+}
 
 
 @pytest.fixture
@@ -27,16 +36,7 @@ def ready(project: Path, teacher_folder: Path, teacher: Teacher) -> Path:
     )
     (project / "artifacts/training").mkdir()
     (project / "losses.csv").write_text("turn,critic_total\n0,1.0\n1,0.5\n")
-    for old, new in (
-        ("evaluator's features\n  steps: 600", "evaluator's features\n  steps: 20"),
-        ("classifier_steps: 600", "classifier_steps: 20"),
-        ("samples: 1797 ", "samples: 100 "),
-        ("draws: 3 ", "draws: 2 "),
-        ("ddim_steps: [10, 25, 50, 100]", FEW),
-        ("timing_repeats: 5", "timing_repeats: 3"),
-        ("timing_batch: 64", "timing_batch: 4"),
-    ):
-        change(project, old, new)
+    set_params(project / "params.yaml", REDUCED)
     for name, inputs, out in (("evaluator", DATA[:2], "evaluator"), ("encode", DATA[:4], "encoded")):
         done = stage(name, *inputs, "--out", f"artifacts/{out}")
         assert done[0] == 0, done[1]
@@ -70,7 +70,7 @@ def test_twice_the_same_and_one_sampler_more_changes_no_figure(
 ) -> None:
     first, again = (judged(ready, name, monkeypatch) for name in ("first", "again"))
     assert files(first) == files(again) and len(files(first)) == 9
-    change(ready, FEW, MORE)
+    set_params(ready / "params.yaml", {"baseline.ddim_steps": [10, 25]})
     more = judged(ready, "more", monkeypatch)
     old, new = (json.loads((folder / "metrics.json").read_text()) for folder in (first, more))
     assert set(new["teachers"]) == {"ddim_10", "ddim_25"} and new["teachers"]["ddim_25"] != new["teachers"]["ddim_10"]

@@ -12,8 +12,9 @@ import pytest
 
 from dmd.storage.checkpoint import scratch_root
 from stages.command import FREE_MIB
+from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
-from tests.helpers.stages import change, stage
+from tests.helpers.stages import stage
 
 TEACHER = ("--data", "artifacts/data", "--out", "artifacts/teacher", "--losses", "reports/teacher_losses.csv")
 
@@ -27,22 +28,18 @@ def refused(run: tuple[int, str], name: str, *words: str) -> None:
 
 
 def test_a_misspelt_key_is_one_line(project: Path) -> None:
-    change(project, "  critic_turns: 5", "  critic_turn: 5\n  critic_turns: 5")
+    set_params(project / "params.yaml", {"method.critic_turn": 5})
     refused(stage("data", "--out", "out"), "data", "method.critic_turn: unknown key", "did you mean 'critic_turns'?")
     assert not (project / "out").exists()
 
 
 def test_a_negative_batch_size_is_one_line(project: Path) -> None:
-    change(project, "  batch_size: 128", "  batch_size: -128")
+    set_params(project / "params.yaml", {"teacher.batch_size": -128})
     refused(stage("data", "--out", "out"), "data", "teacher.batch_size: -128 is not allowed", "images per step")
 
 
 def test_a_teacher_folder_that_does_not_exist_is_one_line(project: Path) -> None:
-    change(
-        project,
-        "  source: train             # train | folder | hub\n  folder: none ",
-        "  source: folder\n  folder: no/where ",
-    )
+    set_params(project / "params.yaml", {"teacher.source": "folder", "teacher.folder": "no/where"})
     refused(stage("teacher", *TEACHER), "teacher", "'no/where' is not a folder")
     assert not (project / "artifacts/teacher").exists()
 
@@ -50,8 +47,7 @@ def test_a_teacher_folder_that_does_not_exist_is_one_line(project: Path) -> None
 def test_a_hub_id_without_network_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(project / "hf"))
-    change(project, "  source: train             # train | folder | hub", "  source: hub")
-    change(project, "  hub_id: none", "  hub_id: owner/no-such-model")
+    set_params(project / "params.yaml", {"teacher.source": "hub", "teacher.hub_id": "owner/no-such-model"})
     run = stage("teacher", *TEACHER)
     refused(run, "teacher", "owner/no-such-model", "could not be fetched", "source: folder")
     assert sorted(p.name for p in (project / "artifacts").iterdir()) == ["data"]
@@ -61,11 +57,7 @@ def test_a_truncated_teacher_is_one_line(project: Path, teacher_folder: Path) ->
     shutil.copytree(teacher_folder, project / "mine")
     weights = project / "mine/unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    change(
-        project,
-        "  source: train             # train | folder | hub\n  folder: none ",
-        "  source: folder\n  folder: mine ",
-    )
+    set_params(project / "params.yaml", {"teacher.source": "folder", "teacher.folder": "mine"})
     refused(stage("teacher", *TEACHER), "teacher", "mine could not be loaded")
     assert sorted(p.name for p in (project / "artifacts").iterdir()) == ["data"]
 
@@ -126,7 +118,7 @@ def test_a_full_disk_while_writing_is_one_line_and_leaves_nothing(
 
 
 def test_sigterm_leaves_the_checkpoint_and_no_half_written_folder(project: Path) -> None:
-    change(project, "  steps: 2000", "  steps: 100000")
+    set_params(project / "params.yaml", {"teacher.steps": 100_000})
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.teacher", *TEACHER], cwd=project, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "DMD_SCRATCH": str(project / "scratch")},
@@ -148,7 +140,7 @@ def test_threads_come_from_params_not_from_the_caller(project: Path) -> None:
         "from stages.command import prepare_torch;"
         "prepare_torch(load_params(Path('params.yaml')).runtime); print(torch.get_num_threads())"
     )
-    change(project, "threads: 1 ", "threads: 3 ")
+    set_params(project / "params.yaml", {"runtime.threads": 3})
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     out = subprocess.run([sys.executable, "-c", code], cwd=project, env=env, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "3"
@@ -159,7 +151,7 @@ def test_an_unavailable_device_is_one_line(project: Path) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has what the test asks for")
-    change(project, "device: auto", "device: cuda")
+    set_params(project / "params.yaml", {"runtime.device": "cuda"})
     refused(stage("data", "--out", "out"), "data", "runtime.device: 'cuda' is not available")
 
 

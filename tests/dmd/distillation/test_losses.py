@@ -1,4 +1,4 @@
-"""The losses by their identities (ALGORITHM: DMD eq. 6 to 9), not by shapes."""
+"""The losses satisfy the identities of DMD's equations 6 to 9 (Yin et al. 2024)."""
 
 import pytest
 import torch

@@ -24,6 +24,7 @@ from flows.pipeline.stage import StageError, reproduce, run_stage, stage_task
 from flows.runtime import process
 from flows.runtime.process import TookTooLong, run_streaming
 from flows.runtime.roots import only_one
+from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
 
 TOY = {
@@ -263,8 +264,8 @@ def test_a_child_that_holds_the_pipe_does_not_hold_the_flow(tmp_path: Path):
 
 
 def test_a_wrong_params_file_is_told_before_any_work(toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
-    text = (ROOT / "params.yaml").read_text()
-    (toy / "params.yaml").write_text(text.replace("critic_turns: 5", "critic_turn: 5"))
+    shutil.copy(ROOT / "params.yaml", toy)
+    set_params(toy / "params.yaml", {}, renames={"method.critic_turns": "critic_turn"})
     monkeypatch.chdir(toy)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)
     assert distill.main([]) == 2

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from flows.services.lost_runs import SILENCE
+from tests.helpers.params import set_params
 from tests.helpers.projects import copy_of_the_project
 from tests.helpers.servers import Ui, call, free_port
 
@@ -24,8 +25,7 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> None:
 
 def test_a_killed_run_is_missed_marked_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     project, port = copy_of_the_project(tmp_path / "project"), free_port()
-    params = (project / "params.yaml").read_text()
-    (project / "params.yaml").write_text(params.replace("steps: 40\n", "steps: 40000\n", 1))
+    set_params(project / "params.yaml", {"teacher.steps": 40_000})
     ports = {"PREFECT_PORT": str(port), "MLFLOW_PORT": str(free_port())}
     try:
         assert call(project, "up", **ports).returncode == 0

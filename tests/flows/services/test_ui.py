@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.helpers.browser import chromium, visit
+from tests.helpers.params import set_params
 from tests.helpers.projects import commit, copy_of_the_project
 from tests.helpers.servers import Ui, call, free_port
 
@@ -18,8 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     project, port = copy_of_the_project(tmp_path_factory.mktemp("ui") / "project"), free_port()
-    params = (project / "params.yaml").read_text()  # a teacher that takes long enough to be cancelled
-    (project / "params.yaml").write_text(params.replace("steps: 40\n", "steps: 40000\n", 1))
+    set_params(project / "params.yaml", {"teacher.steps": 40_000})  # long enough to be cancelled
     commit(project, "a long training")
     ports = {"PREFECT_PORT": str(port), "MLFLOW_PORT": str(free_port())}
     try:
