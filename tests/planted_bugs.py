@@ -1,10 +1,10 @@
-"""Bugs planted one at a time in a copy of the project: does the suite find each?
+"""Plant bugs one at a time in a copy of the project, and check that the tests find each of them.
 
     python tests/planted_bugs.py            # all of them, about half a minute each
     python tests/planted_bugs.py guidance   # those with this word in their name
 
-Each is what a hurried change could bring: the code still runs, and images still come out. Ends with a table: the test
-that found it, or MISSED. tests/project/test_planted_bugs.py keeps the list in step with the code.
+Each bug could come from a careless edit: the code still runs, and it still makes images. The output is a table with the
+test that found each bug, or MISSED. tests/project/test_planted_bugs.py checks that each bug can still be planted.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SUITE = ("distillation", "diffusion", "teacher_training")  # folders of tests/dm
 
 @dataclass(frozen=True)
 class Bug:
-    """`right` stands once in the file, and becomes `wrong`."""
+    """An edit that replaces the only occurrence of `right` in a file by `wrong`."""
 
     name: str
     file: str
@@ -29,6 +29,7 @@ class Bug:
     wrong: str
 
     def plant(self, root: Path) -> None:
+        """Make the edit in a copy of the project."""
         path = root / self.file
         path.write_text(path.read_text().replace(self.right, self.wrong))
 
@@ -158,7 +159,7 @@ BUGS = (
 
 
 def copy_to(root: Path) -> None:
-    """The working tree, without what git ignores."""
+    """Copy the working tree without the files that git ignores."""
     listed = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in names:
@@ -167,8 +168,8 @@ def copy_to(root: Path) -> None:
             (root / name).write_bytes((ROOT / name).read_bytes())
 
 
-def found_by(root: Path) -> str | None:
-    """The first test that fails, None where all pass."""
+def first_failure(root: Path) -> str | None:
+    """The first test that fails, or None if all pass."""
     tests = [f"tests/dmd/{name}" for name in SUITE]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -187,12 +188,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         copy_to(root)
-        if (test := found_by(root)) is not None:
-            raise SystemExit(f"without any bug, {test} fails: nothing to be learnt from a suite that is red")
+        if (test := first_failure(root)) is not None:
+            raise SystemExit(f"without any bug, {test} fails: make the tests pass first")
         print("| bug | found by |\n|---|---|", flush=True)
         for bug in bugs:
             bug.plant(root)
-            test = found_by(root)
+            test = first_failure(root)
             missed += test is None
             print(f"| {bug.name} | {test or 'MISSED'} |", flush=True)
             (root / bug.file).write_bytes((ROOT / bug.file).read_bytes())

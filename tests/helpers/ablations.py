@@ -1,4 +1,4 @@
-"""What an ablation leaves in MLflow, and the processes that are still at work in its project."""
+"""Checks on the MLflow runs of an ablation and on the processes that run in its project."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from flows.registry.store import tracking_uri
 
 
 def mlflow_runs(project: Path) -> tuple[list[MlflowRun], list[MlflowRun]]:
-    """Parents and children; none is left running."""
+    """The parent runs and the child runs, none of which is still running."""
     client = mlflow.MlflowClient(tracking_uri(project))
     (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]
     found = client.search_runs([experiment])
@@ -21,7 +21,7 @@ def mlflow_runs(project: Path) -> tuple[list[MlflowRun], list[MlflowRun]]:
 
 
 def check_runs(project: Path, members: int, measure: str = "ratio.fd.a") -> None:
-    """So many, each once, under one parent that has the comparison."""
+    """Check that MLflow holds one parent with the comparison, and `members` children, each of another experiment."""
     (parent,), children = mlflow_runs(project)
     assert len(children) == len({r.data.tags["dvc.exp.name"] for r in children}) == members
     assert {r.data.tags[PARENT] for r in children} == {parent.info.run_id}
@@ -32,6 +32,6 @@ def check_runs(project: Path, members: int, measure: str = "ratio.fd.a") -> None
 
 
 def at_work(project: Path) -> list[psutil.Process]:
-    """Processes in the project's folder, or in a copy of it that DVC has made there."""
+    """Processes whose working directory is the project's folder or a copy that DVC has made in it."""
     found = psutil.process_iter(["cwd", "status"])
     return [p for p in found if Path(p.info["cwd"] or "/").is_relative_to(project) and p.info["status"] != "zombie"]

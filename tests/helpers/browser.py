@@ -1,4 +1,4 @@
-"""Pages in a real Chromium without network: opened, photographed, and asked what they show and whom they called."""
+"""Pages in a real Chromium that has no network: their width, pictures, tables, requests and errors."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
-WIDTHS = (390, 1400)  # a telephone and a desk
+WIDTHS = (390, 1400)  # pixels: a telephone, a desktop
 
 PICTURES = """
 [...document.querySelectorAll('img, body svg, canvas')].filter(e => !e.closest('summary, .vega-actions')).map(e => {
@@ -30,30 +30,31 @@ PICTURES = """
 
 @dataclass
 class Visit:
-    """An open page, what it asked for, and what it complained about."""
+    """An open page, the addresses that it requested, and its errors."""
 
     page: Page
     requests: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def overflow(self) -> int:
-        """Pixels by which the page is wider than its window; a scroller inside the page may hide more."""
+        """Pixels by which the page is wider than its window. Content inside an element that scrolls does not count."""
         return self.page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
 
     def pictures(self) -> list[dict[str, float]]:
-        """Every <img>, <svg> and <canvas>: `area` on the page in square pixels, `own` size, 0 where it is broken.
+        """Every <img>, <svg> and <canvas>: its `area` on the page and its `own` size, both in square pixels.
 
-        An SVG's own size is what is drawn in it, a canvas's the number of its pixels that have colour.
+        `own` is the area of an image or of the drawing in an SVG, or the number of coloured pixels of a canvas; it is
+        0 for a broken picture.
         """
         return self.page.evaluate(PICTURES)
 
     def empty_tables(self) -> int:
-        """Tables without a single filled cell."""
+        """The number of tables in which every cell is empty."""
         filled = "t => [...t.querySelectorAll('td')].some(cell => cell.innerText.trim())"
         return self.page.evaluate(f"[...document.querySelectorAll('table')].filter(t => !({filled})(t)).length")
 
     def screenshot(self, name: str, folder: Path) -> Path:
-        """The whole page as a PNG, in $ONESTEP_SCREENSHOTS or in `folder`."""
+        """Save the whole page as a PNG in $ONESTEP_SCREENSHOTS, or in `folder` if that is not set."""
         path = Path(os.environ.get("ONESTEP_SCREENSHOTS", folder)) / f"{name}.png"
         self.page.screenshot(path=path, full_page=True)
         return path
@@ -61,12 +62,12 @@ class Visit:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser of this machine; a test without one fails, and says what to install."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
+    """Start the Chromium or Chrome that is installed. Without one the test fails with the command that installs it."""
+    path = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if path is None:
         pytest.fail("no Chromium or Chrome on PATH: install one (Debian, Ubuntu: apt-get install chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=[OFFLINE, "--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=[OFFLINE, "--no-sandbox"])
         try:
             yield browser
         finally:
@@ -75,7 +76,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def visit(browser: Browser, url: str, width: int = 1400, scheme: str = "light", until: str = "load") -> Iterator[Visit]:
-    """Open a page. scheme: light or dark; until: "load", or "networkidle" for a page that fetches what it shows."""
+    """Open a page. scheme: light or dark. until: load, or networkidle for a page that fetches its content."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     seen = Visit(page)
 
@@ -85,7 +86,7 @@ def visit(browser: Browser, url: str, width: int = 1400, scheme: str = "light", 
 
     page.on("request", note)
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
-    page.on("console", lambda said: seen.errors.append(said.text) if said.type == "error" else None)
+    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
     try:
         page.goto(url, wait_until=until)  # type: ignore[arg-type]
         yield seen

@@ -1,7 +1,7 @@
-"""`python tests/helpers/diffusers_recipe.py OUT`: a teacher that this project had no part in.
+"""Train a teacher without this project: `python tests/helpers/diffusers_recipe.py OUT`.
 
-Trained on scikit-learn's digits as train_unconditional.py of diffusers' examples does: DDPM with the
-linear schedule, eps-prediction, AdamW, a cosine, EMAModel, saved by DDPMPipeline. Nothing of the project is imported.
+The recipe is that of train_unconditional.py in diffusers' examples, on scikit-learn's digits: DDPM with the linear
+schedule, eps-prediction, AdamW, cosine decay, EMAModel, saved by DDPMPipeline. It imports nothing of the project.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 
 def train(out: Path, steps: int, channels: tuple[int, ...] = (32, 64), batch_size: int = 64, lr: float = 5e-4) -> float:
-    """Write a DDPMPipeline; returns the last loss."""
+    """Train a DDPMPipeline, save it in `out`, and return the last loss."""
     torch.manual_seed(0)
     images = torch.from_numpy(load_digits().images).float()[:, None] / 8 - 1  # type: ignore[attr-defined]
     net = UNet2DModel(
@@ -48,6 +48,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=3000)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"loss {train(given.out, given.steps):.4f}")
+    print(f"loss {train(args.out, args.steps):.4f}")

@@ -1,4 +1,4 @@
-"""A toy sampler and an evaluator that is made in a moment."""
+"""A toy sampler, and an evaluator that needs no training."""
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def sampler(shift: float = 0.0, conditional: bool = True) -> Sampler:
 
 
 class FakeClip:
-    """Stands for the text tower alone: caption "i" points along axis i."""
+    """A stand-in for CLIP's text tower: caption "i" is the unit vector of axis i."""
 
     def caption_features(self, captions: list[str]) -> Tensor:
         return torch.eye(64)[[int(c) for c in captions]]

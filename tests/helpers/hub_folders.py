@@ -1,5 +1,7 @@
-"""Teachers in the hub's own format, built small: what google/ddpm-cifar10-32, facebook/DiT-XL-2-256, Stable Diffusion
-1.5 and SDXL look like on disk, with random weights."""
+"""Small teachers in the hub's format, with random weights.
+
+Their folders are laid out as those of google/ddpm-cifar10-32, facebook/DiT-XL-2-256, Stable Diffusion 1.5 and SDXL.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from dmd.training.tokenizer import new_tokenizer
 BETAS: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 TOKENS = 40
 
-# By a generator's own card, where this project can't be imported: folders -> image.npy in each.
+# Runs the code of each generator's card where this project cannot be imported, and saves image.npy in its folder.
 CARDS = """
 import importlib.util, os, sys
 import numpy
@@ -41,7 +43,7 @@ for folder in sys.argv[1:]:
 """
 
 
-# An unconditional generator by the pipeline of its model_index.json, as diffusers ships it: stock.npy.
+# Samples an unconditional generator with the diffusers pipeline of its model_index.json, and saves stock.npy.
 STOCK = """
 import importlib.util, sys
 import numpy, torch
@@ -54,7 +56,7 @@ numpy.save(sys.argv[1] + "/stock.npy", (made * 255).round().astype("uint8").sque
 
 
 def lively(net: nn.Module) -> Any:
-    """Random weights whose output heeds its input."""
+    """Perturb the weights of a network, so that its output depends on its input."""
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.05 * torch.randn(p.shape))
@@ -71,7 +73,7 @@ def ddpm(folder: Path) -> None:
 
 
 def dit(folder: Path) -> None:
-    """It predicts a variance too, as DiT-XL does."""
+    """A DiT that also predicts a variance, as DiT-XL does."""
     net = DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=4,
         patch_size=2, num_embeds_ada_norm=10,
@@ -89,7 +91,7 @@ def stable_diffusion(folder: Path) -> None:
 
 
 def sdxl(folder: Path) -> None:
-    """Two text encoders, the second one pooled; the image's size among the conditions; no empty prompt in training."""
+    """SDXL: two text encoders, the second pooled; conditioned on the image's size; trained without the empty prompt."""
     size_and_crop, pooled = 6 * 8, 24
     unet = text_unet(
         16 + 16, addition_embed_type="text_time", addition_time_embed_dim=8,
@@ -115,7 +117,7 @@ def hub_folder(kind: str, folder: Path) -> Path:
 
 
 def half(folder: Path, out: Path) -> Path:
-    """The same teacher in float16, as many on the hub are."""
+    """Save a teacher in float16, as many on the hub are."""
     DiffusionPipeline.from_pretrained(folder, dtype=torch.float16).save_pretrained(out)
     return out
 

@@ -1,4 +1,4 @@
-"""A copy of this project with numbers so small that the whole pipeline takes a minute or two, and ways to use it."""
+"""A copy of the project in which the whole pipeline takes a minute or two, and commands that run in it."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ REDUCED = {
 
 
 def copy_of_the_project(to: Path) -> Path:
-    """The working tree as a new git repository, with reduced numbers and without the record of another run."""
+    """Copy the working tree into a new git repository, with reduced numbers and without dvc.lock and reports."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -47,14 +47,14 @@ def copy_of_the_project(to: Path) -> Path:
 
 
 def commit(project: Path, message: str) -> None:
-    """All that is in the folder."""
+    """Commit everything in the folder."""
     for command in (["add", "-A"], ["commit", "-qm", message]):
         subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command], cwd=project, check=True)
 
 
 def environment() -> dict[str, str]:
-    """As in an activated environment, without Prefect or MLflow servers configured."""
-    # Importing flows, as other tests do, sets PREFECT_* and MLFLOW_* for this project's own folder.
+    """The environment of a shell with the activated venv and without settings of Prefect, MLflow or this project."""
+    # Importing flows, as other tests do, sets PREFECT_* and MLFLOW_* for the folder of this clone.
     dropped = ("PREFECT_", "MLFLOW_", "PYTHONPATH", "DMD_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
@@ -63,7 +63,7 @@ def environment() -> dict[str, str]:
 
 
 def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-    """`python ARGS` in the folder."""
+    """Run `python ARGS` in a folder. check: its exit code must be 0."""
     done = subprocess.run(
         [sys.executable, *args],
         cwd=cwd,
@@ -77,6 +77,7 @@ def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.Com
 
 
 def versions(project: Path) -> list[int]:
+    """The numbers of model versions, of MLflow runs, and of MLflow runs that are still RUNNING."""
     code = (
         "import mlflow; from pathlib import Path; from flows.registry.store import tracking_uri;"
         "c = mlflow.MlflowClient(tracking_uri(Path.cwd()));"

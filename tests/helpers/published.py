@@ -1,4 +1,4 @@
-"""A workspace whose pipeline has run, in small; what is published and registered of it. A plugin of fixtures."""
+"""Results of a small pipeline that are published and registered in MLflow."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ METRICS = {
 
 
 def save_generator(folder: Path, seed: int) -> None:
-    """A tiny class-conditional generator, exported as the train stage does."""
+    """Save a tiny class-conditional generator in the format of stage `train`."""
     torch.manual_seed(seed)
     unet = UNet2DModel(
         sample_size=8,
@@ -61,7 +61,7 @@ def save_generator(folder: Path, seed: int) -> None:
 
 
 def make_results(source: Path, seed: int = 0) -> None:
-    """What the stages of a full run leave, in small."""
+    """Write small stand-ins for the outputs of a full run."""
     for name in ("data", "training", "reports"):
         (source / name).mkdir(parents=True)
     (source / "data" / "manifest.json").write_text("{}")
@@ -79,16 +79,19 @@ def make_results(source: Path, seed: int = 0) -> None:
 
 
 def reproduce(root: Path) -> None:
+    """Run `dvc repro`."""
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, check=True)
 
 
 def commit(root: Path) -> None:
+    """Commit everything in the folder."""
     author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     subprocess.run(["git", "add", "-A"], cwd=root, check=True)
     subprocess.run(["git", *author, "commit", "-q", "-m", "toy"], cwd=root, check=True)
 
 
 def runs(client: MlflowClient) -> list[Any]:
+    """The MLflow runs of the experiment `toy`."""
     experiment = client.get_experiment_by_name("toy")
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))

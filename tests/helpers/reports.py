@@ -1,4 +1,4 @@
-"""Metrics, timing and report inputs that no run has measured."""
+"""Invented metrics and timing, and the inputs of a report."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A Prefect server of a test's own, and the servers that `flows.services` starts in a project."""
+"""Prefect servers: one that belongs to a test module, and those that `flows.services` starts in a project."""
 
 import json
 import os
@@ -28,22 +28,25 @@ SETTINGS = {
 
 
 def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
 
-def eventually(found: Callable[[], Any], patience: float) -> Any:
-    """The first true answer, or None after `patience` seconds."""
+def eventually(condition: Callable[[], Any], patience: float) -> Any:
+    """Call `condition` until its value is true, and return that value; return None after `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        if answer := found():
-            return answer
+        if value := condition():
+            return value
         time.sleep(0.3)
     return None
 
 
 class Server:
+    """A Prefect server on a free port with a database of its own. env: the environment of its clients."""
+
     def __init__(self, home: Path) -> None:
         self.log = home / "server.log"
         self.url = f"http://127.0.0.1:{free_port()}/api"
@@ -53,6 +56,7 @@ class Server:
         self.env = {**os.environ, **SETTINGS, **own, **database, **paths}
 
     def is_healthy(self) -> bool:
+        """Whether the server answers."""
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
                 return answer.status == 200
@@ -60,43 +64,48 @@ class Server:
             return False
 
     def ask(self, what: str, **query: Any) -> list[dict[str, Any]]:
+        """Filter objects such as flow_runs or task_runs."""
         data = json.dumps(query).encode()
         request = urllib.request.Request(f"{self.url}/{what}/filter", data, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
     def start(self, *argv: str, cwd: Path, **settings: Any) -> subprocess.Popen[str]:
+        """Start a command that uses this server, in a session of its own."""
         return subprocess.Popen(argv, cwd=cwd, env=self.env, text=True, start_new_session=True, **settings)
 
 
 def task_states(server: Server, flow_run: str) -> dict[str, str]:
-    """Task runs reach the database a moment after the flow has ended."""
+    """The states of the tasks of a flow run by name. They reach the database a moment after the flow has ended."""
     runs = server.ask("task_runs", flow_runs={"id": {"any_": [flow_run]}})
     return {run["name"]: run["state_name"] for run in runs}
 
 
 def call(project: Path, what: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m flows.services WHAT` in a project, without the settings of other servers."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "PYTHONPATH"))}
     command = [sys.executable, "-m", "flows.services", what]
     return subprocess.run(command, cwd=project, env={**kept, **env}, capture_output=True, text=True, check=False)
 
 
 class Ui:
-    """The servers of a project, and what their API says."""
+    """Requests to the API of the Prefect server of a project, by which tests of its pages check what happened."""
 
     def __init__(self, project: Path, port: int) -> None:
         self.project, self.url = project, f"http://127.0.0.1:{port}"
 
     def ask(self, what: str, **query: Any) -> Any:
+        """Post a query to the API and return its answer."""
         body, kind = json.dumps(query).encode(), {"Content-Type": "application/json"}
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/{what}", body, kind), timeout=30) as answer:
             return json.load(answer)
 
     def deployment(self, name: str) -> str:
+        """The id of a deployment."""
         return next(d["id"] for d in self.ask("deployments/filter") if d["name"] == name)
 
     def wait_for(self, target: str, state: str) -> dict[str, Any]:
-        """The run with this target, once it has this state; after eight minutes as it is."""
+        """Wait up to eight minutes until the flow run with this target has this state, and return the run."""
         deadline = time.monotonic() + 480
         while time.monotonic() < deadline:
             runs = [r for r in self.ask("flow_runs/filter") if r["parameters"].get("target") == target]
@@ -107,23 +116,23 @@ class Ui:
         return runs[0]
 
     def history(self, run: str) -> list[dict[str, Any]]:
-        """The states that a run has had, in order."""
+        """The states of a flow run in the order of time."""
         with urllib.request.urlopen(f"{self.url}/api/flow_run_states/?flow_run_id={run}", timeout=30) as answer:
             return sorted(json.load(answer), key=lambda state: state["timestamp"])
 
-    def said(self, run: str, after: str) -> list[str]:
-        """What a run has logged since it had this state."""
+    def messages(self, run: str, after: str) -> list[str]:
+        """The messages that a flow run has logged since it entered the state `after`."""
         since = next(s["timestamp"] for s in self.history(run) if s["type"] == after)
         logged = self.ask("logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
         return [line["message"] for line in logged if line["timestamp"] > since]
 
-    def finished(self, run: str) -> list[str]:
-        """The tasks of a run that have completed, in the order in which they did."""
+    def completed_tasks(self, run: str) -> list[str]:
+        """The names of the completed tasks of a flow run, in the order of their end."""
         own = {"flow_runs": {"id": {"any_": [run]}}, "sort": "END_TIME_DESC"}
         return [t["name"] for t in reversed(self.ask("task_runs/filter", **own)) if t["state_type"] == "COMPLETED"]
 
     def stages(self) -> list[int]:
-        """Processes of stages that work in the project."""
+        """The process ids of the stages that run in the project."""
         found = []
         for process in psutil.process_iter():
             try:

@@ -1,4 +1,4 @@
-"""Small sources of data on disk, and what a prepared folder holds."""
+"""Writers of small data sets, and readers of the folder that is prepared from them."""
 
 import csv
 import gzip
@@ -18,37 +18,42 @@ Make = Callable[..., DataConfig]
 
 
 def picture(value: int, size: tuple[int, int] = (8, 8)) -> Image.Image:
-    """Grey, told from others by its value."""
+    """A grey image; its value identifies it."""
     return Image.new("L", size, value)
 
 
 def write_pictures(folder: Path, count: int, first: int = 0) -> None:
+    """Write `count` images whose grey values begin at `first`."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         picture(first + i).save(folder / f"{first + i:03d}.png")
 
 
 def stored(out: Path) -> dict[str, Split]:
+    """The splits of a prepared folder by name."""
     return {name: load_split(out, name) for name in ("train", "validation", "test")}
 
 
 def values(split: Split) -> list[int]:
-    """What each stored picture was filled with."""
+    """The grey value of each stored image."""
     return [int(i.float().mean().round()) for i in split.images[:]]
 
 
 def skipped(out: Path) -> list[list[str]]:
+    """The rows of the list of skipped files, without its header."""
     with (out / SKIPPED).open(newline="") as lines:
         return list(csv.reader(lines))[1:]
 
 
 def write_idx(file: Path, array: np.ndarray) -> None:
+    """Write an array in MNIST's IDX format, compressed if the name ends in .gz."""
     head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
     content = head + array.astype(np.uint8).tobytes()
     file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
 
 
 def write_mnist(folder: Path, ending: str) -> None:
+    """Write MNIST's four files with 30 training and 10 test images of constant grey values."""
     folder.mkdir(parents=True)
     for name, count, first in (("train", 30, 0), ("t10k", 10, 100)):
         images = np.arange(first, first + count)[:, None, None] * np.ones((1, 28, 28))
@@ -56,8 +61,8 @@ def write_mnist(folder: Path, ending: str) -> None:
         write_idx(folder / f"{name}-labels-idx1-ubyte{ending}", np.arange(count) % 10)
 
 
-def write_shard(file: Path, first: int, count: int, **extra: str) -> None:
-    """Samples with a picture, a label, a caption; `extra`: further samples' picture bytes by key."""
+def write_shard(file: Path, first: int, count: int) -> None:
+    """Write a tar file of samples, each with an image, a label and a caption."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w") as tar:
         for i in range(first, first + count):

@@ -8,7 +8,7 @@ import sys
 
 
 def stage(name: str, *args: object) -> tuple[int, str]:
-    """`python -m stages.NAME args` in this process, which has torch imported already. Returns exit code and stderr."""
+    """Run `python -m stages.NAME args` in this process, which has imported torch; return the exit code and stderr."""
     handler, err = signal.getsignal(signal.SIGTERM), io.StringIO()
     argv, sys.argv = sys.argv, [f"stages.{name}", *map(str, args)]
     try:

@@ -1,4 +1,4 @@
-"""The list of planted bugs is in step with the code; whether it finds them, `tests/planted_bugs.py` says."""
+"""Each planted bug can still be planted. `python tests/planted_bugs.py` checks that the tests find it."""
 
 import pytest
 

@@ -10,7 +10,7 @@ from tests.helpers.projects import ROOT
 
 @pytest.fixture
 def project(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with params.yaml and data, as a stage sees it; the working directory of the test."""
+    """A folder with params.yaml and prepared data, which is the working directory of the test."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(data_folder, tmp_path / "artifacts/data")
     (tmp_path / "zoo").mkdir()

@@ -10,7 +10,7 @@ from tests.helpers.sources import Make
 
 @pytest.fixture
 def cfg(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """DataConfig with changes; small splits, images of 8x8, grey."""
+    """A DataConfig of small splits and grey 8x8 images, with changes."""
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
     default = {**params.data.model_dump(), "validation": 2, "test": 3, "caption": "a {name}", "max_bad": 0.0}
     return lambda **changes: DataConfig.model_validate({**default, **{k: _plain(v) for k, v in changes.items()}})

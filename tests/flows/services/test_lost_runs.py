@@ -48,8 +48,8 @@ def test_a_killed_run_is_missed_marked_and_goes_on_from_its_checkpoint(tmp_path:
         until(lambda: states()[-1] == "SCHEDULED", 60, "it is to start again")
         assert call(project, "up", **ports).returncode == 0
         until(lambda: states()[-1] == "RUNNING" and ui.stages(), 240, "it runs again")
-        until(lambda: any("teacher: " in line for line in ui.said(started["id"], after="CRASHED")), 120, "progress")
-        (first, *_) = [line for line in ui.said(started["id"], after="CRASHED") if "/40000 steps" in line]
+        until(lambda: any("teacher: " in line for line in ui.messages(started["id"], after="CRASHED")), 120, "progress")
+        (first, *_) = [line for line in ui.messages(started["id"], after="CRASHED") if "/40000 steps" in line]
         assert int(first.split("teacher: ")[1].split("/")[0]) > 250, first
     finally:
         call(project, "down", **ports)

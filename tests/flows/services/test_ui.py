@@ -62,7 +62,7 @@ def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_
         done.nth(3).wait_for()
         assert done.all_inner_texts() == ["pairs", "encode", "teacher", "data"]  # the latest first
         seen.screenshot("prefect-run", tmp_path)
-        assert ui.finished(run["id"]) == ["data", "teacher", "encode", "pairs"]
+        assert ui.completed_tasks(run["id"]) == ["data", "teacher", "encode", "pairs"]
 
         page.goto(form)
         submit(page, "teacher")
