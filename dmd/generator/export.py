@@ -9,6 +9,7 @@ from dmd.diffusion.pipelines import save_pipeline
 from dmd.generator.adapters import merge_adapters, save_adapter
 from dmd.generator.generator import Generator
 from dmd.generator.scheduler import sampling_scheduler
+from dmd.generator.standalone import SOURCE
 from dmd.storage.files import new_folder, write_text
 from dmd.teachers.teacher import Teacher
 
@@ -34,17 +35,16 @@ import torch
 from diffusers import UNet2DModel
 from PIL import Image
 
+
+{run_steps}
+
 unet = UNet2DModel.from_pretrained(".", subfolder="unet")  # this folder
 steps = json.load(open("generator.json"))["steps"]
 rng = torch.Generator().manual_seed(0)
 labels = torch.tensor([0, 1, 2]){no_labels}
 noise = torch.stack([torch.randn({shape}, generator=rng) for _ in labels])  # [B, steps, C, H, W]
-x = torch.zeros_like(noise[:, 0])
 with torch.inference_mode():
-    for k, s in enumerate(steps):
-        x_t = s["alpha"] * x + s["sigma"] * noise[:, k]
-        out = unet(s["c_in"] * x_t, s["time"]{label_argument}).sample
-        x = s["c_skip"] * x_t + s["c_out"] * out
+    x = run_steps(unet, steps, noise{label_argument})
 pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte()  # [B, C, H, W]
 Image.fromarray(pixels[0].permute(1, 2, 0).squeeze(-1).numpy()).save("image.png")
 """
@@ -110,6 +110,7 @@ def _snippet(generator: Generator, teacher: Teacher) -> str:
     if not isinstance(teacher.codec, Pixels):
         return TRANSFORMER.format(steps=len(generator.times))
     return PIXELS.format(
+        run_steps=SOURCE,
         shape=(len(generator.times), *generator.shape),
         no_labels="" if generator.classes else "  # this generator takes no labels: only their number counts",
         label_argument=", class_labels=labels" if generator.classes else "",

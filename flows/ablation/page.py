@@ -23,8 +23,8 @@ TITLES = {
     "clip_score": "CLIP score",
     "generator_x_mean": "pixel mean",
     "generator_x_std": "pixel std",
-    "generator_real_mean": "real pixel mean",
-    "generator_real_std": "real pixel std",
+    "generator_real_mean": "data pixel mean",
+    "generator_real_std": "data pixel std",
 }
 FD_RATIO = "fd_ratio"  # the measure that the best row is chosen by; lower is better
 

@@ -1,10 +1,12 @@
 """A generator as a model in MLflow's registry: its code, requirements, signature, tags and card; no pickle."""
 
+import tempfile
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmd.errors import UserError
+from dmd.generator.standalone import SOURCE
 from flows.registry.champion import FIGURES
 from flows.registry.gate import Figures
 from flows.registry.model_card import model_card
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 CODE = Path(__file__).with_name("pyfunc_generator.py")
+IMPORT = "from dmd.generator.standalone import run_steps\n"
 REQUIREMENTS = ("mlflow", "torch", "diffusers", "transformers", "safetensors", "numpy", "pandas", "pillow")
 LINEAGE = ("git.sha", "git.dirty", "dvc.lock.sha256", "dvc.data.md5", "params.sha256", "prefect.flow_run_id")
 
@@ -33,17 +36,20 @@ def create_version(client: "MlflowClient", result: Result, run_id: str) -> str:
         raise UserError(f"the MLflow run {run_id} holds another result than the workspace; publish the workspace first")
     # Without this, the model's files go to MLflow's default experiment, in the working directory.
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
-    model = Model.log(
-        artifact_path=None,
-        name="generator",
-        flavor=mlflow.pyfunc,
-        run_id=run_id,  # mlflow.pyfunc.log_model would open the finished run again
-        python_model=str(CODE),
-        artifacts={"generator": str(result.root / GENERATOR)},
-        signature=_signature(),
-        input_example=_input_example(),
-        pip_requirements=[f"{name}=={package_version(name).partition('+')[0]}" for name in REQUIREMENTS],
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        code = Path(folder) / CODE.name
+        code.write_text(standalone_code())
+        model = Model.log(
+            artifact_path=None,
+            name="generator",
+            flavor=mlflow.pyfunc,
+            run_id=run_id,  # mlflow.pyfunc.log_model would open the finished run again
+            python_model=str(code),
+            artifacts={"generator": str(result.root / GENERATOR)},
+            signature=_signature(),
+            input_example=_input_example(),
+            pip_requirements=[f"{name}=={package_version(name).partition('+')[0]}" for name in REQUIREMENTS],
+        )
     name = result.params.register_.name
     lineage = {key: run.data.tags[key] for key in LINEAGE if key in run.data.tags}
     tags = {**_headline(result), **lineage, FIGURES: Figures.from_metrics(result.metrics).to_json()}
@@ -52,6 +58,12 @@ def create_version(client: "MlflowClient", result: Result, run_id: str) -> str:
     client.update_model_version(name, version, description=card.replace("/VERSION", f"/{version}"))
     client.log_text(run_id, card, "model_card.md")
     return version
+
+
+def standalone_code() -> str:
+    """Source of the registered model: pyfunc_generator.py with the sampling loop in place of its import."""
+    before, _, after = CODE.read_text().partition(IMPORT)
+    return f"{before}\n{SOURCE}\n{after}"
 
 
 def _headline(result: Result) -> dict[str, str]:

@@ -103,7 +103,7 @@ def test_no_panel_is_empty(tmp_path: Path, failed: tuple[str, ...]) -> None:
     rows = [Row(name="a", changes={}), Row(name="b", changes={"method.critic_turns": 2})]
     html = written(tmp_path, plan(tmp_path, rows=rows if failed else rows[:1]), failed)
     assert "<svg" not in html and "By " not in html
-    assert ("Missing" in html) == bool(failed) and ("The same noise" in html) != bool(failed)
+    assert ("Missing" in html) == bool(failed) and ("Samples from the same noise" in html) != bool(failed)
     assert not re.search(r"<(section|table|tbody|figure|div)[^>]*>\s*</", html)
 
 

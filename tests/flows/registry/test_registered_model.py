@@ -20,7 +20,7 @@ from PIL import Image
 
 from dmd.errors import UserError
 from flows.pipeline.summary import summary
-from flows.registry.mlflow_model import REQUIREMENTS
+from flows.registry.mlflow_model import REQUIREMENTS, standalone_code
 from flows.registry.result import RESULT
 from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
@@ -80,6 +80,13 @@ def test_the_model_holds_no_pickle(version: str):
     assert {path.name for path in files if not path.suffix} == {"MLmodel", "registered_model_meta"}
     assert not [path for path in files if path.read_bytes()[:2] in (b"PK", b"\x80\x04", b"\x80\x05")]
     assert any(path.suffix == ".safetensors" for path in files)
+
+
+def test_the_registered_code_holds_the_loop_in_place_of_its_import() -> None:
+    code = standalone_code()
+    assert "def run_steps(" in code and "import run_steps" not in code
+    imports = [line.split()[1] for line in code.splitlines() if line.startswith(("import ", "from "))]
+    assert not [name for name in imports if name.startswith(("dmd", "flows"))]
 
 
 ASK = """
