@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from dmd.storage.worktree import main_worktree
-from flows.pipeline.changes import apply
+from flows.pipeline.changes import change_file
 from flows.pipeline.presets import load_preset
 
 PYTHON = sys.executable
@@ -44,7 +44,7 @@ def main() -> None:
 def clone(root: Path, to: Path) -> Path:
     """Of the last commit, with the numbers of the preset `quick` and a cache of its own."""
     subprocess.run(["git", "clone", "-q", str(root), str(to)], check=True)
-    apply(load_preset(to, "quick").changes, to / "params.yaml")
+    change_file(load_preset(to, "quick").changes, to / "params.yaml")
     identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
     subprocess.run(["git", *identity, "commit", "-qam", "quick"], cwd=to, check=True)
     return to

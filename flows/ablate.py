@@ -9,9 +9,9 @@ from flows.ablation.comparison import comparison_path, format_table, load_compar
 from flows.ablation.plan import load_plan
 from flows.pipeline.worktrees import check_committed
 from flows.registry.store import check_reachable, tracking_uri
-from flows.runtime import start
-from flows.runtime.command import exit_code
-from flows.services.servers import use_running
+from flows.runtime.command import run_command
+from flows.services.prefect_setup import set_up_prefect
+from flows.services.servers import use_local_servers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="an ablation file, such as experiments/ablations/dmd2_paper.yaml")
     parser.add_argument("--at-once", type=int, help="members at the same time, instead of the file's own number")
     args = parser.parse_args(argv)
-    return exit_code(lambda: _run(Path.cwd(), args.file, args.at_once))
+    return run_command(lambda: _run(Path.cwd(), args.file, args.at_once))
 
 
 def _run(root: Path, file: Path, at_once: int | None) -> int:
@@ -28,11 +28,11 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
         raise ConfigError(f"--at-once: {at_once} is not allowed; it must be 1 or more")
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
-    use_running(root)
+    use_local_servers(root)
     check_reachable(tracking_uri(root))
     load_plan(root, file)  # reports a mistake before a server starts
     check_committed(root)
-    start.connect(root)
+    set_up_prefect(root)
     from flows.ablation.flow import INCOMPLETE, ablate
 
     state = ablate(file, root, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument

@@ -10,15 +10,15 @@ from ruamel.yaml.error import YAMLError
 
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
-from flows.pipeline import lock
-from flows.pipeline.graph import ancestors, is_unchanged, stage_graph
-from flows.pipeline.presets import check_complete, variants
+from flows.pipeline import dvc_lock
+from flows.pipeline.graph import is_up_to_date, read_graph, select_stages
+from flows.pipeline.presets import check_complete, make_variants
 from flows.pipeline.worktrees import check_committed
 from flows.plan.plan import plan
 from flows.registry.store import check_reachable, tracking_uri
-from flows.runtime import start
-from flows.runtime.command import exit_code
-from flows.services.servers import use_running
+from flows.runtime.command import run_command
+from flows.services.prefect_setup import set_up_prefect
+from flows.services.servers import use_local_servers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,24 +38,24 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     args = parser.parse_args(argv)
-    return exit_code(lambda: _run(Path.cwd(), args))
+    return run_command(lambda: _run(Path.cwd(), args))
 
 
 def _run(root: Path, args: argparse.Namespace) -> int:
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     load_params(root / "params.yaml")
-    lock.put_back_abandoned(root)
+    dvc_lock.restore_abandoned(root)
     overrides = _overrides(args.set)
-    todo = variants(root, args.preset, overrides, args.seeds)
-    graph = stage_graph(root)
+    todo = make_variants(root, args.preset, overrides, args.seeds)
+    graph = read_graph(root)
     for stage in (*args.force, *([args.target] if args.target else [])):
-        ancestors(graph, stage)  # names a stage that isn't there, before any work
+        select_stages(graph, stage)  # names a stage that isn't there, before any work
     if args.dry_run:
         print(plan(root, todo, args.force, args.target), flush=True)
         return 0
     check_complete(todo)
-    use_running(root)
+    use_local_servers(root)
     if not args.target:
         check_reachable(tracking_uri(root))
     if todo:
@@ -90,7 +90,7 @@ def _overrides(words: list[str]) -> dict[str, Any]:
 
 def _finished(root: Path, args: argparse.Namespace) -> str | None:
     """The registered version, if there is nothing to do."""
-    if args.target or args.force or args.no_register or not is_unchanged(root):
+    if args.target or args.force or args.no_register or not is_up_to_date(root):
         return None
     return _registered(root)
 
@@ -103,7 +103,7 @@ def _registered(root: Path) -> str | None:
 
 def _flow(root: Path, parameters: dict[str, Any]) -> str:
     """Run the flow; its last words."""
-    start.connect(root)
+    set_up_prefect(root)
     from flows.pipeline.flow import distill
 
     state = distill(root, **parameters, return_state=True)

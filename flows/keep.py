@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from flows.ablation.record import keep
-from flows.runtime.command import exit_code
+from flows.runtime.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="an ablation file, such as experiments/ablations/fashion_mnist.yaml")
     parser.add_argument("row", help="the name of a row of the file")
     args = parser.parse_args(argv)
-    return exit_code(lambda: _run(Path.cwd(), args.file, args.row))
+    return run_command(lambda: _run(Path.cwd(), args.file, args.row))
 
 
 def _run(root: Path, file: Path, row: str) -> int:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from flows.registry.versions import register_workspace, restore_champion, set_champion
-from flows.runtime.command import exit_code
+from flows.runtime.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     action.add_argument("--rollback", action="store_true", help="withdraw the champion and restore its predecessor")
     action.add_argument("--promote", metavar="VERSION", help="champion by hand; auto returns the choice to the gate")
     args = parser.parse_args(argv)
-    return exit_code(lambda: _run(Path.cwd(), args.rollback, args.promote))
+    return run_command(lambda: _run(Path.cwd(), args.rollback, args.promote))
 
 
 def _run(root: Path, is_rollback: bool, promoted: str | None) -> int:

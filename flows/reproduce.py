@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from flows.registry.reproduction import reproduce
-from flows.runtime.command import exit_code
+from flows.runtime.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce", description=__doc__)
     parser.add_argument("model", help="models:/NAME/VERSION or models:/NAME@ALIAS")
     args = parser.parse_args(argv)
-    return exit_code(lambda: _run(Path.cwd(), args.model))
+    return run_command(lambda: _run(Path.cwd(), args.model))
 
 
 def _run(root: Path, model: str) -> int:

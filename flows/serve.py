@@ -13,9 +13,9 @@ from dmd.errors import UserError
 from flows.ablation.flow import ablate
 from flows.pipeline.flow import distill
 from flows.registry.watch import watch
-from flows.runtime.roots import prefect_database
+from flows.runtime.environment import prefect_database
 from flows.services import prefect_server as server
-from flows.services.lost_runs import TAG, watch_over_runs
+from flows.services.lost_runs import TAG, create_automations
 
 NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"
 
@@ -64,11 +64,11 @@ def main(argv: list[str] | None = None) -> int:
     argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__).parse_args(argv)
     prefect_database(Path.cwd()).parent.mkdir(parents=True, exist_ok=True)  # for a temporary server
     try:
-        server.connect()
+        server.check_server()
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
-    watch_over_runs()
+    create_automations()
     serve(*deployments(), print_starting_message=False)
     return 0
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from dmd.config import load_params
 from dmd.errors import ConfigError
-from flows.runtime import start
-from flows.runtime.command import exit_code
-from flows.services.servers import use_running
+from flows.runtime.command import run_command
+from flows.services.prefect_setup import set_up_prefect
+from flows.services.servers import use_local_servers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,15 +19,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.watch", description=__doc__)
     parser.add_argument("--seed", type=int, help="seed of the fresh noise; the time of day by default")
     args = parser.parse_args(argv)
-    return exit_code(lambda: _run(Path.cwd(), args.seed))
+    return run_command(lambda: _run(Path.cwd(), args.seed))
 
 
 def _run(root: Path, seed: int | None) -> int:
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     load_params(root / "params.yaml")
-    use_running(root)
-    start.connect(root)
+    use_local_servers(root)
+    set_up_prefect(root)
     from flows.registry.watch import watch
 
     state = watch(root, seed, return_state=True)

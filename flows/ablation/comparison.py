@@ -15,7 +15,7 @@ from flows.ablation import experiment
 from flows.ablation.plan import Ablation, Member
 from flows.pipeline.changes import Change
 from flows.registry.result import LOSSES, METRICS
-from flows.runtime.roots import git
+from flows.runtime.git import git
 
 COLUMNS = ("fd_ratio", "clip_score", "precision", "recall")  # of the table; the json has every measure
 # Columns of losses.csv: mean and standard deviation of generated pixels, then of data, to show a drift of the former.

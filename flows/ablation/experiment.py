@@ -14,8 +14,8 @@ from dvc.repo.experiments.refs import WORKSPACE_STASH
 from dmd.errors import UserError
 from flows.ablation.plan import Member
 from flows.registry.result import METRICS
+from flows.runtime.git import git
 from flows.runtime.process import run_streaming
-from flows.runtime.roots import git
 
 Log = Callable[[str], None]
 

@@ -20,12 +20,12 @@ from flows.ablation.comparison import format_table, load_measures, summarize, wr
 from flows.ablation.page import load_samples, write_page
 from flows.ablation.plan import Member, Plan, load_plan, split_waves
 from flows.ablation.runs import publish_comparison, publish_member
-from flows.pipeline import lock
+from flows.pipeline import dvc_lock
 from flows.pipeline.stage import NOISE
 from flows.pipeline.worktrees import check_committed
 from flows.runtime import guard
+from flows.runtime.file_lock import hold_lock
 from flows.runtime.process import STOP, Stopped, all_ended
-from flows.runtime.roots import only_one
 
 # Lines with which DVC ends each experiment; they say nothing about the member.
 ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")
@@ -111,14 +111,14 @@ def ablate(file: Path, root: Path | None = None, at_once: Annotated[int | None, 
         root: the project's folder; empty for the one the flow is served from
         at_once: members at the same time, instead of the file's own number
     """
-    guard.watch()
+    guard.start()
     root = (root or Path.cwd()).resolve()
     try:
         plan = load_plan(root, root / file)
-        with only_one(root / lock.BUSY, "another ablation works in this folder; wait for it, or stop it"):
+        with hold_lock(root / dvc_lock.ABLATION_LOCK, "another ablation works in this folder; wait for it, or stop it"):
             check_committed(root)
             experiment.remove_stale(root)
-            with lock.of_what_is_here(root) as missing:
+            with dvc_lock.without_missing(root) as missing:
                 if missing:
                     get_run_logger().info(f"not in DVC's cache here, so computed once for all: {', '.join(missing)}")
                 states = run_members(root, plan, at_once or plan.ablation.at_once)

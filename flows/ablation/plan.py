@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from dmd.config import load_params
 from dmd.errors import ConfigError
-from flows.pipeline.changes import Change, changed
+from flows.pipeline.changes import Change, change_params
 from flows.pipeline.presets import load_preset
 
 NAME = r"^[a-z0-9][a-z0-9_]*$"
@@ -132,7 +132,7 @@ def list_members(name: str, ablation: Ablation, params_file: Path, downstream: s
     members = []
     for row, seed in itertools.product(ablation.all_rows(), ablation.seeds):
         changes = {**ablation.base, **row.changes, "train.seed": seed}
-        params = changed(base, changes, f"ablation {name}, row {row.name}")
+        params = change_params(base, changes, f"ablation {name}, row {row.name}")
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
         upstream = {group: value for group, value in params.items() if group not in downstream}
         key = hashlib.sha256(json.dumps(upstream, sort_keys=True).encode()).hexdigest()

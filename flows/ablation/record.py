@@ -10,7 +10,7 @@ from dmd.storage.files import write_bytes, write_text
 from flows.ablation import experiment
 from flows.ablation.plan import Member, load_plan
 from flows.registry.result import LOSSES, METRICS, REPORT, SAMPLES, TIMING
-from flows.runtime.roots import git
+from flows.runtime.git import git
 
 MEASURES = ("fd", "fd_held_out", "precision", "recall", "clip_score", "interval")
 BASELINE = Path("artifacts/baseline/baseline.json")

@@ -16,7 +16,7 @@ from flows.ablation.plan import Member
 from flows.registry.result import LOSSES, METRICS, SAMPLES, flatten, numeric_leaves
 from flows.registry.store import experiment_id, lock_store
 from flows.registry.tracking import close_stale_runs, log_curves
-from flows.runtime.roots import git
+from flows.runtime.git import git
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,7 +15,7 @@ Change = bool | int | float | str
 Changes = Mapping[str, Change | list[int]]
 
 
-def changed(params: dict[str, Any], changes: Changes, where: str) -> dict[str, Any]:
+def change_params(params: dict[str, Any], changes: Changes, where: str) -> dict[str, Any]:
     """params with dotted keys replaced, validated whole. Raises ConfigError."""
     new = deepcopy(params)
     for key, value in changes.items():
@@ -43,7 +43,7 @@ def _meant(params: dict[str, Any], key: str) -> str:
     return ""
 
 
-def apply(changes: Changes, file: Path) -> None:
+def change_file(changes: Changes, file: Path) -> None:
     """Write the changes into a params.yaml, whose comments stay."""
     yaml = YAML()
     params = yaml.load(file)

@@ -14,17 +14,17 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from dmd.config import load_params
 from dmd.errors import UserError
-from flows.pipeline.changes import Change, apply
-from flows.pipeline.graph import StageSpec, ancestors, stage_graph
-from flows.pipeline.presets import Variant, check_complete, variants
-from flows.pipeline.shown import show_result
+from flows.pipeline.artifacts import show_result
+from flows.pipeline.changes import Change, change_file
+from flows.pipeline.graph import StageSpec, read_graph, select_stages
+from flows.pipeline.presets import Variant, check_complete, make_variants
 from flows.pipeline.stage import stage_task
-from flows.pipeline.worktrees import check_committed, save_experiment, worktree
+from flows.pipeline.worktrees import check_committed, save_experiment, temporary_worktree
 from flows.registry.tracking import publish
 from flows.registry.versions import CANDIDATE, describe, register
 from flows.runtime import guard
+from flows.runtime.file_lock import hold_lock
 from flows.runtime.process import STOP, all_ended
-from flows.runtime.roots import only_one
 
 
 @task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False, tags=["mlflow"])
@@ -93,15 +93,15 @@ def distill(
         register_model: whether the result becomes a version in the model registry, where the gate judges it
         target: only this stage and those it stands on; publishes nothing, saves no experiment
     """
-    guard.watch()
+    guard.start()
     root = (root or Path.cwd()).resolve()
     try:
         load_params(root / "params.yaml")
-        graph = stage_graph(root)
-        names = ancestors(graph, target) if target else list(graph)
+        graph = read_graph(root)
+        names = select_stages(graph, target) if target else list(graph)
         for stage in force or []:
-            ancestors(graph, stage)  # names one that isn't there
-        todo = variants(root, preset or None, overrides or {}, seeds or [])
+            select_stages(graph, stage)  # names one that isn't there
+        todo = make_variants(root, preset or None, overrides or {}, seeds or [])
         check_complete(todo)
         commit = check_committed(root) if todo else ""
     except UserError as e:
@@ -125,7 +125,7 @@ class Run:
 
 def _workspace(run: Run, root: Path) -> State[Any]:
     try:
-        with only_one(root / "runs" / "flow.lock", "another run works in this folder; wait for it, or stop it"):
+        with hold_lock(root / "runs" / "flow.lock", "another run works in this folder; wait for it, or stop it"):
             return _in(run, root, None)
     except UserError as e:
         return Failed(message=str(e), data=e)
@@ -134,8 +134,8 @@ def _workspace(run: Run, root: Path) -> State[Any]:
 def _experiment(run: Run, root: Path, commit: str, variant: Variant) -> State[Any]:
     """The run in a worktree of the last commit, saved as an experiment before it is published."""
     try:
-        with worktree(root, commit) as place:
-            apply(variant.changes, place / "params.yaml")
+        with temporary_worktree(root, commit) as place:
+            change_file(variant.changes, place / "params.yaml")
             get_run_logger().info(f"{variant.experiment}: {dict(variant.changes)}")
             state = _in(run, place, variant.experiment)
     except UserError as e:

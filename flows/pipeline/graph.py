@@ -37,7 +37,7 @@ class StageSpec(PrefectMeta):
     desc: str
 
 
-def stage_graph(root: Path) -> dict[str, StageSpec]:
+def read_graph(root: Path) -> dict[str, StageSpec]:
     """Every stage that has a command, in an order in which they can run."""
     try:
         with Repo(str(root)) as repo:
@@ -66,7 +66,7 @@ def _spec(name: str, desc: str | None, meta: dict[str, Any] | None, deps: tuple[
     return StageSpec(name=name, desc=desc or "", deps=deps, **settings.model_dump())
 
 
-def ancestors(graph: dict[str, StageSpec], target: str) -> list[str]:
+def select_stages(graph: dict[str, StageSpec], target: str) -> list[str]:
     """`target` and everything it stands on, in the order of `graph`; DVC's `-s` looks at one stage alone."""
     if target not in graph:
         raise UserError(f"there is no stage {target!r} in dvc.yaml; it has {', '.join(graph)}")
@@ -79,7 +79,7 @@ def ancestors(graph: dict[str, StageSpec], target: str) -> list[str]:
     return [name for name in graph if name in wanted]
 
 
-def changed(root: Path) -> list[str]:
+def list_stale(root: Path) -> list[str]:
     """Stages that are not in step with dvc.lock, by DVC's own judgement; asked in-process, in tenths of a second."""
     try:
         with Repo(str(root)) as repo:
@@ -90,9 +90,9 @@ def changed(root: Path) -> list[str]:
         raise UserError(f"DVC can't tell what has changed in {root}: {one_line(e)}") from e
 
 
-def is_unchanged(root: Path) -> bool:
+def is_up_to_date(root: Path) -> bool:
     """Whether `dvc repro` would do nothing; not so while another DVC process is at work."""
     try:
-        return not changed(root)
+        return not list_stale(root)
     except Busy:
         return False

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dmd.errors import ConfigError
-from flows.pipeline.changes import Change, Changes, changed
+from flows.pipeline.changes import Change, Changes, change_params
 
 FOLDER = Path("experiments/presets")
 
@@ -34,12 +34,12 @@ class Variant:
     changes: Changes
     missing: Mapping[str, str] = field(default_factory=dict)  # key -> what the user has yet to give
 
-    def filled(self, root: Path) -> dict[str, Change | list[int]]:
+    def fill(self, root: Path) -> dict[str, Change | list[int]]:
         """The changes, with an existing folder in place of what is missing: enough for the schema and for a plan."""
         return {**self.changes, **dict.fromkeys(self.missing, str(root / FOLDER))}
 
 
-def known(root: Path) -> list[str]:
+def list_presets(root: Path) -> list[str]:
     """Names of the presets."""
     return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
 
@@ -47,8 +47,8 @@ def known(root: Path) -> list[str]:
 def load_preset(root: Path, name: str) -> Preset:
     """Raises ConfigError with one line for each mistake."""
     path = root / FOLDER / f"{name}.yaml"
-    if name not in known(root):
-        raise ConfigError(f"there is no preset {name!r}; {FOLDER}/ has {', '.join(known(root)) or 'none'}")
+    if name not in list_presets(root):
+        raise ConfigError(f"there is no preset {name!r}; {FOLDER}/ has {', '.join(list_presets(root)) or 'none'}")
     try:
         return Preset.model_validate(YAML(typ="safe").load(path) or {})
     except YAMLError as e:
@@ -58,7 +58,7 @@ def load_preset(root: Path, name: str) -> Preset:
         raise ConfigError("\n".join(lines)) from None
 
 
-def variants(root: Path, preset: str | None, overrides: Changes, seeds: Sequence[int]) -> list[Variant]:
+def make_variants(root: Path, preset: str | None, overrides: Changes, seeds: Sequence[int]) -> list[Variant]:
     """One for each seed; none where nothing is asked for. Raises ConfigError for what params.yaml does not allow.
 
     What a preset needs from the user and was not given stands in `missing`, not in the changes.
@@ -77,7 +77,7 @@ def variants(root: Path, preset: str | None, overrides: Changes, seeds: Sequence
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:6]
         name = "-".join([preset or "run", *([] if seed is None else [f"seed{seed}"]), digest])
         variant = Variant(name, changes, missing)
-        changed(base, variant.filled(root), f"preset {preset}" if preset else "overrides")
+        change_params(base, variant.fill(root), f"preset {preset}" if preset else "overrides")
         made.append(variant)
     return made
 

@@ -15,8 +15,8 @@ from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 
 from dmd.errors import UserError
+from flows.pipeline.artifacts import ProgressArtifact
 from flows.pipeline.graph import StageSpec
-from flows.pipeline.shown import ShownProgress
 from flows.runtime.process import Stopped, TookTooLong, run_streaming
 
 RETRY_DELAY = 5  # seconds
@@ -114,7 +114,7 @@ def _may_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
 @task(cache_policy=NO_CACHE, persist_result=False, retry_delay_seconds=RETRY_DELAY, retry_condition_fn=_may_retry)
 def run_stage(spec: StageSpec, root: Path, force: bool = False) -> State[Any]:
     """The state's name is the outcome. A failure is returned, not raised: Prefect would log a traceback for it."""
-    log = ShownProgress(spec.name, get_run_logger().info)
+    log = ProgressArtifact(spec.name, get_run_logger().info)
     start = time.monotonic()
     try:
         outcome = reproduce(spec, root, log, force)

@@ -14,31 +14,32 @@ import psutil
 
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
-from flows.pipeline.lock import forget_missing
-from flows.runtime.roots import git, only_one
+from flows.pipeline.dvc_lock import remove_missing
+from flows.runtime.file_lock import hold_lock
+from flows.runtime.git import git
 
 LOCK = Path("runs") / "worktrees.lock"  # git and DVC each fail now and then where two do this at once
 OWNER = re.compile(r"onestep-(\d+)-")  # in a folder's name: the process that removes it
 
 
 @contextlib.contextmanager
-def worktree(root: Path, commit: str) -> Iterator[Path]:
+def temporary_worktree(root: Path, commit: str) -> Iterator[Path]:
     """Check out a commit; the folder is gone afterwards, however the block ends. Raises UserError."""
     main = main_worktree(root)
     if git(main, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise UserError(f"this repository has no commit {commit}; git fetch may bring it")
     place = Path(tempfile.mkdtemp(prefix=f"onestep-{os.getpid()}-")) / main.name
     try:
-        with only_one(main / LOCK):
+        with hold_lock(main / LOCK):
             _remove_abandoned(main)
             _run(main, "git", "worktree", "add", "-q", "--detach", str(place), commit)
             cache = main / _dvc(main, "cache", "dir").strip()  # an absolute path stays as it is
             _dvc(place, "cache", "dir", "-q", "--local", str(cache))
-        forget_missing(place)
+        remove_missing(place)
         yield place
     finally:
         shutil.rmtree(place.parent, ignore_errors=True)
-        with only_one(main / LOCK):
+        with hold_lock(main / LOCK):
             git(main, "worktree", "prune")
 
 
@@ -82,5 +83,5 @@ def save_experiment(place: Path, name: str) -> None:
     With what the run has written anew beside what git knows already, such as a further judge's plot.
     """
     new = (git(place, "ls-files", "--others", "--exclude-standard", "reports") or "").splitlines()
-    with only_one(main_worktree(place) / LOCK):
+    with hold_lock(main_worktree(place) / LOCK):
         _dvc(place, "exp", "save", "-q", "-f", "-n", name, *(word for file in new for word in ("-I", file)))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from dmd.config import load_params
 from dmd.errors import UserError
-from flows.pipeline import lock
-from flows.pipeline.changes import apply
-from flows.pipeline.graph import StageSpec, ancestors, stage_graph
+from flows.pipeline import dvc_lock
+from flows.pipeline.changes import change_file
+from flows.pipeline.graph import StageSpec, read_graph, select_stages
 from flows.pipeline.presets import Variant
-from flows.pipeline.worktrees import check_committed, worktree
+from flows.pipeline.worktrees import check_committed, temporary_worktree
 
 RUNS = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 FAILED = re.compile(r"failed to reproduce(?: stages:)? (.*)")
@@ -27,8 +27,8 @@ def plan(root: Path, variants: list[Variant], force: list[str], target: str | No
         return _lines(root, force, target, {})
     commit, parts = check_committed(root), []
     for variant in variants:
-        with worktree(root, commit) as place:
-            apply(variant.filled(root), place / "params.yaml")
+        with temporary_worktree(root, commit) as place:
+            change_file(variant.fill(root), place / "params.yaml")
             parts.append(f"{variant.experiment} ({_told(variant)}):\n{_lines(place, force, target, variant.missing)}")
     return "\n\n".join(parts)
 
@@ -41,8 +41,8 @@ def _told(variant: Variant) -> str:
 
 
 def _lines(root: Path, force: list[str], target: str | None, missing: Mapping[str, str]) -> str:
-    graph = stage_graph(root)
-    names = ancestors(graph, target) if target else list(graph)
+    graph = read_graph(root)
+    names = select_stages(graph, target) if target else list(graph)
     runs = _would_run(root, graph, force) & set(names)
     wanted = [f"  --set {key}=PATH is needed: {what}" for key, what in missing.items()]
     sizes, below = _estimate(root, graph, names, runs, missing)
@@ -77,5 +77,5 @@ def _would_run(root: Path, graph: dict[str, StageSpec], force: list[str]) -> set
     stumbled = [name for line in FAILED.findall(done.stderr) for name in QUOTED.findall(line)]
     if done.returncode and not (stumbled and len(stumbled) == done.stderr.count(MISSING)):
         raise UserError(f"DVC can't tell what would run: {' '.join(done.stderr.split())[-300:]}")
-    changed = {*RUNS.findall(done.stdout), *stumbled, *force, *lock.missing(root)}
-    return {name for name in graph if changed & set(ancestors(graph, name))}
+    changed = {*RUNS.findall(done.stdout), *stumbled, *force, *dvc_lock.find_missing(root)}
+    return {name for name in graph if changed & set(select_stages(graph, name))}

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from dmd.errors import UserError
 from dmd.storage.files import sha256
-from flows.pipeline.worktrees import worktree
+from flows.pipeline.worktrees import temporary_worktree
 from flows.registry.result import GENERATOR
 from flows.registry.store import open_store
 from flows.runtime.process import STOP, run_streaming
-from flows.services.servers import use_running
+from flows.services.servers import use_local_servers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,12 +49,12 @@ def reproduce(root: Path, model: str) -> Reproduction:
 
     Raises UserError if the version does not exist, its code was not committed, or a stage fails.
     """
-    use_running(root)
+    use_local_servers(root)
     with tempfile.TemporaryDirectory() as scratch:
         with open_store(root) as client:
             original = fetch_original(client, model, Path(scratch))
         _log(f"{model}: version {original.version}, commit {original.commit[:12]}; runs every stage up to train")
-        with worktree(root, original.commit) as place:
+        with temporary_worktree(root, original.commit) as place:
             (place / "params.yaml").write_bytes(original.params.read_bytes())
             _run_stages(place, Path(scratch))
             generator = place / GENERATOR

@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from dmd.config import Params, load_params
 from dmd.errors import UserError
 from dmd.storage.files import sha256
-from flows.pipeline.graph import changed
-from flows.runtime.roots import git
+from flows.pipeline.graph import list_stale
+from flows.runtime.git import git
 
 GENERATOR = Path("artifacts/generator")
 DATA = Path("artifacts/data")
@@ -44,7 +44,7 @@ class Result:
 
 def load_result(root: Path) -> Result:
     """Read the result of the workspace. Raises UserError if a file is missing or differs from dvc.lock."""
-    if stale := changed(root):
+    if stale := list_stale(root):
         raise UserError(f"the workspace differs from dvc.lock in {', '.join(stale)}; run `dvc repro` first")
     for path in (GENERATOR, METRICS, TIMING, LOSSES, SAMPLES, REPORT, PLOTS):
         if not (root / path).exists():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 from flows.runtime.errors import one_line
-from flows.runtime.roots import only_one
+from flows.runtime.file_lock import hold_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,7 +78,7 @@ def open_store(root: Path) -> Iterator["MlflowClient"]:
 @contextlib.contextmanager
 def lock_store(root: Path) -> Iterator["MlflowClient"]:
     """`open_store` for writing: one process of the project at a time."""
-    with only_one(main_worktree(root) / "runs" / "publish.lock"), open_store(root) as client:
+    with hold_lock(main_worktree(root) / "runs" / "publish.lock"), open_store(root) as client:
         yield client
 
 

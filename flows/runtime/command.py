@@ -15,7 +15,7 @@ class Terminated(BaseException):
     """SIGTERM, as an exception: what is running is ended on the way out."""
 
 
-def exit_code(command: Callable[[], int]) -> int:
+def run_command(command: Callable[[], int]) -> int:
     """The command's own; 2 for a mistake in a file or on the command line, 1 for another, 130 and 143 for signals."""
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -1,6 +1,8 @@
-"""`python -m flows.runtime.guard PID`: ends the processes that a killed process leaves behind.
+"""`python -m flows.runtime.guard PID`: wait until a process is gone, then end the processes that it started.
 
-It watches from a session of its own, and goes when the process has gone.
+A process that is killed cannot end its children. Prefect does not end them either: a runner signals the process of the
+flow only (https://github.com/PrefectHQ/prefect/issues/20979, https://github.com/PrefectHQ/prefect/issues/17593).
+Each flow therefore starts a guard in a session of its own.
 """
 
 import contextlib
@@ -14,62 +16,63 @@ import time
 import psutil
 
 POLL = 0.5  # seconds
-PATIENCE = 10.0  # seconds between two signals: a stage removes what it has half written, DVC its temporary folder
+PATIENCE = 10.0  # seconds between two signals: a stage removes temporary files, DVC removes its temporary folder
 
 
 @functools.cache
-def watch() -> None:
-    """Have this process's descendants ended should it be killed; a second call does nothing.
+def start() -> None:
+    """Start a guard for this process; a second call does nothing.
 
-    Waits for what a process killed before leaves behind: it may hold the same files.
+    First waits for the guards of processes that are gone, since their children may hold the same files.
     """
-    psutil.wait_procs(_at_work(), timeout=3 * PATIENCE)
-    quiet = subprocess.DEVNULL
+    psutil.wait_procs(_find_active_guards(), timeout=3 * PATIENCE)
     argv = [sys.executable, "-m", "flows.runtime.guard", str(os.getpid())]
-    subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    null = subprocess.DEVNULL
+    subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, start_new_session=True)
 
 
-def _at_work() -> list[psutil.Process]:
-    """Guards whose process has gone."""
-    found = []
+def _find_active_guards() -> list[psutil.Process]:
+    """Return the guards whose process is gone."""
+    guards = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if words[1:-1] == ["-m", "flows.runtime.guard"]:
-            watched = int(words[-1])
-            if not (psutil.pid_exists(watched) and _runs(psutil.Process(watched))):
-                found.append(process)
-    return found
+            pid = int(words[-1])
+            if not (psutil.pid_exists(pid) and _is_running(psutil.Process(pid))):
+                guards.append(process)
+    return guards
 
 
-def guard(pid: int) -> None:
-    """Return once the process is gone and nothing that it had started runs any more."""
-    family: list[psutil.Process] = []
+def end_orphans(pid: int) -> None:
+    """Wait until process `pid` is gone, then end its descendants: interrupt, terminate, kill."""
+    descendants: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        watched = psutil.Process(pid)
-        while _runs(watched):
-            family = [p for p in watched.children(recursive=True) if p.pid != os.getpid()]
+        process = psutil.Process(pid)
+        while _is_running(process):
+            descendants = [p for p in process.children(recursive=True) if p.pid != os.getpid()]
             time.sleep(POLL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        _end(_with_children(family), number)
+        _send(_with_children(descendants), number)
 
 
-def _runs(process: psutil.Process) -> bool:
-    """A number that was given to another process is seen by its start; a zombie waits for its parent only."""
+def _is_running(process: psutil.Process) -> bool:
+    """Return False also if the pid now belongs to another process, and for a zombie."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
-def _with_children(family: list[psutil.Process]) -> list[psutil.Process]:
-    """Those still alive, and what they have started since they were last seen."""
-    alive = dict.fromkeys(p for p in family if _runs(p))
-    for process in list(alive):
+def _with_children(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes that still run, and the children that they have started since."""
+    running = dict.fromkeys(p for p in processes if _is_running(p))
+    for process in list(running):
         with contextlib.suppress(psutil.NoSuchProcess):
-            alive |= dict.fromkeys(process.children(recursive=True))
-    return list(alive)
+            running |= dict.fromkeys(process.children(recursive=True))
+    return list(running)
 
 
-def _end(processes: list[psutil.Process], number: signal.Signals) -> None:
+def _send(processes: list[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal and wait up to PATIENCE for the processes to end."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
@@ -77,4 +80,4 @@ def _end(processes: list[psutil.Process], number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    guard(int(sys.argv[1]))
+    end_orphans(int(sys.argv[1]))

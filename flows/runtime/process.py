@@ -5,12 +5,13 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
+
+from flows.runtime.environment import child_environment
 
 POLL = 0.5  # seconds; also how soon a cancel that comes from another thread is seen
 INTERRUPT_PATIENCE = 10.0  # seconds; a Prefect runner kills a cancelled flow after thirty
@@ -49,12 +50,6 @@ class TookTooLong(TimeoutError):
     """The command was still running at its deadline, and has been ended."""
 
 
-def environment() -> dict[str, str]:
-    """The caller's, with this interpreter's folder first on PATH: `python` in a stage is ours, activated or not."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
-
-
 def run_streaming(argv: Sequence[str], cwd: Path, on_line: Callable[[str], None], timeout: float | None = None) -> int:
     """Run a command, hand on each line of its output (standard error included), return its exit code."""
     if STOP.is_set():
@@ -62,7 +57,7 @@ def run_streaming(argv: Sequence[str], cwd: Path, on_line: Callable[[str], None]
     process = subprocess.Popen(
         argv,
         cwd=cwd,
-        env=environment(),
+        env=child_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -21,7 +21,7 @@ NO_SIGN = "no sign of life"
 KILLED = "Process exited with status code: -9"  # as Prefect's runner puts it
 
 
-def watch_over_runs() -> None:
+def create_automations() -> None:
     """Create what is not there yet; one that a user has changed or switched off stays as it is."""
     for automation in (_mark(), _restart()):
         try:

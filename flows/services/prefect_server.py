@@ -1,4 +1,4 @@
-"""The Prefect server of a run started by hand: the one that is configured, or a temporary one."""
+"""The Prefect server of a process: the configured one, or a temporary one that Prefect starts as a child process."""
 
 import logging
 import signal
@@ -11,31 +11,34 @@ from prefect.settings import PREFECT_API_URL
 from dmd.errors import UserError
 from flows.runtime.errors import one_line
 
-ENGINES = ("task_engine", "flow_engine")  # what these say is in Prefect's own records and in our summary
+ENGINES = ("task_engine", "flow_engine")  # modules whose messages repeat the state of a run
 
 
 def is_configured() -> bool:
-    """Whether PREFECT_API_URL or the active profile names a server."""
+    """Return whether PREFECT_API_URL or the active profile names a server."""
     return bool(PREFECT_API_URL.value())
 
 
-def connect() -> None:
-    """Make sure of a server before any work.
+def check_server() -> None:
+    """Ask the server for its health; Prefect starts a temporary server if none is configured.
 
-    A temporary one is started from a thread that has SIGINT blocked. The server inherits that, and so outlives a Ctrl-C
-    for long enough to be told how the run ended.
+    The request runs in a thread that blocks SIGINT, because the temporary server is a child process
+    (https://github.com/PrefectHQ/prefect/pull/14722) and inherits the blocked signals. A Ctrl-C in the terminal
+    reaches the whole process group; the server must survive it to record the final state of the run.
+
+    Raises UserError if the server does not answer.
     """
     failures: list[Exception] = []
-    thread = threading.Thread(target=_healthcheck, args=(failures,), daemon=True)
+    thread = threading.Thread(target=_request_health, args=(failures,), daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(timeout=0.2)
     if failures:
-        where = f"the Prefect server {PREFECT_API_URL.value()}" if is_configured() else "a temporary Prefect server"
-        raise UserError(f"{where} doesn't answer: {one_line(failures[0])}")
+        server = f"the Prefect server {PREFECT_API_URL.value()}" if is_configured() else "a temporary Prefect server"
+        raise UserError(f"{server} does not answer: {one_line(failures[0])}")
 
 
-def _healthcheck(failures: list[Exception]) -> None:
+def _request_health(failures: list[Exception]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with get_client(sync_client=True) as client:
@@ -45,13 +48,13 @@ def _healthcheck(failures: list[Exception]) -> None:
         failures.append(e)
 
 
-def quiet_console() -> None:
-    """On the terminal, stages speak and Prefect keeps to warnings; its API gets everything."""
+def filter_console() -> None:
+    """Print messages of stages and warnings of Prefect on the terminal; the server still receives every message."""
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_is_for_the_terminal)
+        handler.addFilter(_is_for_terminal)
 
 
-def _is_for_the_terminal(record: logging.LogRecord) -> bool:
+def _is_for_terminal(record: logging.LogRecord) -> bool:
     if record.name.startswith(("prefect.flow_runs", "prefect.task_runs")):
         return record.module not in ENGINES
     return record.levelno >= logging.WARNING

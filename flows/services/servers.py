@@ -23,9 +23,9 @@ from dmd.errors import UserError
 from dmd.storage.files import write_text
 from dmd.storage.worktree import main_worktree
 from flows.registry.store import tracking_uri
-from flows.runtime.command import exit_code
-from flows.runtime.process import environment
-from flows.runtime.roots import only_one, prefect_database
+from flows.runtime.command import run_command
+from flows.runtime.environment import child_environment, prefect_database, sqlite_url
+from flows.runtime.file_lock import hold_lock
 
 HOST = "127.0.0.1"
 PORTS = {"prefect": ("PREFECT_PORT", 4200), "mlflow": ("MLFLOW_PORT", 5000)}
@@ -64,7 +64,7 @@ def services(root: Path) -> list[Service]:
             # The pages ask port 4200 unless they are told; two servers must not share a database.
             env={
                 "PREFECT_SERVER_UI_API_URL": api,
-                "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect_database(root)}",
+                "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite_url(prefect_database(root)),
                 "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
             },
         )
@@ -98,7 +98,7 @@ def _port(variable: str, default: int) -> int:
 def up(root: Path) -> list[Service]:
     """Start what does not run yet, each once the one before it answers. Raises UserError, naming the log."""
     folder = _folder(root)
-    with only_one(folder / "lock"):
+    with hold_lock(folder / "lock"):
         for path in (prefect_database(root), main_worktree(root) / "runs" / "mlflow" / "mlflow.db"):
             path.parent.mkdir(parents=True, exist_ok=True)
         wanted = services(root)
@@ -115,7 +115,7 @@ def up(root: Path) -> list[Service]:
 def down(root: Path) -> None:
     """End what `up` started, last first; a stale pid file is removed and nothing else is touched."""
     folder = _folder(root)
-    with only_one(folder / "lock"):
+    with hold_lock(folder / "lock"):
         for name in ("deployments", "mlflow", "prefect"):
             process = _running(folder, name)
             if process is not None:
@@ -124,7 +124,7 @@ def down(root: Path) -> None:
             (folder / f"{name}.json").unlink(missing_ok=True)
 
 
-def use_running(root: Path) -> None:
+def use_local_servers(root: Path) -> None:
     """Let this process use the servers that `up` started, where the environment names no others."""
     for name, variable, path in (("prefect", "PREFECT_API_URL", "/api"), ("mlflow", "MLFLOW_TRACKING_URI", "")):
         if variable not in os.environ and _running(_folder(root), name):
@@ -157,7 +157,7 @@ def _start(root: Path, folder: Path, service: Service) -> "subprocess.Popen[byte
         process = subprocess.Popen(
             service.argv,
             cwd=root,
-            env={**environment(), **service.env},
+            env={**child_environment(), **service.env},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -214,7 +214,7 @@ def _alive(members: list[psutil.Process]) -> Iterator[psutil.Process]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.services", description=__doc__)
     parser.add_argument("what", choices=("up", "down"))
-    return exit_code({"up": _up, "down": _down}[parser.parse_args().what])
+    return run_command({"up": _up, "down": _down}[parser.parse_args().what])
 
 
 def _up() -> int:

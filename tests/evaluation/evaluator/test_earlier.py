@@ -9,7 +9,7 @@ from dmd.config import BaselineConfig, Params
 from dmd.errors import ConfigError, EvaluatorError
 from evaluation.evaluator.earlier import take_over
 from evaluation.metrics.schema import Baseline, ExtractorFacts, Judged, RealMeasures, write_record
-from flows.pipeline.changes import changed
+from flows.pipeline.changes import change_params
 from flows.plan.estimate import seconds_of
 from flows.plan.rate import Rate
 from tests.helpers.reports import NAMES, measures
@@ -85,7 +85,7 @@ def test_another_file_is_one_line(cfg: BaselineConfig, params: Params) -> None:
         take_over(cfg, ["ddim_10"], ABOUT)
     assert "\n" not in str(e.value)
     with pytest.raises(ConfigError, match=r"baseline.*measured: 'nowhere\.json' is not a file"):
-        changed(params.model_dump(), {"baseline.measured": "nowhere.json"}, "here")
+        change_params(params.model_dump(), {"baseline.measured": "nowhere.json"}, "here")
 
 
 def test_the_estimate_counts_only_what_is_measured_anew(cfg: BaselineConfig, params: Params) -> None:

@@ -18,7 +18,7 @@ from flows.ablation.page import load_samples
 from flows.ablation.plan import Member
 from flows.ablation.runs import PARENT, publish_comparison, publish_member
 from flows.registry.store import tracking_uri
-from flows.runtime.roots import git
+from flows.runtime.git import git
 from tests.helpers.projects import ROOT
 
 MEMBER = Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "")

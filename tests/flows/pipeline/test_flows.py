@@ -19,11 +19,11 @@ from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 from flows import distill
 from flows.pipeline import stage
-from flows.pipeline.graph import StageSpec, ancestors, changed, is_unchanged, stage_graph
+from flows.pipeline.graph import StageSpec, is_up_to_date, list_stale, read_graph, select_stages
 from flows.pipeline.stage import StageError, reproduce, run_stage, stage_task
 from flows.runtime import process
+from flows.runtime.file_lock import hold_lock
 from flows.runtime.process import TookTooLong, run_streaming
-from flows.runtime.roots import only_one
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
 
@@ -56,7 +56,7 @@ def toy(tmp_path: Path) -> Path:
 
 def one_stage(root: Path, cmd: str, **settings: Any) -> StageSpec:
     write_stages(root, {"one": {"cmd": cmd, "outs": ["out.txt"], "meta": {"prefect": settings}}})
-    return stage_graph(root)["one"]
+    return read_graph(root)["one"]
 
 
 def unheard(_line: str) -> None:
@@ -81,7 +81,7 @@ def owner(path: str, stages: dict[str, Any]) -> str | None:
 
 def test_the_flow_has_the_stages_of_dvc_yaml_and_their_settings():
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-    graph = stage_graph(ROOT)
+    graph = read_graph(ROOT)
     assert graph.keys() == stages.keys()
     for name, spec in graph.items():
         owners = {owner(dep, stages) for dep in stages[name].get("deps", [])}
@@ -93,51 +93,51 @@ def test_the_flow_has_the_stages_of_dvc_yaml_and_their_settings():
 
 
 def test_a_stage_added_to_dvc_yaml_alone_is_in_the_flow(toy: Path):
-    assert stage_graph(toy).keys() == TOY.keys()
+    assert read_graph(toy).keys() == TOY.keys()
     write_stages(
         toy, {**TOY, "third": {"cmd": "cp second.txt third.txt", "deps": ["second.txt"], "outs": ["third.txt"]}}
     )
-    graph = stage_graph(toy)
+    graph = read_graph(toy)
     assert graph["third"].deps == ("second",)
     assert graph["first"] == StageSpec(name="first", deps=(), desc="a copy", retries=2, timeout=60, tags=("cpu",))
 
 
 def test_stages_come_after_what_they_stand_on(toy: Path):
     write_stages(toy, dict(reversed(TOY.items())))
-    order = list(stage_graph(toy))
+    order = list(read_graph(toy))
     assert order.index("first") < order.index("second")
-    assert ancestors(stage_graph(toy), "second") == ["first", "second"]
+    assert select_stages(read_graph(toy), "second") == ["first", "second"]
     with pytest.raises(UserError, match=r"there is no stage 'secnod' in dvc\.yaml; it has"):
-        ancestors(stage_graph(toy), "secnod")
+        select_stages(read_graph(toy), "secnod")
 
 
 def test_a_broken_dvc_yaml_is_one_line(toy: Path):
     write_stages(toy, {"first": {**TOY["first"], "meta": {"prefect": {"retry": 1}}}})
     with pytest.raises(UserError, match=r"^dvc.yaml: stage first: meta.prefect: retry: .*not permitted$"):
-        stage_graph(toy)
+        read_graph(toy)
     write_stages(toy, {"first": {**TOY["first"], "deps": ["first.txt"]}})
     with pytest.raises(UserError, match=r"^DVC can't read the graph in .*$"):
-        stage_graph(toy)
+        read_graph(toy)
 
 
 def test_a_project_outside_git_is_told_what_to_do(toy: Path):
     shutil.rmtree(toy / ".git")
     with pytest.raises(UserError, match=r"^DVC can't read the graph in .*; use git clone, not an archive$"):
-        stage_graph(toy)
+        read_graph(toy)
 
 
 # What DVC did
 
 
 def test_ran_unchanged_restored(toy: Path):
-    graph = stage_graph(toy)
-    assert changed(toy) == ["aside", "first", "second"]
+    graph = read_graph(toy)
+    assert list_stale(toy) == ["aside", "first", "second"]
     assert [reproduce(spec, toy, unheard) for spec in graph.values()] == ["Ran"] * 3
     assert (toy / "second.txt").read_text() == "1\n1\n"
-    assert is_unchanged(toy)
+    assert is_up_to_date(toy)
     assert reproduce(graph["first"], toy, unheard) == "Unchanged"
     (toy / "source.txt").write_text("2\n")
-    assert not is_unchanged(toy)
+    assert not is_up_to_date(toy)
     assert reproduce(graph["first"], toy, unheard) == "Ran"
     (toy / "source.txt").write_text("1\n")
     assert reproduce(graph["first"], toy, unheard) == "Restored"
@@ -195,7 +195,7 @@ def test_a_stage_waits_for_another_process_that_has_its_files(toy: Path, monkeyp
         if line.startswith("waiting:"):
             held.write_text("{}")
 
-    assert reproduce(stage_graph(toy)["first"], toy, hear) == "Ran"
+    assert reproduce(read_graph(toy)["first"], toy, hear) == "Ran"
     assert len([line for line in heard if line.startswith("waiting:")]) == 1
 
 
@@ -273,7 +273,7 @@ def test_a_wrong_params_file_is_told_before_any_work(toy: Path, monkeypatch: pyt
     assert err
     assert all(line.startswith("error: ") for line in err)
     assert "method.critic_turn" in err[0]
-    assert changed(toy) == ["aside", "first", "second"]
+    assert list_stale(toy) == ["aside", "first", "second"]
 
 
 def test_a_folder_without_a_pipeline_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
@@ -285,11 +285,11 @@ def test_a_folder_without_a_pipeline_is_told(tmp_path: Path, monkeypatch: pytest
 
 def test_a_second_run_in_the_same_folder_is_told_who_works_there(tmp_path: Path):
     lock = tmp_path / "lock"
-    with only_one(lock):
+    with hold_lock(lock):
         mine = rf"^at work \(pid {os.getpid()}\)$"
-        with pytest.raises(UserError, match=mine), only_one(lock, busy="at work"):
+        with pytest.raises(UserError, match=mine), hold_lock(lock, busy="at work"):
             pytest.fail("two at a time")
-    with only_one(lock, busy="at work"):
+    with hold_lock(lock, busy="at work"):
         pass
 
 
@@ -297,10 +297,10 @@ def test_a_lock_is_waited_for(tmp_path: Path):
     order: list[str] = []
 
     def second() -> None:
-        with only_one(tmp_path / "lock"):
+        with hold_lock(tmp_path / "lock"):
             order.append("second")
 
-    with only_one(tmp_path / "lock"):
+    with hold_lock(tmp_path / "lock"):
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(0.3)

@@ -12,9 +12,9 @@ from ruamel.yaml import YAML
 from dmd.config import load_params
 from dmd.errors import ConfigError, UserError
 from flows.distill import main
-from flows.pipeline.changes import apply
-from flows.pipeline.presets import known, load_preset, variants
-from flows.pipeline.worktrees import check_committed, save_experiment, worktree
+from flows.pipeline.changes import change_file
+from flows.pipeline.presets import list_presets, load_preset, make_variants
+from flows.pipeline.worktrees import check_committed, save_experiment, temporary_worktree
 from flows.plan.turns import processes
 from tests.helpers.projects import ROOT
 
@@ -50,17 +50,17 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", known(ROOT))
+@pytest.mark.parametrize("name", list_presets(ROOT))
 def test_every_preset_of_the_project_is_valid(name: str) -> None:
     assert load_preset(ROOT, name).description
-    assert len(variants(ROOT, name, {}, [])) == 1
+    assert len(make_variants(ROOT, name, {}, [])) == 1
 
 
-@pytest.mark.parametrize("name", known(ROOT))
+@pytest.mark.parametrize("name", list_presets(ROOT))
 def test_a_preset_shares_its_batches_equally_and_says_whether_it_was_run(name: str, tmp_path: Path) -> None:
-    (variant,) = variants(ROOT, name, {}, [])
+    (variant,) = make_variants(ROOT, name, {}, [])
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    apply(variant.filled(ROOT), tmp_path / "params.yaml")
+    change_file(variant.fill(ROOT), tmp_path / "params.yaml")
     cfg = load_params(tmp_path / "params.yaml").train
     share = processes(cfg.launcher) * cfg.accumulate
     assert cfg.batch_size % share == cfg.generator_batch_size % share == 0
@@ -89,21 +89,21 @@ def test_what_only_the_user_can_give_is_named_before_any_work(
     monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
     text = "description: d\nneeds: {teacher.folder: a diffusers folder}\nchanges: {teacher.source: folder}\n"
     (project / "experiments" / "presets" / "own.yaml").write_text(text)
-    (variant,) = variants(project, "own", {}, [])
+    (variant,) = make_variants(project, "own", {}, [])
     assert variant.missing == {"teacher.folder": "a diffusers folder"} and "teacher.folder" not in variant.changes
     assert main(["--preset", "own"]) == 2
     assert capsys.readouterr().err == "error: --set teacher.folder=PATH is needed: a diffusers folder\n"
-    (given,) = variants(project, "own", {"teacher.folder": str(project)}, [])
-    assert not given.missing and given.filled(project) == given.changes
+    (given,) = make_variants(project, "own", {"teacher.folder": str(project)}, [])
+    assert not given.missing and given.fill(project) == given.changes
 
 
 def test_an_override_comes_after_the_preset_and_a_seed_after_both(project: Path) -> None:
-    one, two = variants(project, "more", {"train.seed": 5, "method.t_min": 0.1}, [0, 1])
+    one, two = make_variants(project, "more", {"train.seed": 5, "method.t_min": 0.1}, [0, 1])
     assert dict(one.changes) == {"method.critic_turns": 7, "train.seed": 0, "method.t_min": 0.1}
     assert one.experiment.startswith("more-seed0-") and two.experiment.startswith("more-seed1-")
-    assert variants(project, None, {"method.critic_turns": 9}, [])[0].experiment.startswith("run-")
-    assert variants(project, None, {}, []) == []
-    apply(one.changes, project / "params.yaml")
+    assert make_variants(project, None, {"method.critic_turns": 9}, [])[0].experiment.startswith("run-")
+    assert make_variants(project, None, {}, []) == []
+    change_file(one.changes, project / "params.yaml")
     params = load_params(project / "params.yaml")
     assert (params.method.critic_turns, params.train.seed, params.method.t_min) == (7, 0, 0.1)
     assert "# critic turns per generator turn" in (project / "params.yaml").read_text()
@@ -124,9 +124,9 @@ def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
         ("more", {"method.critic_turns": 0}, "preset more: method.critic_turns"),
     ):
         with pytest.raises(ConfigError, match=words):
-            variants(project, preset, overrides, [])
+            make_variants(project, preset, overrides, [])
     with pytest.raises(ConfigError, match="seeds: 0, 1, 0: one is there twice"):
-        variants(project, "more", {}, [0, 1, 0])
+        make_variants(project, "more", {}, [0, 1, 0])
     (project / "experiments" / "presets" / "bad.yaml").write_text("changes: {a: 1}\n")
     with pytest.raises(ConfigError, match=r"bad\.yaml: description: field required"):
         load_preset(project, "bad")
@@ -134,9 +134,9 @@ def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
 
 def test_a_run_elsewhere_leaves_the_workspace_alone_and_becomes_an_experiment(project: Path) -> None:
     before = (project / "params.yaml").read_bytes()
-    (variant,) = variants(project, "more", {}, [])
-    with worktree(project, check_committed(project)) as place:
-        apply(variant.changes, place / "params.yaml")
+    (variant,) = make_variants(project, "more", {}, [])
+    with temporary_worktree(project, check_committed(project)) as place:
+        change_file(variant.changes, place / "params.yaml")
         dvc(place, "repro", "-q")
         save_experiment(place, variant.experiment)
     assert dvc(project, "exp", "list", "--name-only").split() == [variant.experiment]

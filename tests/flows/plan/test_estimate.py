@@ -16,8 +16,8 @@ from dmd.distillation.methods import METHODS
 from dmd.teacher_training.architectures import new_unet
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
-from flows.pipeline.changes import apply
-from flows.pipeline.presets import load_preset, variants
+from flows.pipeline.changes import change_file
+from flows.pipeline.presets import load_preset, make_variants
 from flows.plan.architecture import PUBLISHED, Unknown, blank_teacher
 from flows.plan.estimate import amount, duration, estimate, images_stored, seconds_of, time_lines
 from flows.plan.memory import FusedAttention, SavedTensors, saved_bytes, train_memory
@@ -299,9 +299,9 @@ def test_units() -> None:
 
 def test_the_readme_shows_what_a_dry_run_says(tmp_path: Path) -> None:
     """Apart from time and rate, which are a machine's."""
-    (variant,) = variants(ROOT, "cifar10", {}, [])
+    (variant,) = make_variants(ROOT, "cifar10", {}, [])
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    apply(variant.filled(ROOT), tmp_path / "params.yaml")
+    change_file(variant.fill(ROOT), tmp_path / "params.yaml")
     found = estimate(load_params(tmp_path / "params.yaml"), tmp_path, set(), {})
     command = "$ python -m flows.distill --preset cifar10 --dry-run\n"
     shown = (ROOT / "README.md").read_text().partition(command)[2].partition("```")[0].splitlines()

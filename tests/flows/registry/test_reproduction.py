@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from dmd.errors import UserError
-from flows.pipeline.worktrees import worktree
+from flows.pipeline.worktrees import temporary_worktree
 from flows.registry.reproduction import fetch_original, find_differences
 from tests.helpers.projects import ROOT
 
@@ -45,7 +45,7 @@ def test_a_byte_or_a_file_more_is_a_difference(tmp_path: Path) -> None:
 def test_a_worktree_has_the_commit_and_the_cache_and_is_gone_afterwards(project: Path) -> None:
     commit = git(project, "rev-parse", "HEAD")
     (project / "params.yaml").write_text("a: 2\n")
-    with pytest.raises(KeyboardInterrupt), worktree(project, commit) as place:
+    with pytest.raises(KeyboardInterrupt), temporary_worktree(project, commit) as place:
         assert (place / "params.yaml").read_text() == "a: 1\n"
         ask = [sys.executable, "-m", "dvc", "cache", "dir"]
         cache = subprocess.run(ask, cwd=place, capture_output=True, text=True, check=True).stdout
@@ -57,8 +57,8 @@ def test_a_worktree_has_the_commit_and_the_cache_and_is_gone_afterwards(project:
 def test_what_a_killed_process_left_is_removed_and_another_ones_place_is_not(project: Path) -> None:
     commit = git(project, "rev-parse", "HEAD")
     code = (
-        "import os, signal, sys; from pathlib import Path; from flows.pipeline.worktrees import worktree\n"
-        "with worktree(Path(sys.argv[1]), sys.argv[2]) as place:\n"
+        "import os, signal, sys; from pathlib import Path; from flows.pipeline.worktrees import temporary_worktree\n"
+        "with temporary_worktree(Path(sys.argv[1]), sys.argv[2]) as place:\n"
         "    print(place, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run(
@@ -66,16 +66,16 @@ def test_what_a_killed_process_left_is_removed_and_another_ones_place_is_not(pro
     )
     left = Path(killed.stdout.strip())
     assert killed.returncode == -9 and left.is_dir() and str(left) in git(project, "worktree", "list")
-    with worktree(project, commit) as mine:
+    with temporary_worktree(project, commit) as mine:
         assert not left.parent.exists() and str(left) not in git(project, "worktree", "list")
-        with worktree(project, commit):
+        with temporary_worktree(project, commit):
             assert mine.is_dir(), "its process is alive"
 
 
 def test_a_commit_that_is_not_there_is_one_line(project: Path) -> None:
     with (
         pytest.raises(UserError, match="this repository has no commit 0123456; git fetch may bring it"),
-        worktree(project, "0123456"),
+        temporary_worktree(project, "0123456"),
     ):
         pass
 

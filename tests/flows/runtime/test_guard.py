@@ -15,8 +15,8 @@ from tests.helpers.servers import eventually
 PARENT = """
 import subprocess, sys, time
 from flows.runtime import guard
-guard.watch()
-guard.watch()
+guard.start()
+guard.start()
 shell = "sleep 300 & echo $!; wait"
 for session in (True, False):
     child = subprocess.Popen(["sh", "-c", shell], stdout=subprocess.PIPE, text=True, start_new_session=session)
@@ -55,7 +55,7 @@ def test_what_a_killed_process_has_started_is_ended() -> None:
         parent.wait(10)
         assert any(is_alive(pid) for pid in pids)
         # The next one waits: nothing of the killed one is left when it begins.
-        argv = [sys.executable, "-c", "from flows import guard; guard.watch()"]
+        argv = [sys.executable, "-c", "from flows.runtime import guard; guard.start()"]
         subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=90)
         assert not any(is_alive(pid) for pid in pids) and not guards(parent.pid)
         assert is_alive(bystander.pid)

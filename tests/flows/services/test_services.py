@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from dmd.errors import UserError
 from flows.serve import deployments
 from flows.serve import main as serve
-from flows.services.servers import _running, services, use_running
+from flows.services.servers import _running, services, use_local_servers
 from tests.helpers.projects import ROOT
 from tests.helpers.servers import call, free_port
 
@@ -111,7 +111,7 @@ def test_a_run_uses_the_servers_that_are_up_unless_others_are_named(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
     monkeypatch.setenv("PREFECT_API_URL", "to be restored")
     monkeypatch.delenv("PREFECT_API_URL")
-    use_running(tmp_path)
+    use_local_servers(tmp_path)
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
 
@@ -135,7 +135,7 @@ def test_serving_needs_no_folder_and_help_starts_nothing(
         raise UserError("no server")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flows.services.prefect_server.connect", refuse)
+    monkeypatch.setattr("flows.services.prefect_server.check_server", refuse)
     with pytest.raises(SystemExit) as e:
         serve(["--help"])
     assert e.value.code == 0 and "python -m flows.serve" in capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_serving_needs_no_folder_and_help_starts_nothing(
 
 
 def test_work_pools_have_the_deployments_that_are_served() -> None:
-    pools = {d["name"]: d for d in YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]}
+    pools = {d["name"]: d for d in YAML(typ="safe").load(ROOT / "deploy" / "prefect.yaml")["deployments"]}
     served = {f"pool-{d.name}": d for d in deployments()}
     assert set(pools) == set(served)
     for name, pool in pools.items():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.pipeline.lock import BUSY, KEPT, LOCK, forget_missing, of_what_is_here, put_back_abandoned
-from flows.runtime.roots import only_one
+from flows.pipeline.dvc_lock import ABLATION_LOCK, BACKUP, LOCK, remove_missing, restore_abandoned, without_missing
+from flows.runtime.file_lock import hold_lock
 from tests.helpers.projects import ROOT, environment
 
 STAGES = """
@@ -51,27 +51,27 @@ def clone(tmp_path: Path) -> Path:
 
 
 def test_a_result_of_this_machine_is_found_again(clone: Path) -> None:
-    assert forget_missing(clone) == ["draw"]
+    assert remove_missing(clone) == ["draw"]
     repro(clone)
     assert (clone / "drawn").read_text() == (clone / "ours").read_text()
-    assert forget_missing(clone) == []
+    assert remove_missing(clone) == []
 
 
 def test_the_lock_is_put_back_unless_another_has_written_it(clone: Path) -> None:
     theirs = (clone / LOCK).read_bytes()
-    with of_what_is_here(clone) as missing:
+    with without_missing(clone) as missing:
         assert missing == ["draw"] and b"draw:" not in (clone / LOCK).read_bytes()
     assert (clone / LOCK).read_bytes() == theirs
-    with of_what_is_here(clone):
+    with without_missing(clone):
         repro(clone)
     assert (clone / LOCK).read_bytes() != theirs and b"draw:" in (clone / LOCK).read_bytes()
 
 
 KILLED = """
 import os, pathlib, signal
-from flows.pipeline.lock import of_what_is_here
+from flows.pipeline.dvc_lock import without_missing
 
-with of_what_is_here(pathlib.Path.cwd()):
+with without_missing(pathlib.Path.cwd()):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -87,23 +87,23 @@ def kill_within(root: Path) -> None:
 def test_what_a_killed_process_left_is_put_back_by_the_next(clone: Path) -> None:
     theirs = (clone / LOCK).read_bytes()
     kill_within(clone)
-    with of_what_is_here(clone) as missing:
+    with without_missing(clone) as missing:
         assert missing == ["draw"]
     assert (clone / LOCK).read_bytes() == theirs
     kill_within(clone)
-    with only_one(clone / BUSY):
-        put_back_abandoned(clone)
+    with hold_lock(clone / ABLATION_LOCK):
+        restore_abandoned(clone)
         assert (clone / LOCK).read_bytes() != theirs
-    put_back_abandoned(clone)
-    assert (clone / LOCK).read_bytes() == theirs and not (clone / KEPT).exists()
+    restore_abandoned(clone)
+    assert (clone / LOCK).read_bytes() == theirs and not (clone / BACKUP).exists()
     kill_within(clone)
     repro(clone)
     ours = (clone / LOCK).read_bytes()
-    put_back_abandoned(clone)
+    restore_abandoned(clone)
     assert (clone / LOCK).read_bytes() == ours and b"draw:" in ours
 
 
 def test_without_a_lock_nothing_is_missing(tmp_path: Path) -> None:
     Repo.init(str(tmp_path), no_scm=True).close()
-    with of_what_is_here(tmp_path) as missing:
+    with without_missing(tmp_path) as missing:
         assert missing == [] and not (tmp_path / LOCK).exists()

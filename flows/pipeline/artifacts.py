@@ -28,7 +28,7 @@ STEP = 5  # percent between two updates: each is a request to the server
 Log = Callable[[str], None]
 
 
-class ShownProgress:
+class ProgressArtifact:
     """Hands a stage's lines on, and moves its bar in the UI where a line says how far it is."""
 
     def __init__(self, stage: str, log: Log) -> None:

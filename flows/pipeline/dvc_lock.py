@@ -14,14 +14,14 @@ from ruamel.yaml import YAML
 
 from dmd.errors import UserError
 from dmd.storage.files import write_bytes
-from flows.runtime.roots import only_one
+from flows.runtime.file_lock import hold_lock
 
 LOCK = "dvc.lock"
-KEPT = Path("runs") / "dvc.lock.json"
-BUSY = Path("runs") / "ablate.lock"  # held while an ablation is at work
+BACKUP = Path("runs") / "dvc.lock.json"
+ABLATION_LOCK = Path("runs") / "ablate.lock"  # held while an ablation is at work
 
 
-def missing(root: Path) -> list[str]:
+def find_missing(root: Path) -> list[str]:
     """Stages of dvc.lock whose results are not in DVC's cache."""
     from dvc.repo import Repo  # a second
     from dvc.stage import PipelineStage
@@ -31,9 +31,9 @@ def missing(root: Path) -> list[str]:
         return [str(s.name) for s in stages if any(out.use_cache and out.changed_cache() for out in s.outs)]
 
 
-def forget_missing(root: Path) -> list[str]:
+def remove_missing(root: Path) -> list[str]:
     """Take those out of dvc.lock; returns their names."""
-    if names := missing(root):
+    if names := find_missing(root):
         write_bytes(root / LOCK, _without(root, names))
     return names
 
@@ -49,35 +49,35 @@ def _without(root: Path, names: list[str]) -> bytes:
 
 
 @contextlib.contextmanager
-def of_what_is_here(root: Path) -> Iterator[list[str]]:
+def without_missing(root: Path) -> Iterator[list[str]]:
     """The same for the length of a block: then dvc.lock is put back, unless something else has written it.
 
     What it was is kept in a file: where a process is killed within, the next one puts it back.
     """
-    put_back(root)
-    if names := missing(root):
+    restore(root)
+    if names := find_missing(root):
         within = _without(root, names)
         kept = {"before": (root / LOCK).read_bytes().decode(), "within": within.decode()}
-        write_bytes(root / KEPT, json.dumps(kept).encode())
+        write_bytes(root / BACKUP, json.dumps(kept).encode())
         write_bytes(root / LOCK, within)
     try:
         yield names
     finally:
-        put_back(root)
+        restore(root)
 
 
-def put_back(root: Path) -> None:
-    """End what `of_what_is_here` has begun. The caller holds BUSY, or runs alone in the folder."""
-    if not (root / KEPT).exists():
+def restore(root: Path) -> None:
+    """End what `without_missing` has begun. The caller holds ABLATION_LOCK, or runs alone in the folder."""
+    if not (root / BACKUP).exists():
         return
-    kept = json.loads((root / KEPT).read_bytes())
+    kept = json.loads((root / BACKUP).read_bytes())
     if (root / LOCK).exists() and (root / LOCK).read_bytes() == kept["within"].encode():
         write_bytes(root / LOCK, kept["before"].encode())
-    (root / KEPT).unlink()
+    (root / BACKUP).unlink()
 
 
-def put_back_abandoned(root: Path) -> None:
+def restore_abandoned(root: Path) -> None:
     """The same for another command, where no ablation is at work."""
-    if (root / KEPT).exists():
-        with contextlib.suppress(UserError), only_one(root / BUSY, "an ablation works in this folder"):
-            put_back(root)
+    if (root / BACKUP).exists():
+        with contextlib.suppress(UserError), hold_lock(root / ABLATION_LOCK, "an ablation works in this folder"):
+            restore(root)

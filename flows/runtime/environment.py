@@ -1,0 +1,51 @@
+"""Environment variables of this process and of the commands that it starts."""
+
+import os
+import sys
+from pathlib import Path
+
+from dmd.storage.worktree import main_worktree
+
+DEFAULTS = {
+    # No telemetry. MLflow accepts "true", not "1".
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    # The migration of a new database takes half a minute on a busy machine; Prefect's default limit is 20 seconds.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # Seconds between two heartbeats of a run. Prefect's default of 180 is longer than lost_runs.SILENCE.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # MLflow's default of seven retries takes minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def set_defaults(root: Path) -> None:
+    """Set variables that the user has not set. Must run before Prefect or MLflow is imported."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # Only a temporary server reads this: a server of PREFECT_API_URL or of a profile has its own database.
+    if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
+        os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", sqlite_url(prefect_database(root)))
+
+
+def prefect_database(root: Path) -> Path:
+    """Return the database file of the local Prefect server, in the main worktree."""
+    return main_worktree(root) / "runs" / "prefect" / "prefect.db"
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the address by which a Prefect server opens a sqlite file."""
+    return f"sqlite+aiosqlite:///{file}"
+
+
+def child_environment() -> dict[str, str]:
+    """Return this process's environment for a child in which `python` is this interpreter, also without activation."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}

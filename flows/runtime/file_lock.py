@@ -1,0 +1,31 @@
+"""Locks between processes, by files."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dmd.errors import UserError
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which is created if needed. The system frees it when the process ends.
+
+    busy: the start of the error message if another process holds the lock; None waits for it.
+
+    Raises UserError if `busy` is given and another process holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(f"{busy} (pid {file.read().strip() or 'unknown'})") from None
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
