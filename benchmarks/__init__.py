@@ -1,1 +1,1 @@
-"""Measurements of speed, apart from the tests: `make bench`."""
+"""Programs that measure speed; `make bench` runs them."""

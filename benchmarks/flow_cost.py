@@ -1,7 +1,7 @@
-"""`python -m benchmarks.flow_cost`: what Prefect costs beside plain `dvc repro`, whole processes, server up.
+"""`python -m benchmarks.flow_cost`: seconds that the Prefect flow adds to plain `dvc repro`.
 
-Two clones of the last commit run the same stages on the preset `quick`, one after the other; then both find nothing
-to do.
+Two clones of the last commit run the same stages on the preset `quick`, one after the other, as whole processes with a
+running server. Then both run once more with nothing to do.
 """
 
 import os
@@ -18,31 +18,32 @@ from flows.pipeline.presets import load_preset
 
 PYTHON = sys.executable
 REPRO = [PYTHON, "-m", "dvc", "repro", "--quiet"]
-FLOW = [PYTHON, "-m", "flows.distill", "--target", "evaluate"]  # the whole graph, and no publishing
+FLOW = [PYTHON, "-m", "flows.distill", "--target", "evaluate"]  # the whole graph, without publishing
 
 
 def main() -> None:
+    """Run both clones and print the table."""
     root = main_worktree(Path.cwd())
     with tempfile.TemporaryDirectory() as folder:
         plain, flow = (clone(root, Path(folder) / name) for name in ("plain", "flow"))
         ports = {"PREFECT_PORT": free_port(), "MLFLOW_PORT": free_port()}
-        seconds(flow, [PYTHON, "-m", "flows.services", "up"], **ports)
+        run_seconds(flow, [PYTHON, "-m", "flows.services", "up"], **ports)
         try:
             rows = {
-                "dvc repro": seconds(plain, REPRO),
-                "flow": seconds(flow, FLOW, **ports),
-                "dvc repro, nothing to do": seconds(plain, REPRO),
-                "flow, nothing to do": seconds(flow, FLOW, **ports),
+                "dvc repro": run_seconds(plain, REPRO),
+                "flow": run_seconds(flow, FLOW, **ports),
+                "dvc repro, nothing to do": run_seconds(plain, REPRO),
+                "flow, nothing to do": run_seconds(flow, FLOW, **ports),
             }
         finally:
-            seconds(flow, [PYTHON, "-m", "flows.services", "down"], **ports)
-    for name, took in rows.items():
-        print(f"{name:26} {took:7.1f} s")
-    print(f"the flow costs {rows['flow'] - rows['dvc repro']:+.1f} s (below 0: it runs two stages at once)")
+            run_seconds(flow, [PYTHON, "-m", "flows.services", "down"], **ports)
+    for name, seconds in rows.items():
+        print(f"{name:26} {seconds:7.1f} s")
+    print(f"the flow adds {rows['flow'] - rows['dvc repro']:+.1f} s (negative: it runs two stages at once)")
 
 
 def clone(root: Path, to: Path) -> Path:
-    """Of the last commit, with the numbers of the preset `quick` and a cache of its own."""
+    """Clone the last commit, with the parameters of the preset `quick` and a DVC cache of its own."""
     subprocess.run(["git", "clone", "-q", str(root), str(to)], check=True)
     change_file(load_preset(to, "quick").changes, to / "params.yaml")
     identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
@@ -50,8 +51,8 @@ def clone(root: Path, to: Path) -> Path:
     return to
 
 
-def seconds(cwd: Path, command: list[str], **env: str) -> float:
-    """Of a whole process; its output is shown only where it fails."""
+def run_seconds(cwd: Path, command: list[str], **env: str) -> float:
+    """Run a command and return its seconds, process start included. Exits with its output if it fails."""
     path = f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}"
     start = time.perf_counter()
     done = subprocess.run(
@@ -63,6 +64,7 @@ def seconds(cwd: Path, command: list[str], **env: str) -> float:
 
 
 def free_port() -> str:
+    """A TCP port that no process listens on."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return str(s.getsockname()[1])

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.speed`: where the time of a training goes, on the workspace's artifacts and params.yaml.
+"""`python -m benchmarks.speed`: speed of sampling and of a training turn, on the workspace's artifacts and params.yaml.
 
-A turn stands beside the bare passes of the same images, measured in turn: the ratio is what the rest of the code costs.
+A turn is compared with the bare network passes that it contains: the ratio is the cost of everything else.
 """
 
 import statistics
@@ -31,72 +31,77 @@ BATCHES = (16, 64, 256, 512)
 
 
 def main() -> None:
+    """Print both tables."""
     params = load_params(Path("params.yaml"))
     torch.set_num_threads(params.runtime.threads)
-    cpu = torch.device("cpu")
     split = load_split(Path("artifacts/data"), "train")
+    cpu = torch.device("cpu")
     teacher = load_teacher(Path("artifacts/teacher"), cpu, params.guidance.scale, split.class_captions)
-    print(sampling(teacher, split.labels).to_string(index=False), "\n")
+    print(measure_sampling(teacher, split.labels).to_string(index=False), "\n")
     latents = load_encoded(Path("artifacts/encoded")).latents
-    reals = TrainingImages(split.images.unit() if latents is None else latents, split.labels)
-    print(turns(teacher, params, reals).to_string(index=False))
+    data = TrainingImages(split.images.unit() if latents is None else latents, split.labels)
+    print(measure_turns(teacher, params, data).to_string(index=False))
 
 
-def sampling(teacher: Teacher, labels: Tensor) -> pd.DataFrame:
+def measure_sampling(teacher: Teacher, labels: Tensor) -> pd.DataFrame:
     """Images per second of one network pass, by batch size."""
-    one, rows = teacher.sampler("ddim_1"), []
+    sampler, rows = teacher.sampler("ddim_1"), []
     for size in BATCHES:
-        took = median(partial(one.images, labels[torch.arange(size) % len(labels)], torch.Generator()))
-        rows.append({"one pass, batch of": size, "images per second": round(size / took)})
+        batch = labels[torch.arange(size) % len(labels)]
+        seconds = median_seconds(partial(sampler.images, batch, torch.Generator()))
+        rows.append({"one pass, batch of": size, "images per second": round(size / seconds)})
     return pd.DataFrame(rows)
 
 
-def turns(teacher: Teacher, params: Params, reals: TrainingImages) -> pd.DataFrame:
-    """Milliseconds of a generator turn with its critic turns, and of the bare passes that it cannot do without."""
+def measure_turns(teacher: Teacher, params: Params, data: TrainingImages) -> pd.DataFrame:
+    """Milliseconds of a generator turn with its critic turns, beside those of the network passes that it contains."""
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
     cfg = params.train.model_copy(update={"warm_start": warm, "generator_turns": REPEATS + 1})
     method = METHODS[params.method.name](
         params.method,
         teacher.denoiser.process.timesteps,
         load_pairs(Path("artifacts/pairs")),
-        reals,
+        data,
         teacher.denoiser.default_generator_timestep(),
     )
     state = TrainState(method.networks(teacher, 0, (0, 0)), cfg)
-    loop = train(state, method, cfg, teacher.shape, reals.labels, Workers(Accelerator(cpu=True), 1))
+    loop = train(state, method, cfg, teacher.shape, data.labels, Workers(Accelerator(cpu=True), 1))
     next(loop)
     net, k = state.nets.generator, params.method.critic_turns
-    learns = learning(net, teacher, cfg.generator_batch_size) + k * learning(net, teacher, cfg.batch_size)
-    # The generator's turn asks teacher and critic without a gradient; each critic turn asks the generator.
-    asks = 2 * asking(net, teacher, cfg.generator_batch_size) + k * asking(net, teacher, cfg.batch_size)
-    turn = median(lambda: next(loop))
-    bare = learns + asks
+    backward = backward_seconds(net, teacher, cfg.generator_batch_size) + k * backward_seconds(
+        net, teacher, cfg.batch_size
+    )
+    # A generator turn runs teacher and critic without gradients; each critic turn runs the generator without gradients.
+    forward = 2 * forward_seconds(net, teacher, cfg.generator_batch_size) + k * forward_seconds(
+        net, teacher, cfg.batch_size
+    )
+    turn, bare = median_seconds(lambda: next(loop)), forward + backward
     row = {"a generator turn and its critic turns, ms": turn, "their bare passes, ms": bare}
     return pd.DataFrame([{name: round(1000 * v) for name, v in row.items()} | {"ratio": round(turn / bare, 2)}])
 
 
-def learning(net: Denoiser, teacher: Teacher, n: int) -> float:
+def backward_seconds(net: Denoiser, teacher: Teacher, n: int) -> float:
     """Seconds of a forward and backward pass of n images."""
     x, t, y = torch.randn(n, *teacher.shape), torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    return median(lambda: net(x, t, y if teacher.classes else None).square().mean().backward())
+    return median_seconds(lambda: net(x, t, y if teacher.classes else None).square().mean().backward())
 
 
 @torch.no_grad()
-def asking(net: Denoiser, teacher: Teacher, n: int) -> float:
-    """Seconds of a forward pass of n images."""
+def forward_seconds(net: Denoiser, teacher: Teacher, n: int) -> float:
+    """Seconds of a forward pass of n images, without gradients."""
     x, t, y = torch.randn(n, *teacher.shape), torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    return median(lambda: net(x, t, y if teacher.classes else None))
+    return median_seconds(lambda: net(x, t, y if teacher.classes else None))
 
 
-def median(work: Callable[[], object]) -> float:
-    """Seconds, of REPEATS calls after the first."""
+def median_seconds(work: Callable[[], object]) -> float:
+    """Median duration of REPEATS - 1 calls, after a first call that is not counted."""
     work()
-    took = []
+    durations = []
     for _ in range(REPEATS - 1):
         start = time.perf_counter()
         work()
-        took.append(time.perf_counter() - start)
-    return statistics.median(took)
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations)
 
 
 if __name__ == "__main__":
