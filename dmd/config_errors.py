@@ -1,62 +1,75 @@
-"""What is wrong in params.yaml, told by the schema itself: the key, its value, what is allowed, what was meant."""
+"""One line for each mistake in params.yaml: the key, its value, and what the schema allows."""
 
 import difflib
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+Location = tuple[int | str, ...]  # keys and list indices from the root to a value
 
 
-def explain(error: Any, root: type[BaseModel]) -> str:
-    """One line for an error of pydantic: the key below the group `root`, its value, and what is allowed."""
-    loc = [part for part in error["loc"] if isinstance(part, int) or _field_at(root, error["loc"], part) is not None]
-    key = ".".join(map(str, loc))
+def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
+    """Return one line for an error of pydantic: the key below the group `root`, its value, and what is allowed."""
+    loc = error["loc"]
+    path = ".".join(map(str, loc))
+    # Pydantic also names members of a union, which are no keys of the file.
+    key = ".".join(str(part) for part in loc if isinstance(part, int) or _find_field(root, loc, part) is not None)
     match error["type"]:
         case "extra_forbidden":
-            siblings = keys(_group_at(root, error["loc"][:-1]))
-            name = str(error["loc"][-1])
-            close = difflib.get_close_matches(name, siblings, n=1)
+            siblings = keys(_find_group(root, loc[:-1]))
+            close = difflib.get_close_matches(str(loc[-1]), siblings, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            return f"{'.'.join(map(str, error['loc']))}: unknown key; {hint}allowed: {', '.join(siblings)}"
+            return f"{path}: unknown key; {hint}allowed: {', '.join(siblings)}"
         case "missing":
-            return f"{'.'.join(map(str, error['loc']))}: missing; {_allowed(root, error['loc'])}"
-        case "value_error":
-            return f"{key + '.' if key else ''}{error['ctx']['error']}"
+            return f"{path}: missing; {_allowed(root, loc)}"
+        case "value_error":  # raised by a group's own check, whose message begins with the key
+            return f"{key + '.' if key else ''}{error.get('ctx', {})['error']}"
+        case "former_value":
+            return f"{key}: {error['msg']}"
         case "model_type":
-            return f"{key}: {error['input']!r} is not allowed; {_allowed(root, error['loc'])}"
+            return f"{key}: {error['input']!r} is not allowed; {_allowed(root, loc)}"
         case _:
-            return f"{key}: {error['input']!r} is not allowed: {error['msg'].lower()}; {_allowed(root, error['loc'])}"
+            return f"{key}: {error['input']!r} is not allowed: {error['msg'].lower()}; {_allowed(root, loc)}"
 
 
-def _group_at(root: type[BaseModel], loc: tuple) -> type[BaseModel]:
-    """The group that keys lead to; a key that is none of a group's own (pydantic names union members) is passed by."""
-    group = root
-    for part in loc:
-        field = _fields(group).get(str(part))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            group = field.annotation
-    return group
-
-
-def _field_at(root: type[BaseModel], loc: tuple, part: object) -> Any:
-    """The field of that name, looked for in the group that holds it."""
-    return _fields(_group_at(root, loc[: loc.index(part)])).get(str(part))
-
-
-def _fields(group: type[BaseModel]) -> dict[str, Any]:
+def fields(group: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a group by their keys in the file."""
     return {field.alias or name: field for name, field in group.model_fields.items()}
 
 
 def keys(group: type[BaseModel]) -> list[str]:
-    """Its keys as the file has them."""
-    return list(_fields(group))
+    """Return the keys of a group as the file has them."""
+    return list(fields(group))
 
 
-def _allowed(root: type[BaseModel], loc: tuple) -> str:
-    """The description of a field, and its choices where it has them."""
-    field = next((f for part in reversed(loc) if (f := _field_at(root, loc, part)) is not None), None)
+def subgroup(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the group that a field holds, None for a field with a value of its own."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _find_group(root: type[BaseModel], loc: Location) -> type[BaseModel]:
+    """Return the innermost group on the way to `loc`."""
+    group = root
+    for part in loc:
+        field = fields(group).get(str(part))
+        group = (field and subgroup(field)) or group
+    return group
+
+
+def _find_field(root: type[BaseModel], loc: Location, part: int | str) -> FieldInfo | None:
+    """Return the field that `part` of a location names, None if it names none."""
+    return fields(_find_group(root, loc[: loc.index(part)])).get(str(part))
+
+
+def _allowed(root: type[BaseModel], loc: Location) -> str:
+    """Return the meaning of the innermost field of a location, with its choices."""
+    field = next((f for part in reversed(loc) if (f := _find_field(root, loc, part)) is not None), None)
     if field is None:
-        return "see dmd/config.py"
+        return "see python -m dmd.config"
     if field.description is None:
-        return f"it is a group with the keys {', '.join(keys(_group_at(root, loc)))}"
+        return f"it is a group with the keys {', '.join(keys(_find_group(root, loc)))}"
     choices = [c for c in get_args(field.annotation) if isinstance(c, str)]
     return f"meaning: {field.description}" + (f" (one of {', '.join(choices)})" if choices else "")

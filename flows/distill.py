@@ -8,7 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dmd.config import load_params
+from dmd.config_paths import load_run_params
 from dmd.errors import ConfigError, UserError
 from flows.pipeline import dvc_lock
 from flows.pipeline.graph import is_up_to_date, read_graph, select_stages
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(root: Path, args: argparse.Namespace) -> int:
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
-    load_params(root / "params.yaml")
+    load_run_params(root / "params.yaml", root)
     dvc_lock.restore_abandoned(root)
     overrides = _overrides(args.set)
     todo = make_variants(root, args.preset, overrides, args.seeds)

@@ -16,7 +16,8 @@ from typing import NoReturn
 import torch
 from safetensors import SafetensorError
 
-from dmd.config import Params, RuntimeConfig, load_params
+from dmd.config import Params, RuntimeConfig
+from dmd.config_paths import load_run_params
 from dmd.device import choose_device
 from dmd.errors import DataError, UserError
 from dmd.progress import clock
@@ -40,7 +41,7 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...])
     signal.signal(signal.SIGTERM, _terminate)
     _keep_scratch()
     try:
-        params = load_params(args.params)
+        params = load_run_params(args.params, Path())
         _check_paths(args, inputs, outs)
         said = stage(args, params, prepare_torch(params.runtime))
     except (UserError, FloatingPointError) as e:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmd.codecs.pixels import Pixels
-from dmd.config import NO_FOLDER, Params
+from dmd.config import NONE, Params
 from dmd.data.splits import Split
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.batches import TrainingImages
@@ -46,7 +46,7 @@ def new_networks(params: Params, method: Method, teacher: Teacher, device: torch
     """The networks of a method at the start of a run. Raises ConfigError if method.init_from does not fit."""
     cfg = params.train
     nets = method.networks(teacher, cfg.seed, (cfg.lora_rank, cfg.lora_rank_critic), cfg.lora_alpha)
-    if (folder := Path(params.method.init_from)) != NO_FOLDER:
+    if (folder := Path(params.method.init_from)) != Path(NONE):
         load_weights(nets.generator, load_generator(folder, device), folder)
     if cfg.gradient_checkpointing:
         nets.checkpoint_gradients()
@@ -64,7 +64,7 @@ def load_weights(generator: Denoiser, finished: Generator, folder: Path) -> None
 def files_in_params(params: Params) -> dict[str, Path]:
     """Files that the parameters name: with other contents at the same path, a checkpoint belongs to another run."""
     files = {"init_from": Path(params.method.init_from), "lpips": Path(params.method.lpips.weights)}
-    return {name: path for name, path in files.items() if path != NO_FOLDER and path.exists()}
+    return {name: path for name, path in files.items() if path != Path(NONE) and path.exists()}
 
 
 def validation_set(train: Split, validation: Split, pairs: Pairs, teacher: Teacher) -> tuple[Tensor, Tensor]:

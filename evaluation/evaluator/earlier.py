@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dmd.config import NO_FOLDER, BaselineConfig
+from dmd.config import NONE, BaselineConfig
 from dmd.errors import EvaluatorError
 from evaluation.metrics.schema import Baseline, Judged, Measures
 
@@ -38,9 +38,9 @@ def take_over(cfg: BaselineConfig, names: list[str], judged: Judged) -> Earlier:
 
 def read(cfg: BaselineConfig) -> Baseline | None:
     """The file that cfg.measured names, None for none. Raises EvaluatorError if it is no baseline.json."""
-    file = Path(cfg.measured)
-    if file == NO_FOLDER:
+    if cfg.measured == NONE:
         return None
+    file = Path(cfg.measured)
     try:
         return Baseline.model_validate_json(file.read_text())
     except (ValidationError, UnicodeDecodeError) as e:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 from transformers import CLIPModel
 
-from dmd.config import ExtractorsConfig, WeightsSource
+from dmd.config import NONE, ExtractorsConfig, WeightsSource
 from dmd.errors import EvaluatorError
 from dmd.storage.files import sha256
 from evaluation.models.features import ClipJudge, Extractor, load_clip
@@ -185,7 +185,7 @@ def load_further(cfg: ExtractorsConfig, device: torch.device) -> tuple[dict[str,
     loaded, skipped = {}, {}
     for name, make in KINDS.items():
         source: WeightsSource = getattr(cfg, name)
-        if source.weights == "none":
+        if source.weights == NONE:
             continue
         found = locate(name, source.weights)
         if isinstance(found, str):

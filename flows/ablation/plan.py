@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dmd.config import load_params
+from dmd.config_paths import load_run_params
 from dmd.errors import ConfigError
 from flows.pipeline.changes import Change, change_params
 from flows.pipeline.presets import load_preset
@@ -127,12 +127,12 @@ def list_members(name: str, ablation: Ablation, params_file: Path, downstream: s
 
     Raises ConfigError for a change that the schema of params.yaml does not allow.
     """
-    load_params(params_file)  # a mistake in params.yaml itself is reported under its own name
+    load_run_params(params_file, params_file.parent)  # a mistake in params.yaml itself is reported under its own name
     base = YAML(typ="safe").load(params_file)
     members = []
     for row, seed in itertools.product(ablation.all_rows(), ablation.seeds):
         changes = {**ablation.base, **row.changes, "train.seed": seed}
-        params = change_params(base, changes, f"ablation {name}, row {row.name}")
+        params = change_params(base, changes, f"ablation {name}, row {row.name}", params_file.parent)
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
         upstream = {group: value for group, value in params.items() if group not in downstream}
         key = hashlib.sha256(json.dumps(upstream, sort_keys=True).encode()).hexdigest()

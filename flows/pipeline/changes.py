@@ -9,14 +9,18 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from dmd.config import validate
+from dmd.config_paths import check_paths
 from dmd.errors import ConfigError
 
 Change = bool | int | float | str
 Changes = Mapping[str, Change | list[int]]
 
 
-def change_params(params: dict[str, Any], changes: Changes, where: str) -> dict[str, Any]:
-    """params with dotted keys replaced, validated whole. Raises ConfigError."""
+def change_params(params: dict[str, Any], changes: Changes, where: str, root: Path) -> dict[str, Any]:
+    """Return a copy of `params` with dotted keys replaced.
+
+    Raises ConfigError if the schema refuses the result, or a path that it names does not exist below `root`.
+    """
     new = deepcopy(params)
     for key, value in changes.items():
         *path, last = key.split(".")
@@ -26,7 +30,7 @@ def change_params(params: dict[str, Any], changes: Changes, where: str) -> dict[
         if not isinstance(group, dict) or last not in group:
             raise ConfigError(f"{where}: {key}: params.yaml has no such key{_meant(params, key)}")
         group[last] = value
-    validate(new, where)
+    check_paths(validate(new, where), root, where)
     return new
 
 

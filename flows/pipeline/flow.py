@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from dmd.config import load_params
+from dmd.config_paths import load_run_params
 from dmd.errors import UserError
 from flows.pipeline.artifacts import show_result
 from flows.pipeline.changes import Change, change_file
@@ -96,7 +97,7 @@ def distill(
     guard.start()
     root = (root or Path.cwd()).resolve()
     try:
-        load_params(root / "params.yaml")
+        load_run_params(root / "params.yaml", root)
         graph = read_graph(root)
         names = select_stages(graph, target) if target else list(graph)
         for stage in force or []:

@@ -77,7 +77,7 @@ def make_variants(root: Path, preset: str | None, overrides: Changes, seeds: Seq
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:6]
         name = "-".join([preset or "run", *([] if seed is None else [f"seed{seed}"]), digest])
         variant = Variant(name, changes, missing)
-        change_params(base, variant.fill(root), f"preset {preset}" if preset else "overrides")
+        change_params(base, variant.fill(root), f"preset {preset}" if preset else "overrides", root)
         made.append(variant)
     return made
 

@@ -1,81 +1,153 @@
-"""A wrong params.yaml names the key, the value and what is allowed."""
+"""A wrong params.yaml names the key, the value and what is allowed; the reference names every key."""
 
-import re
+import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
-from dmd.config import ConfigError, load_params
+from dmd.config import ConfigError, Params, load_params, validate
+from dmd.config_errors import fields, subgroup
+from dmd.config_paths import check_paths
+from dmd.config_reference import main, reference
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
 
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """A copy of the default params.yaml."""
-    return Path(shutil.copy(ROOT / "params.yaml", tmp_path))
+Raw = dict[str, Any]
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"train.generator_turns": -3}, ["train.generator_turns", "-3", "greater than or equal to 1"]),
-        ({"teacher.prediction_type": "v"}, ["teacher.prediction_type", "'v'", "epsilon"]),
-        ({"train.generator_turns": "many"}, ["train.generator_turns", "'many'", "integer"]),
-        ({"train.generator_turns": 1.5}, ["train.generator_turns", "1.5"]),
-        ({"method.normaliser_min": float("nan")}, ["method.normaliser_min", "nan", "finite"]),
-        ({"method.t_min": 0.99}, ["method", "t_min: 0.99", "below t_max"]),
-        ({"pairs.count": 0}, ["train.warm_start.turns", "2000", "pairs.count"]),
-        ({"train.warm_start.turns": -1}, ["train.warm_start.turns", "-1", "greater than or equal to 0", "pairs"]),
-        ({"method.generator_timestep": 1000}, ["method.generator_timestep", "1000", "999"]),
-        ({"teacher.source": "folder", "teacher.folder": "no/where"}, ["teacher", "no/where", "is not a folder"]),
-        ({"runtime": 3}, ["runtime: 3 is not allowed; it is a group with the keys device, "]),
-    ],
-)
-def test_a_wrong_value_is_named(file: Path, changes: dict[str, Any], words: list[str]) -> None:
-    set_params(file, changes)
-    with pytest.raises(ConfigError) as e:
-        load_params(file)
-    for word in words:
-        assert word in str(e.value), f"{word!r} not in {e.value}"
+def default() -> Raw:
+    """params.yaml as plain groups."""
+    return YAML(typ="safe").load(ROOT / "params.yaml")
+
+
+def with_value(key: str, value: object, former: str | None = None) -> Raw:
+    """params.yaml with a value under a dotted key, and without the key `former` of the same group."""
+    raw = default()
+    *path, last = key.split(".")
+    group = raw
+    for part in path:
+        group = group[part]
+    group[last] = value
+    if former:
+        del group[former]
+    return raw
 
 
 @pytest.mark.parametrize(
-    ("key", "name", "words"),
+    ("key", "value", "former", "words"),
     [
-        ("method.critic_turns", "critic_turn", ["method.critic_turn", "unknown key", "did you mean 'critic_turns'"]),
-        ("train.warm_start.critic_turns", "critic_turn", ["train.warm_start.critic_turn", "did you mean"]),
-        ("register", "registry", ["registry: unknown key", "did you mean 'register'"]),
-        ("runtime.threads", "thread", ["runtime.threads: missing", "meaning: CPU threads"]),
+        ("method.critic_turn", 5, "critic_turns",
+         ["method.critic_turn: unknown key", "did you mean 'critic_turns'", "method.critic_turns: missing"]),
+        ("train.generator_turns", -3, None, ["train.generator_turns: -3", "greater than or equal to 1"]),
+        ("teacher.prediction_type", "v", None, ["teacher.prediction_type: 'v'", "epsilon"]),
+        ("train.generator_turns", "many", None, ["train.generator_turns: 'many'", "integer"]),
+        ("train.generator_turns", 1.5, None, ["train.generator_turns: 1.5"]),
+        ("method.normaliser_min", float("nan"), None, ["method.normaliser_min: nan", "finite"]),
+        ("method.t_min", 0.99, None, ["method.t_min: 0.99 must be below t_max (0.98)"]),
+        ("pairs.count", 0, None, ["train.warm_start.turns: 2000 needs pairs; set pairs.count above 0"]),
+        ("train.warm_start.critic_turn", 100, "critic_turns",
+         ["train.warm_start.critic_turn: unknown key", "did you mean 'critic_turns'"]),
+        ("train.warm_start.turns", -1, None, ["train.warm_start.turns: -1", "greater than or equal to 0", "pairs"]),
+        ("method.generator_timestep", 1000, None, ["method.generator_timestep: 1000", "last index, 999"]),
+        ("method.regression_loss", "lpips", None, ["method.regression_loss: lpips needs a VGG16; set lpips.weights"]),
+        ("method.name", "f_distil", None, ["method.name: 'f_distil'", "(one of dmd, dmd2, f_distill)"]),
+        ("method.steps", 65, None, ["method.steps: 65"]),
+        ("runtime", 3, None, ["runtime: 3 is not allowed; it is a group with the keys device, "]),
+        ("registry", {}, "register", ["registry: unknown key", "did you mean 'register'", "register: missing"]),
+        ("runtime.thread", 1, "threads", ["runtime.threads: missing", "meaning: CPU threads"]),
+        ("data.source", "folder", None, ["data.folder: none is not allowed; source: folder needs a folder"]),
+        ("data.source", "webdataset", None, ["data.url: none is not allowed; source: webdataset needs a"]),
+        ("data.caption", "a {kind}", None, ["data.caption: 'a {kind}' may contain {name} and no other braces"]),
+        ("teacher.source", "hub", None, ["teacher.hub_id: 'none' is not a hub id; source: hub needs owner/name"]),
     ],
-)
-def test_a_wrong_key_is_named(file: Path, key: str, name: str, words: list[str]) -> None:
-    set_params(file, {}, renames={key: name})
+)  # fmt: skip
+def test_a_mistake_names_itself(key: str, value: object, former: str | None, words: list[str]) -> None:
     with pytest.raises(ConfigError) as e:
-        load_params(file)
+        validate(with_value(key, value, former), "params.yaml")
     for word in words:
-        assert word in str(e.value), f"{word!r} not in {e.value}"
+        assert f"params.yaml: {word}" in str(e.value) or word in str(e.value), f"{word!r} not in {e.value}"
 
 
-def test_shards_are_not_trained_in_fp16(file: Path) -> None:
-    set_params(file, {"train.precision": "fp16", "train.shard": True})
-    with pytest.raises(ConfigError, match=r"train\.precision: fp16 .* take bf16 or fp32"):
-        load_params(file)
+def test_a_generator_of_many_steps_begins_late_enough() -> None:
+    raw = with_value("method.generator_timestep", 2)
+    raw["method"]["steps"] = 4
+    with pytest.raises(ConfigError, match=r"method\.steps: 4 steps do not fit into the indices 0\.\.2"):
+        validate(raw, "params.yaml")
 
 
-def test_every_mistake_is_one_line(file: Path) -> None:
-    set_params(file, {"method.critic_turns": 0}, renames={"baseline.samples": "sample"})
+def test_f_distill_needs_the_discriminator_at_all_times() -> None:
+    raw = with_value("method.name", "f_distill")
+    raw["method"]["gan"]["t_max"] = 0.5
+    with pytest.raises(ConfigError, match=r"method\.gan\.t_max: 0\.5 is not allowed; f_distill weights samples"):
+        validate(raw, "params.yaml")
+
+
+def test_shards_are_not_trained_in_fp16() -> None:
+    raw = with_value("train.precision", "fp16")
+    raw["train"]["shard"] = True
+    with pytest.raises(ConfigError, match=r"train\.precision: fp16 .* use bf16 or fp32"):
+        validate(raw, "params.yaml")
+
+
+def test_every_mistake_is_one_line() -> None:
+    raw = with_value("method.critic_turns", 0)
+    raw["baseline"]["sample"] = raw["baseline"].pop("samples")
     with pytest.raises(ConfigError) as e:
-        load_params(file)
+        validate(raw, "params.yaml")
     assert len(str(e.value).splitlines()) == 3  # out of range, missing, unknown
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("a: [", "not valid YAML"), ("[]", "holds no groups"), (None, "No such file")]
+    "key", ["data.folder", "teacher.folder", "evaluator.folder", "baseline.measured", "method.init_from"]
 )
-def test_an_unreadable_file_is_said(tmp_path: Path, text: str | None, words: str) -> None:
+def test_the_former_value_for_nothing_names_the_new_one(key: str) -> None:
+    with pytest.raises(ConfigError) as e:
+        validate(with_value(key, "zoo/none"), "params.yaml")
+    assert str(e.value) == f"params.yaml: {key}: zoo/none is no longer used; write none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"data.folder": "no/where"}, "data.folder: 'no/where' is not a folder; give one that exists, or none"),
+        ({"data.source": "prompts", "data.folder": "texts"},
+         "data.captions: parquet files need the name of the column that holds the prompts"),
+        ({"teacher.source": "folder", "teacher.folder": "no/where"},
+         "teacher.folder: 'no/where' is not a folder; source: folder needs one that exists"),
+        ({"evaluator.source": "folder"},
+         "evaluator.folder: 'none' is not a folder; source: folder needs one that exists"),
+        ({"baseline.measured": "texts"}, "baseline.measured: 'texts' is not a file; give one that exists, or none"),
+        ({"method.init_from": "no/where"}, "method.init_from: 'no/where' is not a folder; give a generator's, or none"),
+        ({"method.regression_loss": "lpips", "method.lpips.weights": "no.pth"},
+         "method.lpips.weights: 'no.pth' is not a file; regression_loss: lpips needs a VGG16"),
+    ],
+)  # fmt: skip
+def test_a_path_that_does_not_exist_is_one_line_before_a_run(tmp_path: Path, changes: Raw, line: str) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "train.parquet").touch()
+    file = Path(shutil.copy(ROOT / "params.yaml", tmp_path))
+    set_params(file, changes)
+    params = load_params(file)  # the schema itself reads no disk
+    with pytest.raises(ConfigError) as e:
+        check_paths(params, tmp_path, "params.yaml")
+    assert str(e.value) == f"params.yaml: {line}"
+
+
+def test_paths_are_relative_to_the_project(params: Params, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    given = params.model_copy(update={"data": params.data.model_copy(update={"folder": "mine"})})
+    check_paths(given, tmp_path, "params.yaml")
+    with pytest.raises(ConfigError):
+        check_paths(given, tmp_path / "mine", "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("a: [", "not valid YAML"), ("[]", "contains no groups"), (None, "No such file")]
+)
+def test_an_unreadable_file_is_one_line(tmp_path: Path, text: str | None, words: str) -> None:
     file = tmp_path / "params.yaml"
     if text is not None:
         file.write_text(text)
@@ -83,14 +155,51 @@ def test_an_unreadable_file_is_said(tmp_path: Path, text: str | None, words: str
         load_params(file)
 
 
-def test_numbers_are_read_as_dvc_reads_them(file: Path) -> None:
+def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     """YAML 1.2: 1e-3 is a number. YAML 1.1 parsers, such as PyYAML, read a string."""
-    text, count = re.subn("normaliser_min: .*", "normaliser_min: 1e-3", file.read_text())
-    file.write_text(text)
-    assert count == 1
+    text = io.StringIO()
+    YAML().dump(with_value("method.normaliser_min", 0.125), text)
+    file = tmp_path / "params.yaml"
+    file.write_text(text.getvalue().replace("0.125", "1e-3"))
     assert load_params(file).method.normaliser_min == 1e-3
 
 
 def test_params_are_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
         load_params(ROOT / "params.yaml").train.seed = 1  # type: ignore[misc]
+
+
+def all_keys(group: Any, prefix: str = "") -> set[str]:
+    """Dotted keys of all values below a group of the schema."""
+    found: set[str] = set()
+    for name, field in fields(group).items():
+        inner = subgroup(field)
+        found |= {prefix + name} if inner is None else all_keys(inner, f"{prefix}{name}.")
+    return found
+
+
+def test_the_reference_has_every_key_with_its_meaning_and_value(params: Params) -> None:
+    sections = reference(params)
+    listed = {key.name: key for section in sections for key in section.keys}
+    assert set(listed) == all_keys(Params) and all(section.title for section in sections)
+    assert all(key.meaning and key.allowed for key in listed.values())
+    assert (listed["train.batch_size"].value, listed["train.batch_size"].allowed) == ("64", "integer >= 1")
+    assert listed["runtime.device"].allowed == "auto | cpu | cuda"
+    assert listed["data.test"].allowed == "integer >= 1 | all"
+    assert listed["data.max_bad"].allowed == "number >= 0 and < 1"
+    assert listed["teacher.vae.channels"].allowed == "list of integer >= 1, at least 2"
+    assert listed["register.gate.measures"].value == '["fd", "recall"]'
+
+
+def test_the_reference_is_printed_as_text_and_as_markdown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main([]) == 0
+    assert (
+        "  method.critic_turns = 5   (integer >= 1)\n      critic turns per generator turn\n" in capsys.readouterr().out
+    )
+    assert main(["--markdown"]) == 0
+    assert "| `method.critic_turns` | `5` | integer >= 1 | critic turns per generator turn |" in capsys.readouterr().out
+    assert main(["--params", str(tmp_path / "no.yaml")]) == 2
+    assert "No such file" in capsys.readouterr().err

@@ -40,8 +40,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["data"].update(changes)
     params["teacher"].update({"steps": 1, "channels": [8, 16]})
     yaml.dump(params, folder / "params.yaml")
-    (folder / "zoo").mkdir()
-    (folder / "zoo" / "none").touch()
     return folder
 
 

@@ -41,7 +41,7 @@ STALE = {
     "evaluation/report": "evaluate",
 }
 # Modules directly in dmd/ that stages import. They hold no numbers, so an edit in them makes no stage stale.
-WITHOUT_NUMBERS = {"config", "config_errors", "device", "errors", "progress"}
+WITHOUT_NUMBERS = {"config", "config_errors", "config_paths", "device", "errors", "progress"}
 # Only a teacher that is fetched needs these: the code that reads other people's teachers retrains none of this project.
 LAZY = frozenset({("stages/teacher.py", f"dmd/teachers/{name}.py") for name in ("__init__", "fetch")})
 

@@ -16,6 +16,7 @@ LAYERS = {
         families samplers codecs
         diffusion data training
         storage
+        config_paths config_reference
         config device progress
         config_errors
         errors

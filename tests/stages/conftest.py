@@ -13,7 +13,6 @@ def project(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     """A folder with params.yaml and prepared data, which is the working directory of the test."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(data_folder, tmp_path / "artifacts/data")
-    (tmp_path / "zoo").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
     return tmp_path

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dmd.config import NO_FOLDER, DataConfig
+from dmd.config import NONE, DataConfig
 from dmd.data.splits import DIGIT_NAMES
 from dmd.errors import DataError
 from dmd.preparation.sources.base import LazyPool, Pool, Record, Source, identity
@@ -61,7 +61,7 @@ def cifar10(cfg: DataConfig) -> Source:
 
 def where(cfg: DataConfig) -> tuple[Path, bool]:
     """The folder that a data set is read from, and whether it may be downloaded: only where the user named none."""
-    if Path(cfg.folder) != NO_FOLDER:
+    if cfg.folder != NONE:
         return Path(cfg.folder), False
     return scratch_root() / "downloads", True
 

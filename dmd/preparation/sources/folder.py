@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dmd.config import DataConfig
+from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
 from dmd.preparation.sources.base import NO_CLASSES, WORDS, LazyPool, Pool, Record, Source, identity, split_of
 from dmd.preparation.sources.table import Row, read_table
@@ -18,7 +18,7 @@ def folder(cfg: DataConfig) -> Source:
     root = Path(cfg.folder)
     tops = split_folders(root)
     files = {split: list_images(root, top) for split, top in tops.items()}
-    table = {} if cfg.captions == "none" else read_table(root / cfg.captions)
+    table = {} if cfg.captions == NONE else read_table(root / cfg.captions)
     by_table = "label" in next(iter(table.values()), {})
     classes = {f: row["label"] for f, row in table.items()} if by_table else classes_by_folder(root, tops, files)
     everything = [f for found in files.values() for f in found]

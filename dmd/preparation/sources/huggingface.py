@@ -1,12 +1,11 @@
 """A data set of the Hugging Face hub, or a folder that datasets' save_to_disk wrote."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from dmd.config import NO_FOLDER, DataConfig
+from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
 from dmd.preparation.sources.arrays import fetched
 from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, optional, split_of
@@ -16,7 +15,7 @@ from dmd.storage.checkpoint import scratch_root
 def huggingface(cfg: DataConfig) -> Source:
     """Image column: the first of that type; label: the first ClassLabel; caption: the column data.captions."""
     library = optional("datasets", "huggingface")
-    if Path(cfg.folder) != NO_FOLDER:
+    if cfg.folder != NONE:
         loaded = fetched(cfg, lambda: library.load_from_disk(cfg.folder))
     else:
         cache = str(scratch_root() / "downloads" / "huggingface")
@@ -28,7 +27,7 @@ def huggingface(cfg: DataConfig) -> Source:
     features = splits["train"].features
     image = next((n for n, f in features.items() if isinstance(f, library.Image)), None)
     label = next((n for n, f in features.items() if isinstance(f, library.ClassLabel)), None)
-    if image is None or (cfg.captions != "none" and cfg.captions not in features):
+    if image is None or (cfg.captions != NONE and cfg.captions not in features):
         raise DataError(
             f"data.source: huggingface: needs a column of images and, if data.captions is not none, one of that name; "
             f"there are {', '.join(features)}"
@@ -59,8 +58,8 @@ def _pool(split: str, data: Any, image: str, label: str | None, captions: str) -
         content, number = row[image], 0 if label is None else row[label]
         if content is None or number is None or number < 0:  # -1 is the library's sign for "no label"
             raise ValueError("no image" if content is None else "no label")
-        caption = None if captions == "none" else row[captions]
-        if captions != "none" and not (isinstance(caption, str) and caption.strip()):
+        caption = None if captions == NONE else row[captions]
+        if captions != NONE and not (isinstance(caption, str) and caption.strip()):
             raise ValueError("no caption" if not caption or isinstance(caption, str) else "its caption is no text")
         opened = Image.open(io.BytesIO(content["bytes"]) if content["bytes"] else content["path"])
         return Record(opened, number, caption)

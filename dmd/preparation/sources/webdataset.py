@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from dmd.config import NO_FOLDER, DataConfig
+from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
 from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, identity, optional, split_of
 from dmd.storage.checkpoint import scratch_root
@@ -46,7 +46,7 @@ class Sample:
 def webdataset(cfg: DataConfig) -> Source:
     """Lists every sample of the shards; a shard's name says its split, as test-000.tar does."""
     folder = Path(cfg.folder)
-    shards = sorted(folder.glob("*.tar")) if folder != NO_FOLDER else [fetch(url) for url in expand(cfg.url)]
+    shards = sorted(folder.glob("*.tar")) if cfg.folder != NONE else [fetch(url) for url in expand(cfg.url)]
     if not shards:
         raise DataError(f"data.folder: {folder} has no .tar file")
     names = _class_names(folder / NAMES)
@@ -145,7 +145,7 @@ def _label(sample: Sample, cfg: DataConfig, names: tuple[str, ...]) -> tuple[int
     """The sample's label, and why it cannot be used, "" if it can."""
     if len(sample.images) != 1:
         return 0, f"several images: {', '.join(sample.images)}" if sample.images else "no image"
-    if cfg.captions != "none" and cfg.captions not in sample.files:
+    if cfg.captions != NONE and cfg.captions not in sample.files:
         return 0, f"no .{cfg.captions}"
     if LABEL not in sample.files:
         return 0, ""
@@ -158,7 +158,7 @@ def _label(sample: Sample, cfg: DataConfig, names: tuple[str, ...]) -> tuple[int
 def _pool(samples: list[Sample], labels: list[int], captions: str) -> Pool:
     def read(i: int) -> Record:
         sample: Any = samples[i]
-        caption = None if captions == "none" else sample.read(captions).decode()
+        caption = None if captions == NONE else sample.read(captions).decode()
         if caption is not None and not caption.strip():
             raise ValueError(f".{captions} is empty")
         return Record(Image.open(io.BytesIO(sample.read(sample.images[0]))), labels[i], caption)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -309,7 +308,6 @@ def test_the_stages_train_distill_and_judge(params: Params, tmp_path: Path, netw
     raw["pairs"].update({"count": 20, "steps": 2})
     raw["train"].update({"generator_turns": 2, "validate_every": 1})
     raw["train"]["warm_start"].update({"turns": 2, "critic_turns": 1})
-    shutil.copytree(ROOT / "zoo", tmp_path / "zoo")
     yaml.dump(raw, tmp_path / "params.yaml")
     folders = {
         k: f"artifacts/{k}" for k in ("data", "teacher", "encoded", "evaluator", "baseline", "pairs", "generator")

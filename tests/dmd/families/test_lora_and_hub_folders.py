@@ -277,9 +277,13 @@ def test_a_refiner_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("group", "changes", "message"),
     [
-        ("train", {"lora_adapter": True}, r"train.lora_adapter: there is none to write"),
+        ("train", {"lora_adapter": True}, r"train.lora_adapter: there is no adapter to write"),
         ("train", {"lora_rank": -1}, r"train.lora_rank: -1 is not allowed"),
-        ("method", {"init_from": str(ROOT)}, r"train.lora_rank: adapters learn beside"),
+        (
+            "method",
+            {"init_from": str(ROOT)},
+            r"train.lora_rank: 4 trains adapters on the teacher's weights",
+        ),
     ],
 )
 def test_adapters_that_cannot_be_are_refused(params: Params, group: str, changes: dict, message: str) -> None:

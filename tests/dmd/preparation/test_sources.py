@@ -298,10 +298,9 @@ def test_a_library_that_is_missing_is_named_with_its_extra(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"source": "folder"}, "folder: source: folder needs one"),
-        ({"source": "folder", "folder": "no/where"}, "'no/where' is not a folder"),
-        ({"source": "webdataset"}, "url: source: webdataset needs it, or a folder"),
-        ({"caption": "a {kind}"}, "may hold {name} and no other braces"),
+        ({"source": "folder"}, "folder: none is not allowed; source: folder needs a folder"),
+        ({"source": "webdataset"}, "url: none is not allowed; source: webdataset needs a url or a folder"),
+        ({"caption": "a {kind}"}, "may contain {name} and no other braces"),
         ({"test": 0}, "greater than or equal to 1"),
     ],
 )

@@ -84,8 +84,8 @@ def test_another_file_is_one_line(cfg: BaselineConfig, params: Params) -> None:
     with pytest.raises(EvaluatorError, match=r"baseline\.measured: \S+ is not a baseline\.json") as e:
         take_over(cfg, ["ddim_10"], ABOUT)
     assert "\n" not in str(e.value)
-    with pytest.raises(ConfigError, match=r"baseline.*measured: 'nowhere\.json' is not a file"):
-        change_params(params.model_dump(), {"baseline.measured": "nowhere.json"}, "here")
+    with pytest.raises(ConfigError, match=r"here: baseline\.measured: 'nowhere\.json' is not a file"):
+        change_params(params.model_dump(by_alias=True), {"baseline.measured": "nowhere.json"}, "here", Path())
 
 
 def test_the_estimate_counts_only_what_is_measured_anew(cfg: BaselineConfig, params: Params) -> None:

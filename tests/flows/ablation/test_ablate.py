@@ -58,7 +58,6 @@ def test_a_preset_comes_before_base_and_rows(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "experiments" / "presets", tmp_path / "experiments" / "presets")
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "zoo").symlink_to(ROOT / "zoo")
     file = tmp_path / "x.yaml"
     file.write_text(
         "description: d\npreset: quick\nseeds: [3]\nbase: {pairs.count: 7}\n"

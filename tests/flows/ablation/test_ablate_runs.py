@@ -59,8 +59,6 @@ def project(tmp_path: Path) -> Path:
     root = tmp_path / "project"
     (root / "experiments" / "ablations").mkdir(parents=True)
     shutil.copy(ROOT / "params.yaml", root / "params.yaml")
-    (root / "zoo").mkdir()
-    (root / "zoo" / "none").write_text("")
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "work.py").write_text(WORK)
     rows = "".join(f"  - {{name: k{k}, changes: {{method.critic_turns: {k}}}}}\n" for k in (1, 2, 7))

@@ -32,7 +32,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"GIT_{who}_NAME", "t")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "t@t")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    (tmp_path / "zoo").mkdir()
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "p"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     return tmp_path

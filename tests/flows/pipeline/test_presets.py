@@ -106,7 +106,7 @@ def test_an_override_comes_after_the_preset_and_a_seed_after_both(project: Path)
     change_file(one.changes, project / "params.yaml")
     params = load_params(project / "params.yaml")
     assert (params.method.critic_turns, params.train.seed, params.method.t_min) == (7, 0, 0.1)
-    assert "# critic turns per generator turn" in (project / "params.yaml").read_text()
+    assert "# DMD2, section 4.2" in (project / "params.yaml").read_text()
 
 
 def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
