@@ -1,4 +1,4 @@
-"""An ablation: its file, its members, its comparison; and real experiments on a small project of its own."""
+"""The file, the members and the comparison of an ablation."""
 
 import json
 import shutil
@@ -41,11 +41,11 @@ def test_the_shipped_ablations_fit_params_yaml(file: Path) -> None:
     assert len({m.upstream for m in made}) == {"teachers": 4}.get(file.stem, 1)
 
 
-def test_the_groups_of_train_and_evaluate_are_read_from_the_graph() -> None:
+def test_the_downstream_groups_come_from_dvc_yaml() -> None:
     assert downstream_groups(ROOT) == DOWNSTREAM
 
 
-def test_a_member_is_a_row_with_a_seed_and_its_name_follows_from_its_numbers() -> None:
+def test_a_member_is_a_row_with_a_seed_and_its_name_depends_on_its_parameters() -> None:
     made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
     assert [(m.row, m.seed) for m in made] == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
     assert made[3].changes == {"method.critic_turns": 2, "train.seed": 1}
@@ -72,12 +72,12 @@ def test_a_preset_comes_before_base_and_rows(tmp_path: Path) -> None:
         load_plan(tmp_path, file)
 
 
-def test_a_row_to_keep_that_is_not_there_is_told_with_those_that_are() -> None:
+def test_an_unknown_row_is_reported_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"has no row 'v_cosin'; it has v_cosine, eps_linear, edm, flow$"):
         keep(ROOT, ROOT / "experiments" / "ablations" / "teachers.yaml", "v_cosin")
 
 
-def test_members_share_what_is_upstream_of_their_changes() -> None:
+def test_members_share_the_stages_upstream_of_their_changes() -> None:
     rows = [Row(name="a", changes={}), Row(name="b", changes={"train.batch_size": 32})]
     rows += [Row(name="c", changes={"teacher.steps": 10})]
     a, b, c = list_members("x", ablation(rows=rows, seeds=[0]), ROOT / "params.yaml", DOWNSTREAM)
@@ -103,7 +103,7 @@ def test_a_grid_has_a_row_for_each_combination() -> None:
         ("a: [", "not valid YAML"),
     ],
 )
-def test_a_wrong_file_is_told(tmp_path: Path, text: str, words: str) -> None:
+def test_a_mistake_in_the_file_is_reported(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         load_ablation(tmp_path / "x.yaml")
@@ -145,7 +145,7 @@ def test_a_row_survives_the_json() -> None:
 
 
 def test_a_measure_that_a_seed_lacks_is_left_out() -> None:
-    """Without conditions there is no CLIP score; a log of another method may lack a column."""
+    """A run without conditioning has no CLIP score; the log of another method may lack a column."""
     made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
     results = {m: headline(metrics(1.0)) | ({"generator_x_mean": 0.5} if m.seed == 0 else {}) for m in made}
     assert all("generator_x_mean" not in row.measures for row in summarize(ablation(), results))
@@ -156,12 +156,12 @@ def test_a_measure_that_a_seed_lacks_is_left_out() -> None:
     assert "| \N{EN DASH} |" in format_table([row])
 
 
-def test_pixels_are_those_of_the_generators_last_turns() -> None:
+def test_pixel_statistics_cover_the_last_generator_turns() -> None:
     turns = range(200)
     log = {"turn": turns, "generator_x_mean": [None if t % 2 else t / 100 for t in turns], "generator_x_std": 0.5}
     assert pixel_statistics(pd.DataFrame(log)) == {"generator_x_mean": pytest.approx(1.49), "generator_x_std": 0.5}
     assert pixel_statistics(pd.DataFrame({"turn": [1], "generator_x_mean": [None]})) == {}
 
 
-def test_the_spread_is_that_of_a_sample() -> None:
+def test_the_standard_deviation_is_that_of_a_sample() -> None:
     assert mean_and_std([1.0, 2.0, 3.0]) == (2.0, 1.0) and mean_and_std([4.0]).std == 0.0

@@ -1,4 +1,4 @@
-"""Real experiments of a small project: as a Prefect flow, as MLflow runs, killed and gone on with."""
+"""An ablation of a small project as a Prefect flow and as MLflow runs, also after a kill."""
 
 import json
 import os
@@ -30,7 +30,7 @@ stages:
     params: [train, method]
     metrics: [reports/metrics.json: {cache: false}]
 """
-# The stages leave a line for each time they really run, outside the project: experiments work in copies.
+# Each execution of a stage appends a line to a log outside the project, since experiments run in copies of it.
 WORK = """
 import json, os, sys, time
 from pathlib import Path
@@ -43,7 +43,7 @@ time.sleep(float(os.environ.get("ABLATE_SLEEP", "0")))
 if sys.argv[1] == "train":
     k = params["method"]["critic_turns"]
     if k == 7:
-        sys.exit("error: train: seven is not to be had")
+        sys.exit("error: train: seven is not available")
     student = {"nfe": 1, "clip_score": 70.0, "fd": {"a": 1.0}, "kid": {}, "precision": {"a": 1.0}, "recall": {"a": 1.0}}
     out = {"student": student, "ratio": {"fd": {"a": k + params["train"]["seed"]}}}
 else:
@@ -107,7 +107,7 @@ def experiments(project: Path) -> list[str]:
 
 
 def last_states(server: Server) -> tuple[dict[str, Any], dict[str, str]]:
-    """The last run of the flow, and the states of its tasks."""
+    """The latest flow run and the states of its tasks."""
     run = server.ask("flow_runs", flows={"name": {"any_": ["ablate"]}}, sort="START_TIME_DESC", limit=1)[0]
     eventually(lambda: task_states(server, run["id"]).get("comparison") == "Published", patience=20)
     return run, task_states(server, run["id"])
@@ -115,8 +115,8 @@ def last_states(server: Server) -> tuple[dict[str, Any], dict[str, str]]:
 
 def test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated(server: Server, project: Path) -> None:
     code, out, err = Run(server, project).end()
-    assert code == 1, out + err  # the row that fails is shown, and does not stop the others
-    assert err.count("error: k7 seed 0: train: seven is not to be had\n") == 1
+    assert code == 1, out + err  # the table shows the row that fails, and the other rows run
+    assert err.count("error: k7 seed 0: train: seven is not available\n") == 1
     assert "| k7 | 0 (missing: 0, 1) | failed |" in out
     rows = {row["name"]: row for row in json.loads((project / "reports/ablations/k.json").read_text())["rows"]}
     assert rows["k1"]["fd_ratio"] == {"mean": 1.5, "std": pytest.approx(0.5**0.5)} and rows["k2"]["seeds"] == [0, 1]
@@ -129,12 +129,12 @@ def test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated(server:
     done = {f"{row} seed {seed}": "Ran" for row in ("k1", "k2") for seed in (0, 1)}
     failed = {"k7 seed 0": "Failed", "k7 seed 1": "Failed"}
     assert states == {**done, **failed, "comparison": "Published"}
-    assert run["state_name"] == "Incomplete" and "k7 seed 1: train: seven is not to be had" in run["state"]["message"]
+    assert run["state_name"] == "Incomplete" and "k7 seed 1: train: seven is not available" in run["state"]["message"]
     artifacts = {a["key"]: a for a in server.ask("artifacts")}
     assert "| k1 | 2 | 1.500 ± 0.707 |" in artifacts["ablation-k"]["data"]
     assert (project / "reports/ablations/k.html").as_uri() in artifacts["ablation-k-page"]["data"]
     page = (project / "reports/ablations/k.html").read_text()
-    assert "seven is not to be had" in page and "By method.critic_turns" in page
+    assert "seven is not available" in page and "By method.critic_turns" in page
 
     log.write_text("")
     before = (project / "reports/ablations/k.json").read_bytes()
@@ -149,12 +149,12 @@ def test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated(server:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_ablation_goes_on_where_it_was(server: Server, project: Path, number: signal.Signals) -> None:
+def test_a_killed_ablation_resumes(server: Server, project: Path, number: signal.Signals) -> None:
     Run(server, project, sleep=4).signal_after("FD ratio", number)
     assert eventually(lambda: not at_work(project), patience=45), at_work(project)
     assert not list((project / ".dvc/tmp/exps/standalone").glob("tmp*"))
     kept = experiments(project)
-    assert kept and len(mlflow_runs(project)[1]) == 1  # published at once, and nothing is left running
+    assert kept and len(mlflow_runs(project)[1]) == 1  # a member is published at once, and no run stays open
     _, _, err = Run(server, project).end()
     assert err.count("already there: k-") == len(kept)
     check_runs(project, 4)

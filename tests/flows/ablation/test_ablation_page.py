@@ -1,4 +1,4 @@
-"""The page of an ablation: self-contained, without empty panels; its plots join rows that differ in one thing alone."""
+"""The page of an ablation is self-contained and has no empty panel; a line joins rows that differ in one parameter."""
 
 import re
 from pathlib import Path
@@ -50,8 +50,8 @@ def test_a_grid_is_drawn_by_each_of_its_parameters(tmp_path: Path) -> None:
     assert [(value, row.name) for value, row in line] == [(n, f"critic_turns_2_batch_size_{n}") for n in (32, 64, 128)]
 
 
-def test_what_a_row_leaves_as_it_is_counts_as_a_value(tmp_path: Path) -> None:
-    """Only rows that differ in one parameter alone are joined: in the papers' ablation, three pairs."""
+def test_a_parameter_that_a_row_does_not_change_counts_as_a_value(tmp_path: Path) -> None:
+    """A line joins rows that differ in one parameter only. The ablation of the papers has three such pairs."""
     ablation = load_ablation(ROOT / "experiments" / "ablations" / "dmd2_paper.yaml")
     made = plan(tmp_path, **ablation.model_dump())
     joined = {
@@ -66,7 +66,7 @@ def test_what_a_row_leaves_as_it_is_counts_as_a_value(tmp_path: Path) -> None:
     assert not find_sweeps(made, rows(made, failed=("dm_alone", "gan")))
 
 
-def test_the_base_counts_too(tmp_path: Path) -> None:
+def test_a_parameter_of_the_base_counts_as_a_value(tmp_path: Path) -> None:
     pair = [Row(name="a", changes={}), Row(name="b", changes={"method.critic_turns": 2})]
     (sweep,) = find_sweeps(*(lambda p: (p, rows(p)))(plan(tmp_path, rows=pair, base={"method.critic_turns": 3})))
     assert [[value for value, _ in line] for line in sweep.lines.values()] == [[2, 3]]
@@ -79,19 +79,19 @@ def written(tmp_path: Path, made: Plan, failed: tuple[str, ...] = ()) -> str:
     write_comparison(tmp_path, made.name, made.ablation, shown)
     first = {m.row: m for m in reversed(made.members) if m.row not in failed}
     pictures = {m: png(Image.new("RGB", (8, 8))) for m in first.values()}
-    reasons = {m: "seven is <not> to be had" for m in made.members if m.row in failed}
+    reasons = {m: "seven is <not> available" for m in made.members if m.row in failed}
     return write_page(tmp_path, made, shown, pictures, reasons).read_text()
 
 
 GRID = {"grid": {"method.critic_turns": [1, 2, 20], "method.name": ["dmd", "dmd2"]}}
 
 
-def test_the_page_stands_alone(tmp_path: Path) -> None:
+def test_the_page_is_self_contained(tmp_path: Path) -> None:
     html = written(tmp_path, plan(tmp_path, **GRID), ("critic_turns_1_name_dmd",))
     sources = re.findall(r'(?:src|href|action)\s*=\s*"([^"#]+)', html)
     assert len(sources) == 5 and all(s.startswith("data:image/png;base64,") for s in sources)
     assert not re.search(r"<script|@import|url\((?!#)|https?://", html)
-    assert "What &lt;does&gt; what" in html and html.count("seven is &lt;not&gt; to be had") == 2
+    assert "What &lt;does&gt; what" in html and html.count("seven is &lt;not&gt; available") == 2
     assert "0 (missing: 0, 1)" in html and "By method.critic_turns" in html and "By method.name" in html
     assert "critic_turns_20_name_dmd2, seed 0" in html and "seed 1<" not in html.split("Missing")[0]
     assert html.count("<svg") == 8 and "FD ratio, classifier" in html and "pixel mean" in html
@@ -107,7 +107,7 @@ def test_no_panel_is_empty(tmp_path: Path, failed: tuple[str, ...]) -> None:
     assert not re.search(r"<(section|table|tbody|figure|div)[^>]*>\s*</", html)
 
 
-def test_the_cards_name_the_best_row_and_what_is_missing(tmp_path: Path) -> None:
+def test_the_cards_name_the_best_row_and_count_the_results(tmp_path: Path) -> None:
     made = plan(tmp_path, rows=[Row(name="a", changes={}), Row(name="b", changes={"method.critic_turns": 2})])
     best, count = make_cards(rows(made), 4, 0)
     assert (best.value, best.tone, best.words[:3]) == ("0.550", "good", "a: ")

@@ -1,4 +1,4 @@
-"""A member's experiment: what DVC says is told, what a killed one left is removed, MLflow has it once."""
+"""A member as a DVC experiment: its failures, the remains of a killed one, and its single run in MLflow."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_experiment(root: Path, member: Member = MEMBER) -> None:
-    """As `dvc exp run` leaves it: a commit under refs/exps, the workspace as it was."""
+    """Write an experiment as `dvc exp run` does: a commit under refs/exps, with an unchanged workspace."""
     head = git(root, "rev-parse", "HEAD") or ""
     (root / "reports").mkdir()
     (root / "reports/metrics.json").write_text(json.dumps({"ratio": {"fd": {"a": 1.5}}}))
@@ -51,7 +51,7 @@ def make_experiment(root: Path, member: Member = MEMBER) -> None:
     subprocess.run(["git", "reset", "-q", "--hard"], cwd=root, check=True)
 
 
-def test_files_are_read_as_the_experiment_has_them(project: Path) -> None:
+def test_files_are_read_from_the_experiment(project: Path) -> None:
     assert not experiment.exists(project, MEMBER)
     make_experiment(project)
     assert experiment.exists(project, MEMBER) and not (project / "reports").exists()
@@ -59,15 +59,15 @@ def test_files_are_read_as_the_experiment_has_them(project: Path) -> None:
     assert experiment.read(project, MEMBER, Path("reports/none")) is None
 
 
-def test_the_picture_of_a_row_is_that_of_its_first_seed(project: Path) -> None:
+def test_a_row_shows_the_samples_of_its_first_seed(project: Path) -> None:
     later = replace(MEMBER, seed=2, experiment="x-row-seed2-def")
     make_experiment(project)
     assert load_samples(project, [MEMBER, later]) == {MEMBER: b"\x89PNG\r\n"}
-    assert load_samples(project, [later, MEMBER]) == {}  # it has no picture; none is taken for it
+    assert load_samples(project, [later, MEMBER]) == {}  # the first seed has no samples
 
 
-def saying(outcomes: list[tuple[int, list[str], Callable[[], None]]], asked: list[str]) -> Callable[..., int]:
-    """In place of DVC: each call speaks, does and returns what the next of these says."""
+def fake_dvc(outcomes: list[tuple[int, list[str], Callable[[], None]]], asked: list[str]) -> Callable[..., int]:
+    """A stand-in for run_streaming: call n logs the lines, calls the function and returns the code of outcome n."""
 
     def run_streaming(argv: Sequence[str], _cwd: Path, on_line: Callable[[str], None]) -> int:
         asked.append(" ".join(argv[3:]))
@@ -93,17 +93,17 @@ def test_a_member_that_fails_has_a_reason(
     project: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], reason: str
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(experiment, "run_streaming", saying([(3, lines, lambda: None)], asked))
+    monkeypatch.setattr(experiment, "run_streaming", fake_dvc([(3, lines, lambda: None)], asked))
     with pytest.raises(MemberError) as caught:
         experiment.run(project, MEMBER, lambda _: None)
     assert str(caught.value) == reason
     assert asked == ["exp run --temp -n x-row-seed1-abc -S train.seed=1"]
 
 
-def test_a_request_that_another_process_took_is_made_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_that_another_process_took_runs_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = [(0, [], lambda: None), (255, ["ERROR: already exists"], lambda: make_experiment(project))]
     asked: list[str] = []
-    monkeypatch.setattr(experiment, "run_streaming", saying(outcomes, asked))
+    monkeypatch.setattr(experiment, "run_streaming", fake_dvc(outcomes, asked))
     experiment.run(project, MEMBER, lambda _: None)
     assert len(asked) == 2
     (project / ".git/refs/exps").rename(project / "gone")
@@ -113,7 +113,7 @@ def test_a_request_that_another_process_took_is_made_again(project: Path, monkey
         experiment.run(project, MEMBER, lambda _: None)
 
 
-def test_what_a_killed_experiment_left_is_removed(project: Path) -> None:
+def test_the_remains_of_a_killed_experiment_are_removed(project: Path) -> None:
     standalone = project / ".dvc/tmp/exps/standalone"
     stale, used, fresh, other = (standalone / name for name in ("tmpa", "tmpb", "tmpc", "run"))
     for folder in (stale, used, fresh, other):
@@ -141,7 +141,7 @@ def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path) -> None
     assert child.data.metrics["ratio.fd.a"] == 1.5 and child.data.params["train.seed"] == "0"
     assert [m.value for m in client.get_metric_history(child.info.run_id, "train.generator_x_mean")] == [0.5, 0.25]
     assert [f.path for f in client.list_artifacts(child.info.run_id, "pictures")] == ["pictures/samples.png"]
-    # Killed in the middle of publishing: the process has gone, its run says that it is running.
+    # The state after a kill while publishing: the process does not exist, and its run is still open.
     client.update_run(child.info.run_id, status="RUNNING")
     client.set_tag(child.info.run_id, "publisher.pid", "999999999")
     publish_member(project, "x", MEMBER)

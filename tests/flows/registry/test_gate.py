@@ -1,4 +1,4 @@
-"""The gate: better outside the noise, worse nowhere, the same in any order; and the registry's memory of it."""
+"""The rule of the gate does not depend on the order of versions, and the registry keeps its verdicts and history."""
 
 import itertools
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def contender(version: int, given: Figures) -> Contender:
     return Contender(str(version), f"{version:064d}", given)
 
 
-def test_figures_come_from_the_metrics() -> None:
+def test_figures_are_read_from_the_metrics() -> None:
     student = {k: {"a": v} for k, v in (("fd", 2.0), ("kid", 0.1), ("precision", 0.9), ("recall", 0.6))}
     student |= {"density": {"a": 1.0}, "coverage": {"a": 0.8}}
     interval = {kind: {"a": {"low": v["a"] - 0.2, "high": v["a"] + 0.2}} for kind, v in student.items()}
@@ -58,14 +58,14 @@ def test_only_a_difference_beyond_the_noise_counts() -> None:
     assert not advantage(figures(1.0, recall=0.9), base, GATE.model_copy(update={"measures": ["fd"]}))
 
 
-def test_the_limits_are_absolute_and_say_what_is_missed() -> None:
+def test_a_missed_limit_is_named() -> None:
     assert missed_limit(figures(1.0), GATE) is None
     assert "max_fd_ratio is 1.25" in (missed_limit(figures(1.3), GATE) or "")
     assert "min_recall_ratio is 0.9" in (missed_limit(figures(1.0, recall=0.7), GATE) or "")
 
 
 def test_the_champion_does_not_depend_on_the_order() -> None:
-    """Ties, cycles and outsiders among them."""
+    """The versions include ties, cycles and one beyond the limits."""
     given = [
         figures(1.0),
         figures(0.99),
@@ -97,33 +97,33 @@ def register(client: MlflowClient, given: Figures) -> str:
     return version
 
 
-def said(client: MlflowClient, version: str) -> str:
+def verdict(client: MlflowClient, version: str) -> str:
     return client.get_model_version(NAME, version).tags[VERDICT]
 
 
-def test_a_better_one_is_promoted_a_worse_one_is_not_and_each_is_told_why(client: MlflowClient) -> None:
+def test_a_better_version_becomes_champion_and_each_version_has_a_verdict(client: MlflowClient) -> None:
     assert (register(client, figures(2.0)), champion(client, NAME)) == ("1", None)
-    assert said(client, "1").startswith("refused: fd a is 2.000 times the teacher's")
+    assert verdict(client, "1").startswith("refused: fd a is 2.000 times the teacher's")
     register(client, figures(1.0))
-    assert champion(client, NAME) == "2" and said(client, "2").startswith("champion: ")
+    assert champion(client, NAME) == "2" and verdict(client, "2").startswith("champion: ")
     register(client, figures(1.2))
-    assert champion(client, NAME) == "2" and said(client, "3").startswith("beaten by version 2: fd a 1 against 1.2")
+    assert champion(client, NAME) == "2" and verdict(client, "3").startswith("beaten by version 2: fd a 1 against 1.2")
     register(client, figures(0.5))
-    assert champion(client, NAME) == "4" and said(client, "2").startswith("beaten by version 4")
+    assert champion(client, NAME) == "4" and verdict(client, "2").startswith("beaten by version 4")
     register(client, figures(0.1, protocol="other"))
-    assert champion(client, NAME) == "4" and said(client, "5").startswith(
+    assert champion(client, NAME) == "4" and verdict(client, "5").startswith(
         "not compared: evaluated with other extractors"
     )
 
 
-def test_a_rollback_goes_back_and_holds(client: MlflowClient) -> None:
+def test_a_rollback_restores_the_predecessor_and_lasts(client: MlflowClient) -> None:
     register(client, figures(1.0))
     with pytest.raises(UserError, match="version 1 has no predecessor to restore"):
         rollback(client, NAME)
     register(client, figures(0.5))
     assert rollback(client, NAME) == ("2", "1") and champion(client, NAME) == "1"
-    settle(client, NAME, GATE)  # as a second registration of the same result does
-    assert champion(client, NAME) == "1" and said(client, "2") == "withdrawn: rolled back to version 1"
+    settle(client, NAME, GATE)  # a second registration of the same result does this too
+    assert champion(client, NAME) == "1" and verdict(client, "2") == "withdrawn: rolled back to version 1"
     with pytest.raises(UserError, match="no predecessor"):
         rollback(client, NAME)
     register(client, figures(0.4))
@@ -131,14 +131,15 @@ def test_a_rollback_goes_back_and_holds(client: MlflowClient) -> None:
     assert client.get_registered_model(NAME).tags[HISTORY] == "1"
 
 
-def test_a_promotion_by_hand_holds_until_it_is_given_back(client: MlflowClient) -> None:
+def test_a_promotion_by_hand_lasts_until_auto(client: MlflowClient) -> None:
     register(client, figures(0.5))
     register(client, figures(1.0))
     assert (
-        promote(client, NAME, "2", GATE) == champion(client, NAME) == "2" and said(client, "2") == "champion: by hand"
+        promote(client, NAME, "2", GATE) == champion(client, NAME) == "2"
+        and verdict(client, "2") == "champion: by hand"
     )
     register(client, figures(0.1))
-    assert champion(client, NAME) == "2" and said(client, "3") == "not compared: version 2 is champion by hand"
+    assert champion(client, NAME) == "2" and verdict(client, "3") == "not compared: version 2 is champion by hand"
     assert promote(client, NAME, "auto", GATE) == champion(client, NAME) == "3"
     assert BY_HAND not in client.get_registered_model(NAME).tags
     rollback(client, NAME)
@@ -153,7 +154,7 @@ def _register_elsewhere(uri: str, fd: float) -> None:
 
 
 def test_two_registrations_at_the_same_moment_give_one_champion(client: MlflowClient) -> None:
-    """Two processes, without a common lock, several times over: the better one wins whoever comes first."""
+    """Two processes without a common lock: the better version wins in each of three rounds."""
     uri = client.tracking_uri
     with ProcessPoolExecutor(2) as pool:
         for pair in ((1.0, 0.9), (0.7, 0.8), (0.5, 0.6)):

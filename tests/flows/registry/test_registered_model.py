@@ -1,4 +1,4 @@
-"""A result is registered once, and the registered model stands on its own."""
+"""A result is registered once, and the registered model runs without this project."""
 
 import base64
 import io
@@ -45,7 +45,7 @@ def test_a_version_carries_lineage_and_headline_figures(client: MlflowClient, ru
     assert figures == {"fd.clip": 1.25, "fd.cnn": 0.5, "ratio.clip": 1.0, "clip_score": 21.5, "nfe": 1}
 
 
-def test_the_models_files_lie_beside_the_store(workspace: Path, client: MlflowClient, run_id: str, version: str):
+def test_the_files_of_the_model_lie_beside_the_store(workspace: Path, client: MlflowClient, run_id: str, version: str):
     source = client.get_model_version(NAME, version).source
     assert source is not None
     model = client.get_logged_model(source.removeprefix("models:/"))
@@ -54,7 +54,7 @@ def test_the_models_files_lie_beside_the_store(workspace: Path, client: MlflowCl
     assert not Path("mlruns").exists()
 
 
-def test_a_moved_alias_comes_back_and_another_result_is_another_version(
+def test_the_candidate_follows_the_workspace_and_another_result_is_another_version(
     workspace: Path, client: MlflowClient, run_id: str, version: str
 ):
     shutil.rmtree(workspace / "source")
@@ -98,7 +98,7 @@ assert not {"dmd", "flows"} & sys.modules.keys()
 """
 
 
-def test_a_new_process_gets_the_images_that_diffusers_makes(
+def test_a_new_process_gets_the_images_of_diffusers(
     workspace: Path, client: MlflowClient, version: str, tmp_path: Path
 ):
     env = {**os.environ, "MLFLOW_TRACKING_URI": client.tracking_uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
@@ -106,11 +106,11 @@ def test_a_new_process_gets_the_images_that_diffusers_makes(
     answer = pd.read_json(tmp_path / "answer.json")
     assert answer["label"].tolist() == [2, 2, 0, 0]
     images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answer["png"]]
-    assert np.abs(np.stack(images).astype(int) - by_hand(workspace, [2, 2, 0, 0], seed=7)).max() <= 1
+    assert np.abs(np.stack(images).astype(int) - expected_images(workspace, [2, 2, 0, 0], seed=7)).max() <= 1
 
 
-def by_hand(workspace: Path, labels: list[int], seed: int) -> np.ndarray:
-    """v-prediction at the last timestep, written out: x0 = alpha x - sigma v."""
+def expected_images(workspace: Path, labels: list[int], seed: int) -> np.ndarray:
+    """One-step sampling by v-prediction at the last timestep: x0 = alpha x - sigma v."""
     unet = UNet2DModel.from_pretrained(workspace / "artifacts" / "generator", subfolder="unet").eval()
     rng = torch.Generator().manual_seed(seed)
     z = torch.stack([torch.randn(SHAPE, generator=rng) for _ in labels])
@@ -132,7 +132,7 @@ def by_hand(workspace: Path, labels: list[int], seed: int) -> np.ndarray:
     ],
 )
 @pytest.mark.usefixtures("as_a_user_would")
-def test_a_bad_request_is_the_askers_fault(version: str, label: int, params: dict[str, int], sentence: str):
+def test_a_bad_request_is_a_client_error(version: str, label: int, params: dict[str, int], sentence: str):
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/{version}")
     with pytest.raises(mlflow.MlflowException, match=sentence) as caught:
         model.predict(pd.DataFrame({"label": [label]}), params=params)
@@ -147,7 +147,7 @@ def test_the_requirements_name_installed_versions(version: str):
     assert all(line.count("==") == 1 for line in lines)
 
 
-def test_the_last_words_name_everything(workspace: Path, version: str):
+def test_the_summary_names_result_and_next_commands(workspace: Path, version: str):
     words = summary(workspace, version)
     assert [line.split()[0] for line in words.splitlines()[3:6]] == ["real", "teacher", "student"]
     for part in (

@@ -1,4 +1,4 @@
-"""MLflow's own scoring server with the registered model: images for good requests, a sentence for bad ones."""
+"""MLflow's scoring server with the registered model answers good requests with images, bad ones with a sentence."""
 
 import base64
 import io
@@ -89,6 +89,6 @@ def test_labels_seed_and_count_give_pngs(address: str) -> None:
         ("{", "JSON"),
     ],
 )
-def test_a_bad_request_is_a_sentence_and_the_askers_fault(address: str, body: str, sentence: str) -> None:
+def test_a_bad_request_is_a_client_error_with_a_sentence(address: str, body: str, sentence: str) -> None:
     status, answer = ask(address, body)
     assert 400 <= status < 500 and sentence.lower() in json.dumps(answer).lower(), (status, answer)

@@ -1,4 +1,4 @@
-"""A result is published once, with all that DVC recorded of it."""
+"""A result is published once, complete with parameters, measures, curves, pictures and lineage."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ def test_publishing_twice_makes_one_run(workspace: Path, client: MlflowClient, r
     assert [run.info.status for run in runs(client)] == ["FINISHED"]
 
 
-def test_a_run_holds_what_dvc_recorded(workspace: Path, client: MlflowClient, run_id: str):
+def test_a_run_holds_parameters_measures_and_lineage(workspace: Path, client: MlflowClient, run_id: str):
     run = client.get_run(run_id)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True, check=True)
     assert run.data.params["train.batch_size"] == "64"
@@ -41,14 +41,14 @@ def test_a_run_holds_what_dvc_recorded(workspace: Path, client: MlflowClient, ru
     assert dataset.digest == run.data.tags["dvc.data.md5"][:8]
 
 
-def test_curves_are_whole(client: MlflowClient, run_id: str):
+def test_curves_are_complete(client: MlflowClient, run_id: str):
     critic = client.get_metric_history(run_id, "train.critic")
     assert [(m.step, m.value) for m in critic] == [(turn, 1 / (turn + 1)) for turn in range(1500)]
     generator = client.get_metric_history(run_id, "train.generator")
     assert [(m.step, m.value) for m in generator] == [(turn, turn) for turn in range(0, 1500, 5)]
 
 
-def test_pictures_and_the_report_with_lineage_are_there(workspace: Path, client: MlflowClient, run_id: str):
+def test_a_run_holds_pictures_and_the_report_with_lineage(workspace: Path, client: MlflowClient, run_id: str):
     folder = Path(client.download_artifacts(run_id, ""))
     assert (folder / "pictures" / "samples.png").is_file()
     assert (folder / "pictures" / "training" / "turn_000100.png").is_file()
@@ -57,7 +57,7 @@ def test_pictures_and_the_report_with_lineage_are_there(workspace: Path, client:
     assert run_id not in (workspace / "reports" / "index.html").read_text()
 
 
-def test_everything_lies_in_the_main_worktree(workspace: Path, client: MlflowClient, run_id: str, tmp_path: Path):
+def test_the_store_lies_in_the_main_worktree(workspace: Path, client: MlflowClient, run_id: str, tmp_path: Path):
     store = workspace / "runs" / "mlflow"
     assert client.get_run(run_id).info.artifact_uri == (store / "artifacts" / run_id / "artifacts").as_uri()
     other = tmp_path / "other"
@@ -68,7 +68,7 @@ def test_everything_lies_in_the_main_worktree(workspace: Path, client: MlflowCli
 def test_a_registered_generator_is_found_for_a_comparison(
     workspace: Path, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """By its name alone, in the database that the flows write; the folder is left as it was."""
+    """evaluation finds the version by name in the database of the flows, and writes nothing to the folder."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(workspace)
     found = find_generator(f"models:/{NAME}/{version}", tmp_path)
@@ -91,7 +91,7 @@ def test_a_relative_store_is_made_absolute_and_a_file_store_refused(workspace: P
             tracking_uri(workspace)
 
 
-def test_a_server_that_is_not_there_is_one_line(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unreachable_server_is_one_line(workspace: Path, monkeypatch: pytest.MonkeyPatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening: refused at once
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -99,7 +99,7 @@ def test_a_server_that_is_not_there_is_one_line(workspace: Path, monkeypatch: py
             publish(workspace)
 
 
-def test_a_workspace_that_differs_from_the_record_is_refused(workspace: Path, run_id: str):
+def test_a_workspace_that_differs_from_dvc_lock_is_refused(workspace: Path, run_id: str):
     card = workspace / "artifacts" / "generator" / "generator.json"
     before = card.read_text()
     card.chmod(0o644)
