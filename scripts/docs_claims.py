@@ -1,0 +1,106 @@
+"""The sentences of README.md and docs/ that hold a figure, and the file that each figure comes from."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def cell(page: str, row: str, column: str) -> str:
+    """A cell of a table in a page, by the first cell of its row and the head of its column."""
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    head = next(line for line in lines if column in line)
+    return next(line for line in lines if line[0] == row)[head.index(column)]
+
+
+def value_of(file: str, keys: str) -> float:
+    """A figure of a JSON file by its keys, where rows go by their names; or of a table by its row and its column."""
+    if file.endswith(".md"):
+        return float(cell((ROOT / file).read_text(), *keys.split("/")).split()[0].replace(",", ""))
+    if file.endswith(".csv"):
+        row, column = keys.split("/")
+        return float(pd.read_csv(ROOT / file, index_col=0).loc[int(row), column])
+    found = json.loads((ROOT / file).read_text())
+    for key in keys.split("/"):
+        found = next(row for row in found if row["name"] == key) if isinstance(found, list) else found[key]
+    return float(found)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence with a figure: `{}` in `text` stands for it, a space for any white space."""
+
+    page: str
+    text: str
+    file: str
+    keys: str  # of the figure in the file, separated by /
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """The sentence, with the text before the figure, the figure and the text after it as groups."""
+        before, after = (r"\s+".join(map(re.escape, part.split(" "))) for part in self.text.split("{}"))
+        return re.compile(rf"({before})(\d[\d,]*(?:\.\d+)?)({after})")
+
+    def updated(self, page: str) -> str:
+        """The page with the figure of the file, in as many decimals as before. Raises ValueError without the claim."""
+        found = self.pattern.search(page)
+        if found is None:
+            raise ValueError(f"{self.page} does not say {self.text!r}; change the sentence or CLAIMS")
+        decimals = len(found[2].partition(".")[2])
+        value = value_of(self.file, self.keys)
+        return self.pattern.sub(lambda m: f"{m[1]}{value:,.{decimals}f}{m[3]}", page)
+
+
+SEEDS, FD_RATIO = "reports/ablations/fashion_mnist.json", "rows/dmd2/fd_ratio"
+TEXT_RUN, FASHION_LOSSES = "records/fashion_mnist_text/metrics.json", "records/fashion_mnist/losses.csv"
+TEACHERS, DIGITS_TEXT = "reports/ablations/teachers.json", "reports/ablations/text/guidance_1_5_seed0.metrics.json"
+CLAIMS = tuple(
+    Claim(page, *claim)
+    for page, claims in {
+        "README.md": (
+            ("student is {} times faster", "records/fashion_mnist/timing.json", "speedup/ddim_50"),
+            ("FD) is {} times that", SEEDS, f"{FD_RATIO}.efficientnet_lite0/mean"),
+            ("ImageNet network, and {} and", SEEDS, f"{FD_RATIO}.evaluator/mean"),
+            ("and {} times by those", SEEDS, f"{FD_RATIO}.classifier/mean"),
+            ("by this count it takes {} GiB", "docs/hardware.md", "sdxl on one GPU/memory per process"),
+            ("share the weights take {} GiB", "docs/hardware.md", "sdxl on 2 GPUs, sharded/memory per process"),
+            ("four take {} GiB", "docs/hardware.md", "sdxl on 4 GPUs, sharded/memory per process"),
+            ("preset `cifar10` ({} GiB each)", "docs/hardware.md", "cifar10/memory per process"),
+        ),
+        "docs/hardware.md": (
+            ("**No**: {} GiB, with", "docs/hardware.md", "sdxl on one GPU/memory per process"),
+            ("| {} or 17.1 GiB each", "docs/hardware.md", "sdxl on 2 GPUs, sharded/memory per process"),
+            ("| 21.5 or {} GiB each", "docs/hardware.md", "sdxl on 4 GPUs, sharded/memory per process"),
+            ("| {} GiB with adapters", "docs/hardware.md", "sd15 on one GPU, adapters/memory per process"),
+            ("`--preset cifar10`: {} GiB", "docs/hardware.md", "cifar10/memory per process"),
+        ),
+        "docs/ablations.md": (
+            ("collapses (recall {})", "reports/ablations/dmd2_paper.json", "rows/dm_alone/recall/mean"),
+        ),
+        "docs/results.md": (
+            ("fell from {} to", FASHION_LOSSES, "1000/validation_fd"),
+            ("from 8.94 to {} in", FASHION_LOSSES, "1110/validation_fd"),
+            ("best sampler is {} (", TEXT_RUN, "ratio/fd/evaluator"),
+            ("0.903 ({} to", TEXT_RUN, "ratio/interval/evaluator/low"),
+            ("(0.61 to {}) by the evaluator", TEXT_RUN, "ratio/interval/evaluator/high"),
+            ("evaluator and {} (", TEXT_RUN, "ratio/fd/classifier"),
+            ("0.725 ({} to", TEXT_RUN, "ratio/interval/classifier/low"),
+            ("(0.32 to {}) by the classifier", TEXT_RUN, "ratio/interval/classifier/high"),
+            ("in one pass, and {} times", "records/fashion_mnist_text/timing.json", "speedup/ddim_50"),
+            ("schedule ({} by the classifier", TEACHERS, "rows/eps_linear/fd_ratio.classifier/mean"),
+            ("classifier, {} by the evaluator): it keeps", TEACHERS, "rows/eps_linear/fd_ratio.evaluator/mean"),
+            ("student's FD ({} by the classifier)", TEACHERS, "rows/edm/fd.classifier/mean"),
+            ("that of v-prediction ({})", TEACHERS, "rows/v_cosine/fd.classifier/mean"),
+            ("student's CLIP score is {}, its", DIGITS_TEXT, "student/clip_score"),
+            ("its teacher's {} to", DIGITS_TEXT, "teachers/ddim_100/clip_score"),
+            ("77.50 to {}; the", DIGITS_TEXT, "teachers/ddim_10/clip_score"),
+            ("the FD ratio is {} by the classifier", DIGITS_TEXT, "ratio/fd/classifier"),
+            ("classifier and {} by the evaluator (`reports", DIGITS_TEXT, "ratio/fd/evaluator"),
+        ),
+    }.items()
+    for claim in claims
+)

@@ -1,0 +1,69 @@
+"""The plans of the hardware table, and what `python -m flows.distill --dry-run` says of each."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ONE = ("train.launcher=python -m",)
+# Each row of the hardware table: what it is, and the words after --dry-run.
+PLANS: dict[str, tuple[str, ...]] = {
+    **{name: ("--preset", name) for name in ("quick", "digits", "mnist", "fashion_mnist", "fashion_mnist_text")},
+    "cifar10": ("--preset", "cifar10"),
+    "cifar10 on one GPU": ("--preset", "cifar10", *ONE, "train.accumulate=16"),
+    "imagenet64": ("--preset", "imagenet64"),
+    "imagenet64 on one GPU": ("--preset", "imagenet64", *ONE, "train.accumulate=14"),
+    "sd15": ("--preset", "sd15"),
+    "sd15 on one GPU, adapters": (
+        *("--preset", "sd15", *ONE),
+        *("train.accumulate=2048", "train.lora_rank=64", "train.lora_rank_critic=64"),
+    ),
+    "sdxl": ("--preset", "sdxl"),
+    "sdxl on one GPU": ("--preset", "sdxl", *ONE, "train.accumulate=128"),
+    **{
+        f"sdxl on {n} GPUs, sharded": (
+            *("--preset", "sdxl", f"train.launcher=accelerate launch --num_processes {n} -m"),
+            *(f"train.accumulate={128 // n}", "train.shard=true"),
+        )
+        for n in (2, 4)
+    },
+}
+PLANNED = re.compile(r"memory of train, per (?:GPU|CPU process): (?P<memory>[\d.]+ \w+)")
+COST = re.compile(r"cost: (?P<hours>[\d.,]+) CPU hours")
+PARAMETERS = re.compile(r"(?P<parameters>[\d,]+) parameters")
+
+
+def plan(words: Sequence[str]) -> str:
+    """What --dry-run prints."""
+    argv = [sys.executable, "-m", "flows.distill", "--dry-run", *words[:2]]
+    argv += [word for change in words[2:] for word in ("--set", change)]
+    return subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def memory(words: Sequence[str]) -> str:
+    """Memory per process of the train stage, by --dry-run."""
+    found = PLANNED.search(plan(words))
+    assert found is not None
+    return found["memory"]
+
+
+def processes(words: Sequence[str]) -> int:
+    """Processes of the train stage: the launcher's own number, or that of the preset."""
+    text = " ".join(words) + (ROOT / "experiments" / "presets" / f"{words[1]}.yaml").read_text()
+    first = re.search(r"train\.launcher[=:] ?(.*?)(?:$|train\.)", text, re.MULTILINE)
+    count = re.search(r"--num_processes (\d+)", first[1] if first else "")
+    return int(count[1]) if count else 1
+
+
+def hardware_table() -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table; the hours are those of one core of this machine."""
+    table: list[list[str]] = []
+    for name, words in PLANS.items():
+        text = plan(words)
+        found = [pattern.search(text) for pattern in (PARAMETERS, PLANNED, COST)]
+        table.append([name, str(processes(words)), *(match[1] if match else "" for match in found)])
+        print(" | ".join(table[-1]), file=sys.stderr, flush=True)
+    return ["preset", "processes", "parameters of the teacher", "memory per process", "CPU core hours"], table

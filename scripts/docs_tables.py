@@ -1,0 +1,195 @@
+"""Writes the tables of README.md and docs/ from the files that hold their figures, and compares figures in the text.
+
+    python scripts/docs_tables.py            # rewrite every table whose file has changed
+    python scripts/docs_tables.py --check    # print what is out of step; exit code 1 if anything is
+    python scripts/docs_tables.py --hardware # run --dry-run for each preset and rewrite the hardware table (2 minutes)
+
+A table stands between <!-- table NAME --> and <!-- end -->. scripts/docs_claims.py lists the
+sentences that hold a figure.
+"""
+
+import argparse
+import difflib
+import json
+import math
+import re
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from evaluation.report.table import cells, sampler_name, summary_table  # noqa: E402
+from scripts.docs_claims import CLAIMS  # noqa: E402
+from scripts.docs_hardware import hardware_table  # noqa: E402
+
+# README.md comes last: it repeats figures of docs/hardware.md.
+PAGES = (*(p.relative_to(ROOT) for p in sorted((ROOT / "docs").rglob("*.md"))), Path("README.md"))
+TABLE = re.compile(r"(<!-- table (?P<name>\w+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+Row = Sequence[str]
+
+
+def read(path: str) -> Any:
+    """A JSON file of the repository."""
+    return json.loads((ROOT / path).read_text())
+
+
+def markdown(head: Row, rows: Sequence[Row]) -> str:
+    """A table whose first column is text and whose others are figures."""
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def figure(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def whole(metrics: dict[str, Any], timing: dict[str, Any], columns: str) -> str:
+    """Every sampler of a run, with the columns whose name matches."""
+    text = cells(summary_table(metrics, timing))
+    kept = [c for c in text.columns if re.match(columns, c)]
+    return markdown(["", *kept], [[str(name), *text.loc[name, kept]] for name in text.index])
+
+
+def run_of(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    return read(f"{folder}/metrics.json"), read(f"{folder}/timing.json")
+
+
+def results() -> str:
+    """README's table: one row per run and feature extractor."""
+    rows: list[Row] = []
+    for name, folder in (
+        ("digits, 8x8", "reports"),
+        ("Fashion-MNIST, 28x28", "records/fashion_mnist"),
+        ("the same from captions", "records/fashion_mnist_text"),
+    ):
+        metrics, timing = run_of(folder)
+        seeds = seeds_of(folder) or [metrics]
+        for k in metrics["student"]["fd"]:
+            best = metrics["teachers"][metrics["best_teacher"][k]]
+            ratios = [one["ratio"]["fd"][k] for one in seeds]
+            recalls = [one["student"]["recall"][k] for one in seeds]
+            interval = metrics["ratio"]["interval"][k]
+            spread = (
+                f"{min(ratios):.2f} to {max(ratios):.2f}, {len(seeds)} seeds"
+                if len(seeds) > 1
+                else f"{interval['low']:.2f} to {interval['high']:.2f}"
+            )
+            rows.append(
+                [
+                    name,
+                    k,
+                    f"{statistics.fmean(ratios):.2f} ({spread})",
+                    f"{statistics.fmean(recalls):.2f} / {best['recall'][k]:.2f}",
+                    f"{timing['speedup']['ddim_50']:.0f}",
+                ]
+            )
+            name = ""
+    head = ["run", "feature extractor", "FD, student / best teacher", "recall, student / teacher", "speed-up"]
+    return markdown(head, rows)
+
+
+def seeds_of(folder: str) -> list[dict[str, Any]]:
+    """The figures of each seed, where the run has several."""
+    file = ROOT / folder / "seeds.json"
+    found = json.loads(file.read_text()) if file.exists() else {}
+    return [found[key] for key in sorted(found) if key.startswith("seed ")]
+
+
+def fashion_mnist_ratios() -> str:
+    """Each seed's ratio to the teacher's best sampler."""
+    metrics, seeds = read("records/fashion_mnist/metrics.json"), seeds_of("records/fashion_mnist")
+    rows: list[Row] = []
+    for k, best in metrics["best_teacher"].items():
+        each = [(one["ratio"]["fd"][k], one["ratio"]["interval"][k]) for one in seeds]
+        rows.append(
+            [
+                f"{k} ({sampler_name(best)})",
+                *(f"{value:.3f} ({i['low']:.2f} to {i['high']:.2f})" for value, i in each),
+                f"{statistics.fmean(value for value, _ in each):.3f}",
+                ", ".join(f"{one['recall_ratio'][k]:.3f}" for one in seeds),
+            ]
+        )
+    names = [f"FD, seed {i}" for i in range(len(seeds))]
+    return markdown(["student / best teacher", *names, "mean", "recall, seeds 0, 1, 2"], rows)
+
+
+def fashion_mnist_seeds() -> str:
+    """The student of each seed."""
+    seeds = seeds_of("records/fashion_mnist")
+    names = list(seeds[0]["student"]["fd"])
+    rows = [
+        [f"student, seed {i}", *(figure(one["student"][kind][k]) for kind in ("fd", "recall") for k in names)]
+        for i, one in enumerate(seeds)
+    ]
+    return markdown(["", *(f"FD {k}" for k in names), *(f"recall {k}" for k in names)], rows)
+
+
+def ablation(name: str) -> str:
+    """The table that flows.ablate wrote."""
+    lines = (ROOT / "reports" / "ablations" / f"{name}.md").read_text().splitlines()
+    return "".join(f"{line}\n" for line in lines if line.startswith("|"))
+
+
+DIGITS = r"NFE|FD|CLIP|accuracy|precision|recall|seconds"
+FASHION = r"NFE|FD |recall|seconds"
+TEXT = r"NFE|FD |CLIP|accuracy|recall|seconds"
+TABLES: dict[str, Callable[[], str]] = {
+    "results": results,
+    "digits": lambda: whole(*run_of("reports"), DIGITS),
+    "fashion_mnist": lambda: whole(*run_of("records/fashion_mnist"), FASHION),
+    "fashion_mnist_seeds": fashion_mnist_seeds,
+    "fashion_mnist_ratios": fashion_mnist_ratios,
+    "fashion_mnist_text": lambda: whole(*run_of("records/fashion_mnist_text"), TEXT),
+    "dmd2_paper": lambda: ablation("dmd2_paper"),
+    "teachers": lambda: ablation("teachers"),
+    "eps": lambda: ablation("eps"),
+    "text": lambda: ablation("text"),
+}
+
+
+def updated(path: Path, page: str, tables: dict[str, Callable[[], str]]) -> str:
+    """The page with every table and every figure as its file has it."""
+    page = TABLE.sub(lambda m: m[1] + (tables[m["name"]]() if m["name"] in tables else m["body"]) + m[4], page)
+    for claim in CLAIMS:
+        if Path(claim.page) == path:
+            page = claim.updated(page)
+    return page
+
+
+def differences(before: str, after: str) -> list[str]:
+    """The lines that change, as `diff` shows them."""
+    return [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line.startswith(("- ", "+ "))]
+
+
+def main() -> int:
+    """The command; exit code 1 for --check where something is out of step."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--check", action="store_true", help="write nothing; print what is out of step")
+    choice.add_argument("--hardware", action="store_true", help="run --dry-run for each preset, too")
+    args = parser.parse_args()
+    tables = TABLES | ({"hardware": lambda: markdown(*hardware_table())} if args.hardware else {})
+    stale = 0
+    for path in PAGES:
+        before = (ROOT / path).read_text()
+        after = updated(path, before, tables)
+        for line in differences(before, after):
+            print(f"{path}: {line}")
+            stale += 1
+        if before != after and not args.check:
+            (ROOT / path).write_text(after)
+    if not stale:
+        print("every table and figure is in step with its file")
+    return 1 if stale and args.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

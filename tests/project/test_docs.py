@@ -1,0 +1,299 @@
+"""README and docs: figures come from files, links lead somewhere, every shell command is run or says why not."""
+
+import ast
+import functools
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator
+from dmd.teachers.teacher import Teacher
+from tests.helpers.projects import environment
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "zoo").rglob("*.md")),
+]
+FENCE = re.compile(r"(?P<before>[^\n]*)\n```(?P<language>\w*)\n(?P<body>.*?)^```", re.DOTALL | re.MULTILINE)
+NOT_RUN = re.compile(r"<!-- not run: .{10,} -->")
+CODE = re.compile(r"`([^`\n]+)`")
+FOLDERS = (
+    "dmd/",
+    "evaluation/",
+    "stages/",
+    "flows/",
+    "experiments/",
+    "records/",
+    "deploy/",
+    "zoo/",
+    "scripts/",
+    "tests/",
+)
+OLD = {"docs/moved.md"}  # its first column holds paths that are gone
+
+# Pattern of a command -> the test that runs it. Tests of the same program with other words count as running it.
+RUN_BY = {
+    r"git clone <this repository> onestep && cd onestep": (
+        "test_a_registered_version_is_made_again_to_the_byte_in_a_fresh_clone"
+    ),
+    r"make setup": "test_install_stamp_change_and_repair",
+    r"make demo": "test_the_flow_ends_with_a_table_and_a_version",
+    r"make (up|down)": "test_up_twice_and_down",
+    r"PREFECT_PORT=4201 MLFLOW_PORT=5001 make up": "test_up_twice_and_down",
+    r"dvc repro": "test_another_clone_gives_the_same_bytes",
+    r"DMD_RESUME=\w+ dvc repro": "test_a_checkpoint_of_other_code_is_not_mixed_in",
+    r"dvc exp run -S .*": "test_an_experiment_runs_only_what_depends_on_its_change",
+    r"dvc (metrics|params) diff": "test_an_experiment_runs_only_what_depends_on_its_change",
+    r"dvc exp apply NAME": "test_an_applied_experiment_keeps_presets_from_running_until_it_is_committed",
+    r"git commit -am .*": "test_an_applied_experiment_keeps_presets_from_running_until_it_is_committed",
+    r"git checkout -- params.yaml dvc.lock reports": (
+        "test_an_applied_experiment_keeps_presets_from_running_until_it_is_committed"
+    ),
+    r"dvc plots show": "test_plots_are_drawn_without_network",
+    r"dvc plots diff HEAD": "test_a_diff_holds_both_students_and_draws_no_empty_cell",
+    r"python -m flows.distill": "test_the_flow_ends_with_a_table_and_a_version",
+    r"python -m flows.distill --preset (quick|cifar10)( --set method.name=dmd2)? --dry-run": (
+        "test_the_memory_of_each_preset_is_that_of_the_hardware_table"
+    ),
+    r"python -m flows.distill (--preset quick )?--set \S+ --seeds \d \d": (
+        "test_two_runs_with_changes_at_once_are_two_experiments_and_touch_nothing"
+    ),
+    r"python -m flows.distill --preset fashion_mnist .*--target \w+": "test_a_flow_runs_the_stages_that_a_target_needs",
+    r"python -m flows.ablate experiments/ablations/\w+.yaml": (
+        "test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated"
+    ),
+    r"python -m evaluation.compare .*": "test_a_revision_is_fetched_from_dvc",
+    r"python -m dmd.sample .*": "test_sample_makes_a_picture",
+    r"python -m dmd.edm.checkpoints .*": "test_the_command_shows_the_network_and_writes_safetensors",
+    r"python -m flows.register": "test_registering_twice_makes_one_version",
+    r"python -m flows.register --rollback": "test_a_rollback_goes_back_and_holds",
+    r"python -m flows.register --promote 3": "test_a_promotion_by_hand_holds_until_it_is_given_back",
+    r"python -m flows.reproduce models:/.*": "test_a_registered_version_is_made_again_to_the_byte_in_a_fresh_clone",
+    r"python -m flows.watch": "test_the_watch_finds_the_recorded_figures_again",
+    r"export MLFLOW_TRACKING_URI=.*": "test_labels_seed_and_count_give_pngs",
+    r"mlflow models serve .*": "test_labels_seed_and_count_give_pngs",
+    r"curl localhost:8000/invocations .*": "test_labels_seed_and_count_give_pngs",
+    r"pre-commit install": "test_every_hook_runs_a_tool_of_the_environment",
+    r"python scripts/docs_tables.py --hardware": "test_the_memory_of_each_preset_is_that_of_the_hardware_table",
+    r"python tests/planted_bugs.py": "test_a_bug_can_still_be_planted",
+}
+# Commands that .ci/run runs, and cheap ones that the test below runs itself.
+RUN_BY_CI = (r"make test( ARGS=.*)?", r"make lint", r"make docs", r"\.ci/run")
+RUN_HERE = (r"source \.venv/bin/activate", r"dvc exp show", r"python scripts/docs_tables\.py( --check)?")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    body: str
+    not_run: bool
+
+    @property
+    def commands(self) -> list[str]:
+        """Shell commands, without comments and with continued lines joined."""
+        text = self.body.replace("\\\n", " ")
+        lines = (re.sub(r"\s+#\s.*$", "", line).strip() for line in text.splitlines())
+        return [" ".join(line.split()) for line in lines if line and not line.startswith("#")]
+
+
+@functools.cache
+def blocks() -> list[Block]:
+    """Every fenced block of every page."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        assert text.count("\n```") % 2 == 0, page
+        for match in FENCE.finditer(text):
+            name = str(page.relative_to(ROOT))
+            found.append(Block(name, match["language"], match["body"], bool(NOT_RUN.search(match["before"]))))
+    return found
+
+
+def commands() -> list[tuple[str, str]]:
+    """Page and command of every shell block that is not marked as not run."""
+    shell = [block for block in blocks() if block.language in ("sh", "bash", "console")]
+    return [(block.page, command) for block in shell if not block.not_run for command in block.commands]
+
+
+@functools.cache
+def names_of_tests() -> set[str]:
+    files = (ROOT / "tests").rglob("test_*.py")
+    return {
+        name for file in files for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+
+
+def matches(pattern: str, command: str) -> bool:
+    return re.fullmatch(pattern, command) is not None
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in commands()}))
+def test_every_command_is_run_by_a_test_or_marked(page: str) -> None:
+    for command in [command for where, command in commands() if where == page]:
+        tests = {test for pattern, test in RUN_BY.items() if matches(pattern, command)}
+        elsewhere = any(matches(pattern, command) for pattern in (*RUN_BY_CI, *RUN_HERE))
+        assert len(tests) == 1 or elsewhere, f"{command!r}: name its test in RUN_BY, or mark the block as not run"
+        assert tests <= names_of_tests(), f"{command!r}: there is no test {tests}"
+
+
+def test_no_entry_is_left_without_a_command() -> None:
+    written = [command for _, command in commands()]
+    patterns = (*RUN_BY, *RUN_BY_CI, *RUN_HERE)
+    assert [p for p in patterns if not any(matches(p, command) for command in written)] == []
+
+
+def test_make_runs_what_the_pages_say() -> None:
+    makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert re.search(r"^demo: setup.*\n\t@\.venv/bin/python -m flows\.distill", makefile, re.MULTILINE)
+    for target in ("test", "lint", "docs"):
+        assert f"\nmake {target}\n" in ci
+
+
+@pytest.mark.parametrize("command", sorted({c for _, c in commands() if any(matches(p, c) for p in RUN_HERE)}))
+def test_cheap_commands_run(command: str) -> None:
+    env = {**environment(), "DVC_NO_ANALYTICS": "1"}
+    if command == "python scripts/docs_tables.py":
+        command += " --check"  # writes nothing
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def modules() -> dict[str, set[str]]:
+    """Modules of this project that a page runs by `python -m`, with the options that it gives them."""
+    found: dict[str, set[str]] = {}
+    for block in blocks():
+        for command in block.commands if block.language == "sh" else ():
+            words = shlex.split(command.replace("<", "").replace(">", ""))
+            if words[:2] == ["python", "-m"]:
+                found.setdefault(words[2], set()).update(w.partition("=")[0] for w in words if w.startswith("--"))
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_module_takes_the_options_that_the_pages_give_it(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert modules()[module] <= set(re.findall(r"--[\w-]+", done.stdout))
+
+
+def test_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 170 and len(text.split()) < 1600
+
+
+@pytest.mark.parametrize("page", [str(p.relative_to(ROOT)) for p in PAGES])
+def test_links_paths_modules_and_keys_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if (
+            not target.startswith(("http://", "https://")) and target != "parameters.md"
+        ):  # made by scripts/site_hooks.py
+            assert ((ROOT / page).parent / target).exists(), f"link {target}"
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        if module.split(".")[0] in ("dmd", "evaluation", "flows", "stages", "benchmarks") and page not in OLD:
+            assert find_spec(module), f"module {module}"
+    for code in CODE.findall(text):
+        if code.startswith(FOLDERS) and page not in OLD and not re.search(r"[<>*{ ]|NAME", code):
+            assert (ROOT / code.partition("#")[0]).exists(), f"path {code}"
+        if match := re.fullmatch(r"(\w+(?:\.\w+)+)(?:[=:].*)?", code):
+            assert is_key(params, match[1].split(".")), f"key {code}"
+
+
+def is_key(params: dict[str, Any], words: list[str]) -> bool:
+    """Whether dotted words are a key of params.yaml; true for words that begin with no group of it."""
+    here: Any = params
+    for word in words:
+        if not isinstance(here, dict) or word not in here:
+            return here is params
+        here = here[word]
+    return True
+
+
+def test_where_things_moved_to_exists() -> None:
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", (ROOT / "docs/moved.md").read_text(), re.MULTILINE)
+    for was, now in rows:
+        for path in CODE.findall(now):
+            if path.startswith(FOLDERS) and "NAME" not in path:
+                assert (ROOT / path).exists(), path
+        for path in CODE.findall(was):
+            if path.endswith((".py", ".yaml")) and path.startswith(FOLDERS):
+                assert not (ROOT / path).exists() or path in now, path
+
+
+@pytest.mark.parametrize("block", [b for b in blocks() if b.language == "python"], ids=lambda b: b.page)
+def test_python_blocks_parse_and_import_what_exists(block: Block) -> None:
+    for node in ast.walk(ast.parse(block.body)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            module = __import__(node.module, fromlist=[alias.name for alias in node.names])
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_the_lines_of_the_readme_make_the_generators_images(
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder without this project, with the noise of the seed."""
+    generator = Generator(teacher.denoiser, (999,), teacher.shape, tuple("abcdefghij"), teacher.codec)
+    export_generator(generator, teacher, tmp_path / "artifacts" / "generator")
+    (lines,) = (b.body for b in blocks() if b.page == "README.md" and b.language == "python")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    torch.manual_seed(0)
+    z = torch.randn(10, 1, 8, 8)
+    with torch.inference_mode():
+        expected = generator.denoiser(z, torch.full((10,), 999), torch.arange(10))
+    torch.testing.assert_close(names["x"], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_hook_runs_a_tool_of_the_environment() -> None:
+    hooks = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")
+    entries = [hook for repo in hooks["repos"] for hook in repo["hooks"]]
+    assert {repo["repo"] for repo in hooks["repos"]} == {"local"}
+    for hook in entries:
+        assert hook["language"] == "system" and (ROOT / hook["entry"].split()[0]).exists(), hook["id"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pre_commit", "validate-config", ".pre-commit-config.yaml"], cwd=ROOT, check=False
+    )
+    assert done.returncode == 0
+
+
+def test_the_workflow_calls_the_whole_check() -> None:
+    workflow = YAML(typ="safe").load(ROOT / ".github/workflows/ci.yml")
+    assert workflow["jobs"]["check"]["steps"][-1] == {"run": ".ci/run"}
+
+
+def test_the_citation_has_the_projects_version_and_licence() -> None:
+    citation = YAML(typ="safe").load(ROOT / "CITATION.cff")
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{citation["version"]}"' in project and f'license = "{citation["license"]}"' in project
+    assert f"## [{citation['version']}] - {citation['date-released']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_changelog_has_each_heading_once_per_version() -> None:
+    for version in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        headings = re.findall(r"^### (\w+)", version, re.MULTILINE)
+        assert len(headings) == len(set(headings)), version.splitlines()[0]

@@ -1,0 +1,82 @@
+"""Commands of the pages that no other test runs: taking over an experiment, and the plan of every preset."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from dmd.errors import UserError
+from flows.pipeline.changes import apply
+from flows.pipeline.worktrees import check_committed, save_experiment, worktree
+from scripts.docs_claims import cell
+from scripts.docs_hardware import PLANS, memory, processes
+from tests.helpers.projects import ROOT, environment
+
+
+def run(root: Path, *words: str) -> str:
+    done = subprocess.run(words, cwd=root, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> tuple[Path, str]:
+    """A committed project whose stage writes a metric to reports/, and an experiment with another parameter."""
+    root = tmp_path / "project"
+    root.mkdir()
+    run(root, "git", "init", "-q")
+    run(root, sys.executable, "-m", "dvc", "init", "-q")
+    (root / ".gitignore").write_text("/runs/\n")
+    (root / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    stage = {
+        "cmd": "mkdir -p reports && grep critic_turns params.yaml > reports/metrics.yaml",
+        "params": ["method"],
+        "metrics": [{"reports/metrics.yaml": {"cache": False}}],
+    }
+    YAML().dump({"stages": {"one": stage}}, root / "dvc.yaml")
+    run(root, sys.executable, "-m", "dvc", "repro", "-q")
+    run(root, "git", "add", "-A")
+    run(root, "git", "commit", "-qm", "one")
+    with worktree(root, check_committed(root)) as place:
+        apply({"method.critic_turns": 7}, place / "params.yaml")
+        run(place, sys.executable, "-m", "dvc", "repro", "-q")
+        save_experiment(place, "seven")
+    return root, "seven"
+
+
+@pytest.mark.parametrize("words", ['git commit -qam "Take over NAME"', "git checkout -- params.yaml dvc.lock reports"])
+def test_an_applied_experiment_keeps_presets_from_running_until_it_is_committed(
+    experiment: tuple[Path, str], words: str
+) -> None:
+    root, name = experiment
+    run(root, sys.executable, "-m", "dvc", "exp", "apply", "-q", name)
+    assert "7" in (root / "reports/metrics.yaml").read_text()
+    with pytest.raises(UserError, match=r"params\.yaml"):
+        check_committed(root)
+    run(root, "sh", "-c", words)
+    assert check_committed(root)
+    assert ("7" in (root / "reports/metrics.yaml").read_text()) == words.startswith("git commit")
+    assert "up to date" in run(root, sys.executable, "-m", "dvc", "status")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("name", PLANS)
+def test_the_memory_of_each_preset_is_that_of_the_hardware_table(name: str) -> None:
+    page = (ROOT / "docs/hardware.md").read_text()
+    assert memory(PLANS[name]) == cell(page, name, "memory per process")
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_processes_of_each_preset_are_those_of_the_hardware_table(name: str) -> None:
+    page = (ROOT / "docs/hardware.md").read_text()
+    assert processes(PLANS[name]) == int(cell(page, name, "processes"))
+
+
+def test_the_hardware_table_has_a_row_for_every_preset() -> None:
+    presets = {path.stem for path in (ROOT / "experiments/presets").glob("*.yaml")}
+    rows = re.findall(r"^\| (\w+)", (ROOT / "docs/hardware.md").read_text(), re.MULTILINE)
+    assert presets <= set(rows)
