@@ -232,6 +232,37 @@ def is_key(params: dict[str, Any], words: list[str]) -> bool:
     return True
 
 
+def strings(file: Path) -> list[str]:
+    """The texts of a Python file, with a line break in place of each value; other files as they are."""
+    if file.suffix != ".py":
+        return [file.read_text()]
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(v.value if isinstance(v, ast.Constant) else "\n" for v in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return found
+
+
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+    files = [f for folder in ("dmd", "evaluation", "stages", "flows") for f in (ROOT / folder).rglob("*.py")]
+    texts = [text for file in (*files, ROOT / "scripts/setup.sh") for text in strings(file)]
+    page = FENCE.sub("", (ROOT / "docs/troubleshooting.md").read_text())
+    messages = [
+        code
+        for code in CODE.findall(page)
+        if len(code.split()) > 3 and not re.match(r"python|dvc|make|git|method|train", code)
+    ]
+    assert len(messages) >= 7
+    for message in messages:
+        for part in re.split(
+            r"[A-Z_]{2,}(?:=\w+)?|\d+(?:\.\w+)?|\.\.\.|\bN\b", message.removeprefix("error: ").removeprefix("setup: ")
+        ):
+            words = part.strip(" :;(),=")
+            assert len(words.split()) < 3 or any(words in text for text in texts), f"{message!r}: {words!r}"
+
+
 def test_where_things_moved_to_exists() -> None:
     rows = re.findall(r"^\| (.+?) \| (.+?) \|$", (ROOT / "docs/moved.md").read_text(), re.MULTILINE)
     for was, now in rows:
