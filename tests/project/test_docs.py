@@ -215,6 +215,8 @@ def test_links_paths_modules_and_keys_exist(page: str) -> None:
     for module in re.findall(r"python -m ([\w.]+)", text):
         if module.split(".")[0] in ("dmd", "evaluation", "flows", "stages", "benchmarks") and page not in OLD:
             assert find_spec(module), f"module {module}"
+    for module, name in re.findall(r"from ((?:dmd|evaluation|flows|stages)[.\w]*) import (\w+)", text):
+        assert hasattr(__import__(module, fromlist=[name]), name), f"{name} of {module}"
     for code in CODE.findall(text):
         if code.startswith(FOLDERS) and page not in OLD and not re.search(r"[<>*{ ]|NAME", code):
             assert (ROOT / code.partition("#")[0]).exists(), f"path {code}"
