@@ -2,24 +2,22 @@
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
-from pydantic import BaseModel
-from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dmd.config import Params  # noqa: E402
+from dmd.config import load_params  # noqa: E402
+from dmd.config_reference import reference, to_markdown  # noqa: E402
 
 LINK = re.compile(r"\]\(((?:\.\./)+)([^)#\s]+)\)")
 HEAD = """# Parameters
 
-Every key of `params.yaml`, with its default and its meaning from the schema (`dmd/config.py`). The comments of
-[params.yaml](../params.yaml) say why a default has its value.
+The reference of [params.yaml](../params.yaml), whose comments say why a default has its value.
+`python -m dmd.config` prints the same.
 """
 
 
@@ -46,22 +44,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def parameters() -> str:
     """The page: a table for each group of params.yaml."""
-    defaults = YAML(typ="safe").load(ROOT / "params.yaml")
-    parts = [HEAD]
-    for name, field in Params.model_fields.items():
-        key = field.alias or name
-        parts.append(f"## {key}\n\n| key | default | meaning |\n|---|---|---|")
-        group: Any = field.annotation
-        parts += [f"| `{k}` | `{v}` | {text} |" for k, v, text in leaves(group, defaults[key], "")]
-        parts.append("")
-    return "\n".join(parts)
-
-
-def leaves(group: type[BaseModel], defaults: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any, str]]:
-    """Key, default and meaning of each parameter of a group, nested groups included."""
-    for name, field in group.model_fields.items():
-        kind: Any = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from leaves(kind, defaults[name], f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", defaults[name], (field.description or "").replace("|", "\\|")
+    return f"{HEAD}\n{to_markdown(reference(load_params(ROOT / 'params.yaml')))}\n"

@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from dmd.errors import UserError
-from flows.pipeline.changes import apply
-from flows.pipeline.worktrees import check_committed, save_experiment, worktree
+from flows.pipeline.changes import change_file
+from flows.pipeline.worktrees import check_committed, save_experiment, temporary_worktree
 from scripts.docs_claims import cell
 from scripts.docs_hardware import PLANS, memory, processes
 from tests.helpers.projects import ROOT, environment
@@ -40,8 +40,8 @@ def experiment(tmp_path: Path) -> tuple[Path, str]:
     run(root, sys.executable, "-m", "dvc", "repro", "-q")
     run(root, "git", "add", "-A")
     run(root, "git", "commit", "-qm", "one")
-    with worktree(root, check_committed(root)) as place:
-        apply({"method.critic_turns": 7}, place / "params.yaml")
+    with temporary_worktree(root, check_committed(root)) as place:
+        change_file({"method.critic_turns": 7}, place / "params.yaml")
         run(place, sys.executable, "-m", "dvc", "repro", "-q")
         save_experiment(place, "seven")
     return root, "seven"
