@@ -1,14 +1,16 @@
 """Small denoisers whose output depends on the image, the time and the label."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers import DDPMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from dmd.diffusion.denoiser import Denoiser, as_denoiser
 
 CPU = torch.device("cpu")
+KINDS = ["epsilon", "v_prediction", "sample", "flow", "edm"]  # parametrisations
 
 
 class ToyNet(nn.Module):
@@ -49,3 +51,9 @@ def unet_denoiser(seed: int = 0, channels: tuple[int, int] = (8, 8)) -> Denoiser
     with torch.no_grad():
         net.conv_out.weight.normal_(std=0.05)
     return as_denoiser(net, scheduler()).eval()
+
+
+def denoiser_of(kind: str, net: nn.Module | None = None) -> Denoiser:
+    """A denoiser of a parametrisation, on a ToyNet in float64 unless a network is given."""
+    schedulers: dict[str, Any] = {"flow": FlowMatchEulerDiscreteScheduler(shift=2.0), "edm": EDMEulerScheduler()}
+    return as_denoiser(net or ToyNet().double(), schedulers.get(kind) or scheduler(kind, "linear"))

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from dmd.config import GanConfig, MethodConfig, Params
+from dmd.config import GanConfig, MethodConfig, Params, TrainConfig
 from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.networks import Networks
 from dmd.distillation.parallel.workers import Workers
@@ -61,3 +61,22 @@ def gan_networks(m: Method) -> Networks:
     denoiser = unet_denoiser(0).requires_grad_(False)
     nets = m.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
     return replace(nets, generator=unet_denoiser(1), critic=unet_denoiser(2))
+
+
+def short_training(params: Params, warm: tuple[int, int] = (0, 0), **changes: object) -> TrainConfig:
+    """A training of six generator turns. warm: the turns of generator and critic in the warm start."""
+    start = params.train.warm_start.model_copy(update={"turns": warm[0], "critic_turns": warm[1], "batch_size": 4})
+    base = {
+        "ema_half_lives": [20000],
+        "generator_turns": 6,
+        "batch_size": 8,
+        "generator_batch_size": 8,
+        "warmup_turns": 2,
+        "warm_start": start,
+    }
+    return params.train.model_copy(update={**base, **changes})
+
+
+def copies(teacher: Teacher) -> Networks:
+    """The unguided teacher and two copies of it."""
+    return Networks(teacher.denoiser, teacher.denoiser.copy(), teacher.denoiser.copy())

@@ -1,4 +1,4 @@
-"""A batch may be taken in parts and shared by processes: the result is that of the whole batch in one process."""
+"""A batch in parts, or shared by processes, gives the result of the whole batch in one process."""
 
 import os
 import socket
@@ -37,9 +37,9 @@ def weights(
     stop: int = 0,
     name: str = "dmd2",
 ) -> dict[str, Tensor]:
-    """All that has learned, in float64, after some generator turns of DMD2 or the like with two critic turns each.
+    """All trained weights in float64, by name, after a training with two critic turns per generator turn.
 
-    shard: spread over the processes. stop: after so many turns go on in new networks, from a checkpoint.
+    shard: spread the weights over the processes. stop: resume from a checkpoint, in new networks, after so many turns.
     """
     gan = GanConfig(**{**params.method.gan.model_dump(), "weight": 0.1, "critic_weight": 0.1, "r1_weight": 0.1})
     cfg = params.method.model_copy(update={"name": name, "critic_turns": 2, "regression_weight": 0.0, "gan": gan})
@@ -92,14 +92,15 @@ def test_four_parts_of_sixteen_equal_a_batch_of_sixty_four(params: Params, name:
 
 
 @pytest.mark.parametrize("turn", ["critic", "generator"])
-def test_one_steps_gradient_in_float32_is_that_of_the_whole_batch(params: Params, turn: str) -> None:
-    """To 1e-5 of each tensor's norm (or of the largest, where the true gradient is zero)."""
+def test_the_gradient_of_one_step_in_float32_equals_that_of_the_whole_batch(params: Params, turn: str) -> None:
+    """To 1e-5 of the norm of each tensor, or of a hundredth of the largest norm where the true gradient is zero."""
     cfg = params.method.model_copy(update={"name": "dmd2", "regression_weight": 0.0})
     method = METHODS["dmd2"](cfg, 1000, NO_PAIRS, reals())
     denoiser = unet_denoiser(0).requires_grad_(False)
     nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
     nets.generator.load_state_dict(unet_denoiser(1).state_dict())
-    nets.critic.load_state_dict(unet_denoiser(2).state_dict())  # one like the teacher's would leave rounding alone
+    # With the teacher's weights in the critic the gradient would be only rounding.
+    nets.critic.load_state_dict(unet_denoiser(2).state_dict())
 
     def gradient(parts: int) -> list[Tensor]:
         learner = nets.trained_in(turn)
@@ -119,11 +120,11 @@ def test_one_steps_gradient_in_float32_is_that_of_the_whole_batch(params: Params
         assert (a - b).norm() <= 1e-5 * max(a.norm(), 1e-2 * largest)
 
 
-def _process(rank: int, port: int, shard: bool, stop: int, out: Path) -> None:
+def train_in_process(rank: int, port: int, shard: bool, stop: int, out: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
     workers = Workers(Accelerator(cpu=True))
-    torch.set_num_threads(1)  # accelerate takes all cores for each process
+    torch.set_num_threads(1)  # accelerate gives all cores to each process
     assert workers.accelerator.num_processes == 2
     torch.save(weights(load_params(ROOT / "params.yaml"), workers, 10, 8, shard, stop), out / f"{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -133,11 +134,11 @@ def _process(rank: int, port: int, shard: bool, stop: int, out: Path) -> None:
 def test_two_processes_with_half_the_batch_each_equal_one(
     params: Params, tmp_path: Path, shard: bool, stop: int
 ) -> None:
-    """20 steps, 10 of them with a generator turn, by gloo, in float64; shards also go on from a checkpoint."""
+    """20 steps in float64 over gloo, 10 of them with a generator turn; with shards, also resumed from a checkpoint."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mp.start_processes(_process, (port, shard, stop, tmp_path), nprocs=2, start_method="spawn")
+    mp.start_processes(train_in_process, (port, shard, stop, tmp_path), nprocs=2, start_method="spawn")
     one = weights(params, alone(), 10, 8)
     for rank in range(2):
         other = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
@@ -145,19 +146,19 @@ def test_two_processes_with_half_the_batch_each_equal_one(
             torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-8, msg=name)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+def test_a_batch_that_cannot_be_shared_is_an_error() -> None:
     with pytest.raises(ConfigError, match="batch of 10 cannot be shared by 1 processes in 4 parts"):
         alone(4).samples(10)
 
 
-def test_a_samples_numbers_do_not_depend_on_its_neighbours() -> None:
+def test_the_random_numbers_of_a_sample_do_not_depend_on_the_other_samples() -> None:
     whole, part = draws(n=8), RandomSource(7, 0, "generator", range(4, 8))
     assert torch.equal(whole.noise(2, 3)[4:], part.noise(2, 3))
     assert torch.equal(whole.integers(0, 100)[4:], part.integers(0, 100))
     assert whole.common_integer(1000) == part.common_integer(1000)
 
 
-def test_seed_step_and_turn_give_other_numbers() -> None:
+def test_seed_step_and_turn_change_the_random_numbers() -> None:
     key = (0, 0, "critic")
     first = RandomSource(*key, range(4)).noise(3)
     for other in ((1, 0, "critic"), (0, 1, "critic"), (0, 0, "generator")):

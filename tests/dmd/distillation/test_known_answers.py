@@ -1,4 +1,4 @@
-"""Distillation where the answer is known: analytic scores of a Gaussian and of a mixture with two modes."""
+"""Distillation with exact scores: of a Gaussian, and of a mixture with two modes."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ V = toy_denoiser().parametrisation
 
 
 class Known(Denoiser):
-    """A denoiser without a network: its subclasses say what x0 is."""
+    """A denoiser without a network; subclasses compute the exact x0."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity(), PROCESS, V)
@@ -73,7 +73,7 @@ def learn(
 
 
 def test_the_generator_reaches_the_mean_and_the_covariance_of_a_gaussian(params: Params) -> None:
-    """Correlation included, from another mean, spread and orientation."""
+    """Including the correlation, from another mean, spread and orientation."""
     target = GaussianDenoiser([0.5, -0.3], [[0.5, 0.0], [0.3, 0.2]]).requires_grad_(False)
     start = ([-0.5, 0.5], [[0.8, 0.0], [0.0, 0.8]])
     nets = Networks(target, LinearGenerator(*start), GaussianDenoiser(*start))
@@ -93,12 +93,12 @@ class Mixture(Known):
         alpha, sigma = self.levels(t)
         variance = alpha**2 * WIDTH**2 + sigma**2
         means = [mode + alpha * WIDTH**2 * (x_t - alpha * mode) / variance for mode in (-MODE, MODE)]
-        weight = torch.sigmoid(2 * alpha * MODE * x_t / variance)  # of the mode at +2, given x_t
+        weight = torch.sigmoid(2 * alpha * MODE * x_t / variance)  # posterior probability of the mode at +2
         return (1 - weight) * means[0] + weight * means[1]
 
 
 class Small(Known):
-    """A learnable network of x_t and t, read as v-prediction."""
+    """A small network of x_t and t with v-prediction."""
 
     def __init__(self, bias: float, seed: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Small(Known):
 
 
 def teachers_pairs(n: int = 512) -> Pairs:
-    """The teacher's ODE in one dimension is the monotone map: noise below zero goes to the lower mode."""
+    """Pairs of the teacher's ODE, which in one dimension maps noise below zero to the lower mode."""
     z = torch.randn(n, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     rank = z.flatten().argsort().argsort().double().add(0.5).div(n)
     lower = rank < 0.5
@@ -124,9 +124,9 @@ def teachers_pairs(n: int = 512) -> Pairs:
 
 @pytest.mark.parametrize(("weight", "kept"), [(0.0, False), (1.0, True)])
 def test_the_regression_term_keeps_both_modes(params: Params, weight: float, kept: bool) -> None:
-    """From a generator that sits on one mode: reverse KL alone stays there, with the teacher's pairs it finds both.
+    """From a generator on one mode, reverse KL alone stays on it, and with the teacher's pairs it reaches both.
 
-    t stays below 0.4 T: at higher noise the modes run into one another, and the score difference finds the other, too.
+    t stays below 0.4 T, because at higher noise the modes overlap and the score difference alone finds the other.
     """
     nets = Networks(Mixture().requires_grad_(False), Small(MODE, 1), Small(MODE, 2))
     generator = learn(
@@ -137,4 +137,4 @@ def test_the_regression_term_keeps_both_modes(params: Params, weight: float, kep
         x = generator(z, torch.full((2000,), 999))
     share = (x < 0).double().mean().item()
     assert (0.35 < share < 0.65) == kept, share
-    assert (x.abs() - MODE).abs().median().item() < 0.5  # and most of it lies on the modes
+    assert (x.abs() - MODE).abs().median().item() < 0.5  # most samples lie on the modes

@@ -10,23 +10,25 @@ B, SHAPE = 4, (3, 8, 8)
 
 
 def triple(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """x, real and fake [B, C, H, W] in float64."""
     rng = torch.Generator().manual_seed(seed)
     x, real, fake = (torch.randn(B, *SHAPE, generator=rng, dtype=torch.float64) for _ in range(3))
     return x.requires_grad_(), real, fake
 
 
 def gradient(x: Tensor, real: Tensor, fake: Tensor, normaliser_min: float = 1e-4) -> Tensor:
+    """The gradient of the distribution matching loss with respect to x."""
     return torch.autograd.grad(distribution_matching_loss(x, score_difference(x, real, fake, normaliser_min)), x)[0]
 
 
 def test_the_gradient_is_the_normalised_score_difference() -> None:
-    """d loss / dx = (fake - real) / mean|x - real| / numel, one normaliser per sample; descent goes to real."""
+    """d loss / dx = (fake - real) / mean|x - real| / numel, with one normaliser per sample."""
     x, real, fake = triple()
     w = (x - real).abs().mean(dim=(1, 2, 3), keepdim=True)
     torch.testing.assert_close(gradient(x, real, fake), ((fake - real) / w / x.numel()).detach(), rtol=1e-10, atol=0)
 
 
-def test_one_sample_does_not_change_anothers_gradient() -> None:
+def test_a_sample_does_not_change_the_gradient_of_another() -> None:
     x, real, fake = triple()
     before = gradient(x, real, fake)
     other = real.clone()
@@ -34,13 +36,13 @@ def test_one_sample_does_not_change_anothers_gradient() -> None:
     torch.testing.assert_close(gradient(x, other, fake)[1:], before[1:], rtol=0, atol=0)
 
 
-def test_it_vanishes_when_the_scores_agree() -> None:
+def test_the_gradient_is_zero_when_the_scores_agree() -> None:
     x, real, _ = triple()
     assert gradient(x, real, real).abs().max() == 0
 
 
-def test_it_does_not_depend_on_the_scale_of_the_difference() -> None:
-    """Scaling (fake - real) and (x - real) together changes nothing."""
+def test_the_gradient_does_not_depend_on_the_scale_of_the_differences() -> None:
+    """Scaling (fake - real) and (x - real) together leaves it as it is."""
     x, real, fake = triple()
     scaled = (real + 7 * (x - real)).detach().requires_grad_()
     torch.testing.assert_close(
@@ -49,7 +51,7 @@ def test_it_does_not_depend_on_the_scale_of_the_difference() -> None:
 
 
 def test_the_normaliser_is_clamped() -> None:
-    """x = real would divide by zero: the gradient is (fake - real) / normaliser_min instead."""
+    """At x = real the gradient is (fake - real) / normaliser_min / numel."""
     _, real, fake = triple()
     x = real.clone().requires_grad_()
     expected = (fake - real) / 1e-2 / x.numel()
@@ -69,7 +71,7 @@ def test_denoising_loss_weights_each_sample() -> None:
     torch.testing.assert_close(denoising_loss(prediction, x0, weight), (weight * per_sample).mean())
 
 
-def test_denoising_loss_does_not_move_its_target() -> None:
+def test_denoising_loss_gives_its_target_no_gradient() -> None:
     x0, _, _ = triple()
     prediction = torch.zeros_like(x0).requires_grad_()
     denoising_loss(prediction, x0, torch.ones(B)).backward()

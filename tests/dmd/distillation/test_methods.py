@@ -1,4 +1,4 @@
-"""Turns: who learns when, at which t, from what; and that nobody else moves."""
+"""The turns of DMD: their order, their noise levels, their losses and the networks that they train."""
 
 import pytest
 import torch
@@ -24,14 +24,14 @@ def phases(params: Params, warm: tuple[int, int] = (0, 0), turns: int = 3, **cha
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_the_generator_learns_after_every_k_critic_turns(params: Params, k: int) -> None:
+def test_the_generator_trains_after_every_k_critic_turns(params: Params, k: int) -> None:
     phase = phases(params, critic_turns=k)["distill"]
     turns = [tuple(turn.network for turn in phase.turns_at(step)) for step in range(phase.steps)]
     assert all(t[0] == "critic" for t in turns) and phase.generator_turns == 3
     assert [i for i, t in enumerate(turns) if "generator" in t] == [k - 1, 2 * k - 1, 3 * k - 1]
 
 
-def test_without_a_warm_start_there_is_distribution_matching_alone(params: Params) -> None:
+def test_without_a_warm_start_there_is_one_phase(params: Params) -> None:
     assert list(phases(params)) == ["distill"]
 
 
@@ -43,8 +43,8 @@ def test_the_warm_start_trains_the_generator_then_the_critic(params: Params) -> 
     assert sum(phase.generator_turns for phase in run.values()) == 4 + 3
 
 
-def test_the_warm_start_is_regression_on_the_pairs_alone(params: Params) -> None:
-    """Whatever noise the trainer hands over: the loss is that of the pair's own noise, label and image."""
+def test_the_warm_start_is_regression_on_the_pairs(params: Params) -> None:
+    """The loss depends on the pair's noise, label and image, and not on the noise that the trainer passes."""
     nets, (z, y) = networks(), batch(1)
     pairs = Pairs(z, torch.full_like(z, 0.3), y)
     warm = params.train.warm_start.model_copy(update={"turns": 1})
@@ -63,15 +63,15 @@ def test_a_turn_gives_gradients_to_its_own_network_only(params: Params, turn: st
         assert all(g is None for g in grads) == (name != turn), name
 
 
-def test_fresh_copies_have_nothing_to_learn(params: Params) -> None:
-    """A critic that equals the teacher sees no difference: the distribution matching gradient is exactly zero."""
+def test_equal_teacher_and_critic_give_no_gradient(params: Params) -> None:
+    """The score difference, and with it the gradient of distribution matching, is exactly zero."""
     nets = networks(different=False)
     method(params).loss("generator", nets, *batch(), draws())["total"].backward()
     assert max(p.grad.abs().max().item() for p in nets.generator.parameters() if p.grad is not None) == 0
 
 
-def test_the_generator_turn_is_the_papers_formula(params: Params) -> None:
-    """The loss of a turn, written out: x = G(z, T-1); t in [0.02 T, 0.98 T]; real, fake at one x_t with labels."""
+def test_the_loss_of_a_generator_turn_is_the_papers_formula(params: Params) -> None:
+    """x = G(z, T-1), t in [0.02 T, 0.98 T], real and fake predicted from one x_t with labels."""
     nets, (z, y) = networks(), batch()
     got = method(params).loss("generator", nets, z, y, draws())
     r = draws()
@@ -83,8 +83,8 @@ def test_the_generator_turn_is_the_papers_formula(params: Params) -> None:
     torch.testing.assert_close(got["total"], want, rtol=1e-6, atol=0)
 
 
-def test_the_critic_turn_is_the_teachers_own_loss_on_generated_images(params: Params) -> None:
-    """For a v-model: the plain mean squared error of v, over the whole range of t, on what the generator makes now."""
+def test_the_loss_of_a_critic_turn_is_the_teachers_loss_on_generated_images(params: Params) -> None:
+    """For v-prediction it is the mean squared error of v over the whole range of t."""
     nets, (z, y) = networks(), batch()
     got = method(params).loss("critic", nets, z, y, draws())
     r = draws()
@@ -97,7 +97,8 @@ def test_the_critic_turn_is_the_teachers_own_loss_on_generated_images(params: Pa
     assert denoising_loss(nets.critic(x_t, t, y), x, nets.critic.loss_weight(t)).item() == got["total"].item()
 
 
-def drawn_t(params: Params, turn: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Tensor:
+def noised_times(params: Params, turn: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Tensor:
+    """All t at which a turn adds noise, in 60 batches of 64."""
     seen: list[Tensor] = []
     nets = networks()
     add_noise = nets.teacher.process.add_noise
@@ -115,21 +116,21 @@ def drawn_t(params: Params, turn: str, monkeypatch: pytest.MonkeyPatch, **change
 
 
 def test_score_differences_are_taken_inside_the_range(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    t = drawn_t(params, "generator", monkeypatch)
+    t = noised_times(params, "generator", monkeypatch)
     assert (t.min().item(), t.max().item()) == (20, 980)
 
 
-def test_the_critic_learns_over_the_whole_range(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    t = drawn_t(params, "critic", monkeypatch)
+def test_the_critic_trains_over_the_whole_range(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = noised_times(params, "critic", monkeypatch)
     assert (t.min().item(), t.max().item()) == (0, 999)
 
 
 def test_t_is_uniform(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    t = drawn_t(params, "generator", monkeypatch).double()
+    t = noised_times(params, "generator", monkeypatch).double()
     assert t.mean().item() == pytest.approx(500, abs=15) and t.std().item() == pytest.approx(961 / 12**0.5, abs=10)
 
 
-def test_an_earlier_generator_timestep_is_used_and_a_later_one_refused(params: Params) -> None:
+def test_an_earlier_generator_timestep_is_used_and_a_later_one_is_an_error(params: Params) -> None:
     nets, (z, y) = networks(), batch()
     x = one_step(nets.generator, z, 400, y)
     got = method(params, generator_timestep=400).loss("generator", nets, z, y, draws())
@@ -138,8 +139,8 @@ def test_an_earlier_generator_timestep_is_used_and_a_later_one_refused(params: P
         method(params, generator_timestep=1000)
 
 
-def test_where_a_generator_begins_is_the_parametrisations_affair(params: Params) -> None:
-    """eps from pure noise would amplify the network's error 157 times; what bears it begins at T-1."""
+def test_the_default_generator_timestep_depends_on_the_parametrisation(params: Params) -> None:
+    """T-1, except for eps-prediction, where x0 from pure noise would amplify the network's error 157 times."""
     kinds = {"epsilon": "linear", "v_prediction": "linear", "sample": "squaredcos_cap_v2"}
     starts = {kind: as_denoiser(ToyNet(), scheduler(kind, beta)) for kind, beta in kinds.items()}
     process, t = starts["epsilon"].process, starts["epsilon"].default_generator_timestep()
@@ -154,10 +155,10 @@ def test_where_a_generator_begins_is_the_parametrisations_affair(params: Params)
 
 
 def test_regression_on_pairs_is_added_with_its_weight(params: Params) -> None:
-    """Generator images of the pairs' noise against the pairs' images, times the weight, on top of the rest."""
+    """The total is the loss of distribution matching plus the weighted error on the pairs."""
     nets = networks()
     z, y = batch(1)
-    pairs = Pairs(z, torch.zeros_like(z), y)  # one pair: every draw is this one
+    pairs = Pairs(z, torch.zeros_like(z), y)  # the only pair, so it is always drawn
     losses = method(params, pairs, regression_weight=0.25).loss("generator", nets, *batch(), draws())
     x = one_step(nets.generator, z, 999, y)
     assert losses["regression"].item() == pytest.approx((x**2).mean().item(), rel=1e-5)

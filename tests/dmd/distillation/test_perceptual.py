@@ -1,4 +1,4 @@
-"""LPIPS on a VGG16 of torchvision's own format, with random weights: equal to the formula written out."""
+"""LPIPS on a VGG16 checkpoint in torchvision's format, with random weights, equals its formula."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from dmd.errors import ConfigError
 from dmd.teachers.pairs import Pairs
 from tests.helpers.data import reals
 
-ENDS = (4, 9, 16, 23, 30)  # of VGG16's five blocks, each after its last ReLU
+ENDS = (4, 9, 16, 23, 30)  # VGG16's five blocks, each after its last ReLU
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def written_out(file: Path, x: Tensor, y: Tensor) -> Tensor:
-    """Sum over blocks of the mean over positions of sum_c w_c (a_c - b_c)^2, a and b of unit length."""
+def lpips_formula(file: Path, x: Tensor, y: Tensor) -> Tensor:
+    """LPIPS: the sum over blocks of the mean over positions of sum_c w_c (a_c - b_c)^2, a and b of unit length."""
     heads, net = LPIPS(net="vgg", pnet_rand=True, verbose=False), vgg16(weights=None)
     net.load_state_dict(torch.load(file, weights_only=True), strict=False)
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
@@ -47,17 +47,17 @@ def written_out(file: Path, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack(parts).sum()
 
 
-def test_it_is_the_formula_and_teaches_the_image_alone(checkpoint: Path) -> None:
+def test_lpips_equals_its_formula_and_gives_only_the_image_a_gradient(checkpoint: Path) -> None:
     lpips = Lpips(WeightsSource(weights=str(checkpoint), sha256="any"))
     x, y = torch.rand(1, 1, 8, 8, requires_grad=True), torch.rand(1, 1, 8, 8)
     loss = lpips(x, y)
-    torch.testing.assert_close(loss, written_out(checkpoint, x, y), rtol=1e-4, atol=0)
+    torch.testing.assert_close(loss, lpips_formula(checkpoint, x, y), rtol=1e-4, atol=0)
     loss.backward()
     assert x.grad is not None and x.grad.abs().max() > 0 and not any(p.requires_grad for p in lpips.parameters())
     assert lpips(y, y).item() == 0
 
 
-def test_it_is_the_regression_loss_of_the_method(params: Params, checkpoint: Path) -> None:
+def test_lpips_is_the_regression_loss_of_the_method(params: Params, checkpoint: Path) -> None:
     source = WeightsSource(weights=str(checkpoint), sha256="any")
     cfg = params.method.model_copy(update={"regression_loss": "lpips", "lpips": source})
     none = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
@@ -65,7 +65,7 @@ def test_it_is_the_regression_loss_of_the_method(params: Params, checkpoint: Pat
     assert isinstance(method.distance, Lpips)  # type: ignore[attr-defined]
 
 
-def test_a_wrong_checkpoint_is_one_line(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_wrong_checkpoint_is_an_error_of_one_line(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"method.lpips.sha256: .*vgg16.pth has [0-9a-f]{64}"):
         Lpips(WeightsSource(weights=str(checkpoint), sha256="0" * 64))
     short = tmp_path / "short.pth"

@@ -1,0 +1,55 @@
+"""Generated images are clipped to [-1, 1], and features of images are refused for a teacher on latents."""
+
+import pytest
+import torch
+
+from dmd.config import Params
+from dmd.distillation.clipping import clip
+from dmd.distillation.methods import Setting, check_method
+from dmd.errors import ConfigError
+from tests.helpers.training import batch, draws
+from tests.helpers.training import gan_method as method
+from tests.helpers.training import gan_networks as networks
+
+
+def test_gradients_move_a_clipped_value_back_into_the_range_only() -> None:
+    """Beyond the range, a gradient that points further out is zero, and one that points back is kept."""
+    x = torch.tensor([-1.5, -1.0, -0.95, 0.5, 1.0, 1.5], requires_grad=True)
+    assert clip(x).tolist() == pytest.approx([-1, -1, -0.95, 0.5, 1, 1])
+    clip(x).sum().backward()  # descent lowers every value
+    assert x.grad is not None and x.grad.tolist() == [0, 1, 1, 1, 1, 1]
+    x.grad = None
+    (-clip(x)).sum().backward()  # descent raises every value
+    assert x.grad.tolist() == [-1, -1, -1, -1, -1, 0]
+
+
+def test_a_method_clips_the_inputs_of_its_losses(params: Params) -> None:
+    seen = []
+    for clipped in (True, False):
+        m = method(params, clip=clipped)
+        nets = networks(m)
+        with torch.no_grad():
+            nets.generator.net.conv_out.weight.mul_(30)  # images leave the range
+        z, y = batch(4)
+        x = m.generate("generator", nets, z, y, draws("generator", 4))  # type: ignore[attr-defined]
+        seen.append(x)
+    assert seen[1].abs().max() > 1
+    assert torch.equal(seen[0], seen[1].clamp(-1, 1))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"clip": True}, "method.clip"),
+        ({"name": "dmd2", "gan": "detail"}, "method.gan.features: detail"),
+        ({"regression_loss": "lpips"}, "method.regression_loss: lpips"),
+    ],
+)
+def test_features_of_images_are_an_error_for_latents(params: Params, changes: dict, message: str) -> None:
+    if "gan" in changes:
+        changes = changes | {"gan": params.method.gan.model_copy(update={"features": changes["gan"]})}
+    changed = params.model_copy(update={"method": params.method.model_copy(update=changes)})
+    with pytest.raises(ConfigError, match=f"^{message}.*this teacher works on latents$"):
+        check_method(changed, Setting(on_pixels=False, has_images=True, pairs=1))
+    check_method(changed, Setting(on_pixels=True, has_images=True, pairs=1))
+    check_method(params, Setting(on_pixels=False, has_images=True, pairs=1))

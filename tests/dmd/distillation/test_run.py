@@ -1,0 +1,133 @@
+"""A run of distillation keeps the best generator by validation, and ends when patience runs out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dmd.config import Params
+from dmd.distillation.methods import METHODS
+from dmd.distillation.networks import Networks
+from dmd.distillation.run import distill
+from dmd.distillation.setup import load_weights
+from dmd.errors import ConfigError
+from dmd.generator.generator import Generator
+from dmd.storage.checkpoint import Scratch
+from dmd.teachers.pairs import Pairs
+from dmd.teachers.teacher import Teacher
+from tests.helpers.data import reals
+from tests.helpers.networks import toy_denoiser
+from tests.helpers.training import alone, copies, method, short_training
+
+LABELS = torch.arange(10)
+
+
+PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)
+
+
+def run_distill(params: Params, teacher: Teacher, tmp_path: Path, scores: list[float], **changes: object) -> tuple:
+    """Run `distill` with the given validation scores; return the results and all validated weights."""
+    cfg = short_training(
+        params, generator_turns=5, validate_every=1, checkpoint_every=1, **{"validation_tolerance": 0.0, **changes}
+    )
+    seen: list[dict[str, Tensor]] = []
+
+    def validate(generator: Generator, turn: int) -> dict[str, float]:
+        seen.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
+        return {"validation_fd": scores[turn - 1]}
+
+    scratch = Scratch("train", {}, {})
+    results = distill(
+        method(params, PAIRS), copies(teacher), cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone()
+    )
+    return *results, seen
+
+
+def test_the_best_generator_is_exported_not_the_last(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    generator, kept, rows, seen = run_distill(params, teacher, tmp_path, [5.0, 2.0, 1.0, 3.0, 4.0])
+    assert len(rows) == 5 and kept == 3
+    assert all(torch.equal(v, seen[2][k]) for k, v in generator.denoiser.state_dict().items())
+
+
+def test_within_the_tolerance_the_later_generator_is_kept(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1.2 is within a quarter of the lowest score, 1.0; 1.3 and 1.4 are not."""
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    scores = [2.0, 1.0, 1.2, 1.3, 1.4]
+    _, kept, _, _ = run_distill(params, teacher, tmp_path, scores, validation_tolerance=0.25)
+    assert kept == 3
+
+
+def test_a_generator_of_the_warm_start_is_never_kept(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    generator, kept, rows, seen = run_distill(
+        params, teacher, tmp_path, [0.1, 0.1, 4.0, 3.0, 5.0, 9.0, 9.0], warm=(2, 1)
+    )
+    assert len(rows) == 7 and kept == 4
+    assert all(torch.equal(v, seen[3][k]) for k, v in generator.denoiser.state_dict().items())
+
+
+def test_patience_ends_a_run_that_no_longer_improves(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    _, kept, rows, _ = run_distill(params, teacher, tmp_path, [2.0, 1.0, 3.0, 3.0, 0.0], patience=2)
+    assert (kept, len(rows)) == (2, 4)
+    # Started again, as after a kill before the export: nothing is validated again.
+    _, kept, again, seen = run_distill(params, teacher, tmp_path, [0.0] * 5, patience=2)
+    assert (kept, repr(again), seen) == (2, repr(rows), [])
+
+
+def test_patience_applies_to_the_last_phase_from_its_beginning(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plateau in the phase without the GAN loss does not end the run, and does not count for the next phase."""
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    gan = params.method.gan.model_copy(update={"from_turn": 3})
+    cfg = short_training(params, generator_turns=9, validate_every=1, validation_tolerance=0.0, patience=2)
+    m = METHODS["dmd2"](params.method.model_copy(update={"name": "dmd2", "gan": gan}), 1000, PAIRS, reals())
+    scores = iter([1.0, 2.0, 3.0, 4.0, 0.5, 1.0, 1.0])
+
+    def validate(generator: Generator, turn: int) -> dict[str, float]:
+        return {"validation_fd": next(scores)}
+
+    scratch = Scratch("train", {}, {})
+    nets = m.networks(teacher, 0)
+    _, kept, rows = distill(m, nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    assert [r["phase"] for r in rows] == ["distill"] * 3 + ["adversarial"] * 4 and kept == 5
+
+
+def test_validation_chooses_among_several_averages(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each average is validated, and the one with the lowest score is kept."""
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    cfg = short_training(params, generator_turns=3, validate_every=3, ema_half_lives=[1, 20, 5000], lr_generator=1e-2)
+    nets, seen = copies(teacher), []
+
+    def validate(generator: Generator, turn: int) -> dict[str, float]:
+        seen.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
+        return {"validation_fd": [2.0, 1.0, 3.0][len(seen) - 1]}
+
+    scratch = Scratch("train", {}, {})
+    kept, _, rows = distill(method(params, PAIRS), nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    assert len(seen) == 3 and rows[-1]["ema_half_life"] == 20
+    assert all(torch.equal(v, seen[1][k]) for k, v in kept.denoiser.state_dict().items())
+    assert not all(torch.equal(v, seen[0][k]) for k, v in kept.denoiser.state_dict().items())
+
+
+def test_training_can_begin_from_a_finished_generator(teacher: Teacher, tmp_path: Path) -> None:
+    """The networks take over its weights to the bit; a network of another shape is an error."""
+    finished = Generator(toy_denoiser(seed=5), (999,), (1, 8, 8), ())
+    nets = Networks(toy_denoiser(), toy_denoiser(), toy_denoiser())
+    load_weights(nets.generator, finished, tmp_path)
+    assert all(torch.equal(v, finished.denoiser.state_dict()[k]) for k, v in nets.generator.state_dict().items())
+    with pytest.raises(ConfigError, match=r"method.init_from: the network in .* is not one like the teacher's"):
+        load_weights(teacher.denoiser.copy(), finished, tmp_path)
