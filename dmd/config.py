@@ -438,7 +438,7 @@ class EvaluateConfig(Group):
 class GateConfig(Group):
     """Conditions for a version to become champion."""
 
-    measures: list[Literal["fd", "kid", "precision", "recall", "density", "coverage"]] = Field(
+    measures: list[str] = Field(
         min_length=1,
         description="measures compared with those of other versions, by every extractor: none may be worse and one "
         "must be better, outside their intervals",

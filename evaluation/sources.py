@@ -1,4 +1,4 @@
-"""Where a generator may come from: a folder, a DVC revision or experiment, a version in MLflow's registry."""
+"""Find the folder of a generator: a folder, a DVC revision or experiment, or a version in MLflow's registry."""
 
 import os
 import subprocess
@@ -8,27 +8,27 @@ from pathlib import Path
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 
-STORE = "MLFLOW_TRACKING_URI"
-GENERATOR = "artifacts/generator"  # dvc.yaml's name for it
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+GENERATOR = "artifacts/generator"  # path in dvc.yaml
 
 
 class SourceError(UserError):
-    """A generator that cannot be had."""
+    """There is no generator at a source."""
 
 
 def find_generator(source: str, scratch: Path) -> Path:
-    """The folder of a generator; what has to be fetched is put under `scratch`.
+    """Return the folder of a generator; downloads go to `scratch`.
 
-    source: a folder, models:/NAME/VERSION or models:/NAME@ALIAS, or a revision of this repository.
-    Raises SourceError with one line that says what was tried.
+    source: a folder, models:/NAME/VERSION or models:/NAME@ALIAS, or a revision of this repository. Raises SourceError
+    if none of them has a generator.
     """
     if (Path(source) / "generator.json").is_file():
         return Path(source)
     if source.startswith("models:/"):
         _run(source, "mlflow", "artifacts", "download", "-u", source, "-d", str(scratch))
-        if not (found := sorted(scratch.rglob("generator.json"))):
+        if not (files := sorted(scratch.rglob("generator.json"))):
             raise SourceError(f"{source}: the registered model holds no generator.json")
-        return found[0].parent
+        return files[0].parent
     if Path(source).exists():
         raise SourceError(f"{source} is not a generator folder: it has no generator.json")
     out = scratch / "generator"
@@ -37,18 +37,19 @@ def find_generator(source: str, scratch: Path) -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """With MLflow's store: the one that the user names, or the database that the flows write, in the main worktree."""
-    if os.environ.get(STORE, "").strip():
+    """The environment with an address of MLflow: the user's, or the database that the flows write."""
+    if os.environ.get(TRACKING_URI, "").strip():
         return dict(os.environ)
-    return {**os.environ, STORE: f"sqlite:///{main_worktree(Path.cwd()) / 'runs' / 'mlflow' / 'mlflow.db'}"}
+    return {**os.environ, TRACKING_URI: f"sqlite:///{main_worktree(Path.cwd()) / 'runs' / 'mlflow' / 'mlflow.db'}"}
 
 
-def _run(source: str, tool: str, *words: str) -> None:
-    command = [sys.executable, "-m", tool, *words]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        reason = said[-1].removeprefix("ERROR: ") if said else "no reason given"
+def _run(source: str, tool: str, *arguments: str) -> None:
+    """Run a tool as a module of this interpreter. Raises SourceError with its last line if it fails."""
+    command = [sys.executable, "-m", tool, *arguments]
+    process = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if process.returncode:
+        lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
+        reason = lines[-1].removeprefix("ERROR: ") if lines else "no reason given"
         raise SourceError(
             f"{source!r} is no generator folder, and no registered model or revision that has one ({reason})"
         )

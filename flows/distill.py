@@ -15,6 +15,7 @@ from flows.pipeline.graph import is_up_to_date, read_graph, select_stages
 from flows.pipeline.presets import check_complete, make_variants
 from flows.pipeline.worktrees import check_committed
 from flows.plan.plan import plan
+from flows.registry.gate import check_gate
 from flows.registry.store import check_reachable, tracking_uri
 from flows.runtime.command import run_command
 from flows.services.prefect_setup import set_up_prefect
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(root: Path, args: argparse.Namespace) -> int:
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
-    load_run_params(root / "params.yaml", root)
+    check_gate(load_run_params(root / "params.yaml", root).register_.gate)
     dvc_lock.restore_abandoned(root)
     overrides = _overrides(args.set)
     todo = make_variants(root, args.preset, overrides, args.seeds)

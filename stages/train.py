@@ -18,7 +18,7 @@ from dmd.storage.files import copy_files, write_text
 from dmd.teachers.check import check_fits
 from dmd.teachers.pairs import load_pairs
 from dmd.teachers.teacher import load_teacher
-from evaluation.models.features import load_extractors
+from evaluation.models.extractors import load_extractors
 from evaluation.validation.validator import Validator
 from stages.command import run
 

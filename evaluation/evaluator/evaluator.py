@@ -1,193 +1,121 @@
-"""The one judge of teacher, student and held-out images: the same measures against the same reference."""
+"""The evaluator of teacher, student and held-out images: the same measures against the same reference."""
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dmd.config import ExtractorsConfig
 from dmd.data.splits import Split
 from dmd.progress import Progress
 from dmd.samplers.sampler import Sampler
-from dmd.storage.files import sha256
 from dmd.training.optim import step_rng
-from evaluation.evaluator.reference import CLASSIFIER, EVALUATOR, Reference, digest
-from evaluation.features.extractors import load_further
+from evaluation.evaluator.prefetch import prefetch
+from evaluation.features.extractors import Extractors
 from evaluation.features.store import FeatureStore
-from evaluation.metrics.measures import Conditions, jackknife_scores, scores, summarise
-from evaluation.metrics.schema import ExtractorFacts, Measures, RealMeasures, Scores
-from evaluation.models.classifier import Classifier
-from evaluation.models.features import ClipJudge, Extractor, extract, load_extractors
+from evaluation.metrics.comparison import Conditions
+from evaluation.metrics.measures import MEASURES
+from evaluation.metrics.reference import Reference, hash_tensors
+from evaluation.metrics.schema import GeneratorMeasures, RealMeasures, Scores
+from evaluation.metrics.scores import compute_scores, jackknife_scores, summarise
+from evaluation.models.extractors import extract
 from evaluation.statistics.intervals import GROUPS
 
-RESIZES = {EVALUATOR: "the model's own, bicubic with antialiasing", CLASSIFIER: "none"}
-
 
 @dataclass(frozen=True)
-class Panel:
-    """The networks that judge, what identifies them, and those that are not at hand."""
+class Evaluator:
+    """Feature extractors, the reference that they compare with, and the features of earlier runs."""
 
-    clip: ClipJudge
-    extractors: dict[str, Extractor]
-    sha256: dict[str, str]
-    resize: dict[str, str]
-    skipped: dict[str, str]
-
-    @classmethod
-    def load(cls, folder: Path, further: ExtractorsConfig, device: torch.device) -> "Panel":
-        """From the evaluator stage's folder and what params ask for beside it."""
-        clip, own = load_extractors(folder, device)
-        more, skipped = load_further(further, device)
-        hashes = {EVALUATOR: sha256(folder / "clip"), CLASSIFIER: sha256(folder / "classifier")}
-        return cls(
-            clip=clip,
-            extractors={**own, **{name: m.extract for name, m in more.items()}},
-            sha256=hashes | {name: m.sha256 for name, m in more.items()},
-            resize=RESIZES | {name: m.resize for name, m in more.items()},
-            skipped=skipped,
-        )
-
-    def facts(self, features: dict[str, Tensor]) -> dict[str, ExtractorFacts]:
-        """What stands beside every figure; features [N, D] of any images."""
-        return {
-            k: ExtractorFacts(sha256=self.sha256[k], dimensions=v.shape[1], resize=self.resize[k])
-            for k, v in features.items()
-        }
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Labels [N] by the classifier, of its own features [N, F]."""
-        net: Any = self.extractors[CLASSIFIER]
-        assert isinstance(net, Classifier)
-        with torch.inference_mode():
-            return net.head(F.silu(features.to(net.head.weight.device))).argmax(dim=1).cpu()
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The panel, the reference it judges against, and features of earlier runs."""
-
-    panel: Panel
+    extractors: Extractors
     reference: Reference
     store: FeatureStore | None = None
 
-    def judge(self, sampler: Sampler, seed: int, batch_size: int, source: str = "") -> tuple[Measures, list[Scores]]:
-        """Every draw of the plan by every measure; the noise of draw d depends on (seed, d) only. A single draw is
-        judged by its jackknife, whose values stand for draws.
+    @classmethod
+    def load(cls, folder: Path, baseline: Path, cfg: ExtractorsConfig, device: torch.device) -> "Evaluator":
+        """Load the folders of the evaluator and of the baseline stage, with the project's own store."""
+        extractors = Extractors.load(folder, cfg, device)
+        return cls(extractors, Reference.load(baseline), FeatureStore.default(extractors.sha256))
 
-        source: what identifies the sampler's network; with it, features are kept in the store. Returns the measures,
-        and each draw's own.
+    def evaluate(
+        self, sampler: Sampler, seed: int, batch_size: int, source: str = ""
+    ) -> tuple[GeneratorMeasures, list[Scores]]:
+        """Return the measures of a sampler over all replicates of the plan, and the scores of each replicate.
+
+        The noise of replicate r depends on (seed, r) only. A plan with a single replicate gets its intervals from the
+        jackknife, whose pseudo-values then are the scores. source: identity of the sampler's network; with it, features
+        are kept in the store.
         """
-        ref = self.reference
-        conditions = self._conditions(ref.labels) if sampler.conditional else None
+        reference = self.reference
+        conditions = self._conditions(reference.labels) if sampler.conditional else None
         features = []
-        with Progress(sampler.name, ref.draws * len(ref.labels), "images") as progress:
-            for draw in range(ref.draws):
-                features.append(self._features(sampler, draw_seed(seed, draw), batch_size, source, progress))
+        with Progress(sampler.name, reference.replicates * len(reference.labels), "images") as progress:
+            for replicate in range(reference.replicates):
+                noise = replicate_seed(seed, replicate)
+                features.append(self._extract(sampler, noise, batch_size, source, progress))
         if len(features) == 1:
-            draws = jackknife_scores(self._scores(features[0], conditions, source, GROUPS))
+            scores = jackknife_scores(self._score(features[0], conditions, source, GROUPS))
         else:
-            draws = [self._scores(f, conditions, source)[0] for f in features]
-        return summarise(draws, features, ref, sampler.nfe, seed), draws
+            scores = [self._score(f, conditions, source)[0] for f in features]
+        return summarise(scores, features, reference, sampler.nfe, seed), scores
 
-    def _scores(
-        self, features: dict[str, Tensor], conditions: Conditions | None, source: str, groups: int = 0
-    ) -> list[Scores]:
-        """Kept by the content of the features and of the reference, so that only a new set is measured."""
-        if self.store is None or not source:
-            return scores(features, conditions, self.reference, groups)
-        made_by = {
-            "features": digest(features), "reference": self.reference.digest, "conditions": bool(conditions),
-            "groups": groups,
-        }  # fmt: skip
-        return self.store.scores(made_by, lambda: scores(features, conditions, self.reference, groups))
-
-    def _features(
-        self, sampler: Sampler, seed: int, batch_size: int, source: str, progress: Progress
-    ) -> dict[str, Tensor]:
-        labels, done = self.reference.labels, 0
-
-        def batches() -> Iterator[Tensor]:
-            nonlocal done
-            for images in ahead(sampler.batches(labels, batch_size, seed)):
-                yield images
-                done += len(images)
-                progress.update(len(images))
-
-        if self.store is None or not source:
-            return extract(self.panel.extractors, batches())
-        made_by = {
-            "source": source, "sampler": sampler.name, "nfe": sampler.nfe, "seed": seed, "batch_size": batch_size,
-            "labels": labels.tolist(), "device": sampler.device.type, "threads": torch.get_num_threads(),
-        }  # fmt: skip
-        found = self.store.features(made_by, self.panel.extractors, batches)
-        progress.update(len(labels) - done)
-        return found
-
-    def judge_real(self, split: Split) -> RealMeasures:
-        """The floor: held-out images by the same measures."""
-        captions = self.panel.clip.caption_features(split.captions)
-        conditions = Conditions(split.labels, captions, self.panel.classify)
-        found = scores(self.reference.held_out, conditions, self.reference)[0]
-        assert found.clip_score is not None
+    def evaluate_real(self, split: Split) -> RealMeasures:
+        """Measure held-out images; their values are the floor of every generator."""
+        captions = self.extractors.clip.caption_features(split.captions)
+        conditions = Conditions(split.labels, captions, self.extractors.classify)
+        scores = compute_scores(self.reference.held_out, conditions, self.reference)[0]
+        values = {m.name: scores.values(m.name) for m in MEASURES.values() if m.for_real_images}
         return RealMeasures(
-            clip_score=found.clip_score,
-            accuracy=found.accuracy,
-            fd=found.fd,
-            precision=found.precision,
-            recall=found.recall,
-            density=found.density,
-            coverage=found.coverage,
             samples=len(split.labels),
+            **{name: v if MEASURES[name].per_extractor else v.get("") for name, v in values.items()},
         )
 
-    def pictures(self, sampler: Sampler, batch_size: int) -> Tensor:
-        """The pictures' cells, uint8 [N, C, H, W]; every sampler gets the same labels and noise."""
+    def generate_pictures(self, sampler: Sampler, batch_size: int) -> Tensor:
+        """Cells uint8 [N, C, H, W] of the pictures; every sampler gets the same labels and noise."""
         rng = step_rng(self.reference.picture_seed, 0)
         return torch.cat([sampler.images(part, rng) for part in self.reference.picture_labels.split(batch_size)])
 
+    def _score(
+        self, features: dict[str, Tensor], conditions: Conditions | None, source: str, groups: int = 0
+    ) -> list[Scores]:
+        """Scores, stored by the content of the features and of the reference."""
+        if self.store is None or not source:
+            return compute_scores(features, conditions, self.reference, groups)
+        key = {
+            "features": hash_tensors(features), "reference": self.reference.digest, "conditions": bool(conditions),
+            "groups": groups,
+        }  # fmt: skip
+        return self.store.scores(key, lambda: compute_scores(features, conditions, self.reference, groups))
+
+    def _extract(
+        self, sampler: Sampler, seed: int, batch_size: int, source: str, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Features of one replicate, from the store or from images that are generated now."""
+        labels, generated = self.reference.labels, 0
+
+        def batches() -> Iterator[Tensor]:
+            nonlocal generated
+            for images in prefetch(sampler.batches(labels, batch_size, seed)):
+                yield images
+                generated += len(images)
+                progress.update(len(images))
+
+        if self.store is None or not source:
+            return extract(self.extractors.networks, batches())
+        key = {
+            "source": source, "sampler": sampler.name, "nfe": sampler.nfe, "seed": seed, "batch_size": batch_size,
+            "labels": labels.tolist(), "device": sampler.device.type, "threads": torch.get_num_threads(),
+        }  # fmt: skip
+        features = self.store.features(key, self.extractors.networks, batches)
+        progress.update(len(labels) - generated)
+        return features
+
     def _conditions(self, labels: Tensor) -> Conditions:
-        captions = self.panel.clip.caption_features([self.reference.captions[i] for i in labels.tolist()])
-        return Conditions(labels, captions, self.panel.classify)
+        captions = self.extractors.clip.caption_features([self.reference.captions[i] for i in labels.tolist()])
+        return Conditions(labels, captions, self.extractors.classify)
 
 
-def ahead(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same batches, the next one made while the last is worked on."""
-    made: queue.Queue[Any] = queue.Queue(maxsize=1)
-    stop = threading.Event()
-
-    threads = torch.get_num_threads()
-
-    def make() -> None:
-        torch.set_num_threads(threads)  # OpenMP has a number of its own for each thread that calls it
-        try:
-            for batch in batches:
-                made.put(batch)
-                if stop.is_set():
-                    return
-            made.put(None)
-        except BaseException as e:
-            made.put(e)
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    try:
-        while (batch := made.get()) is not None:
-            if isinstance(batch, BaseException):
-                raise batch
-            yield batch
-    finally:
-        stop.set()
-        while not made.empty():
-            made.get()
-        thread.join()
-
-
-def draw_seed(seed: int, draw: int) -> int:
-    """The noise seed of a draw."""
-    return seed * 1_000_003 + draw
+def replicate_seed(seed: int, replicate: int) -> int:
+    """Seed of the noise of a replicate."""
+    return seed * 1_000_003 + replicate

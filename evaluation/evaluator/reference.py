@@ -1,111 +1,99 @@
-"""Reference statistics and the plan that every sampler is judged by."""
+"""Build the reference of a run: features of real and of test images, and the labels that samplers get."""
 
-import hashlib
-import json
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
 from torch import Tensor
 
-from dmd.storage.files import write_text
-from evaluation.metrics.pairwise import Within, nearest, within
-from evaluation.statistics.frechet import Gaussian
+from dmd.config import BaselineConfig
+from dmd.data.splits import Split, load_split, load_splits, split_sha256
+from dmd.progress import Progress
+from dmd.samplers.sampler import Sampler
+from evaluation.features.store import FeatureStore
+from evaluation.metrics.reference import Reference
+from evaluation.models.extractors import Extractor, extract
 
-EVALUATOR, CLASSIFIER = "evaluator", "classifier"  # the extractors that every run has
-PLAN = ("splits", "class_names", "captions", "draws", "neighbours", "picture_seed")
-DERIVED = ("radii", "kernel", "nearest")
-TENSORS = ("real_labels", "labels", "picture_labels")
-
-
-def digest(tensors: dict[str, Tensor]) -> str:
-    """sha256 of named tensors."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
+REAL_SPLITS = {"train": ["train"], "train_and_validation": ["train", "validation"]}  # by baseline.reference
+MAX_ROWS = 100  # conditions with cells in the pictures: all classes fit, but captions may be thousands
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Real features, what is derived from them, and the plan that every sampler is judged by."""
+class EvaluationData:
+    """Splits that an evaluation reads, and the hashes of the real and of the test split."""
 
-    splits: list[str]  # whose images are the real ones, in this order
-    features: dict[str, Tensor]  # extractor -> [N, D] of the real images
-    held_out: dict[str, Tensor]  # extractor -> [M, D] of the test split
-    real_labels: Tensor  # [N] of the real images
-    labels: Tensor  # [samples], the condition of each image of a draw
-    class_names: list[str]  # empty where there are no classes
-    captions: list[str]  # one per label: a class's, or the label is a caption
-    draws: int
-    neighbours: int
-    picture_labels: Tensor  # labels of the pictures' cells
-    picture_seed: int
-    known: dict[str, Tensor] = field(default_factory=dict)  # derived from the features, as it was stored
-
-    @cached_property
-    def shown(self) -> list[int]:
-        """The labels of the pictures, one for each row of cells."""
-        return self.picture_labels.unique().tolist()
-
-    def names(self) -> list[str]:
-        """Of the rows: their classes, or their captions."""
-        return [(self.class_names or self.captions)[label] for label in self.shown]
-
-    @cached_property
-    def gaussians(self) -> dict[str, Gaussian]:
-        return {k: Gaussian.fit(v) for k, v in self.features.items()}
-
-    @cached_property
-    def held_out_gaussians(self) -> dict[str, Gaussian]:
-        return {k: Gaussian.fit(v) for k, v in self.held_out.items()}
-
-    @cached_property
-    def within(self) -> dict[str, Within]:
-        """Of the real images' pairs; of 60,000 images they are the work of minutes, and stored."""
-        known = self.known
-        return {
-            k: Within(known[f"radii.{k}"], known[f"kernel.{k}"])
-            if f"radii.{k}" in known
-            else within(v, self.neighbours)
-            for k, v in self.features.items()
-        }
-
-    @cached_property
-    def held_out_distances(self) -> dict[str, Tensor]:
-        """Distances of held-out images to their nearest real one; stored, too."""
-        return {
-            k: self.known[f"nearest.{k}"] if f"nearest.{k}" in self.known else nearest(v, self.features[k])[0]
-            for k, v in self.held_out.items()
-        }
-
-    @cached_property
-    def digest(self) -> str:
-        """Of all that a measure may depend on."""
-        plan = json.dumps({k: getattr(self, k) for k in PLAN})
-        tensors = {name: getattr(self, name) for name in TENSORS}
-        return digest({**self.features, **{f"held out {k}": v for k, v in self.held_out.items()}, **tensors}) + plan
-
-    def save(self, folder: Path) -> None:
-        tensors = {name: getattr(self, name).clone() for name in TENSORS}  # they may share memory
-        for kind in ("features", "held_out"):
-            tensors |= {f"{kind}.{k}": v.contiguous() for k, v in getattr(self, kind).items()}
-        for k, pairs in self.within.items():
-            tensors |= {f"radii.{k}": pairs.radii, f"kernel.{k}": pairs.kernel}
-        tensors |= {f"nearest.{k}": v for k, v in self.held_out_distances.items()}
-        save_file(tensors, folder / "reference.safetensors")
-        plan = {k: getattr(self, k) for k in PLAN}
-        write_text(folder / "plan.json", json.dumps(plan, indent=2) + "\n")
+    train: Split
+    real: Split  # the images of the reference
+    test: Split  # held out
+    real_sha256: str
+    test_sha256: str
 
     @classmethod
-    def load(cls, folder: Path) -> "Reference":
-        tensors = load_file(folder / "reference.safetensors")
-        features, held_out = (
-            {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
-            for kind in ("features", "held_out")
-        )
-        plan = json.loads((folder / "plan.json").read_text())
-        known = {k: v for k, v in tensors.items() if k.split(".")[0] in DERIVED}
-        return cls(features=features, held_out=held_out, known=known, **{k: tensors[k] for k in TENSORS}, **plan)
+    def load(cls, folder: Path, reference: str, with_images: bool = False) -> "EvaluationData":
+        """Load the splits of a data folder; reference: value of baseline.reference.
+
+        Raises DataError if a split is unusable, and with `with_images` also if there are prompts only.
+        """
+        names = REAL_SPLITS[reference]
+        train, test = (load_split(folder, name, with_images) for name in ("train", "test"))
+        real = load_splits(folder, names, with_images)
+        return cls(train, real, test, split_sha256(folder, *names), split_sha256(folder, "test"))
+
+    def held_out_prompts(self, labels: Tensor) -> Split:
+        """Prompts of the labels [N] in place of held-out images, for data without images."""
+        captions = [self.train.conditions[label] for label in labels.tolist()]
+        return Split(self.train.images, labels, captions, (), self.train.class_captions)
+
+
+def build_reference(
+    cfg: BaselineConfig,
+    data: EvaluationData,
+    extractors: dict[str, Extractor],
+    substitute: Sampler | None = None,
+    store: FeatureStore | None = None,
+    device: str = "cpu",
+) -> Reference:
+    """Extract the features of real and of test images, and choose labels in the proportions of the train split.
+
+    substitute: the teacher's sampler that generates the images of data that are prompts only; its noise differs between
+    the two sets. store: keeps the features of stored images, which depend on the device type too.
+    """
+    labels = data.train.labels[torch.arange(cfg.samples) % len(data.train.labels)]
+
+    def features(name: str, split: Split, sha256: str, seed: int) -> dict[str, Tensor]:
+        if substitute is not None:
+            return extract(extractors, substitute.batches(labels, cfg.batch_size, seed))
+        batches = _read_batches(split, cfg.batch_size, f"{name} images, features")
+        if store is None:
+            return extract(extractors, batches)
+        source: dict[str, Any] = {"split": sha256, "device": device, "threads": torch.get_num_threads()}
+        return store.features(source, extractors, lambda: batches, keep_images=False)
+
+    return Reference(
+        splits=REAL_SPLITS[cfg.reference],
+        features=features("real", data.real, data.real_sha256, cfg.seed),
+        held_out=features("test", data.test, data.test_sha256, cfg.seed + 1),
+        real_labels=data.real.labels if substitute is None else labels,
+        labels=labels,
+        class_names=list(data.train.class_names),
+        captions=list(data.train.class_captions),
+        replicates=cfg.draws,
+        neighbours=cfg.neighbours,
+        picture_labels=choose_picture_labels(len(data.train.conditions), cfg.pictures_per_class),
+        picture_seed=cfg.seed,
+    )
+
+
+def choose_picture_labels(conditions: int, per_condition: int) -> Tensor:
+    """Labels [0, 0, ..., 1, 1, ...] of the pictures' cells; of more than MAX_ROWS conditions an even selection."""
+    rows = min(conditions, MAX_ROWS)
+    return (torch.arange(rows) * conditions // rows).repeat_interleave(per_condition)
+
+
+def _read_batches(split: Split, batch_size: int, name: str) -> Iterator[Tensor]:
+    with Progress(name, len(split.labels), "images") as progress:
+        for images in split.images.split(batch_size):
+            yield images
+            progress.update(len(images))

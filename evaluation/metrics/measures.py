@@ -1,151 +1,172 @@
-"""The measures of one set of images by its features, and their mean over several sets."""
+"""The table of measures: how each one is computed, named, compared and printed.
 
-import statistics
-from collections.abc import Callable, Sequence
+To add a measure, write its function here and add its line to `MEASURES`. The schema of metrics.json, the summary table,
+the report, quality.csv, the comparison, the gate and MLflow read the table, and name no measure on their own.
+
+Programs that only read results import this module, so functions that need torch import it when they run.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from evaluation.evaluator.reference import CLASSIFIER, EVALUATOR, Reference
-from evaluation.metrics.pairwise import compare, kept_rows, mean_pairwise, within
-from evaluation.metrics.schema import ClassMeasures, Intervals, Measures, Nearest, Scores
-from evaluation.statistics.frechet import Gaussian, extrapolate_frechet, frechet_distance
-from evaluation.statistics.intervals import Interval, jackknife, mean_interval
+    from evaluation.metrics.comparison import ConditionedImages, FeatureComparison
+    from evaluation.statistics.frechet import Gaussian
 
-R = TypeVar("R", Nearest, ClassMeasures)
-BY_PAIRS = ("kid", "precision", "recall", "density", "coverage")
-CLOSE = 0.01  # quantile of held-out images' distances below which a generated image is suspiciously near
+Direction = Literal["lower", "higher"]  # the better one
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What the images of a set were asked to show."""
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One line of the table. The subclasses differ in what the measure is computed from."""
 
-    labels: Tensor  # [N]
-    captions: Tensor  # [N, D], the captions' embeddings
-    classify: Callable[[Tensor], Tensor]  # the classifier's features [N, F] -> its label [N]
+    per_extractor: ClassVar[bool] = True  # one value for each feature extractor
+    has_interval: ClassVar[bool] = True
 
-
-def clip_score(image_embeds: Tensor, text_embeds: Tensor) -> float:
-    """100 x cosine, no less than 0 (Hessel et al. 2021, with torchmetrics' weight), mean over pairs [N, D]."""
-    return (100 * F.cosine_similarity(image_embeds.double(), text_embeds.double())).clamp_min(0).mean().item()
-
-
-def scores(features: dict[str, Tensor], conditions: Conditions | None, ref: Reference, groups: int = 0) -> list[Scores]:
-    """One set of images judged by its features per extractor; conditions are None for a generator without them.
-
-    The first is of all images. With groups, the others are without each of them (image i is of group i modulo their
-    number); what is by class and by nearest image is then that of all.
-    """
-    compared = {k: compare(v, ref.features[k], ref.within[k], ref.neighbours, groups) for k, v in features.items()}
-    near = {k: nearness(distances, ref, k) for k, (_, distances) in compared.items()}
-    labelled = conditions if ref.class_names else None  # captions alone are no classes
-    taken_for = None if labelled is None else labelled.classify(features[CLASSIFIER])
-    classes = (
-        {} if labelled is None or taken_for is None else by_class(features[CLASSIFIER], labelled.labels, taken_for, ref)
-    )
-    found = []
-    for part, mine in enumerate(kept_rows(len(next(iter(features.values()))), groups)):
-        pairs = {k: both[0][part] for k, both in compared.items()}
-        gaussians = {k: Gaussian.fit(v[mine]) for k, v in features.items()}
-        found.append(
-            Scores(
-                fd={k: frechet_distance(g, ref.gaussians[k]) for k, g in gaussians.items()},
-                fd_held_out={k: frechet_distance(g, ref.held_out_gaussians[k]) for k, g in gaussians.items()},
-                **{name: {k: getattr(p, name) for k, p in pairs.items()} for name in BY_PAIRS},
-                nearest=near,
-                clip_score=None
-                if conditions is None
-                else clip_score(features[EVALUATOR][mine], conditions.captions[mine]),
-                accuracy=None
-                if labelled is None or taken_for is None
-                else (taken_for == labelled.labels)[mine].double().mean().item(),
-                classes=classes,
-            )
-        )
-    return found
+    name: str  # key in metrics.json
+    label: str  # heading in tables
+    direction: Direction
+    unit: str
+    description: str
+    decimals: int = 3
+    headline: bool = False  # a column of quality.csv and of the table for a terminal
+    shows_interval: bool = False  # tables print half of its interval after the value
+    for_real_images: bool = True  # also computed for held-out real images
+    is_compared: bool = True  # by `evaluation.compare`, by the gate and by `flows.watch`
 
 
-def nearness(distances: Tensor, ref: Reference, extractor: str) -> Nearest:
-    """Distances [N] to the nearest train image, against those of held-out images."""
-    held_out = ref.held_out_distances[extractor]
-    return Nearest(
-        median=distances.median().item(),
-        held_out=held_out.median().item(),
-        closer=(distances < held_out.quantile(CLOSE)).double().mean().item(),
-    )
+@dataclass(frozen=True, kw_only=True)
+class FeatureMeasure(Measure):
+    """Measure of the features of one replicate, by one extractor."""
+
+    compute: Callable[["FeatureComparison"], float]
 
 
-def by_class(features: Tensor, labels: Tensor, taken_for: Tensor, ref: Reference) -> dict[str, ClassMeasures]:
-    """Each class by the classifier's features; a class of which too few images were asked for is left out."""
-    found = {}
-    for i, name in enumerate(ref.class_names):
-        mine, real = features[labels == i], ref.features[CLASSIFIER][ref.real_labels == i]
-        if min(len(mine), len(real)) <= ref.neighbours:
-            continue
-        spread = mean_pairwise(real)
-        found[name] = ClassMeasures(
-            accuracy=(taken_for[labels == i] == i).double().mean().item(),
-            coverage=compare(mine, real, within(real, ref.neighbours), ref.neighbours)[0][0].coverage,
-            diversity=mean_pairwise(mine) / spread if spread > 0 else 0.0,
-        )
-    return found
+@dataclass(frozen=True, kw_only=True)
+class PooledMeasure(Measure):
+    """Measure of the features [N, D] of all replicates together; the seed is that of their noise."""
+
+    has_interval: ClassVar[bool] = False
+
+    compute: Callable[["Tensor", "Gaussian", int], float]
 
 
-def summarise(draws: list[Scores], features: list[dict[str, Tensor]], ref: Reference, nfe: int, seed: int) -> Measures:
-    """The mean over draws with its 95 % interval; features are those of each draw, for what needs all of them."""
+@dataclass(frozen=True, kw_only=True)
+class ConditionMeasure(Measure):
+    """Measure of images against their labels and captions; None where it is undefined."""
 
-    def mean(name: str) -> dict[str, float]:
-        return {k: statistics.fmean(getattr(d, name)[k] for d in draws) for k in draws[0].fd}
+    per_extractor: ClassVar[bool] = False
 
-    def interval(name: str) -> dict[str, Interval]:
-        return {k: mean_interval([getattr(d, name)[k] for d in draws]) for k in draws[0].fd}
-
-    measures = ("fd", "fd_held_out", *BY_PAIRS)
-    scores, accuracies = ([getattr(d, name) for d in draws] for name in ("clip_score", "accuracy"))
-    conditional, labelled = None not in scores, None not in accuracies
-    return Measures(
-        nfe=nfe,
-        **{name: mean(name) for name in measures},
-        fd_infinity={
-            k: extrapolate_frechet(torch.cat([f[k] for f in features]), ref.gaussians[k], seed) for k in draws[0].fd
-        },
-        nearest={k: _mean_of(Nearest, [d.nearest[k] for d in draws]) for k in draws[0].fd},
-        clip_score=statistics.fmean(scores) if conditional else None,
-        accuracy=statistics.fmean(accuracies) if labelled else None,
-        classes={c: _mean_of(ClassMeasures, [d.classes[c] for d in draws]) for c in draws[0].classes},
-        samples=len(ref.labels),
-        draws=ref.draws,
-        seed=seed,
-        interval=Intervals(
-            **{name: interval(name) for name in measures},
-            clip_score=mean_interval(scores) if conditional else None,
-            accuracy=mean_interval(accuracies) if labelled else None,
-        ),
-    )
+    compute: Callable[["ConditionedImages"], float | None]
 
 
-def _mean_of(kind: type[R], records: Sequence[R]) -> R:
-    return kind(**{f: statistics.fmean(getattr(r, f) for r in records) for f in kind.model_fields})
+def fd(c: "FeatureComparison") -> float:
+    """Fréchet distance between the Gaussians of generated and of reference features."""
+    return c.frechet_distance(c.reference.gaussians)
 
 
-def jackknife_scores(scores: list[Scores]) -> list[Scores]:
-    """Scores that take the place of replicates, from those of all images and of all images without each group.
+def fd_held_out(c: "FeatureComparison") -> float:
+    """Fréchet distance between the Gaussians of generated and of held-out features."""
+    return c.frechet_distance(c.reference.held_out_gaussians)
 
-    Measures of classes and of the nearest images have no interval; they keep the value of all images.
-    """
-    whole, *parts = scores
-    replaced: list[dict[str, Any]] = [{} for _ in parts]
-    for name in Scores.model_fields:
-        value = getattr(whole, name)
-        if isinstance(value, float):
-            for update, v in zip(replaced, jackknife(value, [getattr(p, name) for p in parts]), strict=True):
-                update[name] = v
-        elif value and all(isinstance(v, float) for v in value.values()):
-            values = {k: jackknife(v, [getattr(p, name)[k] for p in parts]) for k, v in value.items()}
-            for g, update in enumerate(replaced):
-                update[name] = {k: v[g] for k, v in values.items()}
-    return [whole.model_copy(update=update) for update in replaced]
+
+def fd_infinity(features: "Tensor", reference: "Gaussian", seed: int) -> float:
+    """FD-infinity of Chong and Forsyth (2020)."""
+    from evaluation.statistics.frechet import extrapolate_frechet
+
+    return extrapolate_frechet(features, reference, seed)
+
+
+def kid(c: "FeatureComparison") -> float:
+    """Unbiased squared MMD (Bińkowski et al. 2018): E k(x, x') + E k(y, y') - 2 E k(x, y)."""
+    return (c.pairs.kernel_xx + c.pairs.kernel_yy - 2 * c.pairs.kernel_xy).item()
+
+
+def precision(c: "FeatureComparison") -> float:
+    """Share of generated images inside the reference manifold (Kynkäänniemi et al. 2019)."""
+    return c.pairs.is_inside_y.double().mean().item()
+
+
+def recall(c: "FeatureComparison") -> float:
+    """Share of reference images inside the generated manifold (Kynkäänniemi et al. 2019)."""
+    return c.pairs.is_inside_x.double().mean().item()
+
+
+def density(c: "FeatureComparison") -> float:
+    """Number of reference balls around a generated image, over k (Naeem et al. 2020)."""
+    return c.pairs.ball_count.mean().item() / c.reference.neighbours
+
+
+def coverage(c: "FeatureComparison") -> float:
+    """Share of reference balls that contain a generated image (Naeem et al. 2020)."""
+    return c.pairs.is_covered.double().mean().item()
+
+
+def clip_score(c: "ConditionedImages") -> float:
+    """100 x cosine of image and caption embeddings, at least 0 (Hessel et al. 2021, with torchmetrics' weight)."""
+    from torch.nn.functional import cosine_similarity
+
+    cosine = cosine_similarity(c.image_embeds.double(), c.caption_embeds.double())
+    return (100 * cosine).clamp_min(0).mean().item()
+
+
+def accuracy(c: "ConditionedImages") -> float | None:
+    """Share of images that the classifier assigns to their own class; None without classes."""
+    return None if c.predictions is None else (c.predictions == c.labels).double().mean().item()
+
+
+_LINES: tuple[Measure, ...] = (
+    FeatureMeasure(
+        name="fd", label="FD", direction="lower", unit="squared distance of features", compute=fd,
+        description="Fréchet distance to the training images", headline=True, shows_interval=True,
+    ),
+    PooledMeasure(
+        name="fd_infinity", label="FD\N{INFINITY}", direction="lower", unit="squared distance of features",
+        description="FD of all replicates, extrapolated to infinitely many images", compute=fd_infinity,
+        for_real_images=False, is_compared=False,
+    ),
+    FeatureMeasure(
+        name="fd_held_out", label="test FD", direction="lower", unit="squared distance of features",
+        description="Fréchet distance to the test images; few test images make it too large", compute=fd_held_out,
+        for_real_images=False, is_compared=False,
+    ),
+    FeatureMeasure(
+        name="kid", label="KID", direction="lower", unit="squared MMD", compute=kid,
+        description="squared MMD with the cubic kernel, unbiased, so that it may fall below zero", decimals=4,
+        shows_interval=True, for_real_images=False,
+    ),
+    ConditionMeasure(
+        name="clip_score", label="CLIP score", direction="higher", unit="100 x cosine", compute=clip_score,
+        description="similarity of each image and its caption", headline=True,
+    ),
+    ConditionMeasure(
+        name="accuracy", label="accuracy", direction="higher", unit="share of images", compute=accuracy,
+        description="images that the classifier assigns to their own class",
+    ),
+    FeatureMeasure(
+        name="precision", label="precision", direction="higher", unit="share of generated images", compute=precision,
+        description="generated images in the neighbourhood of a training image", headline=True,
+    ),
+    FeatureMeasure(
+        name="recall", label="recall", direction="higher", unit="share of training images", compute=recall,
+        description="training images in the neighbourhood of a generated image", headline=True,
+    ),
+    FeatureMeasure(
+        name="density", label="density", direction="higher", unit="neighbourhoods per image / k", compute=density,
+        description="neighbourhoods of training images around a generated image; above 1 where images crowd",
+    ),
+    FeatureMeasure(
+        name="coverage", label="coverage", direction="higher", unit="share of training images", compute=coverage,
+        description="training images with a generated image in their neighbourhood",
+    ),
+)  # fmt: skip
+
+MEASURES: dict[str, Measure] = {measure.name: measure for measure in _LINES}
+
+
+def list_compared() -> list[Measure]:
+    """Measures by which one generator is compared with another."""
+    return [measure for measure in MEASURES.values() if measure.is_compared]

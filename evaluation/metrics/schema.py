@@ -1,189 +1,195 @@
-"""What reports/metrics.json and reports/timing.json hold. Nothing is written that is not named here."""
+"""Contents of reports/metrics.json and artifacts/baseline/baseline.json; nothing is written that is not named here.
+
+Measures are fields by the name that they have in the table of measures; `values` reads them.
+"""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dmd.errors import EvaluatorError
 from dmd.storage.files import write_text
+from evaluation.metrics.measures import MEASURES, Measure
 from evaluation.statistics.intervals import Interval
 
-PerExtractor = dict[str, float]
+V = TypeVar("V", float, Interval)
+M = TypeVar("M", bound="StrictModel")
+M = TypeVar("M", bound="StrictModel")
 
 
-class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class StrictModel(BaseModel):
+    """Base of all models: unknown keys, infinities and NaN are errors, and aliases are the keys of the file."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True)
 
 
-class Intervals(Record):
-    """95 % intervals (Student's t) of the mean over draws; of one draw, from its jackknife."""
+class MeasureFields(StrictModel, Generic[V]):
+    """Base of models with a field for each measure, beside the fields that the class declares.
 
-    fd: dict[str, Interval]
-    fd_held_out: dict[str, Interval]
-    kid: dict[str, Interval]
-    precision: dict[str, Interval]
-    recall: dict[str, Interval]
-    density: dict[str, Interval]
-    coverage: dict[str, Interval]
-    clip_score: Interval | None
-    accuracy: Interval | None
+    A measure per extractor is a dict, any other measure a single value or None.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, V] | V | None] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride] - pydantic's way to type extra fields
+
+    @classmethod
+    def measures(cls) -> Iterable[Measure]:
+        """Measures that are fields of this class."""
+        return (m for m in MEASURES.values() if m.has_interval)
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> "MeasureFields[V]":
+        measures = {m.name: m for m in self.measures()}
+        if wrong := sorted(measures.keys() ^ self.__pydantic_extra__.keys()):
+            raise ValueError(f"missing or unknown: {', '.join(wrong)}")
+        for name, value in self.__pydantic_extra__.items():
+            if isinstance(value, dict) != measures[name].per_extractor:
+                expected = "a value for each extractor" if measures[name].per_extractor else "a single value"
+                raise ValueError(f"{name}: {expected} is expected")
+        return self
+
+    def values(self, name: str) -> dict[str, V]:
+        """Values of a measure by extractor; the key is "" for a measure without extractors.
+
+        Empty if the measure is undefined or no field of this class. Raises KeyError for an unknown measure.
+        """
+        value = self.__pydantic_extra__.get(MEASURES[name].name)
+        if isinstance(value, dict):
+            return value
+        return {} if value is None else {"": value}
 
 
-class ClassMeasures(Record):
+class Intervals(MeasureFields[Interval]):
+    """95 % interval of each mean over replicates; of a single replicate, by its jackknife."""
+
+
+class ClassMeasures(StrictModel):
     """One class, by the classifier's features."""
 
-    accuracy: float = Field(description="share of its images that the classifier takes for it")
-    coverage: float = Field(description="share of its train images with a generated one of it among their neighbours")
-    diversity: float = Field(description="mean distance of two of its images / that of its train images")
+    accuracy: float = Field(description="share of its images that the classifier assigns to it")
+    coverage: float = Field(description="share of its training images with a generated image in their neighbourhood")
+    diversity: float = Field(description="mean distance of two of its images / that of its training images")
 
 
-class Nearest(Record):
-    """How near images lie to the train split: a copy lies at 0."""
+class Nearest(StrictModel):
+    """Distance of images to the training split; a copy has distance 0."""
 
-    median: float = Field(description="median distance to the nearest train image")
-    held_out: float = Field(description="the same of held-out images, which no generator has seen")
-    closer: float = Field(description="share nearer than 1 % of held-out images are; far above 0.01: memorised")
+    median: float = Field(description="median distance to the nearest training image")
+    held_out: float = Field(description="the same for held-out images, which no generator has seen")
+    closer: float = Field(description="share nearer than 1 % of the held-out images; far above 0.01: memorised")
 
 
-class Scores(Record):
-    """The measures of one draw."""
+class Scores(MeasureFields[float]):
+    """Measures of one replicate."""
 
-    fd: PerExtractor
-    fd_held_out: PerExtractor
-    kid: PerExtractor
-    precision: PerExtractor
-    recall: PerExtractor
-    density: PerExtractor
-    coverage: PerExtractor
     nearest: dict[str, Nearest]
-    clip_score: float | None
-    accuracy: float | None
     classes: dict[str, ClassMeasures]
 
 
-class Measures(Record):
-    """One generator, judged: every figure is the mean over `draws` noise draws of `samples` images each."""
+class GeneratorMeasures(MeasureFields[float]):
+    """Measures of one generator: means over `replicates` sets of `samples` images, each from other noise."""
 
     nfe: int = Field(ge=1, description="network passes per image")
-    fd: PerExtractor = Field(description="Frechet distance to the reference, per extractor")
-    fd_held_out: PerExtractor = Field(description="the same to the test split; with few test images, too large")
-    fd_infinity: PerExtractor = Field(
-        description="the same, extrapolated to infinitely many samples, all draws together"
-    )
-    kid: PerExtractor = Field(description="squared MMD to the reference, cubic kernel, unbiased")
-    precision: PerExtractor
-    recall: PerExtractor
-    density: PerExtractor
-    coverage: PerExtractor
     nearest: dict[str, Nearest]
-    clip_score: float | None = Field(description="100 x cosine of image and caption, mean; None without conditions")
-    accuracy: float | None = Field(description="share of images taken for their own class; None without classes")
     classes: dict[str, ClassMeasures] = Field(description="by class name; empty without classes")
-    samples: int = Field(description="images per draw")
-    draws: int
-    seed: int = Field(description="of the noise; draw d has a seed made of this and d")
+    samples: int = Field(description="images per replicate")
+    replicates: int = Field(validation_alias="draws", serialization_alias="draws")
+    seed: int = Field(description="seed of the noise; the seed of a replicate depends on it and on the replicate")
     interval: Intervals
 
+    @classmethod
+    def measures(cls) -> Iterable[Measure]:
+        return MEASURES.values()
 
-class RealMeasures(Record):
-    """The floor: held-out real images by the same measures."""
 
-    clip_score: float
-    accuracy: float | None = Field(description="None without classes")
-    fd: PerExtractor = Field(description="held-out against reference")
-    precision: PerExtractor
-    recall: PerExtractor
-    density: PerExtractor
-    coverage: PerExtractor
+class RealMeasures(MeasureFields[float]):
+    """The floor: held-out real images against the reference."""
+
     samples: int
 
-
-class Ratio(Record):
-    fd: PerExtractor = Field(description="student / best teacher")
-    interval: dict[str, Interval] = Field(
-        description="95 % interval of the ratio (Welch's t on the logarithms of the draws)"
-    )
+    @classmethod
+    def measures(cls) -> Iterable[Measure]:
+        return (m for m in MEASURES.values() if m.for_real_images)
 
 
-class ExtractorFacts(Record):
-    """What made the features, so that a figure can be compared with another."""
+class Ratio(StrictModel):
+    """Student over the teacher's best sampler, per extractor."""
+
+    fd: dict[str, float]
+    interval: dict[str, Interval] = Field(description="95 % interval of the ratio, by Welch's t on logarithms of means")
+
+
+class ExtractorFacts(StrictModel):
+    """Identity of a feature extractor; figures by different extractors cannot be compared."""
 
     sha256: str = Field(description="of its weights and settings")
     dimensions: int
     resize: str = Field(description="how images become its input")
 
 
-class Judged(Record):
-    """What stands behind every figure."""
+class Provenance(StrictModel):
+    """Everything that the figures depend on, apart from the generator."""
 
-    reference_sha256: str = Field(description="of the real images, or of the features of what stands for them")
+    reference_sha256: str = Field(description="of the real images, or of the features of the images in their place")
     reference_images: int
     held_out_sha256: str = Field(description="of the test images, or of the test prompts")
-    conditions_sha256: str = Field(description="of the labels and captions that images are made for")
+    conditions_sha256: str = Field(description="of the labels and captions that images are generated for")
     teacher_sha256: str = Field(description="of its folder")
     guidance_scale: float
     neighbours: int = Field(description="k of precision, recall, density and coverage")
     extractors: dict[str, ExtractorFacts]
-    skipped: dict[str, str] = Field(description="extractors whose weights are not at hand, and why")
+    skipped: dict[str, str] = Field(description="extractors without weights on this machine, and why")
     made_by: str | None = Field(
         default=None,
         exclude_if=lambda name: name is None,
-        description="the teacher's sampler whose images are the reference; None, and left out, where that is real ones",
+        description="the teacher's sampler whose images are the reference; absent if real images are",
     )
 
 
-class Baseline(Record):
-    """What the baseline stage knows: the teachers and the floor."""
+class Baseline(StrictModel):
+    """Figures of the baseline stage: the teacher's samplers and the floor."""
 
-    teachers: dict[str, Measures]
+    teachers: dict[str, GeneratorMeasures]
     real: RealMeasures
-    best_teacher: dict[str, str] = Field(description="the sampler with the lowest distance, per extractor")
-    judged: Judged
-    fd_draws: dict[str, dict[str, list[float]]] = Field(description="of each teacher, per extractor, draw by draw")
-    taken_over: list[str] = Field(
-        description="samplers of the teacher that an earlier run measured (baseline.measured)"
+    best_teacher: dict[str, str] = Field(description="the sampler with the lowest FD, per extractor")
+    provenance: Provenance = Field(validation_alias="judged", serialization_alias="judged")
+    fd_replicates: dict[str, dict[str, list[float]]] = Field(
+        validation_alias="fd_draws",
+        serialization_alias="fd_draws",
+        description="FD of each replicate, by the teacher's sampler and extractor",
     )
+    taken_over: list[str] = Field(description="samplers whose figures come from an earlier run (baseline.measured)")
 
 
 class Metrics(Baseline):
-    """reports/metrics.json."""
+    """Contents of reports/metrics.json."""
 
-    student: Measures
+    student: GeneratorMeasures
     ratio: Ratio
 
 
-class Latency(Record):
-    nfe: int
-    seconds_per_image: float = Field(description="in batches of batch_size")
-    seconds_alone: float = Field(description="of one image by itself")
-    gflops_per_image: float = Field(description="of all network passes and of decoding; multiply and add count as two")
-
-
-class Host(Record):
-    machine: str
-    processor: str
-    device: str
-    threads: int
-    python: str
-    torch: str
-
-
-class Timing(Record):
-    """reports/timing.json: measured in one process, teacher and student in turn; never an input of anything."""
-
-    student: Latency
-    teachers: dict[str, Latency]
-    speedup: PerExtractor = Field(description="seconds of a teacher's sampler / seconds of the student")
-    images_per_second: float = Field(description="of the student, in its best batch")
-    best_batch: int
-    parameters: int = Field(description="of the student's network")
-    batch_size: int
-    repeats: int
-    peak_memory_mib: float = Field(description="largest resident set of the process")
-    host: Host
-
-
-def write_record(record: Record, path: Path) -> None:
-    """Write as JSON with sorted keys; re-validated, so that a changed record can't slip through."""
-    checked = type(record).model_validate(record.model_dump())
+def write_model(model: StrictModel, path: Path) -> None:
+    """Write as JSON with sorted keys, after validating again: fields may have been assigned since construction."""
+    checked = type(model).model_validate(model.model_dump())
     write_text(path, json.dumps(checked.model_dump(), indent=2, sort_keys=True) + "\n")
+
+
+def read_model(kind: type[M], path: Path) -> M:
+    """Read a file that `write_model` wrote. Raises EvaluatorError if it does not fit."""
+    return parse_model(kind, path.read_bytes(), str(path))
+
+
+def parse_model(kind: type[M], text: str | bytes, source: str) -> M:
+    """Parse JSON that `write_model` wrote. Raises EvaluatorError, beginning with `source`, if it does not fit."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as e:
+        error = e.errors()[0]
+        where = ".".join(map(str, error["loc"])) or "the whole file"
+        raise EvaluatorError(
+            f"{source}: {where}: {error['msg']}; another version of the project wrote it: run `dvc repro`, or check "
+            "out the commit that wrote it"
+        ) from None

@@ -1,4 +1,4 @@
-"""A small convolutional classifier; its penultimate features are the second, independent judge."""
+"""A small convolutional classifier; its penultimate features are an extractor independent of CLIP."""
 
 import json
 import math
@@ -18,7 +18,10 @@ from dmd.training.optim import learning_rate, optimizer_step, step_rng
 
 
 class Classifier(nn.Module):
-    """Three convolutions, one hidden layer. `features` [B, F] are the hidden layer's; `forward` gives logits [B, K]."""
+    """Three convolutions and one hidden layer: `features` [B, F] of the hidden layer, `forward` gives logits [B, K].
+
+    A call extracts features, as every Extractor does.
+    """
 
     def __init__(self, channels: int, width: int, features: int, classes: int) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(features, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """uint8 images [B, C, H, W] -> [B, F]."""
+        """Features [B, F] of uint8 images [B, C, H, W]."""
         return self.body(to_unit(images.to(self.head.weight.device)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -47,11 +50,16 @@ class Classifier(nn.Module):
     def __call__(self, images: Tensor) -> Tensor:
         return self.features(images).cpu()
 
+    @torch.inference_mode()
+    def classify(self, features: Tensor) -> Tensor:
+        """Predicted labels [N], on the CPU, from features [N, F]."""
+        return self.head(F.silu(features.to(self.head.weight.device))).argmax(dim=1).cpu()
+
 
 def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder: Path, device: torch.device) -> float:
-    """Train on labels, write the folder, return the accuracy on `held_out`.
+    """Train on labels, write the folder and return the accuracy on `held_out`.
 
-    Without classes it learns nothing, its features are those of random weights, and its accuracy is nan.
+    Without classes the classifier is not trained: its features are those of random weights, and its accuracy is NaN.
     """
     torch.manual_seed(cfg.seed)
     classes, steps = max(len(train.class_names), 1), cfg.classifier_steps if train.class_names else 0

@@ -1,4 +1,4 @@
-"""A small CLIP model trained on the images and their captions: the default judge of text and image."""
+"""Train a small CLIP model on the images and their captions: the default evaluator."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from dmd.data.splits import Split
 from dmd.progress import Progress
 from dmd.training.optim import learning_rate, optimizer_step, step_rng
 from dmd.training.tokenizer import new_tokenizer
-from evaluation.models.features import ClipJudge, no_bars
+from evaluation.models.clip import ClipExtractor, no_progress_bars
 
 MAX_TOKENS = 77
 
 
 def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Two small transformers; patches of 2 pixels for small images, as many as 8 a side for larger ones."""
+    """Two small transformers; patches are 2 pixels wide, or wider so that at most 8 fit along a side."""
     tower = {
         "hidden_size": cfg.hidden_size,
         "intermediate_size": 4 * cfg.hidden_size,
@@ -37,7 +37,7 @@ def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) ->
 
 
 def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.device) -> None:
-    """Train on images and captions, and write the transformers folder. Equal captions are positives of one another."""
+    """Train on images and captions, and write a transformers folder. Images with equal captions are positives."""
     torch.manual_seed(cfg.seed)
     tokenizer = new_tokenizer(folder, MAX_TOKENS)
     size = max(train.shape[1:])
@@ -46,7 +46,7 @@ def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.d
     processor = CLIPImageProcessor(
         size={"shortest_edge": size}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    judge = ClipJudge(model, tokenizer, processor)
+    clip = ClipExtractor(model, tokenizer, processor)
     captions = sorted(set(train.captions))
     position = {c: i for i, c in enumerate(captions)}
     index = torch.tensor([position[c] for c in train.captions])
@@ -54,22 +54,25 @@ def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.d
     with Progress("evaluator", cfg.steps, "steps") as progress:
         for step in range(cfg.steps):
             batch = torch.randint(len(index), (cfg.batch_size,), generator=step_rng(cfg.seed, step))
-            loss = contrastive_loss(judge, train.images[batch], captions, index[batch])
+            loss = contrastive_loss(clip, train.images[batch], captions, index[batch])
             lr = learning_rate(cfg.lr, step, cfg.steps // 20, cfg.steps, "cosine")
             optimizer_step(optimizer, model, loss, lr, 1.0, f"evaluator loss at step {step}")
             progress.update(loss=loss.item())
-    with no_bars():
+    with no_progress_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
-def contrastive_loss(judge: ClipJudge, images: Tensor, captions: list[str], index: Tensor) -> Tensor:
-    """CLIP's symmetric loss where several images may have one caption. index [B] names each image's caption."""
+def contrastive_loss(clip: ClipExtractor, images: Tensor, captions: list[str], index: Tensor) -> Tensor:
+    """CLIP's symmetric loss for images that may share captions; index [B] is the caption of each image.
+
+    A caption that several images share has a uniform target over them.
+    """
     present = index.unique()
-    text = F.normalize(judge.text_embeds([captions[i] for i in present.tolist()]), dim=-1)
-    image = F.normalize(judge.image_embeds(images), dim=-1)
-    logits = judge.model.logit_scale.exp() * image @ text.T  # [B, captions present]
+    text = F.normalize(clip.text_embeds([captions[i] for i in present.tolist()]), dim=-1)
+    image = F.normalize(clip.image_embeds(images), dim=-1)
+    logits = clip.model.logit_scale.exp() * image @ text.T  # [B, captions present]
     is_match = (index[:, None] == present[None]).to(logits)
     to_text = -(is_match * logits.log_softmax(dim=1)).sum(dim=1).mean()
     to_image = -(is_match / is_match.sum(dim=0) * logits.log_softmax(dim=0)).sum(dim=0).mean()

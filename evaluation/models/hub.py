@@ -1,4 +1,4 @@
-"""Fetch an evaluator from the hub, or find it in the local cache."""
+"""Download a model of the Hugging Face hub, or find it in the local cache."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from huggingface_hub import snapshot_download
 
 from dmd.errors import EvaluatorError
 
-WANTED = ["*.json", "*.txt", "model.safetensors"]  # tokenizer, processor, weights; no pickles
+PATTERNS = ["*.json", "*.txt", "model.safetensors"]  # tokenizer, processor, weights; no pickles
 
 
 def download_snapshot(hub_id: str, revision: str) -> Path:
-    """Returns the folder of the snapshot. Raises EvaluatorError if it is neither reachable nor cached."""
+    """Return the folder of the snapshot. Raises EvaluatorError if it is neither reachable nor in the local cache."""
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=WANTED))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=PATTERNS))
     except (OSError, ValueError) as e:
         reason = " ".join(str(e).split())[:200]
         raise EvaluatorError(

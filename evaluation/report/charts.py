@@ -1,4 +1,4 @@
-"""The report's plots as inline SVG: same data, same bytes; colours follow the page (dark, light, print)."""
+"""The report's plots as inline SVG: equal data give equal bytes; colours follow the page (dark, light, print)."""
 
 import io
 import re
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
 
 STYLESHEET = Path(__file__).with_name("templates") / "style.css"
-MAX_POINTS = 150  # of a curve: more rows are averaged in bins, whose range is shown as a band
+MAX_POINTS = 150  # of a curve: more rows are averaged in bins, and a band shows the range of each bin
 INK, MUTED, GRID = "#010203", "#010204", "#010205"
 SERIES = ("#010211", "#010212", "#010213", "#010214", "#010215", "#010216")
-# matplotlib writes these marker colours; the page's stylesheet says what they are.
+# matplotlib writes these placeholder colours; CSS variables of the page's stylesheet replace them.
 CSS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)"} | {
     c: f"var(--series-{i})" for i, c in enumerate(SERIES, start=1)
 }
@@ -59,8 +59,8 @@ class Point:
     high: float
 
 
-def _svg(fig: Figure, alt: str) -> str:
-    """An inline <svg> without ids, metadata, namespaces or fixed size."""
+def _render_svg(fig: Figure, alt: str) -> str:
+    """Inline <svg> without ids, metadata, namespaces or a fixed size."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": alt, "svg.fonttype": "none"}):
         fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -74,31 +74,31 @@ def _svg(fig: Figure, alt: str) -> str:
     return re.sub(r"\n\s*", "\n", text)
 
 
-def as_file(svg: str) -> str:
-    """A chart of the page as a file of its own: the page's light colours, on white."""
+def to_svg_file(svg: str) -> str:
+    """Turn a chart of the page into an SVG file with the page's light colours on white."""
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert size is not None
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[1]}pt" height="{size[2]}pt"'
     text = svg.replace("<svg", head, 1).replace(">", '>\n<rect width="100%" height="100%" fill="#fff"/>', 1)
     light = dict(re.findall(r"--([\w-]+): (#\w+)", STYLESHEET.read_text().partition("}")[0]))
-    text = re.sub(r"var\(--([\w-]+)\)", lambda found: light[found[1]], text)
+    text = re.sub(r"var\(--([\w-]+)\)", lambda match: light[match[1]], text)
     return text.replace("currentColor", light["ink"]) + "\n"
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def _new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     fig = Figure(figsize=(width, height), layout="constrained")
     return fig, fig.add_subplot()
 
 
-def _tick(value: float, _: int | None = None) -> str:
-    """1, 0.5, 3e-05, 1200: no needless zeros, many thousands as k."""
+def _format_tick(value: float, _: int | None = None) -> str:
+    """Format a tick without trailing zeros, from 10,000 on in thousands: 1, 0.5, 3e-05, 1200, 20k."""
     if abs(value) >= 10_000 and value % 1000 == 0:
         return f"{value / 1000:g}k"
     return f"{value:.0f}" if 1000 <= abs(value) < 10_000 else f"{value:.3g}"
 
 
-def _log_x(ax: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis with ticks at the points themselves, as far as they don't collide."""
+def _set_log_x(ax: Axes, values: Sequence[float]) -> None:
+    """Make the x axis logarithmic, with ticks at the points themselves unless they overlap."""
     ax.set_xscale("log")
     low, high = min(values), max(values)
     room = max(high / low, 1.5) ** 0.08
@@ -108,20 +108,24 @@ def _log_x(ax: Axes, values: Sequence[float]) -> None:
         if not ticks or value / ticks[-1] > room:
             ticks.append(value)
     ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}" if value < 99.5 else _tick(value)))
+    ax.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:.2g}" if value < 99.5 else _format_tick(value))
+    )
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _y(ax: Axes, values: np.ndarray) -> None:
-    """Logarithmic where positive values span more than a factor of thirty."""
+def _set_y_scale(ax: Axes, values: np.ndarray) -> None:
+    """Make the y axis logarithmic if all values are positive and span more than a factor of thirty."""
     low, high = float(values.min()), float(values.max())
     if low > 0 and high > 30 * low:
         ax.set_yscale("log")
         ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.yaxis.set_major_formatter(FuncFormatter(_tick))
+    ax.yaxis.set_major_formatter(FuncFormatter(_format_tick))
 
 
-def _errorbar(ax: Axes, points: Sequence[Point], colour: str, fmt: str, size: float, label: str) -> ErrorbarContainer:
+def _draw_errorbar(
+    ax: Axes, points: Sequence[Point], colour: str, fmt: str, size: float, label: str
+) -> ErrorbarContainer:
     x, y = [p.x for p in points], [p.y for p in points]
     bars = [[p.y - p.low for p in points], [p.high - p.y for p in points]]
     return ax.errorbar(x, y, bars, fmt=fmt, color=colour, ms=size, lw=1.6, elinewidth=1.2, capsize=2.5, label=label)
@@ -130,31 +134,31 @@ def _errorbar(ax: Axes, points: Sequence[Point], colour: str, fmt: str, size: fl
 def quality_chart(
     curves: Mapping[str, Sequence[Point]], student: Point, floor: float | None, cost: str, alt: str
 ) -> str:
-    """Frechet distance (lower is better) against a cost: the teacher's curves, the student's point, the floor."""
+    """Plot of the Fréchet distance against a cost: the teacher's curves, the student's point and the floor."""
     teachers = [p for curve in curves.values() for p in curve]
-    colours = (SERIES[0], *SERIES[3:])  # the second is the student's, the third the floor's
+    colours = (SERIES[0], *SERIES[3:])  # the second is the colour of the student, the third that of the floor
     with mpl.rc_context(STYLE):
-        fig, ax = _axes(3.9, 2.6)
-        _log_x(ax, [p.x for p in (*teachers, student)])
+        fig, ax = _new_axes(3.9, 2.6)
+        _set_log_x(ax, [p.x for p in (*teachers, student)])
         handles: list[Any] = [
-            _errorbar(ax, sorted(curve, key=lambda p: p.x), colours[i % len(colours)], "-o", 4.5, name)
+            _draw_errorbar(ax, sorted(curve, key=lambda p: p.x), colours[i % len(colours)], "-o", 4.5, name)
             for i, (name, curve) in enumerate(curves.items())
         ]
-        handles.append(_errorbar(ax, [student], SERIES[1], "D", 6.5, "student"))
+        handles.append(_draw_errorbar(ax, [student], SERIES[1], "D", 6.5, "student"))
         if floor is not None:
             handles.append(ax.axhline(floor, color=SERIES[2], ls=(0, (4, 3)), lw=1.3, label="real held-out images"))
         heights = [v for p in (*teachers, student) for v in (p.low, p.high) if v > 0]
-        _y(ax, np.array([*heights, *([floor] if floor else [])]))
+        _set_y_scale(ax, np.array([*heights, *([floor] if floor else [])]))
         if ax.get_yscale() == "linear":
             ax.set_ylim(bottom=0)
         ax.set_xlabel(cost)
         ax.set_ylabel("Fréchet distance")
         fig.legend(handles=handles, loc="outside upper left", fontsize=8, ncols=3, columnspacing=1.2)
-        return _svg(fig, alt)
+        return _render_svg(fig, alt)
 
 
 def thin(turn: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """At most MAX_POINTS of (turn, mean, lowest, highest), by averaging neighbours."""
+    """Reduce a curve to at most MAX_POINTS bins: mean turn, mean value, lowest value, highest value."""
     bins = min(len(turn), MAX_POINTS)
     groups = np.array_split(np.arange(len(turn)), bins)
     mean = np.array([value[g].mean() for g in groups])
@@ -164,47 +168,47 @@ def thin(turn: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 
 def series_chart(frame: pd.DataFrame, columns: Sequence[str], alt: str) -> str:
-    """Columns of the training log against the generator turn; blanks are left out."""
+    """Plot of columns of the training log against the generator turn, without missing values."""
     with mpl.rc_context(STYLE):
-        fig, ax = _axes(3.6, 2.5)
-        shown: list[np.ndarray] = []
+        fig, ax = _new_axes(3.6, 2.5)
+        curves: list[np.ndarray] = []
         for i, column in enumerate(columns):
             turn, value = frame["turn"].to_numpy(float), frame[column].to_numpy(float)
-            known = np.isfinite(value)
-            x, mean, low, high = thin(turn[known], value[known])
+            is_known = np.isfinite(value)
+            x, mean, low, high = thin(turn[is_known], value[is_known])
             colour = SERIES[i % len(SERIES)]
-            if known.sum() > len(x):
+            if is_known.sum() > len(x):
                 ax.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
             ax.plot(x, mean, "-o" if len(x) <= 40 else "-", color=colour, lw=1.4, ms=3.5, label=column)
-            shown.append(mean)
-        _y(ax, np.concatenate(shown))
+            curves.append(mean)
+        _set_y_scale(ax, np.concatenate(curves))
         ax.set_xlabel("generator turn")
-        ax.xaxis.set_major_formatter(FuncFormatter(_tick))
+        ax.xaxis.set_major_formatter(FuncFormatter(_format_tick))
         if len(columns) > 1:
             fig.legend(loc="outside upper left", fontsize=8, ncols=2)
-        return _svg(fig, alt)
+        return _render_svg(fig, alt)
 
 
 def setting_chart(lines: Mapping[str, Sequence[Point]], setting: str, alt: str) -> str:
-    """A measure against a parameter's values: a line for each choice of the others, bars for the spread over seeds.
+    """Plot of a measure against a parameter: a line for each choice of the other parameters, bars for the spread.
 
-    A point's name is the value as it is written. With more than one line their names are the legend.
+    The name of a point is its value as text. With more than one line, their names are the legend.
     """
     with mpl.rc_context(STYLE):
-        fig, ax = _axes(2.8, 2.2)
+        fig, ax = _new_axes(2.8, 2.2)
         points = [p for line in lines.values() for p in line]
         for i, (name, line) in enumerate(lines.items()):
-            _errorbar(ax, line, SERIES[i % len(SERIES)], "-o", 4.5, name)
+            _draw_errorbar(ax, line, SERIES[i % len(SERIES)], "-o", 4.5, name)
         if min(p.x for p in points) > 0 and max(p.x for p in points) >= 10 * min(p.x for p in points):
-            _log_x(ax, [p.x for p in points])
+            _set_log_x(ax, [p.x for p in points])
         else:
             names = {p.x: p.name for p in points}
             ax.set_xticks(list(names), list(names.values()))
             ax.margins(x=0.15)
-        _y(ax, np.array([v for p in points for v in (p.low, p.high)]))
-        if ax.get_yscale() == "linear":  # values that lie close together need all their digits
+        _set_y_scale(ax, np.array([v for p in points for v in (p.low, p.high)]))
+        if ax.get_yscale() == "linear":  # close values need all their digits
             ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
         ax.set_xlabel(setting)
         if len(lines) > 1:
             fig.legend(loc="outside upper left", fontsize=8, ncols=2)
-        return _svg(fig, alt)
+        return _render_svg(fig, alt)

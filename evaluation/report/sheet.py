@@ -1,53 +1,88 @@
-"""The picture of a run: held-out images, teacher and student, the same labels side by side."""
+"""Pictures of a run: held-out images, teacher and student side by side, and the student's nearest training images."""
+
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dmd.data.splits import Split
 from dmd.generator.pictures import comparison
 from dmd.samplers.sampler import Sampler
 from dmd.training.optim import step_rng
-from evaluation.evaluator.evaluator import Judge
-from evaluation.evaluator.reference import EVALUATOR, Reference
-from evaluation.metrics.pairwise import nearest
+from evaluation.evaluator.evaluator import Evaluator
+from evaluation.metrics.pairwise import find_nearest
+from evaluation.metrics.reference import Reference
+from evaluation.metrics.schema import Baseline
+from evaluation.models.names import EVALUATOR
 
-POOL = 50  # images of each class among which the nearest are looked for
-
-
-def comparison_sheet(judge: Judge, real: Split, teacher: Tensor, student: Sampler, batch_size: int) -> bytes:
-    """PNG bytes. teacher [N, C, H, W] holds the cells of the reference's picture labels, made from the same noise."""
-    ref = judge.reference
-    per_row = len(ref.picture_labels) // len(ref.shown)
-    panels = {"real, held out": real_cells(ref, real, per_row)} if real.has_images else {}
-    name = "student, one step" if student.nfe == 1 else f"student, {student.nfe} steps"
-    panels |= {"teacher": teacher, name: judge.pictures(student, batch_size)}
-    return comparison({name: images.numpy() for name, images in panels.items()}, ref.names(), per_row)
+POOL = 50  # images per class that are searched for those nearest to a training image
+NEAREST = f"Of {POOL} images per class, those nearest to a training image (evaluator), and that image"
 
 
-def nearest_sheet(judge: Judge, real: Split, student: Sampler, batch_size: int) -> bytes:
-    """PNG bytes: of each row the student's images that lie nearest to one of the real ones, and those beside them."""
-    ref = judge.reference
-    per_row = len(ref.picture_labels) // len(ref.shown)
-    labels = torch.tensor(ref.shown).repeat_interleave(POOL)
-    rng = step_rng(ref.picture_seed, 1)
-    images = torch.cat([student.images(part, rng) for part in labels.split(batch_size)])
-    features = torch.cat([judge.panel.extractors[EVALUATOR](part) for part in images.split(batch_size)])
-    distances, index = nearest(features, ref.features[EVALUATOR])
-    order = distances.reshape(-1, POOL).argsort(dim=1)[:, :per_row]
-    chosen = (order + torch.arange(len(ref.shown))[:, None] * POOL).flatten()
-    panels = {"student": images[chosen], "nearest training image": real.images[index[chosen]]}
-    return comparison({name: cells.numpy() for name, cells in panels.items()}, ref.names(), per_row)
+def draw_pictures(
+    evaluator: Evaluator,
+    real: Split,
+    held_out: Split,
+    teacher: Tensor,
+    student: Sampler,
+    batch_size: int,
+    training: Path,
+) -> dict[str, bytes]:
+    """Pictures of the report as PNG, by caption: the comparison first, then nearest images and those of training.
 
-
-def real_cells(ref: Reference, real: Split, per_row: int) -> Tensor:
-    """The first images of each row's class or caption; repeated where there are too few, blank where there are none.
-
-    Captions go by their words: each split counts its own.
+    teacher [N, C, H, W]: its cells. training: folder with a picture of every validation, turn_N.png.
     """
-    rows = []
-    for label, name in zip(ref.shown, ref.names(), strict=True):
-        same = real.labels == label if ref.class_names else torch.tensor([c == name for c in real.captions])
-        index = same.nonzero()[:, 0]
-        blank = torch.full((per_row, *real.shape), 255, dtype=torch.uint8)
-        rows.append(real.images[index[torch.arange(per_row) % len(index)]] if len(index) else blank)
+    caption = f"Same labels: {'held-out images, ' if held_out.has_images else ''}teacher, student"
+    pictures = {caption: draw_comparison(evaluator, held_out, teacher, student, batch_size)}
+    if real.has_images:
+        pictures[NEAREST] = draw_nearest(evaluator, real, student, batch_size)
+    for path in sorted(training.glob("*.png")):
+        pictures[f"after {int(path.stem[5:])} generator turns"] = path.read_bytes()
+    return pictures
+
+
+def load_teacher_cells(folder: Path, baseline: Baseline) -> Tensor:
+    """Cells [N, C, H, W] of the teacher's most careful sampler, from the folder of the baseline stage."""
+    name = max(baseline.teachers, key=lambda name: baseline.teachers[name].nfe)
+    return load_file(folder / "pictures.safetensors")[name]
+
+
+def draw_comparison(evaluator: Evaluator, held_out: Split, teacher: Tensor, student: Sampler, batch_size: int) -> bytes:
+    """PNG of held-out images, teacher and student. teacher [N, C, H, W]: cells of the same labels and noise."""
+    reference = evaluator.reference
+    name = "student, one step" if student.nfe == 1 else f"student, {student.nfe} steps"
+    panels = {"real, held out": select_cells(reference, held_out)} if held_out.has_images else {}
+    panels |= {"teacher": teacher, name: evaluator.generate_pictures(student, batch_size)}
+    cells = {name: images.numpy() for name, images in panels.items()}
+    return comparison(cells, reference.row_names(), reference.cells_per_row)
+
+
+def draw_nearest(evaluator: Evaluator, real: Split, student: Sampler, batch_size: int) -> bytes:
+    """PNG with the student's images of each row that are nearest to a training image, beside these training images."""
+    reference = evaluator.reference
+    labels = torch.tensor(reference.row_labels).repeat_interleave(POOL)
+    rng = step_rng(reference.picture_seed, 1)
+    images = torch.cat([student.images(part, rng) for part in labels.split(batch_size)])
+    extractor = evaluator.extractors.networks[EVALUATOR]
+    features = torch.cat([extractor(part) for part in images.split(batch_size)])
+    distances, index = find_nearest(features, reference.features[EVALUATOR])
+    order = distances.reshape(-1, POOL).argsort(dim=1)[:, : reference.cells_per_row]
+    selection = (order + torch.arange(len(reference.row_labels))[:, None] * POOL).flatten()
+    panels = {"student": images[selection], "nearest training image": real.images[index[selection]]}
+    cells = {name: images.numpy() for name, images in panels.items()}
+    return comparison(cells, reference.row_names(), reference.cells_per_row)
+
+
+def select_cells(reference: Reference, split: Split) -> Tensor:
+    """First images of each row's class or caption; repeated if there are too few, blank if there are none.
+
+    Captions are compared as text, because each split numbers its own captions.
+    """
+    rows, per_row = [], reference.cells_per_row
+    for label, name in zip(reference.row_labels, reference.row_names(), strict=True):
+        is_row = split.labels == label if reference.class_names else torch.tensor([c == name for c in split.captions])
+        index = is_row.nonzero()[:, 0]
+        blank = torch.full((per_row, *split.shape), 255, dtype=torch.uint8)
+        rows.append(split.images[index[torch.arange(per_row) % len(index)]] if len(index) else blank)
     return torch.cat(rows)

@@ -1,101 +1,105 @@
-"""The summary: one row per generator, from metrics.json and timing.json."""
+"""The summary table: one row per generator, one column per measure and extractor, from metrics and timing."""
 
 import math
-from typing import Any
 
 import pandas as pd
 
-REAL, AGAIN = "real held-out", "teacher, other noise"
-KNOWN_AS = {"FD inception": "FID", "FD clip_vit_b_32": "CLIP-FID"}  # by clean-fid's protocol; no other distance is
+from evaluation.metrics.measures import MEASURES, Measure
+from evaluation.metrics.schema import GeneratorMeasures, Metrics, RealMeasures
+from evaluation.timing.schema import Latency, Timing
+
+REAL, SUBSTITUTE = "real held-out", "teacher, other noise"  # names of the floor's row, with and without real images
 STUDENT = "student"
-BRIEF = ("NFE", "FD ", "± FD ", "CLIP", "precision", "recall", "seconds")  # columns for a terminal
+HALF = "± "  # before the title of a column of half widths
+NFE, SECONDS = "NFE", "seconds per image"
+# Names of the literature for clean-fid's protocol; no other distance has them.
+PROTOCOL_NAMES = {"FD inception": "FID", "FD clip_vit_b_32": "CLIP-FID"}
 
 
-def sampler_name(key: str) -> str:
+def sampler_title(key: str) -> str:
     """ddim_50 -> DDIM 50, heun_10 -> Heun 10."""
     name, _, steps = key.rpartition("_")
-    known = {"ddim": "DDIM", "heun": "Heun"}
-    return f"{known[name]} {steps}" if name in known and steps.isdigit() else key
+    methods = {"ddim": "DDIM", "heun": "Heun"}
+    return f"{methods[name]} {steps}" if name in methods and steps.isdigit() else key
 
 
-def extractors(metrics: dict[str, Any]) -> list[str]:
-    """Feature extractors in the order of the file."""
-    return list(metrics["student"]["fd"])
+def list_extractors(metrics: Metrics) -> list[str]:
+    """Feature extractors in the order of the metrics."""
+    return list(metrics.student.values("fd"))
 
 
-def half_width(measures: dict[str, Any], kind: str, extractor: str) -> float:
-    """Half of the 95 % interval of a distance (fd, kid); NaN where there is none."""
-    interval = measures.get("interval", {}).get(kind, {}).get(extractor)
-    return (interval["high"] - interval["low"]) / 2 if interval else math.nan
+def floor_name(metrics: Metrics) -> str:
+    """Name of the floor's row: held-out images, or the teacher's own images if the data hold none."""
+    return SUBSTITUTE if metrics.provenance.made_by else REAL
 
 
-def _row(measures: dict[str, Any], names: list[str], latency: dict[str, Any]) -> dict[str, float]:
-    row: dict[str, float] = {"NFE": measures.get("nfe", math.nan)}
-    for name in names:
-        row[f"FD {name}"] = measures["fd"].get(name, math.nan)
-        row[f"± FD {name}"] = half_width(measures, "fd", name)
-    for name in names:
-        row[f"FD\N{INFINITY} {name}"] = measures.get("fd_infinity", {}).get(name, math.nan)
-    for name in names:
-        row[f"test FD {name}"] = measures.get("fd_held_out", {}).get(name, math.nan)
-    for name in names:
-        row[f"KID {name}"] = measures.get("kid", {}).get(name, math.nan)
-        row[f"± KID {name}"] = half_width(measures, "kid", name)
-    score = measures["clip_score"]  # None without conditions
-    row["CLIP score"] = math.nan if score is None else score
-    accuracy = measures.get("accuracy")
-    row["accuracy"] = math.nan if accuracy is None else accuracy
-    for kind in ("precision", "recall", "density", "coverage"):
-        for name in names:
-            row[f"{kind} {name}"] = measures.get(kind, {}).get(name, math.nan)
-    row["seconds per image"] = latency.get("seconds_per_image", math.nan)
+def summary_table(metrics: Metrics, timing: Timing | None) -> pd.DataFrame:
+    """Rows for the floor, the teacher's samplers by network passes (NFE) and the student; NaN for a missing value."""
+    names = list_extractors(metrics)
+    latencies = timing.teachers if timing else {}
+    rows = {floor_name(metrics): _row(metrics.real, names, None)}
+    for key, measures in sorted(metrics.teachers.items(), key=lambda item: item[1].nfe):
+        rows[f"teacher {sampler_title(key)}"] = _row(measures, names, latencies.get(key))
+    rows[STUDENT] = _row(metrics.student, names, timing.student if timing else None)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.astype({NFE: "Int64"})
+
+
+def _row(measures: GeneratorMeasures | RealMeasures, names: list[str], latency: Latency | None) -> dict[str, float]:
+    is_generator = isinstance(measures, GeneratorMeasures)
+    row: dict[str, float] = {NFE: measures.nfe if is_generator else math.nan}
+    for measure in MEASURES.values():
+        values = measures.values(measure.name)
+        intervals = measures.interval.values(measure.name) if is_generator and measure.has_interval else {}
+        for extractor in names if measure.per_extractor else [""]:
+            title = f"{measure.label} {extractor}".strip()
+            row[title] = values.get(extractor, math.nan)
+            if measure.shows_interval:
+                row[HALF + title] = intervals[extractor].half_width if extractor in intervals else math.nan
+    row[SECONDS] = latency.seconds_per_image if latency else math.nan
     return row
 
 
-def real_name(metrics: dict[str, Any]) -> str:
-    """Of the floor: held-out images, or without any images the teacher's own once more."""
-    return AGAIN if metrics["judged"].get("made_by") else REAL
+def measure_of(title: str) -> Measure | None:
+    """Measure of a column by its title; None for other columns."""
+    title = title.removeprefix(HALF)
+    candidates = [m for m in MEASURES.values() if f"{title} ".startswith(f"{m.label} ")]
+    return max(candidates, key=lambda m: len(m.label), default=None)
 
 
-def summary_table(metrics: dict[str, Any], timing: dict[str, Any]) -> pd.DataFrame:
-    """Real held-out images, the teacher's samplers by network passes (NFE), the student; NaN for no value."""
-    names = extractors(metrics)
-    latencies = timing.get("teachers", {})
-    rows = {real_name(metrics): _row(metrics["real"], names, {})}
-    for key, measures in sorted(metrics["teachers"].items(), key=lambda item: item[1]["nfe"]):
-        rows[f"teacher {sampler_name(key)}"] = _row(measures, names, latencies.get(key, {}))
-    rows[STUDENT] = _row(metrics["student"], names, timing.get("student", {}))
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return table.astype({"NFE": "Int64"})
-
-
-def number(column: str, value: float) -> str:
-    """A figure as its column wants it: three decimals (KID four), counts whole, seconds to three digits, or empty."""
+def format_number(value: float, decimals: int = 3) -> str:
+    """`decimals` decimals, fewer for numbers from 10 on; empty for NaN."""
     if pd.isna(value):
         return ""
-    if column == "NFE":
+    return f"{value:.{decimals if abs(value) < 10 else 2 if abs(value) < 100 else 1}f}"
+
+
+def _format_cell(title: str, value: float) -> str:
+    """A number in the format of its column: counts whole, seconds to three significant digits."""
+    if pd.isna(value):
+        return ""
+    if title == NFE:
         return f"{int(value)}"
-    if column.startswith("seconds"):
+    if title == SECONDS:
         return f"{value:#.3g}" if value >= 1e-4 else f"{value:.2e}"
-    if "KID" in column and abs(value) < 10:
-        return f"{value:.4f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
+    measure = measure_of(title)
+    return format_number(value, measure.decimals if measure else 3)
 
 
-def cells(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text, each distance joined with its half interval: `0.840 ± 0.120`."""
-    text = pd.DataFrame({c: [number(c, v) for v in table[c]] for c in table.columns}, index=table.index)
-    for column in [c for c in table.columns if c.startswith("± ")]:
-        distance = column.removeprefix("± ")
-        text[distance] = [d + (f" ± {h}" if h else "") for d, h in zip(text[distance], text[column], strict=True)]
+def format_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text, each value joined with half its interval, `0.840 ± 0.120`, and without empty columns."""
+    text = pd.DataFrame({c: [_format_cell(c, v) for v in table[c]] for c in table.columns}, index=table.index)
+    for column in [c for c in table.columns if c.startswith(HALF)]:
+        title = column.removeprefix(HALF)
+        text[title] = [v + (f" ± {half}" if half else "") for v, half in zip(text[title], text[column], strict=True)]
         text = text.drop(columns=column)
-    text = text.rename(columns=KNOWN_AS)
+    text = text.rename(columns=PROTOCOL_NAMES)
     return text.loc[:, (text != "").any()]
 
 
 def format_table(table: pd.DataFrame) -> str:
-    """For a terminal: its narrower columns, aligned, with a heading of two lines."""
-    text = cells(table.loc[:, [c for c in table if c.startswith(BRIEF)]])
+    """The headline columns for a terminal, aligned, with a heading of two lines."""
+    text = format_cells(table.loc[:, [c for c in table if _is_headline(c)]])
     lines = [["", *(c.partition(" ")[0] for c in text.columns)], ["", *(c.partition(" ")[2] for c in text.columns)]]
     lines += [[str(name), *row] for name, row in zip(text.index, text.to_numpy().tolist(), strict=True)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -104,3 +108,8 @@ def format_table(table: pd.DataFrame) -> str:
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
         for line in lines
     )
+
+
+def _is_headline(title: str) -> bool:
+    measure = measure_of(title)
+    return title in (NFE, SECONDS) or (measure is not None and measure.headline)

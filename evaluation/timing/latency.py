@@ -1,4 +1,4 @@
-"""Seconds per image, measured in turn in one process so that a busy machine is unfair to nobody."""
+"""Measure seconds per image of several samplers in turn in one process, so that other load affects all alike."""
 
 import platform
 import resource
@@ -11,68 +11,71 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dmd.samplers.sampler import Sampler
-from evaluation.metrics.schema import Host, Latency, Timing
+from evaluation.timing.schema import Host, Latency, Timing
 
-BATCHES = (1, 16, 64, 256, 512)  # sizes among which the best is looked for
+BATCH_SIZES = (1, 16, 64, 256, 512)  # candidates for the student's best batch size
 
 
 def time_samplers(
     student: Sampler, teachers: list[Sampler], labels: Tensor, repeats: int, parameters: int = 0
 ) -> Timing:
-    """One call makes an image per label, from noise to bytes. The median over `repeats` counts."""
+    """Time calls that generate one image per label [N], from noise to bytes; the median over `repeats` counts.
+
+    parameters: number of parameters of the student's network.
+    """
     samplers = (student, *teachers)
     seconds: dict[str, list[float]] = {s.name: [] for s in samplers}
-    alone: dict[str, list[float]] = {s.name: [] for s in samplers}
-    flops = {s.name: _gflops(s, labels[:1]) for s in samplers}
+    seconds_alone: dict[str, list[float]] = {s.name: [] for s in samplers}
+    gflops = {s.name: _count_gflops(s, labels[:1]) for s in samplers}
     for sampler in samplers:
-        _seconds(sampler, labels)  # allocations are made and kernels chosen at the first call
+        _time_call(sampler, labels)  # the first call allocates memory and selects kernels
     for _ in range(repeats):
         for sampler in samplers:
-            seconds[sampler.name].append(_seconds(sampler, labels) / len(labels))
-            alone[sampler.name].append(_seconds(sampler, labels[:1]))
+            seconds[sampler.name].append(_time_call(sampler, labels) / len(labels))
+            seconds_alone[sampler.name].append(_time_call(sampler, labels[:1]))
     per_image = {name: statistics.median(v) for name, v in seconds.items()}
-    rows = {
+    latencies = {
         s.name: Latency(
             nfe=s.nfe,
             seconds_per_image=per_image[s.name],
-            seconds_alone=statistics.median(alone[s.name]),
-            gflops_per_image=flops[s.name],
+            seconds_alone=statistics.median(seconds_alone[s.name]),
+            gflops_per_image=gflops[s.name],
         )
         for s in samplers
     }
-    best_batch, rate = _best_batch(student, labels, repeats)
+    best_batch, rate = _find_best_batch(student, labels, repeats)
     return Timing(
-        student=rows.pop(student.name),
-        teachers=rows,
-        speedup={name: per_image[name] / per_image[student.name] for name in rows},
+        student=latencies.pop(student.name),
+        teachers=latencies,
+        speedup={name: per_image[name] / per_image[student.name] for name in latencies},
         images_per_second=rate,
         best_batch=best_batch,
         parameters=parameters,
         batch_size=len(labels),
         repeats=repeats,
         peak_memory_mib=_peak_memory_mib(),
-        host=_host(student.device),
+        host=_describe_host(student.device),
     )
 
 
-def _gflops(sampler: Sampler, label: Tensor) -> float:
-    """Floating point operations of one image, counted and not estimated, / 1e9."""
+def _count_gflops(sampler: Sampler, label: Tensor) -> float:
+    """Counted floating point operations of one image, in units of 1e9."""
     with FlopCounterMode(display=False) as counter:
         sampler.images(label, torch.Generator().manual_seed(0))
     return counter.get_total_flops() / 1e9
 
 
-def _best_batch(sampler: Sampler, labels: Tensor, repeats: int) -> tuple[int, float]:
-    """The batch size that makes most images in a second, and how many."""
+def _find_best_batch(sampler: Sampler, labels: Tensor, repeats: int) -> tuple[int, float]:
+    """Batch size with the most images per second, and that rate."""
     rates = {}
-    for size in BATCHES:
+    for size in BATCH_SIZES:
         batch = labels[torch.arange(size) % len(labels)]
-        rates[size] = size / statistics.median(_seconds(sampler, batch) for _ in range(repeats))
+        rates[size] = size / statistics.median(_time_call(sampler, batch) for _ in range(repeats))
     best = max(rates, key=lambda size: rates[size])
     return best, rates[best]
 
 
-def _seconds(sampler: Sampler, labels: Tensor) -> float:
+def _time_call(sampler: Sampler, labels: Tensor) -> float:
     rng = torch.Generator().manual_seed(0)
     start = time.perf_counter()
     sampler.images(labels, rng)  # ends with a copy to the CPU, which waits for the device
@@ -81,15 +84,14 @@ def _seconds(sampler: Sampler, labels: Tensor) -> float:
 
 def _peak_memory_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB elsewhere
 
 
-def _host(device: torch.device) -> Host:
+def _describe_host(device: torch.device) -> Host:
+    on_gpu = device.type == "cuda"
     return Host(
         machine=platform.machine(),
-        processor=torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else torch.backends.cpu.get_cpu_capability(),
+        processor=torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability(),
         device=device.type,
         threads=torch.get_num_threads(),
         python=platform.python_version(),

@@ -1,6 +1,6 @@
-"""What is looked at while a generator trains: pictures, and a distance to the validation split.
+"""Validation while a generator trains: pictures, and the distance to the validation split.
 
-Its noise and its reference are its own, never those of the final figures.
+Noise and reference are separate from those of the final figures.
 """
 
 from pathlib import Path
@@ -11,17 +11,17 @@ from torch import Tensor
 from dmd.generator.generator import Generator
 from dmd.generator.pictures import image_grid, png
 from dmd.storage.files import write_bytes
-from evaluation.models.features import Extractor
+from evaluation.models.extractors import Extractor
 from evaluation.statistics.frechet import Gaussian, frechet_distance
 
-ROUNDS = 4  # times the validation labels are gone through, at most
-IMAGES = 2000  # that are made each time, at most: training waits for them
-BATCH = 256  # images at once, at most
-ROWS, COLUMNS = 4, 100  # of the picture: a column per class or caption, if they are no more
+MAX_REPEATS = 4  # of the validation labels
+MAX_IMAGES = 2000  # generated for each validation: training waits for them
+MAX_BATCH = 256
+ROWS, MAX_COLUMNS = 4, 100  # of the picture, which has a column for each class or caption
 
 
 class Validator:
-    """Called every few turns with the averaged generator; writes a picture, returns the distance."""
+    """Validates the averaged generator every few turns: writes a picture and returns the distance."""
 
     def __init__(
         self,
@@ -33,22 +33,20 @@ class Validator:
         folder: Path,
         batch_size: int,
     ) -> None:
-        """real: uint8 images [N, C, H, W]; labels [M]: of the generator's own; conditions: how many it knows.
-
-        batch_size: images that the generator makes at once, up to BATCH.
+        """real: uint8 images [N, C, H, W]. labels [M]: of the generated images. conditions: number that the generator
+        knows. batch_size: images that are generated at once, up to MAX_BATCH.
         """
         self.extractor, self.seed, self.folder = extractor, seed, folder
-        self.labels = labels.repeat(ROUNDS)[:IMAGES]
-        self.real = Gaussian.fit(torch.cat([extractor(part) for part in real.split(BATCH)]))
-        self.columns, self.batch_size = min(conditions, COLUMNS), min(BATCH, batch_size)
+        self.labels = labels.repeat(MAX_REPEATS)[:MAX_IMAGES]
+        self.real = Gaussian.fit(torch.cat([extractor(part) for part in real.split(MAX_BATCH)]))
+        self.columns, self.batch_size = min(conditions, MAX_COLUMNS), min(MAX_BATCH, batch_size)
 
     def __call__(self, generator: Generator, turn: int) -> dict[str, float]:
         sampler = generator.sampler()
         rng = torch.Generator().manual_seed(self.seed)
         features = torch.cat([self.extractor(sampler.images(part, rng)) for part in self.labels.split(self.batch_size)])
-        shown = torch.arange(self.columns).repeat(ROWS)
-        cells = torch.cat([sampler.images(part, rng) for part in shown.split(self.batch_size)]).numpy()
-        write_bytes(
-            self.folder / f"turn_{turn:06d}.png", png(image_grid(cells.reshape(ROWS, self.columns, *cells.shape[1:])))
-        )
+        cell_labels = torch.arange(self.columns).repeat(ROWS)
+        cells = torch.cat([sampler.images(part, rng) for part in cell_labels.split(self.batch_size)]).numpy()
+        grid = image_grid(cells.reshape(ROWS, self.columns, *cells.shape[1:]))
+        write_bytes(self.folder / f"turn_{turn:06d}.png", png(grid))
         return {"validation_fd": frechet_distance(Gaussian.fit(features), self.real)}

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from dmd.storage.files import write_text
+from evaluation.metrics.measures import list_compared
+from evaluation.metrics.schema import Metrics, parse_model
 from flows.ablation import experiment
 from flows.ablation.plan import Ablation, Member
 from flows.pipeline.changes import Change
@@ -61,21 +63,18 @@ def load_measures(root: Path, member: Member) -> Values | None:
     if metrics is None:
         return None
     losses = experiment.read(root, member, LOSSES)
-    return headline(json.loads(metrics)) | (pixel_statistics(pd.read_csv(io.BytesIO(losses))) if losses else {})
+    values = headline(parse_model(Metrics, metrics, f"{member.experiment}: {METRICS}"))
+    return values | (pixel_statistics(pd.read_csv(io.BytesIO(losses))) if losses else {})
 
 
-def headline(metrics: dict[str, Any]) -> Values:
+def headline(metrics: Metrics) -> Values:
     """The student's measures in metrics.json: NAME.EXTRACTOR for each extractor, and their mean under NAME."""
-    student = metrics["student"]
-    values = {name: student[name] for name in ("clip_score", "nfe") if student[name] is not None}
-    per_extractor = {
-        "fd_ratio": metrics["ratio"]["fd"],
-        **{k: student[k] for k in ("fd", "kid", "precision", "recall")},
-    }
-    for name, by_extractor in per_extractor.items():
+    values: Values = {"nfe": metrics.student.nfe}
+    measures = {m.name: metrics.student.values(m.name) for m in list_compared()}
+    for name, by_extractor in ({"fd_ratio": metrics.ratio.fd} | measures).items():
         if by_extractor:
             values[name] = statistics.fmean(by_extractor.values())
-            values |= {f"{name}.{extractor}": value for extractor, value in by_extractor.items()}
+            values |= {f"{name}.{extractor}": value for extractor, value in by_extractor.items() if extractor}
     return values
 
 

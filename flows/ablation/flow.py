@@ -14,7 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from dmd.errors import UserError
-from evaluation.report.page import png_source
+from evaluation.report.html import embed_png
 from flows.ablation import experiment
 from flows.ablation.comparison import format_table, load_measures, summarize, write_comparison
 from flows.ablation.page import load_samples, write_page
@@ -96,7 +96,7 @@ def write_and_publish(root: Path, plan: Plan, reasons: dict[Member, str]) -> Sta
     create_link_artifact(page.as_uri(), link_text=page.name, key=f"{key}-page", description="table, pictures, plots")
     for member, picture in samples.items():
         words = f"{member.row}, seed {member.seed}"
-        create_image_artifact(str(png_source(picture)), f"{key}-{member.row.replace('_', '-')}", words)
+        create_image_artifact(str(embed_png(picture)), f"{key}-{member.row.replace('_', '-')}", words)
     return Completed(name="Published", message=run)
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from dmd.storage.files import write_text
 from evaluation.report.charts import Point, setting_chart
-from evaluation.report.page import Card, Picture, page, png_source
+from evaluation.report.html import Card, Picture, embed_png, render_template
 from flows.ablation import experiment
 from flows.ablation.comparison import COLUMNS, RowSummary, comparison_path, format_measure, format_seeds
 from flows.ablation.plan import Member, Plan
@@ -51,7 +51,7 @@ def write_page(
 ) -> Path:
     """Write the page and return its path; `failed` holds the reason for each member without a result."""
     columns = [name for name in _column_names(rows) if any(name in row.measures for row in rows)]
-    html = page(
+    html = render_template(
         "ablation.html.j2",
         name=plan.name,
         description=plan.ablation.description,
@@ -60,7 +60,7 @@ def write_page(
         rows=[(row.name, format_seeds(row), [format_measure(row, name) for name in columns]) for row in rows],
         failed=[(f"{m.row} seed {m.seed}", reason) for m, reason in failed.items()],
         sweeps=[(sweep.parameter, draw_charts(sweep)) for sweep in find_sweeps(plan, rows)],
-        pictures=[Picture(f"{m.row}, seed {m.seed}", png_source(data)) for m, data in samples.items()],
+        pictures=[Picture(f"{m.row}, seed {m.seed}", embed_png(data)) for m, data in samples.items()],
         changes=[(row.name, _format_changes(row.changes) or "nothing: params.yaml unchanged") for row in rows],
         base=_format_changes(plan.ablation.base),
     )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from dmd.errors import UserError
 from dmd.storage.files import write_bytes, write_text
+from evaluation.metrics.schema import Metrics, parse_model
 from flows.ablation import experiment
 from flows.ablation.plan import Member, load_plan
 from flows.registry.result import LOSSES, METRICS, REPORT, SAMPLES, TIMING
 from flows.runtime.git import git
 
-MEASURES = ("fd", "fd_held_out", "precision", "recall", "clip_score", "interval")
+KEYS = ("fd", "fd_held_out", "precision", "recall", "clip_score", "interval")
 BASELINE = Path("artifacts/baseline/baseline.json")
 IN_GIT = (METRICS, TIMING, SAMPLES, LOSSES, Path("params.yaml"), Path("dvc.lock"))
 IN_CACHE = {REPORT: "report.html", BASELINE: BASELINE.name}  # path in the project -> name in the record
@@ -48,14 +49,16 @@ def _summarize_seeds(root: Path, members: list[Member]) -> dict[str, object]:
     """Content of seeds.json: the commit, and for each seed the student's figures, the ratio and the best teacher."""
     summary: dict[str, object] = {"commit": git(root, "rev-parse", "HEAD")}
     for member in members:
-        metrics = json.loads(experiment.read(root, member, METRICS) or b"{}")
-        best = {k: metrics["teachers"][name] for k, name in metrics["best_teacher"].items()}
+        source = f"{member.experiment}: {METRICS}"
+        metrics = parse_model(Metrics, experiment.read(root, member, METRICS) or b"", source)
+        student, best = metrics.student.model_dump(), metrics.best_teacher
+        recalls = {k: metrics.teachers[name].values("recall")[k] for k, name in best.items()}
         summary[f"seed {member.seed}"] = {
             "experiment": member.experiment,
-            "ratio": metrics["ratio"],
-            "student": {k: metrics["student"][k] for k in MEASURES},
-            "best_teacher": metrics["best_teacher"],
-            "recall_ratio": {k: metrics["student"]["recall"][k] / teacher["recall"][k] for k, teacher in best.items()},
+            "ratio": metrics.ratio.model_dump(),
+            "student": {key: student[key] for key in KEYS},
+            "best_teacher": best,
+            "recall_ratio": {k: metrics.student.values("recall")[k] / recall for k, recall in recalls.items()},
         }
     return summary
 

@@ -1,7 +1,6 @@
 """What a run shows in the Prefect UI beside its states: how far a stage is, the table, the pictures, the links."""
 
 import base64
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from evaluation.report.table import cells, summary_table
+from evaluation.metrics.schema import Metrics, read_model
+from evaluation.report.table import format_cells, summary_table
+from evaluation.timing.schema import Timing
 from flows.registry.model_card import markdown
 from flows.registry.result import METRICS, REPORT, SAMPLES, TIMING
 from flows.registry.store import tracking_uri
@@ -60,9 +61,9 @@ class ProgressArtifact:
 
 def show_result(root: Path, run_id: str) -> None:
     """Table, pictures, and where the run and the report are."""
-    metrics, timing = json.loads((root / METRICS).read_text()), json.loads((root / TIMING).read_text())
-    ratios = ", ".join(f"{name} {value:.3f}" for name, value in metrics["ratio"]["fd"].items())
-    table = markdown(cells(summary_table(metrics, timing)))
+    metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
+    ratios = ", ".join(f"{name} {value:.3f}" for name, value in metrics.ratio.fd.items())
+    table = markdown(format_cells(summary_table(metrics, timing)))
     create_markdown_artifact(f"FD, student over best teacher: {ratios}\n\n{table}\n", key="result")
     picture = base64.b64encode((root / SAMPLES).read_bytes()).decode()
     create_image_artifact(f"data:image/png;base64,{picture}", key="samples", description="real, teacher, student")

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from dmd.config import validate
 from dmd.config_paths import check_paths
 from dmd.errors import ConfigError
+from flows.registry.gate import check_gate
 
 Change = bool | int | float | str
 Changes = Mapping[str, Change | list[int]]
@@ -30,7 +31,9 @@ def change_params(params: dict[str, Any], changes: Changes, where: str, root: Pa
         if not isinstance(group, dict) or last not in group:
             raise ConfigError(f"{where}: {key}: params.yaml has no such key{_meant(params, key)}")
         group[last] = value
-    check_paths(validate(new, where), root, where)
+    params_model = validate(new, where)
+    check_paths(params_model, root, where)
+    check_gate(params_model.register_.gate)
     return new
 
 

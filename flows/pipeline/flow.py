@@ -21,6 +21,7 @@ from flows.pipeline.graph import StageSpec, read_graph, select_stages
 from flows.pipeline.presets import Variant, check_complete, make_variants
 from flows.pipeline.stage import stage_task
 from flows.pipeline.worktrees import check_committed, save_experiment, temporary_worktree
+from flows.registry.gate import check_gate
 from flows.registry.tracking import publish
 from flows.registry.versions import CANDIDATE, describe, register
 from flows.runtime import guard
@@ -97,7 +98,7 @@ def distill(
     guard.start()
     root = (root or Path.cwd()).resolve()
     try:
-        load_run_params(root / "params.yaml", root)
+        check_gate(load_run_params(root / "params.yaml", root).register_.gate)
         graph = read_graph(root)
         names = select_stages(graph, target) if target else list(graph)
         for stage in force or []:

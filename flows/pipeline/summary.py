@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from dmd.config import load_params
+from evaluation.metrics.schema import Metrics, read_model
 from evaluation.report.table import format_table, summary_table
+from evaluation.timing.schema import Timing
 from flows.registry.result import GENERATOR, METRICS, REPORT, TIMING
 from flows.registry.store import database, tracking_uri
 from flows.registry.versions import CANDIDATE
@@ -15,10 +17,9 @@ from flows.registry.versions import CANDIDATE
 
 def summary(root: Path, version: str) -> str:
     """Teacher and student side by side, the report, the model version, the next commands."""
-    metrics = json.loads((root / METRICS).read_text())
-    timing = json.loads((root / TIMING).read_text())
+    metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
     params = load_params(root / "params.yaml")
-    ratios = ", ".join(f"{value:.3f} on {name} features" for name, value in metrics["ratio"]["fd"].items())
+    ratios = ", ".join(f"{value:.3f} on {name} features" for name, value in metrics.ratio.fd.items())
     uri = tracking_uri(root)
     lines = [
         format_table(summary_table(metrics, timing)),

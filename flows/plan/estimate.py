@@ -15,12 +15,12 @@ from dmd.device import choose_device
 from dmd.encoding.encoding import TYPES
 from dmd.families.captions import Held
 from dmd.teachers.teacher import Teacher
-from evaluation.evaluator.earlier import off_plan, read
+from evaluation.evaluator.reuse import compare_plans, read_earlier
+from evaluation.models.build import find_complete_folder
 from flows.plan.architecture import PUBLISHED, Unknown, blank_teacher
 from flows.plan.memory import FLOAT, pairs_bytes, train_memory
 from flows.plan.rate import Rate, measure
 from flows.plan.turns import Turns, guided, processes, turns_of
-from stages.evaluator import finished
 
 IMAGES = {  # of each split that a data set has of its own
     "digits": {"train": 1797},
@@ -122,7 +122,7 @@ def _sizes(params: Params, root: Path, turns: list[Turns]) -> dict[str, str]:
             f"learns from {judge.steps * judge.batch_size:,} images"
             if judge.source == "train"
             else "CLIP and classifier from a folder"
-            if finished(judge)
+            if find_complete_folder(judge)
             else f"{judge.source}; its classifier learns from {judge.classifier_steps * judge.batch_size:,} images"
         ),
         "baseline": _judged(judged, passes, guided(params)),
@@ -149,8 +149,8 @@ def _passes(params: Params) -> list[int]:
     cfg = params.baseline
     asked = [("ddim", n) for n in cfg.ddim_steps] + [("heun", n) for n in cfg.heun_steps]
     passes = {f"{solver}_{n}": passes_of(solver, n) for solver, n in asked}
-    earlier = read(cfg)
-    known = {} if earlier is None or off_plan(cfg, earlier) else earlier.teachers
+    earlier = read_earlier(cfg)
+    known = {} if earlier is None or compare_plans(cfg, earlier) else earlier.teachers
     return [n for name, n in passes.items() if name not in known]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmd.config import GateConfig
 from dmd.errors import UserError
-from flows.registry.gate import Contender, Figures, choose, explain
+from flows.registry.gate import Contender, Figures, check_gate, choose, explain
 from flows.registry.result import RESULT
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def settle(client: "MlflowClient", name: str, gate: GateConfig) -> None:
     Two processes that do this at once end with the same champion: the choice depends on the versions alone, and each
     process repeats it until nothing changes.
     """
+    check_gate(gate)
     for _ in range(ATTEMPTS):
         if not _settle_once(client, name, gate):
             return

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import Any
 
-from flows.registry.gate import MEASURES
+from evaluation.metrics.measures import list_compared
+from evaluation.metrics.schema import GeneratorMeasures
 
 
 @dataclass(frozen=True)
@@ -58,31 +59,27 @@ class DriftReport:
         return "\n".join(lines)
 
 
-def find_exact_differences(recorded: dict[str, Any], repeated: dict[str, Any]) -> list[str]:
+def find_exact_differences(recorded: GeneratorMeasures, repeated: GeneratorMeasures) -> list[str]:
     """Figures that are not equal to the last digit."""
     return [
-        f"{kind} {extractor}: {value!r} recorded, {repeated[kind][extractor]!r} now"
-        for kind in MEASURES
-        for extractor, value in recorded[kind].items()
-        if repeated[kind][extractor] != value
+        f"{f'{measure.name} {extractor}'.strip()}: {value!r} recorded, {now!r} now"
+        for measure in list_compared()
+        for extractor, value in recorded.values(measure.name).items()
+        if (now := repeated.values(measure.name)[extractor]) != value
     ]
 
 
-def find_drift(recorded: dict[str, Any], fresh: dict[str, Any]) -> list[str]:
+def find_drift(recorded: GeneratorMeasures, fresh: GeneratorMeasures) -> list[str]:
     """Figures that differ by more than the noise of both: sqrt(a^2 + b^2) of the half widths of their intervals."""
     differences = []
-    for kind in MEASURES:
-        for extractor, value in recorded[kind].items():
-            now = fresh[kind][extractor]
-            noise = math.hypot(*(_half_width(side["interval"][kind][extractor]) for side in (recorded, fresh)))
+    for name in (measure.name for measure in list_compared()):
+        for extractor, value in recorded.values(name).items():
+            now = fresh.values(name)[extractor]
+            noise = math.hypot(*(m.interval.values(name)[extractor].half_width for m in (recorded, fresh)))
             if abs(now - value) > noise:
                 text = f"{value:.4g} recorded, {now:.4g} with fresh noise, noise {noise:.2g}"
-                differences.append(f"{kind} {extractor}: {text}")
+                differences.append(f"{f'{name} {extractor}'.strip()}: {text}")
     return differences
-
-
-def _half_width(interval: dict[str, float]) -> float:
-    return (interval["high"] - interval["low"]) / 2
 
 
 def find_other_packages(requirements: list[str]) -> list[str]:

@@ -11,12 +11,11 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dmd.config import GateConfig
-
-LOWER_IS_BETTER = ("fd", "kid")
-MEASURES = ("fd", "kid", "precision", "recall", "density", "coverage")
+from dmd.errors import ConfigError
+from evaluation.metrics.measures import MEASURES, list_compared
+from evaluation.metrics.schema import Metrics
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,18 @@ class Figures:
         return cls(fields["measures"], fields["ratios"], fields["judges"])
 
     @classmethod
-    def from_metrics(cls, metrics: dict[str, Any]) -> "Figures":
-        """Figures in the content of reports/metrics.json."""
-        student, ratios = metrics["student"], {f"fd {k}": v for k, v in metrics["ratio"]["fd"].items()}
-        for extractor, best in metrics["best_teacher"].items():
-            recall = metrics["teachers"][best]["recall"][extractor]
-            ratios[f"recall {extractor}"] = student["recall"][extractor] / recall if recall else math.inf
+    def from_metrics(cls, metrics: Metrics) -> "Figures":
+        """Figures in reports/metrics.json."""
+        student, ratios = metrics.student, {f"fd {k}": v for k, v in metrics.ratio.fd.items()}
+        for extractor, best in metrics.best_teacher.items():
+            recall = metrics.teachers[best].values("recall")[extractor]
+            ratios[f"recall {extractor}"] = student.values("recall")[extractor] / recall if recall else math.inf
         measures = {}
-        for kind in MEASURES:
-            for extractor, value in student[kind].items():
-                interval = student["interval"][kind][extractor]
-                measures[f"{kind} {extractor}"] = (value, (interval["high"] - interval["low"]) / 2)
-        protocol = json.dumps(metrics["judged"], sort_keys=True)
+        for measure in list_compared():
+            for extractor, value in student.values(measure.name).items():
+                half_width = student.interval.values(measure.name)[extractor].half_width
+                measures[f"{measure.name} {extractor}".strip()] = (value, half_width)
+        protocol = json.dumps(metrics.provenance.model_dump(), sort_keys=True)
         return cls(measures, ratios, hashlib.sha256(protocol.encode()).hexdigest())
 
 
@@ -60,6 +59,14 @@ class Contender:
     version: str
     digest: str  # sha256 of the result; it breaks ties
     figures: Figures
+
+
+def check_gate(gate: GateConfig) -> None:
+    """Raise ConfigError if the gate names a measure that generators are not compared by."""
+    names = [measure.name for measure in list_compared()]
+    for name in gate.measures:
+        if name not in names:
+            raise ConfigError(f"register.gate.measures: {name!r} is no measure; use {', '.join(names)}")
 
 
 def missed_limit(figures: Figures, gate: GateConfig) -> str | None:
@@ -80,7 +87,7 @@ def advantage(a: Figures, b: Figures, gate: GateConfig) -> str | None:
         if kind not in gate.measures or key not in b.measures:
             continue
         value_b, noise_b = b.measures[key]
-        gain = (value_b - value_a) if kind in LOWER_IS_BETTER else (value_a - value_b)
+        gain = (value_b - value_a) if MEASURES[kind].direction == "lower" else (value_a - value_b)
         noise = math.hypot(noise_a, noise_b)
         if gain < -noise:
             return None

@@ -10,7 +10,7 @@ from dmd.generator.standalone import SOURCE
 from flows.registry.champion import FIGURES
 from flows.registry.gate import Figures
 from flows.registry.model_card import model_card
-from flows.registry.result import GENERATOR, RESULT, Result, numeric_leaves
+from flows.registry.result import GENERATOR, RESULT, Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,9 +68,12 @@ def standalone_code() -> str:
 
 def _headline(result: Result) -> dict[str, str]:
     """Tags with the figures that a list of versions shows. Without conditioning there is no CLIP score."""
-    student = result.metrics["student"]
-    figures = {**numeric_leaves(student["fd"], "fd"), **numeric_leaves(result.metrics["ratio"]["fd"], "ratio")}
-    figures |= {k: v for k in ("clip_score", "nfe") if (v := student[k]) is not None}
+    student = result.metrics.student
+    figures = {f"fd.{k}": v for k, v in student.values("fd").items()}
+    figures |= {f"ratio.{k}": v for k, v in result.metrics.ratio.fd.items()}
+    if score := student.values("clip_score"):
+        figures["clip_score"] = score[""]
+    figures["nfe"] = student.nfe
     return {RESULT: result.digest, **{key: f"{value:.6g}" for key, value in figures.items()}}
 
 

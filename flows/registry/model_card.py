@@ -3,7 +3,7 @@
 import pandas as pd
 
 from dmd.config import Params, TeacherConfig
-from evaluation.report.table import cells, summary_table
+from evaluation.report.table import format_cells, summary_table
 from flows.registry.result import Result
 
 CARD = """# {name}
@@ -22,9 +22,10 @@ This generator takes {passes} per image. It was distilled from a diffusion model
 
 {table}
 
-FD is the Fréchet distance between the generated and the training images; lower is better. It is the mean over {draws}
-noise replicates of {samples:,} images, ± half the width of its 95 % interval. FD∞ is FD extrapolated to infinitely many
-images. Feature extractors (sha256): {extractors}. FD of the student over FD of the teacher's best sampler: {ratios}.
+FD is the Fréchet distance between the generated and the training images; lower is better. It is the mean over
+{replicates} replicates of {samples:,} images, each from other noise, ± half the width of its 95 % interval. FD∞ is FD
+extrapolated to infinitely many images. Feature extractors (sha256): {extractors}. FD of the student over FD of the
+teacher's best sampler: {ratios}.
 
 ## Origin
 
@@ -37,20 +38,20 @@ and compares the weights byte by byte: `python -m flows.reproduce models:/{name}
 
 def model_card(result: Result, lineage: dict[str, str], run: str) -> str:
     """Markdown text; `lineage` holds the tags of the version, `run` is the id of its MLflow run."""
-    params, student = result.params, result.metrics["student"]
+    params, student = result.params, result.metrics.student
     return CARD.format(
         name=params.register_.name,
-        passes="one network pass" if student["nfe"] == 1 else f"{student['nfe']} network passes",
+        passes="one network pass" if student.nfe == 1 else f"{student.nfe} network passes",
         method=params.method.name,
         data=f"{params.data.source}, md5 {result.data_md5}",
         teacher=f"{_describe_teacher(params.teacher)}, {_describe_guidance(params)}",
         student=f"{params.train.generator_turns} turns of distribution matching, train.seed {params.train.seed}",
         licence=params.register_.licence,
-        table=markdown(cells(summary_table(result.metrics, result.timing))),
-        draws=student["draws"],
-        samples=student["samples"],
-        extractors=", ".join(f"{k} {v['sha256'][:12]}" for k, v in result.metrics["judged"]["extractors"].items()),
-        ratios=", ".join(f"{k} {v:.3f}" for k, v in result.metrics["ratio"]["fd"].items()),
+        table=markdown(format_cells(summary_table(result.metrics, result.timing))),
+        replicates=student.replicates,
+        samples=student.samples,
+        extractors=", ".join(f"{k} {v.sha256[:12]}" for k, v in result.metrics.provenance.extractors.items()),
+        ratios=", ".join(f"{k} {v:.3f}" for k, v in result.metrics.ratio.fd.items()),
         lineage="\n".join(f"- `{key}` {value}" for key, value in sorted(lineage.items())),
         run=run,
     )

@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 from dmd.config import Params, load_params
 from dmd.errors import UserError
 from dmd.storage.files import sha256
+from evaluation.metrics.schema import Metrics, StrictModel, read_model
+from evaluation.timing.schema import Timing
 from flows.pipeline.graph import list_stale
 from flows.runtime.git import git
 
@@ -37,8 +39,8 @@ class Result:
     root: Path
     params: Params
     digest: str  # sha256 of generator and measures
-    metrics: dict[str, Any]
-    timing: dict[str, Any]
+    metrics: Metrics
+    timing: Timing
     data_md5: str
 
 
@@ -49,10 +51,9 @@ def load_result(root: Path) -> Result:
     for path in (GENERATOR, METRICS, TIMING, LOSSES, SAMPLES, REPORT, PLOTS):
         if not (root / path).exists():
             raise UserError(f"{path} is missing; run `dvc repro` first")
-    metrics = json.loads((root / METRICS).read_text())
-    canonical = json.dumps(metrics, sort_keys=True, separators=(",", ":"))
+    metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
+    canonical = json.dumps(metrics.model_dump(), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(f"{sha256(root / GENERATOR)}\n{canonical}".encode()).hexdigest()
-    timing = json.loads((root / TIMING).read_text())
     return Result(root, load_params(root / "params.yaml"), digest, metrics, timing, _output_md5(root, DATA))
 
 
@@ -102,7 +103,7 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def numeric_leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Leaves of nested dicts that MLflow accepts as metrics, under dotted names."""
-    leaves = flatten(tree, prefix)
+def numeric_leaves(model: StrictModel, prefix: str = "") -> dict[str, float]:
+    """Numbers of a model that MLflow accepts as metrics, under the dotted names of its JSON."""
+    leaves = flatten(model.model_dump(), prefix)
     return {k: float(v) for k, v in leaves if isinstance(v, int | float) and not isinstance(v, bool)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import psutil
 
-from evaluation.report.page import add_lineage
+from evaluation.report.lineage import add_lineage
 from flows.registry import result as paths
 from flows.registry.result import RESULT, Result, flatten, lineage_tags, load_result, numeric_leaves
 from flows.registry.store import experiment_id, lock_store
@@ -70,7 +70,7 @@ def _log_run(client: "MlflowClient", experiment: str, result: Result, tags: dict
     with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
         params = flatten(result.params.model_dump(by_alias=True))
         mlflow.log_params({key: value for key, value in params})
-        mlflow.log_metrics({**numeric_leaves(result.metrics), **numeric_leaves(result.timing, "timing")})
+        mlflow.log_metrics(numeric_leaves(result.metrics) | numeric_leaves(result.timing, "timing"))
         log_curves(client, run.info.run_id, result.root / paths.LOSSES)
         _log_dataset(result, tags)
         _log_files(result, {**tags, "mlflow.run_id": run.info.run_id})

@@ -16,13 +16,13 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from dmd.config import load_params
-from dmd.data.splits import load_split, load_splits
 from dmd.errors import UserError
 from dmd.storage.files import write_text
 from dmd.storage.worktree import main_worktree
+from evaluation.metrics.measures import list_compared
+from evaluation.metrics.schema import GeneratorMeasures, Metrics, parse_model
 from flows.registry.champion import CHAMPION
 from flows.registry.drift import DriftReport, find_drift, find_exact_differences, find_other_packages
-from flows.registry.gate import MEASURES
 from flows.registry.store import open_store
 
 
@@ -52,7 +52,7 @@ class Champion:
     """The champion as the registry has it."""
 
     version: str
-    measures: dict[str, Any]  # of the student, as in reports/metrics.json
+    measures: GeneratorMeasures  # of the student
     extractors: dict[str, str]  # sha256 of each feature extractor
     generator: Path
     requirements: list[str]  # NAME==VERSION
@@ -67,33 +67,37 @@ def check_champion(root: Path, seed: int) -> DriftReport:
 
     from dmd.device import choose_device
     from dmd.generator.generator import load_generator
-    from evaluation.evaluator.evaluator import Judge, Panel
-    from stages.baseline import SPLITS, make_reference
+    from evaluation.evaluator.evaluator import Evaluator
+    from evaluation.evaluator.reference import EvaluationData, build_reference
+    from evaluation.features.extractors import Extractors
 
     params = load_params(root / "params.yaml")
     torch.set_num_threads(params.runtime.threads)
     device = choose_device(params.runtime.device, fallback=True)
     with tempfile.TemporaryDirectory() as scratch:
         champion = _load_champion(root, params.register_.name, Path(scratch))
-        data, evaluator = root / "artifacts" / "data", root / "artifacts" / "evaluator"
-        panel = Panel.load(evaluator, params.extractors, device)
-        train, test = load_split(data, "train"), load_split(data, "test")
-        real = load_splits(data, SPLITS[params.baseline.reference])
-        reference = make_reference(params, train, real, test, panel.extractors)
-        judge, sampler = Judge(panel, reference), load_generator(champion.generator, device).sampler()
-        extractors = {k: facts.sha256 for k, facts in panel.facts(reference.features).items()}
-        check_comparable(champion, extractors, len(reference.labels), reference.draws)
-        repeated, _ = judge.judge(sampler, champion.measures["seed"], params.evaluate.batch_size)
-        fresh, _ = judge.judge(sampler, seed, params.evaluate.batch_size)
+        extractors = Extractors.load(root / "artifacts" / "evaluator", params.extractors, device)
+        data = EvaluationData.load(root / "artifacts" / "data", params.baseline.reference, with_images=True)
+        reference = build_reference(params.baseline, data, extractors.networks)
+        check_comparable(champion, extractors.sha256, len(reference.labels), reference.replicates)
+        evaluator, sampler = Evaluator(extractors, reference), load_generator(champion.generator, device).sampler()
+        repeated, _ = evaluator.evaluate(sampler, champion.measures.seed, params.evaluate.batch_size)
+        fresh, _ = evaluator.evaluate(sampler, seed, params.evaluate.batch_size)
     return DriftReport(
         model=f"models:/{params.register_.name}/{champion.version}",
-        changed=find_exact_differences(champion.measures, repeated.model_dump()),
-        drifted=find_drift(champion.measures, fresh.model_dump()),
+        changed=find_exact_differences(champion.measures, repeated),
+        drifted=find_drift(champion.measures, fresh),
         packages=find_other_packages(champion.requirements),
         seed=seed,
-        recorded={kind: champion.measures[kind] for kind in MEASURES},
-        fresh={kind: fresh.model_dump()[kind] for kind in MEASURES},
+        recorded=_select_compared(champion.measures),
+        fresh=_select_compared(fresh),
     )
+
+
+def _select_compared(measures: GeneratorMeasures) -> dict[str, Any]:
+    """Values of the measures that are compared, as in metrics.json."""
+    values = measures.model_dump()
+    return {measure.name: values[measure.name] for measure in list_compared()}
 
 
 def _load_champion(root: Path, name: str, scratch: Path) -> Champion:
@@ -109,24 +113,24 @@ def _load_champion(root: Path, name: str, scratch: Path) -> Champion:
         file = client.download_artifacts(str(found.run_id), "record/metrics.json", str(scratch))
         address = f"models:/{name}/{found.version}"
         model = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(scratch / "model")))
-    metrics = json.loads(Path(file).read_text())
+    metrics = parse_model(Metrics, Path(file).read_bytes(), f"metrics of {address}")
     return Champion(
         version=str(found.version),
-        measures=metrics["student"],
-        extractors={k: facts["sha256"] for k, facts in metrics["judged"]["extractors"].items()},
+        measures=metrics.student,
+        extractors={k: facts.sha256 for k, facts in metrics.provenance.extractors.items()},
         generator=next(model.rglob("generator.json")).parent,
         requirements=(model / "requirements.txt").read_text().split(),
     )
 
 
-def check_comparable(champion: Champion, extractors: dict[str, str], samples: int, draws: int) -> None:
-    """Raise UserError if the champion was evaluated with other extractors or another number of samples or draws."""
+def check_comparable(champion: Champion, extractors: dict[str, str], samples: int, replicates: int) -> None:
+    """Raise UserError if the champion was evaluated with other extractors, or with more or fewer images."""
     recorded = {
         "extractors": champion.extractors,
-        "samples": champion.measures["samples"],
-        "draws": champion.measures["draws"],
+        "samples": champion.measures.samples,
+        "draws": champion.measures.replicates,
     }
-    for key, value in {"extractors": extractors, "samples": samples, "draws": draws}.items():
+    for key, value in {"extractors": extractors, "samples": samples, "draws": replicates}.items():
         if recorded[key] != value:
             raise UserError(
                 f"version {champion.version} was evaluated with other {key} than this workspace has; "

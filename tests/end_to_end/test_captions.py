@@ -14,9 +14,9 @@ from dmd.config import Params
 from dmd.data.splits import DIGIT_NAMES, load_split
 from dmd.preparation.prepare import prepare
 from dmd.training.tokenizer import new_tokenizer
-from evaluation.evaluator.reference import Reference
+from evaluation.metrics.reference import Reference
 from evaluation.models.clip_training import new_clip
-from evaluation.report.sheet import real_cells
+from evaluation.report.sheet import select_cells
 from tests.helpers.hub_folders import hub_folder
 from tests.helpers.projects import commit, copy_of_the_project, run, versions
 
@@ -59,10 +59,10 @@ def test_held_out_pictures_are_found_by_their_caption(tmp_path: Path, params: Pa
     absent = next(i for i, caption in enumerate(train.conditions) if caption not in test.captions)
     ref = Reference(
         splits=["train"], features={}, held_out={}, real_labels=train.labels, labels=train.labels, class_names=[],
-        captions=list(train.conditions), draws=1, neighbours=3,
+        captions=list(train.conditions), replicates=1, neighbours=3,
         picture_labels=train.labels.new_tensor([wanted, wanted, absent, absent]), picture_seed=0,
     )  # fmt: skip
-    cells = real_cells(ref, test, 2)
+    cells = select_cells(ref, test)
     found, blank = (cells[:2], cells[2:]) if wanted < absent else (cells[2:], cells[:2])
     first = test.captions.index(train.conditions[wanted])
     assert (found[0] == test.images[first : first + 1][0]).all() and (blank == 255).all()

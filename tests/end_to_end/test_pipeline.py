@@ -67,7 +67,7 @@ def test_the_teachers_figures_of_an_earlier_run_are_taken_over(project: Path, tm
     assert before.pop("taken_over") == [] and after.pop("taken_over") == ["ddim_2", "ddim_50"] and before == after
     set_params(other, {"baseline.neighbours": 4})
     done = run(project, *command, str(tmp_path / "other"), DMD_SCRATCH=str(tmp_path / "scratch"))
-    assert "was measured otherwise (neighbours): the teacher is judged anew" in done.stderr
+    assert "has other settings (neighbours): the teacher is evaluated again" in done.stderr
     assert json.loads((tmp_path / "other/baseline.json").read_text())["taken_over"] == []
 
 

@@ -11,31 +11,33 @@ from dmd.data.splits import DIGIT_NAMES
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
-from evaluation.compare import compare, main, render, summary, verdict
+from evaluation.compare import find_differences, give_verdict, main, render_comparison, tabulate
 from evaluation.sources import SourceError, find_generator
 from evaluation.statistics.intervals import Interval
-from tests.helpers.evaluators import judged
+from tests.helpers.evaluators import candidate
 from tests.helpers.projects import ROOT
 
 
 def test_a_shifted_generator_is_worse_and_the_same_one_no_different() -> None:
-    table = compare([judged("a", 0.0), judged("b", 0.5), judged("again", 0.0)]).set_index(["generator", "measure"])
+    table = find_differences([candidate("a", 0.0), candidate("b", 0.5), candidate("again", 0.0)]).set_index(
+        ["generator", "measure"]
+    )
     assert table.loc[("b", "fd evaluator"), "verdict"] == "worse" and table.loc[("b", "fd evaluator"), "low"] > 0
-    assert set(table.loc["again", "verdict"]) == {"no difference seen"}
+    assert set(table.loc["again", "verdict"]) == {"no significant difference"}
     assert (table.loc["again", "difference"] == 0).all()
 
 
 def test_the_verdict_knows_which_way_is_better() -> None:
     below, across = Interval(low=-2, high=-1), Interval(low=-1, high=1)
-    assert verdict(below, "lower is better") == "better" and verdict(below, "higher is better") == "worse"
-    assert verdict(across, "lower is better") == "no difference seen"
+    assert give_verdict(below, "lower") == "better" and give_verdict(below, "higher") == "worse"
+    assert give_verdict(across, "lower") == "no significant difference"
 
 
 def test_the_page_holds_every_generator_and_asks_no_host() -> None:
-    pair = [judged("first", 0.0), judged("<second>", 0.3)]
-    html = render(pair, compare(pair))
+    pair = [candidate("first", 0.0), candidate("<second>", 0.3)]
+    html = render_comparison(pair, find_differences(pair))
     assert "&lt;second&gt;" in html and "<second>" not in html and "http" not in html.replace("http-equiv", "")
-    assert list(summary(pair).index) == ["first", "<second>"] and "worse" in html
+    assert list(tabulate(pair).index) == ["first", "<second>"] and "worse" in html
 
 
 def test_a_folder_is_found_and_a_wrong_name_is_one_line(teacher: Teacher, tmp_path: Path) -> None:

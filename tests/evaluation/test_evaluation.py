@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,15 +13,18 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from dmd.samplers.sampler import Sampler
-from evaluation.evaluator.evaluator import ahead
-from evaluation.evaluator.reference import Reference
+from evaluation.evaluator.prefetch import prefetch
 from evaluation.features.store import FeatureStore
 from evaluation.metrics import pairwise
-from evaluation.metrics.measures import Conditions, clip_score, scores
-from evaluation.metrics.pairwise import Pairs, compare, mean_pairwise, within
+from evaluation.metrics.comparison import ConditionedImages, Conditions, FeatureComparison
+from evaluation.metrics.measures import MEASURES, FeatureMeasure, clip_score
+from evaluation.metrics.pairwise import SetPairs, mean_pairwise_distance, pairs_between, pairs_within
+from evaluation.metrics.reference import Reference
+from evaluation.metrics.scores import compute_scores, jackknife_scores
 from evaluation.statistics.frechet import Gaussian, extrapolate_frechet, frechet_distance
+from evaluation.statistics.intervals import GROUPS, jackknife
 from evaluation.timing.latency import time_samplers
-from tests.helpers.evaluators import judge, sampler
+from tests.helpers.evaluators import sampler, toy_evaluator
 from tests.helpers.networks import CPU
 from tests.helpers.projects import ROOT
 
@@ -31,8 +35,13 @@ def features(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) 
     return (torch.randn(n, d, generator=rng) @ mix) * scale + shift
 
 
-def pairs(x: Tensor, y: Tensor, k: int) -> Pairs:
-    return compare(x, y, within(y, k), k)[0][0]
+def pairs(x: Tensor, y: Tensor, k: int) -> SimpleNamespace:
+    """Measures of generated features x against reference features y that need no further statistics."""
+    statistics = pairs_between(x, y, pairs_within(y, k), k)[0][0]
+    comparison = FeatureComparison("a", x, statistics, SimpleNamespace(neighbours=k))  # type: ignore[arg-type]
+    names = ("kid", "precision", "recall", "density", "coverage")
+    computed = {name: m.compute(comparison) for name in names if isinstance(m := MEASURES[name], FeatureMeasure)}
+    return SimpleNamespace(**computed)
 
 
 def test_frechet_distance_of_gaussians_in_closed_form() -> None:
@@ -88,7 +97,9 @@ def test_recall_sees_dropped_modes_and_precision_sees_noise() -> None:
 def test_clip_score_is_a_hundred_times_the_cosine() -> None:
     image = torch.tensor([[3.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     text = torch.tensor([[5.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])
-    assert clip_score(image, text) == pytest.approx((100 + 100 / 2**0.5 + 0) / 3)
+    assert clip_score(ConditionedImages(image, text, torch.zeros(3), None)) == pytest.approx(
+        (100 + 100 / 2**0.5 + 0) / 3
+    )
 
 
 def test_noise_does_not_depend_on_the_batch_size() -> None:
@@ -98,29 +109,29 @@ def test_noise_does_not_depend_on_the_batch_size() -> None:
     assert not torch.equal(one, torch.cat(list(sampler().batches(labels, 50, seed=5))))
 
 
-def test_the_judge_is_repeatable_and_prefers_the_right_distribution() -> None:
-    j = judge()
-    good, again, bad = (j.judge(sampler(shift), 5, n)[0] for shift, n in ((0.0, 64), (0.0, 300), (0.5, 64)))
+def test_the_evaluator_is_repeatable_and_prefers_the_right_distribution() -> None:
+    j = toy_evaluator()
+    good, again, bad = (j.evaluate(sampler(shift), 5, n)[0] for shift, n in ((0.0, 64), (0.0, 300), (0.5, 64)))
     torch.testing.assert_close(
         torch.tensor(list(good.fd.values())), torch.tensor(list(again.fd.values())), rtol=1e-4, atol=1e-6
     )
-    assert good.draws == 3 and good.samples == 300
+    assert good.replicates == 3 and good.samples == 300
     for name in good.fd:
         assert good.interval.fd[name].low <= good.fd[name] <= good.interval.fd[name].high
         assert bad.fd[name] > 5 * good.fd[name] and bad.precision[name] < good.precision[name]
 
 
 def test_a_generator_without_conditions_has_no_clip_score() -> None:
-    assert judge().judge(sampler(conditional=False), 5, 64)[0].clip_score is None
-    assert judge().judge(sampler(), 5, 64)[0].clip_score is not None
+    assert toy_evaluator().evaluate(sampler(conditional=False), 5, 64)[0].clip_score is None
+    assert toy_evaluator().evaluate(sampler(), 5, 64)[0].clip_score is not None
 
 
 def test_the_reference_survives_its_folder(tmp_path) -> None:
-    ref = judge().reference
+    ref = toy_evaluator().reference
     ref.save(tmp_path)
     back = Reference.load(tmp_path)
     assert torch.equal(back.features["classifier"], ref.features["classifier"]) and torch.equal(back.labels, ref.labels)
-    assert (back.captions, back.draws, back.neighbours, back.picture_seed) == (ref.captions, 3, 3, 1)
+    assert (back.captions, back.replicates, back.neighbours, back.picture_seed) == (ref.captions, 3, 3, 1)
 
 
 def test_more_passes_take_more_time() -> None:
@@ -159,24 +170,24 @@ def test_density_sees_a_crowd_and_coverage_dropped_modes() -> None:
 
 def test_a_copy_of_the_training_images_is_exposed() -> None:
     """A generator that repeats its data lies at distance 0; one that draws from the same law lies where others do."""
-    ref = judge().reference
+    ref = toy_evaluator().reference
     copies, honest = ref.features["evaluator"], ref.held_out["evaluator"]
-    copied, fair = (scores({"evaluator": x}, None, ref)[0].nearest["evaluator"] for x in (copies, honest))
+    copied, fair = (compute_scores({"evaluator": x}, None, ref)[0].nearest["evaluator"] for x in (copies, honest))
     assert copied.closer > 0.9 and copied.median < 1e-6
     assert fair.closer <= 0.02 and fair.median == pytest.approx(fair.held_out)
 
 
 def test_dropped_classes_and_noise_show_where_they_should() -> None:
     """Two classes replaced by others: recall and coverage, and those classes' rows; a tenth of noise: precision."""
-    j = judge()
+    j = toy_evaluator()
     labels = j.reference.labels
     whole = j.reference.held_out
     conditions = Conditions(labels, torch.eye(64)[labels], lambda f: labels)
-    fair = scores(whole, conditions, j.reference)[0]
+    fair = compute_scores(whole, conditions, j.reference)[0]
     dropped = {k: v[torch.where(labels < 2, torch.arange(300) + 2, torch.arange(300))] for k, v in whole.items()}
-    poorer = scores(dropped, conditions, j.reference)[0]
+    poorer = compute_scores(dropped, conditions, j.reference)[0]
     noisy = {k: torch.cat([v[:270], v[:30] + 100 * torch.randn(30, v.shape[1])]) for k, v in whole.items()}
-    noise = scores(noisy, conditions, j.reference)[0]
+    noise = compute_scores(noisy, conditions, j.reference)[0]
     for k in whole:
         assert poorer.recall[k] < fair.recall[k] - 0.1 and poorer.coverage[k] < fair.coverage[k] - 0.1
         assert noise.precision[k] == pytest.approx(0.9 * fair.precision[k], abs=0.03)
@@ -186,50 +197,65 @@ def test_dropped_classes_and_noise_show_where_they_should() -> None:
 
 def test_what_is_left_without_a_group_is_as_if_it_had_never_been_there() -> None:
     """Every measure, taken from the one pass over all pairs, against one over the rows that are left."""
-    j = judge()
+    j = toy_evaluator()
     x = {k: v[:290] for k, v in j.reference.held_out.items()}  # more than a chunk of rows; groups of different sizes
     conditions = Conditions(j.reference.labels[:290], torch.randn(290, 64), lambda f: j.reference.labels[: len(f)])
-    whole, *parts = scores(x, conditions, j.reference, groups=4)
-    apart = scores(x, conditions, j.reference)[0]
+    whole, *parts = compute_scores(x, conditions, j.reference, groups=4)
+    apart = compute_scores(x, conditions, j.reference)[0]
     # The kernel's sums by groups are added up in another order: equal to rounding, on some CPUs to the bit.
     assert whole.kid == pytest.approx(apart.kid, rel=1e-9)
     assert whole == apart.model_copy(update={"kid": whole.kid})
     kept = [torch.arange(290) % 4 != g for g in range(4)]
     for part, mine in zip(parts, kept, strict=True):
-        left = Conditions(conditions.labels[mine], conditions.captions[mine], lambda f, m=mine: conditions.labels[m])
-        want = scores({k: v[mine] for k, v in x.items()}, left, j.reference)[0]
+        left = Conditions(
+            conditions.labels[mine], conditions.caption_embeds[mine], lambda f, m=mine: conditions.labels[m]
+        )
+        want = compute_scores({k: v[mine] for k, v in x.items()}, left, j.reference)[0]
         for name in ("fd", "fd_held_out", "kid", "precision", "recall", "density", "coverage"):
             assert getattr(part, name) == pytest.approx(getattr(want, name), rel=1e-9), name
             assert getattr(part, name) != getattr(whole, name) or name in ("precision", "recall"), name
         assert (part.clip_score, part.accuracy) == (pytest.approx(want.clip_score), want.accuracy)
 
 
+def test_the_jackknife_replaces_every_measure_that_has_an_interval() -> None:
+    j = toy_evaluator()
+    x, labels = j.reference.held_out, j.reference.labels
+    conditions = Conditions(labels, torch.eye(64)[labels], lambda f: labels)
+    parts = compute_scores(x, conditions, j.reference, groups=GROUPS)
+    scores = jackknife_scores(parts)
+    assert len(scores) == GROUPS and all((s.nearest, s.classes) == (parts[0].nearest, parts[0].classes) for s in scores)
+    for name in (m.name for m in MEASURES.values() if m.has_interval):
+        for k, whole in parts[0].values(name).items():
+            values = jackknife(whole, [part.values(name)[k] for part in parts[1:]])
+            assert [s.values(name)[k] for s in scores] == values, name
+
+
 def test_a_reference_holds_what_is_derived_from_it(tmp_path) -> None:
-    ref = judge().reference
+    ref = toy_evaluator().reference
     ref.save(tmp_path)
     found = Reference.load(tmp_path)
-    assert found.known and found.digest == ref.digest
-    for k, pairs in within_of(ref).items():
-        assert torch.equal(found.within[k].radii, pairs.radii) and torch.equal(found.within[k].kernel, pairs.kernel)
+    assert found.stored and found.digest == ref.digest
+    for k, pairs in pairs_of(ref).items():
+        assert torch.equal(found.pairs[k].radii, pairs.radii) and torch.equal(found.pairs[k].kernel, pairs.kernel)
         assert torch.equal(found.held_out_distances[k], ref.held_out_distances[k])
 
 
-def within_of(ref: Reference) -> dict:
-    return {k: within(v, ref.neighbours) for k, v in ref.features.items()}
+def pairs_of(ref: Reference) -> dict[str, SetPairs]:
+    return {k: pairs_within(v, ref.neighbours) for k, v in ref.features.items()}
 
 
 def test_many_pairs_show_their_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(pairwise, "MANY", 600 * 600)
+    monkeypatch.setattr(pairwise, "PROGRESS_PAIRS", 600 * 600)
     x = torch.randn(600, 3)
-    within(x[:599], k=3)
+    pairs_within(x[:599], k=3)
     assert capsys.readouterr().err == ""
-    within(x, k=3)
-    assert capsys.readouterr().err.splitlines()[-1].startswith("images held against 600, 3 features: 600/600")
+    pairs_within(x, k=3)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("images compared with 600, 3 features: 600/600")
 
 
 def test_mean_pairwise_distance() -> None:
     x = torch.tensor([[0.0], [1.0], [3.0]])
-    assert mean_pairwise(x) == pytest.approx((1 + 3 + 2) / 3) and mean_pairwise(x[:1]) == 0
+    assert mean_pairwise_distance(x) == pytest.approx((1 + 3 + 2) / 3) and mean_pairwise_distance(x[:1]) == 0
 
 
 def test_the_distance_of_infinitely_many_samples_is_nearly_that_of_the_distributions() -> None:
@@ -242,7 +268,7 @@ def test_the_distance_of_infinitely_many_samples_is_nearly_that_of_the_distribut
     assert extrapolate_frechet(x + 0.5, same) == pytest.approx(0.25 * d, rel=0.1)
 
 
-def test_features_are_kept_and_a_new_judge_computes_only_its_own(tmp_path) -> None:
+def test_features_are_kept_and_a_new_extractor_computes_only_its_own(tmp_path) -> None:
     """The second time nothing is generated; a new extractor sees the kept images; another source is made anew."""
     made, seen = [], []
 
@@ -275,37 +301,38 @@ def test_features_are_kept_and_a_new_judge_computes_only_its_own(tmp_path) -> No
     assert (len(made), len(list(tmp_path.iterdir()))) == (4, files + 1)
 
 
-def test_the_judge_says_the_same_from_the_store(tmp_path) -> None:
-    plain = judge().judge(sampler(), 5, 64)[0]
-    stored = [judge(FeatureStore(tmp_path, {})).judge(sampler(), 5, 64, "source")[0] for _ in range(2)]
+def test_the_evaluator_gives_the_same_from_the_store(tmp_path) -> None:
+    plain = toy_evaluator().evaluate(sampler(), 5, 64)[0]
+    stored = [toy_evaluator(FeatureStore(tmp_path, {})).evaluate(sampler(), 5, 64, "source")[0] for _ in range(2)]
     assert stored[0] == stored[1] == plain
 
 
 def test_batches_made_ahead_are_the_same_and_an_error_comes_through() -> None:
-    assert list(ahead(iter([torch.tensor(1), torch.tensor(2)]))) == [torch.tensor(1), torch.tensor(2)]
+    assert list(prefetch(iter([torch.tensor(1), torch.tensor(2)]))) == [torch.tensor(1), torch.tensor(2)]
 
     def broken():
         yield torch.tensor(1)
         raise FloatingPointError("no")
 
     with pytest.raises(FloatingPointError):
-        list(ahead(broken()))
-    for first in ahead(torch.tensor(i) for i in range(100)):
+        list(prefetch(broken()))
+    for first in prefetch(torch.tensor(i) for i in range(100)):
         assert first == 0
         break  # the thread that makes them ends
 
 
 @pytest.mark.slow
 def test_fifty_thousand_images_stay_in_memory_and_the_second_time_is_quick(tmp_path) -> None:
-    """Two draws of 25,000 images of 32x32 in colour against 10,000, every measure: below 3 GiB; again: a tenth."""
+    """Two replicates of 25,000 images of 32x32 in colour against 10,000, every measure: below 3 GiB; again: a tenth."""
     code = f"""
 import resource, sys, time, torch
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from dmd.samplers.sampler import Sampler
-from evaluation.evaluator.evaluator import Judge, Panel
-from evaluation.evaluator.reference import Reference
+from evaluation.evaluator.evaluator import Evaluator
+from evaluation.features.extractors import Extractors
 from evaluation.features.store import FeatureStore
+from evaluation.metrics.reference import Reference
 from evaluation.models.classifier import Classifier
 from tests.helpers.evaluators import FakeClip
 from tests.helpers.networks import CPU
@@ -321,15 +348,16 @@ names = [str(i) for i in range(10)]
 reference = Reference(
     splits=["train"],
     features={{"evaluator": real, "classifier": real}}, held_out={{"evaluator": held_out, "classifier": held_out}},
-    real_labels=few, labels=labels, class_names=names, captions=names, draws=2, neighbours=3,
+    real_labels=few, labels=labels, class_names=names, captions=names, replicates=2, neighbours=3,
     picture_labels=labels[:20], picture_seed=1,
 )
 known = dict.fromkeys(("evaluator", "classifier"), "x")
-panel = Panel(FakeClip(), {{"evaluator": net, "classifier": net}}, known, known, {{}})
+extractors = Extractors(FakeClip(), {{"evaluator": net, "classifier": net}}, known, known, {{}})
 seconds = []
 for _ in range(2):
     start = time.monotonic()
-    made = Judge(panel, reference, FeatureStore(Path({str(tmp_path)!r}), known)).judge(toy, 5, 500, "source")[0]
+    evaluator = Evaluator(extractors, reference, FeatureStore(Path({str(tmp_path)!r}), known))
+    made = evaluator.evaluate(toy, 5, 500, "source")[0]
     seconds.append(time.monotonic() - start)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, *seconds)
 """

@@ -5,10 +5,11 @@ from torch import Tensor
 
 from dmd.generator.pictures import image_grid, png
 from dmd.samplers.sampler import Sampler
-from evaluation.compare import Judged
-from evaluation.evaluator.evaluator import Judge, Panel
-from evaluation.evaluator.reference import Reference
+from evaluation.compare import Candidate
+from evaluation.evaluator.evaluator import Evaluator
+from evaluation.features.extractors import Extractors
 from evaluation.features.store import FeatureStore
+from evaluation.metrics.reference import Reference
 from evaluation.models.classifier import Classifier
 from tests.helpers.networks import CPU
 
@@ -28,7 +29,7 @@ class FakeClip:
         return torch.eye(64)[[int(c) for c in captions]]
 
 
-def judge(store: FeatureStore | None = None) -> Judge:
+def toy_evaluator(store: FeatureStore | None = None) -> Evaluator:
     torch.manual_seed(0)
     net = Classifier(1, 4, 64, 10).eval()
     labels = torch.arange(300) % 10
@@ -41,17 +42,17 @@ def judge(store: FeatureStore | None = None) -> Judge:
         labels=labels,
         class_names=[str(i) for i in range(10)],
         captions=[str(i) for i in range(10)],
-        draws=3,
+        replicates=3,
         neighbours=3,
         picture_labels=labels[:20].clone(),
         picture_seed=1,
     )
     extractors: dict = {"evaluator": net, "classifier": net}
     names = dict.fromkeys(extractors, "x")
-    return Judge(Panel(FakeClip(), extractors, names, names, {}), reference, store)  # type: ignore[arg-type]
+    return Evaluator(Extractors(FakeClip(), extractors, names, names, {}), reference, store)  # type: ignore[arg-type]
 
 
-def judged(name: str, shift: float) -> Judged:
-    measures, draws = judge().judge(sampler(shift), 5, 64)
-    cells = judge().pictures(sampler(shift), 64).numpy()
-    return Judged(name, "0" * 64, measures, draws, png(image_grid(cells.reshape(10, -1, 1, 8, 8))))
+def candidate(name: str, shift: float) -> Candidate:
+    measures, scores = toy_evaluator().evaluate(sampler(shift), 5, 64)
+    cells = toy_evaluator().generate_pictures(sampler(shift), 64).numpy()
+    return Candidate(name, "0" * 64, measures, scores, png(image_grid(cells.reshape(10, -1, 1, 8, 8))))

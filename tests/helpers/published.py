@@ -11,25 +11,19 @@ from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel  # pyright: ignor
 from mlflow import MlflowClient
 from PIL import Image
 
+from evaluation.metrics.schema import write_model
+from evaluation.timing.schema import Latency
+from tests.helpers.reports import generator_measures, report_timing, run_metrics
+
 NAME = "toy-model"
 SHAPE = (1, 8, 8)
 OUTS = ("artifacts/data", "artifacts/generator", "artifacts/training")
 REPORTS = ("metrics.json", "timing.json", "losses.csv", "samples.png", "index.html", "plots")
 FD = {"clip": 1.25, "cnn": 0.5}
-SHARES = {kind: {"clip": 0.8, "cnn": 0.7} for kind in ("kid", "precision", "recall", "density", "coverage")}
-INTERVAL = {
-    kind: {judge: {"low": 0.9 * value, "high": 1.1 * value} for judge, value in values.items()}
-    for kind, values in ({"fd": FD} | SHARES).items()
-}
-MEASURES = {"nfe": 1, "fd": FD, **SHARES, "clip_score": 21.5, "samples": 64, "draws": 3, "interval": INTERVAL}
-METRICS = {
-    "student": MEASURES,
-    "teachers": {"ddim_50": {**MEASURES, "nfe": 50}},
-    "real": {"clip_score": 22.0, "fd": {"clip": 0.1, "cnn": 0.1}},
-    "best_teacher": {"clip": "ddim_50", "cnn": "ddim_50"},
-    "ratio": {"fd": {"clip": 1.0, "cnn": 1.0}},
-    "judged": {"extractors": {"clip": {"sha256": "1" * 64}, "cnn": {"sha256": "2" * 64}}},
-}
+STUDENT = generator_measures(FD, half=0.05, clip_score=21.5)
+METRICS = run_metrics(STUDENT, {"clip": 1.0, "cnn": 1.0})
+LATENCY = Latency(nfe=1, seconds_per_image=0.001, seconds_alone=0.001, gflops_per_image=0.01)
+TIMING = report_timing().model_copy(update={"student": LATENCY, "teachers": {"ddim_50": LATENCY}})
 
 
 def save_generator(folder: Path, seed: int) -> None:
@@ -69,8 +63,8 @@ def make_results(source: Path, seed: int = 0) -> None:
     picture = Image.new("L", (4, 4))
     picture.save(source / "training" / "turn_000100.png")
     picture.save(source / "reports" / "samples.png")
-    (source / "reports" / "metrics.json").write_text(json.dumps(METRICS))
-    (source / "reports" / "timing.json").write_text(json.dumps({"student": {"nfe": 1, "seconds_per_image": 0.001}}))
+    write_model(METRICS, source / "reports" / "metrics.json")
+    write_model(TIMING, source / "reports" / "timing.json")
     rows = "".join(f"{turn},{1 / (turn + 1)},{turn if turn % 5 == 0 else ''}\n" for turn in range(1500))
     (source / "reports" / "losses.csv").write_text(f"turn,critic,generator\n{rows}")
     (source / "reports" / "plots").mkdir()

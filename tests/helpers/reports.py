@@ -1,75 +1,71 @@
 """Invented metrics and timing, and the inputs of a report."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dmd.generator.pictures import image_grid, png
+from evaluation.metrics.measures import MEASURES
 from evaluation.metrics.schema import (
     ClassMeasures,
     ExtractorFacts,
-    Host,
+    GeneratorMeasures,
     Intervals,
-    Judged,
-    Latency,
-    Measures,
     Metrics,
     Nearest,
+    Provenance,
     Ratio,
     RealMeasures,
-    Timing,
 )
 from evaluation.report.page import ReportInputs
 from evaluation.statistics.intervals import Interval
+from evaluation.timing.schema import Host, Latency, Timing
 
 NAMES: tuple[str, ...] = ("clip", "classifier")
+OTHER = 0.5  # value of every measure that is not given
 
 
-def measures(nfe: int, fd: float, half: float) -> Measures:
-    values = dict(zip(NAMES, (fd, 2 * fd), strict=True))
-    return Measures(
+def generator_measures(
+    fd: Mapping[str, float], half: float = 0.1, nfe: int = 1, replicates: int = 4, **given: Any
+) -> GeneratorMeasures:
+    """Measures of a generator by the extractors of `fd`: the given ones, and OTHER for the rest of the table.
+
+    Every interval reaches from value - half to value + half.
+    """
+    values: dict[str, Any] = {
+        name: dict.fromkeys(fd, OTHER) if measure.per_extractor else OTHER for name, measure in MEASURES.items()
+    }
+    values |= {"fd": dict(fd)} | given
+
+    def interval(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: interval(v) for k, v in value.items()}
+        return None if value is None else Interval(low=value - half, high=value + half)
+
+    return GeneratorMeasures(
         nfe=nfe,
-        fd=values,
-        fd_held_out={k: v + 0.2 for k, v in values.items()},
-        fd_infinity={k: v - 0.1 for k, v in values.items()},
-        kid=dict.fromkeys(NAMES, 0.0123),
-        precision=dict.fromkeys(NAMES, 0.81),
-        recall=dict.fromkeys(NAMES, 0.72),
-        density=dict.fromkeys(NAMES, 0.93),
-        coverage=dict.fromkeys(NAMES, 0.64),
         nearest={"evaluator": Nearest(median=0.9, held_out=1.0, closer=0.02)},
-        clip_score=30 + fd,
-        accuracy=0.97,
         classes={c: ClassMeasures(accuracy=0.9, coverage=0.5, diversity=1.1) for c in ("cat", "dog")},
         samples=1797,
-        draws=4,
+        replicates=replicates,
         seed=0,
-        interval=Intervals(
-            fd={k: Interval(low=v - half, high=v + half) for k, v in values.items()},
-            kid={k: Interval(low=0.0113, high=0.0133) for k in NAMES},
-            **{k: {} for k in ("fd_held_out", "precision", "recall", "density", "coverage")},
-            clip_score=None,
-            accuracy=None,
-        ),
+        interval=Intervals(**{name: interval(values[name]) for name, m in MEASURES.items() if m.has_interval}),
+        **values,
     )
 
 
-def report_metrics() -> dict[str, Any]:
-    teachers = {f"ddim_{n}": measures(n, fd, 0.05) for n, fd in ((100, 0.7), (10, 3.6), (25, 1.7), (50, 1.0))}
-    shares = dict.fromkeys(NAMES, 0.9)
-    real = RealMeasures(
-        clip_score=31.0,
-        accuracy=0.98,
-        fd={"clip": 0.31, "classifier": 0.62},
-        precision=shares,
-        recall={},
-        density=shares,
-        coverage=shares,
-        samples=300,
-    )
-    about = ExtractorFacts(sha256="0" * 64, dimensions=64, resize="none")
-    judged = Judged(
+def real_measures(names: tuple[str, ...], **given: Any) -> RealMeasures:
+    """Measures of held-out images: the given ones, and 0.9 for the rest."""
+    values = {
+        name: dict.fromkeys(names, 0.9) if m.per_extractor else 0.9 for name, m in MEASURES.items() if m.for_real_images
+    }
+    return RealMeasures(samples=300, **values | given)
+
+
+def provenance(names: tuple[str, ...]) -> Provenance:
+    return Provenance(
         reference_sha256="1" * 64,
         reference_images=1347,
         held_out_sha256="2" * 64,
@@ -77,22 +73,58 @@ def report_metrics() -> dict[str, Any]:
         teacher_sha256="4" * 64,
         guidance_scale=1.0,
         neighbours=3,
-        extractors=dict.fromkeys(NAMES, about),
+        extractors=dict.fromkeys(names, ExtractorFacts(sha256="0" * 64, dimensions=64, resize="none")),
         skipped={"dinov2": "facebook/dinov2-base could not be fetched"},
     )
-    return Metrics(
-        student=measures(1, 0.84, 0.04),
-        teachers=teachers,
-        real=real,
+
+
+def run_metrics(student: GeneratorMeasures, ratio: Mapping[str, float], **given: Any) -> Metrics:
+    """Metrics of a run: the student, its ratio per extractor, and a teacher of 50 steps like the student."""
+    names = tuple(ratio)
+    fields: dict[str, Any] = {
+        "teachers": {"ddim_50": student.model_copy(update={"nfe": 50})},
+        "real": real_measures(names),
+        "best_teacher": dict.fromkeys(names, "ddim_50"),
+        "provenance": provenance(names),
+        "fd_replicates": {},
+        "taken_over": [],
+    }
+    interval = {k: Interval(low=v - 0.1, high=v + 0.1) for k, v in ratio.items()}
+    return Metrics(student=student, ratio=Ratio(fd=dict(ratio), interval=interval), **fields | given)
+
+
+def measures(nfe: int, fd: float, half: float) -> GeneratorMeasures:
+    """A generator of the report: FD by the two extractors is fd and 2 fd."""
+    values = dict(zip(NAMES, (fd, 2 * fd), strict=True))
+    made = generator_measures(
+        values,
+        half,
+        nfe,
+        fd_held_out={k: v + 0.2 for k, v in values.items()},
+        fd_infinity={k: v - 0.1 for k, v in values.items()},
+        kid=dict.fromkeys(NAMES, 0.0123),
+        precision=dict.fromkeys(NAMES, 0.81),
+        recall=dict.fromkeys(NAMES, 0.72),
+        density=dict.fromkeys(NAMES, 0.93),
+        coverage=dict.fromkeys(NAMES, 0.64),
+        clip_score=30 + fd,
+        accuracy=0.97,
+    )
+    kid = {k: Interval(low=0.0113, high=0.0133) for k in NAMES}
+    return made.model_copy(update={"interval": made.interval.model_copy(update={"kid": kid})})
+
+
+def report_metrics() -> Metrics:
+    return run_metrics(
+        measures(1, 0.84, 0.04),
+        dict.fromkeys(NAMES, 1.2),
+        teachers={f"ddim_{n}": measures(n, fd, 0.05) for n, fd in ((100, 0.7), (10, 3.6), (25, 1.7), (50, 1.0))},
+        real=real_measures(NAMES, clip_score=31.0, accuracy=0.98, fd={"clip": 0.31, "classifier": 0.62}, recall={}),
         best_teacher=dict.fromkeys(NAMES, "ddim_100"),
-        judged=judged,
-        fd_draws={},
-        taken_over=[],
-        ratio=Ratio(fd=dict.fromkeys(NAMES, 1.2), interval=dict.fromkeys(NAMES, Interval(low=1.1, high=1.3))),
-    ).model_dump()
+    )
 
 
-def report_timing() -> dict[str, Any]:
+def report_timing() -> Timing:
     return Timing(
         student=Latency(nfe=1, seconds_per_image=0.0005, seconds_alone=0.004, gflops_per_image=0.01),
         teachers={
@@ -109,10 +141,10 @@ def report_timing() -> dict[str, Any]:
         repeats=5,
         peak_memory_mib=500.0,
         host=Host(machine="x", processor="", device="cpu", threads=2, python="3", torch="2"),
-    ).model_dump()
+    )
 
 
-def report_inputs(metrics: dict[str, Any], timing: dict[str, Any]) -> ReportInputs:
+def report_inputs(metrics: Metrics, timing: Timing | None) -> ReportInputs:
     turn = np.arange(700)
     values = np.random.default_rng(0).random(700)
     losses = pd.DataFrame({"turn": turn, "loss_dm": values, "critic_grad_norm": values, "unheard_of": values})
@@ -124,4 +156,5 @@ def report_inputs(metrics: dict[str, Any], timing: dict[str, Any]) -> ReportInpu
         "turn 1,000": picture,
         "after 100 generator turns": picture,
     }
-    return ReportInputs("A <title>", metrics, timing, losses, pictures, {"reproduce": "make demo && echo <done>"})
+    facts = {"reproduce": "make demo && echo <done>"}
+    return ReportInputs(metrics, timing, losses, pictures, facts, title="A <title>")

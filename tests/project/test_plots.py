@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from dvc_render.vega import VegaRenderer
 
+from evaluation.metrics.schema import Metrics
 from evaluation.report.quality import quality_table, write_quality
 from tests.helpers.browser import Visit, chromium, visit
 from tests.helpers.projects import ROOT
-from tests.helpers.reports import report_metrics
+from tests.helpers.reports import generator_measures, report_metrics
 
 TEMPLATES = ROOT / ".dvc"
 CHARTS = 5  # of dvc.yaml: two of quality, two of training, the teacher's loss
@@ -30,12 +31,12 @@ def run(project: Path, *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def metrics() -> dict:
+def metrics() -> Metrics:
     return report_metrics()
 
 
 @pytest.fixture
-def project(tmp_path: Path, metrics: dict) -> Path:
+def project(tmp_path: Path, metrics: Metrics) -> Path:
     """A repository with the real dvc.yaml and templates, and results in their places."""
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, tmp_path)
@@ -53,11 +54,10 @@ def project(tmp_path: Path, metrics: dict) -> Path:
     return tmp_path
 
 
-def results(metrics: dict, student: float) -> dict:
-    """The metrics of test_report under the extractors that every run has, the student's distance as given."""
-    renamed = json.loads(json.dumps(metrics).replace('"clip"', '"evaluator"'))
-    renamed["student"]["fd"]["evaluator"] = student
-    renamed["student"]["interval"]["fd"]["evaluator"] = {"low": student - 0.1, "high": student + 0.1}
+def results(metrics: Metrics, student: float) -> Metrics:
+    """The metrics with the extractors that every run has and the given distance of the student."""
+    renamed = Metrics.model_validate_json(metrics.model_dump_json().replace('"clip"', '"evaluator"'))
+    renamed.student = generator_measures({"evaluator": student, "classifier": 2 * student}, half=0.1)
     return renamed
 
 
@@ -103,7 +103,7 @@ def test_the_page_holds_the_versions_that_dvc_asks_for() -> None:
         assert "Redistribution and use" in (TEMPLATES / f"offline/LICENSE.{name}").read_text()
 
 
-def test_the_table_and_the_charts_hold_the_same_figures(metrics: dict, tmp_path: Path) -> None:
+def test_the_table_and_the_charts_hold_the_same_figures(metrics: Metrics, tmp_path: Path) -> None:
     write_quality(metrics, tmp_path / "q.csv", tmp_path / "plots")
     first = {p.name: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     write_quality(metrics, tmp_path / "q.csv", tmp_path / "plots")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dmd.samplers.sampler import Sampler
-from evaluation.report.sheet import nearest_sheet
+from evaluation.report.sheet import draw_nearest
 from evaluation.validation.validator import Validator
-from tests.helpers.evaluators import judge, sampler
+from tests.helpers.evaluators import sampler, toy_evaluator
 from tests.helpers.networks import CPU
 
 
@@ -34,10 +34,10 @@ class Counting:
 
 def test_pictures_are_made_in_parts_of_a_batch_with_the_same_noise() -> None:
     """At 512x512 the cells of a hundred conditions in one call would take hundreds of gigabytes."""
-    j, counting = judge(), Counting()
+    j, counting = toy_evaluator(), Counting()
     real: Any = SimpleNamespace(images=torch.zeros(300, 1, 8, 8, dtype=torch.uint8))
-    assert torch.equal(j.pictures(counting.it, 7), j.pictures(sampler(), 20))
-    sheets = [nearest_sheet(j, real, s, size) for s, size in ((counting.it, 64), (sampler(), 500))]
+    assert torch.equal(j.generate_pictures(counting.it, 7), j.generate_pictures(sampler(), 20))
+    sheets = [draw_nearest(j, real, s, size) for s, size in ((counting.it, 64), (sampler(), 500))]
     assert sheets[0] == sheets[1]
     assert counting.sizes == [7, 7, 6, *[64] * 7, 52]
 
@@ -46,7 +46,7 @@ def test_validation_makes_images_in_parts_of_a_batch_with_the_same_noise(tmp_pat
     labels, real = torch.arange(20) % 10, sampler().images(torch.arange(40) % 10, torch.Generator().manual_seed(0))
     found, pictures, counting = [], [], Counting()
     for size in (7, 1000):
-        validator = Validator(judge().panel.extractors["evaluator"], real, labels, 10, 0, tmp_path, size)
+        validator = Validator(toy_evaluator().extractors.networks["evaluator"], real, labels, 10, 0, tmp_path, size)
         found.append(validator(counting, 1)["validation_fd"])  # type: ignore[arg-type]
         pictures.append((tmp_path / "turn_000001.png").read_bytes())
     assert found[0] == pytest.approx(found[1], rel=1e-5) and pictures[0] == pictures[1]

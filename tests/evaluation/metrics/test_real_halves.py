@@ -10,9 +10,10 @@ from torch import Tensor
 
 from dmd.config import Params
 from dmd.data.splits import load_split
-from evaluation.evaluator.reference import Reference
-from evaluation.metrics.measures import Conditions, scores
+from evaluation.metrics.comparison import Conditions
+from evaluation.metrics.reference import Reference
 from evaluation.metrics.schema import Scores
+from evaluation.metrics.scores import compute_scores
 from evaluation.models.classifier import Classifier, load_classifier, train_classifier
 from evaluation.statistics.frechet import Gaussian, frechet_distance
 from evaluation.statistics.intervals import ratio_interval
@@ -84,7 +85,7 @@ class Halves:
         real, other = ({k: net(x) for k in ("evaluator", "classifier")} for x in (self.real, self.other))
         names = [str(i) for i in range(10)]
         self.reference = Reference(
-            ["train"], real, other, self.real_labels, self.labels, names, names, draws=2, neighbours=3,
+            ["train"], real, other, self.real_labels, self.labels, names, names, replicates=2, neighbours=3,
             picture_labels=self.labels[:1], picture_seed=0,
         )  # fmt: skip
 
@@ -92,7 +93,7 @@ class Halves:
         features = self.net(images)
         conditions = Conditions(labels, features, lambda f: self.net.head(F.silu(f)).argmax(dim=1))
         with torch.inference_mode():
-            return scores({"evaluator": features, "classifier": features}, conditions, self.reference)[0]
+            return compute_scores({"evaluator": features, "classifier": features}, conditions, self.reference)[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,25 @@
 """Fixtures of the tests of the report: metrics, timing, inputs and the page."""
 
-from typing import Any
-
 import pytest
 
+from evaluation.metrics.schema import Metrics
 from evaluation.report.page import ReportInputs, render_report
+from evaluation.timing.schema import Timing
 from tests.helpers.reports import report_inputs, report_metrics, report_timing
 
 
 @pytest.fixture(scope="module")
-def metrics() -> dict[str, Any]:
+def metrics() -> Metrics:
     return report_metrics()
 
 
 @pytest.fixture(scope="module")
-def timing() -> dict[str, Any]:
+def timing() -> Timing:
     return report_timing()
 
 
 @pytest.fixture(scope="module")
-def inputs(metrics: dict[str, Any], timing: dict[str, Any]) -> ReportInputs:
+def inputs(metrics: Metrics, timing: Timing) -> ReportInputs:
     return report_inputs(metrics, timing)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.compare import compare, render
+from evaluation.compare import find_differences, render_comparison
 from tests.helpers.browser import WIDTHS, Browser, chromium, visit
-from tests.helpers.evaluators import judged
+from tests.helpers.evaluators import candidate
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def pages(html: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     """The report and the comparison as files."""
     folder = tmp_path_factory.mktemp("pages")
     long = "models:/a_name_that_goes_on_and_on_and_on_without_any_place_to_break_it/17"
-    pair = [judged("artifacts/generator", 0.0), judged(long, 0.3)]
-    made = {"report": html, "compare": render(pair, compare(pair))}
+    pair = [candidate("artifacts/generator", 0.0), candidate(long, 0.3)]
+    made = {"report": html, "compare": render_comparison(pair, find_differences(pair))}
     for name, text in made.items():
         (folder / f"{name}.html").write_text(text)
     return {name: folder / f"{name}.html" for name in made}

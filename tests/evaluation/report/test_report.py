@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,16 @@ import pytest
 from PIL import Image
 
 from dmd.generator.pictures import GAP, comparison, image_grid
+from evaluation.metrics.schema import Metrics
+from evaluation.report.cards import ratio_card
 from evaluation.report.charts import thin
-from evaluation.report.page import ReportInputs, add_lineage, group_columns, ratio_card, render_report, table_head
+from evaluation.report.lineage import add_lineage
+from evaluation.report.page import ReportInputs, render_report, table_head
 from evaluation.report.quality import quality_figures
-from evaluation.report.table import cells, format_table, summary_table
+from evaluation.report.table import format_cells, format_table, summary_table
+from evaluation.report.training import group_columns
+from evaluation.statistics.intervals import Interval
+from evaluation.timing.schema import Timing
 from tests.helpers.reports import NAMES, measures
 
 
@@ -54,7 +59,7 @@ def test_page_is_self_contained(html: str) -> None:
 
 
 def test_page_says_everything(inputs: ReportInputs, html: str) -> None:
-    text = cells(summary_table(inputs.metrics, inputs.timing))
+    text = format_cells(summary_table(inputs.metrics, inputs.timing))
     for name, row in zip(text.index, text.to_numpy().tolist(), strict=True):
         assert f'<th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in row) in html
     assert "A &lt;title&gt;" in html and "make demo &amp;&amp; echo &lt;done&gt;" in html
@@ -77,8 +82,8 @@ def test_a_long_training_is_shown_from_its_first_to_its_last_picture(inputs: Rep
 
 def test_no_panel_without_data(inputs: ReportInputs) -> None:
     metrics = copy.deepcopy(inputs.metrics)
-    metrics["student"]["clip_score"] = None
-    bare = ReportInputs("bare", metrics, {}, pd.DataFrame(), {}, {})
+    metrics.student = metrics.student.model_copy(update={"clip_score": None})
+    bare = ReportInputs(metrics, None, pd.DataFrame(), {}, {}, title="bare")
     html = render_report(bare)
     for heading in ("Samples", "Training", "Where the figures come from", "Lineage"):
         assert f"<h2>{heading}" not in html
@@ -87,22 +92,24 @@ def test_no_panel_without_data(inputs: ReportInputs) -> None:
 
 
 def test_page_says_what_its_intervals_are_of_and_what_is_taken_over(inputs: ReportInputs, html: str) -> None:
-    assert "the mean over 4 noise draws of 1,797 images" in html and "jackknife" not in html
-    assert "Taken over" not in html
+    assert "the mean over 4 replicates of 1,797 images" in html and "jackknife" not in html
+    assert "come from an earlier run" not in html
     metrics = copy.deepcopy(inputs.metrics)
-    metrics["student"]["draws"], metrics["taken_over"] = 1, ["ddim_50", "heun_10"]
+    metrics.student.replicates, metrics.taken_over = 1, ["ddim_50", "heun_10"]
     single = render_report(replace(inputs, metrics=metrics))
-    assert "of one noise draw of 1,797 images; ± is half of the 95 % interval by a jackknife of 10 groups" in single
+    assert (
+        "from a single replicate of 1,797 images; ± is half of the 95 % interval by a jackknife of 10 groups" in single
+    )
     assert "the mean over" not in single.partition("Class by class")[0]
-    assert "Taken over from an earlier run" in single and "the teacher's figures by DDIM 50, Heun 10." in single
+    assert "figures by DDIM 50, Heun 10 come from an earlier run" in single
 
 
-def test_each_kind_of_sampler_has_a_curve_of_its_own(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+def test_each_kind_of_sampler_has_a_curve_of_its_own(metrics: Metrics, timing: Timing) -> None:
     """Their points lie between one another on the axis."""
     alone = quality_figures(metrics, timing)[0].svg
     assert ">teacher</text>" in alone and "teacher DDIM" not in alone
-    heun = {f"heun_{n}": measures(2 * n - 1, 0.5, 0.05).model_dump() for n in (10, 25)}
-    both = quality_figures({**metrics, "teachers": metrics["teachers"] | heun}, timing)[0].svg
+    heun = {f"heun_{n}": measures(2 * n - 1, 0.5, 0.05) for n in (10, 25)}
+    both = quality_figures(metrics.model_copy(update={"teachers": metrics.teachers | heun}), timing)[0].svg
     assert ">teacher DDIM</text>" in both and ">teacher Heun</text>" in both and ">teacher</text>" not in both
     lines = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--series-[14]\); stroke-width: 1.6', both)
     assert sorted(d.count("L") for d in lines)[-2:] == [1, 3]
@@ -117,40 +124,40 @@ def test_lineage(html: str) -> None:
         add_lineage(html.replace("<!-- lineage -->", ""), {"model": "v1"})
 
 
-def test_headline_claims_only_what_the_intervals_show(metrics: dict[str, Any]) -> None:
+def test_headline_claims_only_what_the_intervals_show(metrics: Metrics) -> None:
     metrics = copy.deepcopy(metrics)
     assert ratio_card(metrics, "clip").tone == "bad" and ratio_card(metrics, "clip").value == "1.20"
-    metrics["ratio"]["interval"]["clip"] = {"low": 0.97, "high": 1.4}
+    metrics.ratio.interval["clip"] = Interval(low=0.97, high=1.4)
     assert ratio_card(metrics, "clip").tone == "even"
-    assert ratio_card(metrics, "clip").words.startswith("No difference seen: the interval holds 1.")
-    metrics["student"] = measures(1, 0.5, 0.04).model_dump()
-    metrics["ratio"]["fd"]["clip"] = 0.5 / 0.7
-    metrics["ratio"]["interval"]["clip"] = {"low": 0.6, "high": 0.8}
-    assert ratio_card(metrics, "clip").tone == "good" and "by 29 %" in ratio_card(metrics, "clip").words
+    assert ratio_card(metrics, "clip").text.startswith("No significant difference: the interval contains 1.")
+    metrics.student = measures(1, 0.5, 0.04)
+    metrics.ratio.fd["clip"] = 0.5 / 0.7
+    metrics.ratio.interval["clip"] = Interval(low=0.6, high=0.8)
+    assert ratio_card(metrics, "clip").tone == "good" and "by 29 %" in ratio_card(metrics, "clip").text
 
 
-def test_table_numbers(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+def test_table_numbers(metrics: Metrics, timing: Timing) -> None:
     table = summary_table(metrics, timing)
     assert list(table.index) == ["real held-out", *(f"teacher DDIM {n}" for n in (10, 25, 50, 100)), "student"]
     assert table["NFE"].dropna().tolist() == [10, 25, 50, 100, 1]
     for name in NAMES:
         for row, key in (("teacher DDIM 10", "ddim_10"), ("teacher DDIM 100", "ddim_100")):
-            assert table.loc[row, f"FD {name}"] == metrics["teachers"][key]["fd"][name]
-            assert table.loc[row, "seconds per image"] == timing["teachers"][key]["seconds_per_image"]
-        assert table.loc["real held-out", f"FD {name}"] == metrics["real"]["fd"][name]
+            assert table.loc[row, f"FD {name}"] == metrics.teachers[key].values("fd")[name]
+            assert table.loc[row, "seconds per image"] == timing.teachers[key].seconds_per_image
+        assert table.loc["real held-out", f"FD {name}"] == metrics.real.values("fd")[name]
         assert table.loc["student", f"± FD {name}"] == pytest.approx(0.04)
         assert table.loc["student", f"precision {name}"] == 0.81 and table.loc["student", f"recall {name}"] == 0.72
-    assert cells(table).loc["student", "KID clip"] == "0.0123 ± 0.0010"
+    assert format_cells(table).loc["student", "KID clip"] == "0.0123 ± 0.0010"
     assert table.loc["real held-out", "CLIP score"] == 31.0 and table.loc["student", "CLIP score"] == 30.84
     assert table.loc[["real held-out"], ["± FD clip", "seconds per image"]].isna().all(axis=None)
 
 
-def test_table_on_a_terminal(metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+def test_table_on_a_terminal(metrics: Metrics, timing: Timing) -> None:
     lines = format_table(summary_table(metrics, timing)).splitlines()
     assert max(map(len, lines)) <= 120
     assert lines[-1].split()[:5] == ["student", "1", "0.840", "±", "0.040"]
     assert len({line.rstrip().rfind("0.810") for line in lines[4:]}) == 1
-    assert "seconds" not in format_table(summary_table(metrics, {}))
+    assert "seconds" not in format_table(summary_table(metrics, None))
 
 
 def test_table_head_spans_neighbours() -> None:

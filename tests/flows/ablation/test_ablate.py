@@ -3,30 +3,27 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from dmd.errors import ConfigError, UserError
+from evaluation.metrics.schema import Metrics
 from flows.ablation.comparison import RowSummary, format_table, headline, mean_and_std, pixel_statistics, summarize
 from flows.ablation.plan import Ablation, Row, downstream_groups, list_members, load_ablation, load_plan, split_waves
 from flows.ablation.record import keep
 from flows.pipeline.presets import load_preset
 from tests.helpers.projects import ROOT
+from tests.helpers.reports import generator_measures, run_metrics
 
 DOWNSTREAM = {"method", "train", "evaluate"}
 
 
-def metrics(ratio: float) -> dict:
-    student = {
-        "nfe": 1,
-        "clip_score": 70 + ratio,
-        "fd": {"a": 1.0, "b": 3.0},
-        "kid": {},
-        "precision": {"a": 0.5, "b": 0.7},
-    }
-    student["recall"] = {"a": 0.9, "b": 0.9}
-    return {"student": student, "ratio": {"fd": {"a": ratio, "b": ratio + 1}}}
+def metrics(ratio: float, **given: Any) -> Metrics:
+    shares = {"precision": {"a": 0.5, "b": 0.7}, "recall": {"a": 0.9, "b": 0.9}}
+    student = generator_measures({"a": 1.0, "b": 3.0}, **{"kid": {}, "clip_score": 70 + ratio} | shares | given)
+    return run_metrics(student, {"a": ratio, "b": ratio + 1})
 
 
 def ablation(**changes: object) -> Ablation:
@@ -149,8 +146,7 @@ def test_a_measure_that_a_seed_lacks_is_left_out() -> None:
     made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
     results = {m: headline(metrics(1.0)) | ({"generator_x_mean": 0.5} if m.seed == 0 else {}) for m in made}
     assert all("generator_x_mean" not in row.measures for row in summarize(ablation(), results))
-    blind = metrics(1.0)
-    blind["student"]["clip_score"] = None
+    blind = metrics(1.0, clip_score=None)
     assert "clip_score" not in headline(blind)
     row, _ = summarize(ablation(), dict.fromkeys(made, headline(blind)))
     assert "| \N{EN DASH} |" in format_table([row])

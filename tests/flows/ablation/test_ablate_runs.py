@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from evaluation.metrics.schema import write_model
 from tests.helpers.ablations import at_work, check_runs, mlflow_runs
 from tests.helpers.projects import ROOT
+from tests.helpers.reports import generator_measures, run_metrics
 from tests.helpers.servers import Server, eventually, task_states
 
 pytestmark = pytest.mark.slow
@@ -44,8 +46,8 @@ if sys.argv[1] == "train":
     k = params["method"]["critic_turns"]
     if k == 7:
         sys.exit("error: train: seven is not available")
-    student = {"nfe": 1, "clip_score": 70.0, "fd": {"a": 1.0}, "kid": {}, "precision": {"a": 1.0}, "recall": {"a": 1.0}}
-    out = {"student": student, "ratio": {"fd": {"a": k + params["train"]["seed"]}}}
+    out = json.loads(Path("metrics.json").read_text())
+    out["ratio"]["fd"]["a"] = float(k + params["train"]["seed"])
 else:
     out = {}
 Path(sys.argv[2]).parent.mkdir(exist_ok=True)
@@ -61,6 +63,7 @@ def project(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "params.yaml", root / "params.yaml")
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "work.py").write_text(WORK)
+    write_model(run_metrics(generator_measures({"a": 1.0}), {"a": 1.0}), root / "metrics.json")
     rows = "".join(f"  - {{name: k{k}, changes: {{method.critic_turns: {k}}}}}\n" for k in (1, 2, 7))
     (root / "experiments" / "ablations" / "k.yaml").write_text(
         f"description: turns\nseeds: [0, 1]\nat_once: 2\nrows:\n{rows}"

@@ -1,6 +1,5 @@
 """A member as a DVC experiment: its failures, the remains of a killed one, and its single run in MLflow."""
 
-import json
 import os
 import subprocess
 import time
@@ -12,6 +11,7 @@ import mlflow
 import pytest
 from dvc.repo.experiments.refs import WORKSPACE_STASH
 
+from evaluation.metrics.schema import write_model
 from flows.ablation import experiment
 from flows.ablation.experiment import MemberError
 from flows.ablation.page import load_samples
@@ -20,6 +20,7 @@ from flows.ablation.runs import PARENT, publish_comparison, publish_member
 from flows.registry.store import tracking_uri
 from flows.runtime.git import git
 from tests.helpers.projects import ROOT
+from tests.helpers.reports import generator_measures, run_metrics
 
 MEMBER = Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "")
 
@@ -41,7 +42,7 @@ def make_experiment(root: Path, member: Member = MEMBER) -> None:
     """Write an experiment as `dvc exp run` does: a commit under refs/exps, with an unchanged workspace."""
     head = git(root, "rev-parse", "HEAD") or ""
     (root / "reports").mkdir()
-    (root / "reports/metrics.json").write_text(json.dumps({"ratio": {"fd": {"a": 1.5}}}))
+    write_model(run_metrics(generator_measures({"a": 1.0}), {"a": 1.5}), root / "reports/metrics.json")
     (root / "reports/losses.csv").write_text("turn,generator_x_mean\n1,0.5\n2,0.25\n")
     (root / "reports/samples.png").write_bytes(b"\x89PNG\r\n")
     subprocess.run(["git", "add", "-A"], cwd=root, check=True)

@@ -9,10 +9,12 @@ import pytest
 from mlflow import MlflowClient
 
 from dmd.config import GateConfig
-from dmd.errors import UserError
+from dmd.errors import ConfigError, UserError
+from evaluation.metrics.measures import list_compared
 from flows.registry.champion import BY_HAND, FIGURES, HISTORY, VERDICT, WITHDRAWN, champion, promote, rollback, settle
-from flows.registry.gate import Contender, Figures, advantage, choose, missed_limit
+from flows.registry.gate import Contender, Figures, advantage, check_gate, choose, missed_limit
 from flows.registry.result import RESULT
+from tests.helpers.reports import generator_measures, run_metrics
 
 GATE = GateConfig(measures=["fd", "recall"], margin=0.0, max_fd_ratio=1.25, min_recall_ratio=0.9)
 NAME = "model"
@@ -28,23 +30,23 @@ def contender(version: int, given: Figures) -> Contender:
 
 
 def test_figures_are_read_from_the_metrics() -> None:
-    student = {k: {"a": v} for k, v in (("fd", 2.0), ("kid", 0.1), ("precision", 0.9), ("recall", 0.6))}
-    student |= {"density": {"a": 1.0}, "coverage": {"a": 0.8}}
-    interval = {kind: {"a": {"low": v["a"] - 0.2, "high": v["a"] + 0.2}} for kind, v in student.items()}
-    metrics = {
-        "student": {**student, "interval": interval},
-        "teachers": {"ddim_50": {"recall": {"a": 0.75}}},
-        "best_teacher": {"a": "ddim_50"},
-        "ratio": {"fd": {"a": 1.1}},
-        "judged": {"reference_sha256": "x"},
-    }
+    student = generator_measures({"a": 2.0}, half=0.2, recall={"a": 0.6})
+    teacher = generator_measures({"a": 1.8}, nfe=50, recall={"a": 0.75})
+    metrics = run_metrics(student, {"a": 1.1}, teachers={"ddim_50": teacher})
     found = Figures.from_metrics(metrics)
     assert found.ratios == {"fd a": 1.1, "recall a": pytest.approx(0.8)}
-    assert (
-        found.measures["fd a"] == (2.0, pytest.approx(0.2))
-        and Figures.from_json(found.to_json()).protocol == found.protocol
-    )
-    assert Figures.from_metrics({**metrics, "judged": {"reference_sha256": "y"}}).protocol != found.protocol
+    assert found.measures["fd a"] == (2.0, pytest.approx(0.2))
+    assert found.measures["clip_score"] == (0.5, pytest.approx(0.2))
+    assert set(found.measures) == {f"{m.name} a" if m.per_extractor else m.name for m in list_compared()}
+    assert Figures.from_json(found.to_json()).protocol == found.protocol
+    metrics.provenance.reference_sha256 = "y"
+    assert Figures.from_metrics(metrics).protocol != found.protocol
+
+
+def test_a_gate_that_names_no_measure_is_one_line() -> None:
+    check_gate(GATE)
+    with pytest.raises(ConfigError, match=r"register\.gate\.measures: 'beauty' is no measure; use fd, kid, "):
+        check_gate(GATE.model_copy(update={"measures": ["fd", "beauty"]}))
 
 
 def test_only_a_difference_beyond_the_noise_counts() -> None:

@@ -1,20 +1,18 @@
 """The watch: recorded noise gives equal figures to the last digit, fresh noise agrees within the noise."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dmd.errors import UserError
+from evaluation.metrics.schema import GeneratorMeasures
 from flows.registry.drift import DriftReport, find_drift, find_exact_differences, find_other_packages
-from flows.registry.gate import MEASURES
 from flows.registry.watch import Champion, check_comparable
+from tests.helpers.reports import generator_measures
 
 
-def measures(fd: float, half: float = 0.1) -> dict[str, Any]:
-    values = {kind: {"a": 0.5} for kind in MEASURES} | {"fd": {"a": fd}}
-    interval = {kind: {"a": {"low": v["a"] - half, "high": v["a"] + half}} for kind, v in values.items()}
-    return {**values, "interval": interval}
+def measures(fd: float) -> GeneratorMeasures:
+    return generator_measures({"a": fd}, half=0.1, replicates=3)
 
 
 def test_the_same_noise_must_give_the_last_digit() -> None:
@@ -30,11 +28,11 @@ def test_fresh_noise_may_differ_by_the_noise_of_both() -> None:
 
 @pytest.mark.parametrize(
     ("extractors", "samples", "draws", "key"),
-    [({"a": "2"}, 10, 3, "extractors"), ({"a": "1"}, 11, 3, "samples"), ({"a": "1"}, 10, 2, "draws")],
+    [({"a": "2"}, 1797, 3, "extractors"), ({"a": "1"}, 11, 3, "samples"), ({"a": "1"}, 1797, 2, "draws")],
 )
 def test_another_protocol_is_no_comparison(extractors: dict[str, str], samples: int, draws: int, key: str) -> None:
-    champion = Champion("3", {"samples": 10, "draws": 3}, {"a": "1"}, Path("generator"), [])
-    check_comparable(champion, {"a": "1"}, 10, 3)
+    champion = Champion("3", measures(1.0), {"a": "1"}, Path("generator"), [])
+    check_comparable(champion, {"a": "1"}, 1797, 3)
     with pytest.raises(UserError, match=f"version 3 was evaluated with other {key} than this workspace has"):
         check_comparable(champion, extractors, samples, draws)
 

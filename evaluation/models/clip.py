@@ -1,9 +1,9 @@
-"""What images are judged by: networks that turn uint8 images [B, C, H, W] into features [B, D]."""
+"""CLIP as a feature extractor: any transformers CLIP folder."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,21 +12,14 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from dmd.errors import EvaluatorError
-from evaluation.models.classifier import load_classifier
 
 
-class Extractor(Protocol):
-    """uint8 images [B, C, H, W] -> features [B, D], float32 on the CPU."""
+class ClipExtractor:
+    """A transformers CLIPModel with its own resize, mean and standard deviation; grey images become RGB."""
 
-    def __call__(self, images: Tensor) -> Tensor: ...
-
-
-class ClipJudge:
-    """Any transformers CLIPModel with its own resize, mean and std; grey images become RGB."""
-
-    def __init__(self, model: CLIPModel, tokenizer: Any, processor: CLIPImageProcessor) -> None:
+    def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer, processor: CLIPImageProcessor) -> None:
         self.model, self.tokenizer = model, tokenizer
-        vision: Any = model.config.vision_config
+        vision: Any = model.vision_model.config
         self.size: int = vision.image_size
         self.mean = torch.tensor(processor.image_mean).reshape(1, 3, 1, 1)
         self.std = torch.tensor(processor.image_std).reshape(1, 3, 1, 1)
@@ -54,15 +47,15 @@ class ClipJudge:
 
     @torch.inference_mode()
     def caption_features(self, captions: list[str]) -> Tensor:
-        """[B, D] for the CLIP score; each different caption is embedded once."""
-        different = sorted(set(captions))
-        embeds = self.text_embeds(different).cpu()
-        return embeds[[different.index(c) for c in captions]]
+        """Projections [B, D] of captions for the CLIP score; equal captions are embedded once."""
+        distinct = sorted(set(captions))
+        embeds = self.text_embeds(distinct).cpu()
+        return embeds[[distinct.index(c) for c in captions]]
 
 
 @contextlib.contextmanager
-def no_bars() -> Iterator[None]:
-    """Without transformers' bars, of a tenth of a second each; downloads keep theirs."""
+def no_progress_bars() -> Iterator[None]:
+    """Turn off transformers' progress bars for loading and saving; those of downloads stay."""
     disable_progress_bar()
     try:
         yield
@@ -70,28 +63,13 @@ def no_bars() -> Iterator[None]:
         enable_progress_bar()
 
 
-def load_clip(folder: Path, device: torch.device) -> ClipJudge:
-    """A transformers CLIP folder. Raises EvaluatorError where it is missing, damaged or something else."""
+def load_clip(folder: Path, device: torch.device) -> ClipExtractor:
+    """Load a transformers CLIP folder. Raises EvaluatorError if it is missing, damaged or another model."""
     try:
-        with no_bars():
+        with no_progress_bars():
             model = CLIPModel.from_pretrained(folder, local_files_only=True).to(device).eval()  # type: ignore[arg-type]
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-    except Exception as e:  # transformers, tokenizers and safetensors each raise kinds of their own
+    except Exception as e:  # transformers, tokenizers and safetensors each raise exceptions of their own
         raise EvaluatorError(f"{folder} could not be loaded as a CLIP model: {' '.join(str(e).split())[:300]}") from e
-    return ClipJudge(model.requires_grad_(False), tokenizer, processor)
-
-
-def load_extractors(folder: Path, device: torch.device) -> tuple[ClipJudge, dict[str, Extractor]]:
-    """The judge of text and image, and every extractor by name, from the evaluator stage's folder."""
-    judge = load_clip(folder / "clip", device)
-    return judge, {"evaluator": judge, "classifier": load_classifier(folder / "classifier", device)}
-
-
-def extract(extractors: dict[str, Extractor], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Features [N, D] per extractor of images that come in batches; the images themselves are let go."""
-    parts: dict[str, list[Tensor]] = {name: [] for name in extractors}
-    for images in batches:
-        for name, extractor in extractors.items():
-            parts[name].append(extractor(images))
-    return {name: torch.cat(chunks) for name, chunks in parts.items()}
+    return ClipExtractor(model.requires_grad_(False), tokenizer, processor)

@@ -7,14 +7,14 @@ import pytest
 
 from dmd.config import BaselineConfig, Params
 from dmd.errors import ConfigError, EvaluatorError
-from evaluation.evaluator.earlier import take_over
-from evaluation.metrics.schema import Baseline, ExtractorFacts, Judged, RealMeasures, write_record
+from evaluation.evaluator.reuse import find_reusable
+from evaluation.metrics.schema import Baseline, ExtractorFacts, Provenance, write_model
 from flows.pipeline.changes import change_params
 from flows.plan.estimate import seconds_of
 from flows.plan.rate import Rate
-from tests.helpers.reports import NAMES, measures
+from tests.helpers.reports import NAMES, measures, real_measures
 
-ABOUT = Judged(
+ABOUT = Provenance(
     reference_sha256="1" * 64,
     reference_images=60_000,
     held_out_sha256="2" * 64,
@@ -25,7 +25,6 @@ ABOUT = Judged(
     extractors={name: ExtractorFacts(sha256="0" * 64, dimensions=64, resize="none") for name in NAMES},
     skipped={},
 )
-SHARES = dict.fromkeys(NAMES, 0.9)
 
 
 @pytest.fixture
@@ -33,23 +32,20 @@ def cfg(params: Params, tmp_path: Path) -> BaselineConfig:
     """Of a run like the earlier one, whose file it names."""
     record = Baseline(
         teachers={"ddim_10": measures(10, 3.6, 0.1), "heun_25": measures(49, 1.0, 0.1)},
-        real=RealMeasures(
-            clip_score=31.0, accuracy=0.98, fd=SHARES, precision=SHARES, recall=SHARES, density=SHARES,
-            coverage=SHARES, samples=300,
-        ),
+        real=real_measures(NAMES, clip_score=31.0, accuracy=0.98),
         best_teacher=dict.fromkeys(NAMES, "heun_25"),
-        judged=ABOUT,
-        fd_draws={name: {key: [fd, fd] for key in NAMES} for name, fd in (("ddim_10", 3.6), ("heun_25", 1.0))},
+        provenance=ABOUT,
+        fd_replicates={name: {key: [fd, fd] for key in NAMES} for name, fd in (("ddim_10", 3.6), ("heun_25", 1.0))},
         taken_over=[],
-    )  # fmt: skip
-    write_record(record, tmp_path / "baseline.json")
+    )
+    write_model(record, tmp_path / "baseline.json")
     same = {"measured": str(tmp_path / "baseline.json"), "samples": 1797, "draws": 4, "seed": 0}
     return params.baseline.model_copy(update=same)
 
 
 def test_the_figures_of_the_samplers_asked_for(cfg: BaselineConfig) -> None:
-    found = take_over(cfg, ["ddim_10", "ddim_25"], ABOUT)
-    assert found.differs == "" and list(found.teachers) == ["ddim_10"]
+    found = find_reusable(cfg, ["ddim_10", "ddim_25"], ABOUT)
+    assert found.differences == "" and list(found.teachers) == ["ddim_10"]
     assert found.teachers["ddim_10"][0] == measures(10, 3.6, 0.1)
     assert found.teachers["ddim_10"][1] == {key: [3.6, 3.6] for key in NAMES}
 
@@ -65,24 +61,24 @@ def test_the_figures_of_the_samplers_asked_for(cfg: BaselineConfig) -> None:
     ],
 )  # fmt: skip
 def test_whatever_differs_is_named_and_nothing_is_taken_over(cfg: BaselineConfig, change: dict[str, Any]) -> None:
-    found = take_over(cfg, ["ddim_10"], ABOUT.model_copy(update=change))
-    assert found.teachers == {} and found.differs == next(iter(change))
+    found = find_reusable(cfg, ["ddim_10"], ABOUT.model_copy(update=change))
+    assert found.teachers == {} and found.differences == next(iter(change))
 
 
 @pytest.mark.parametrize("change", [{"samples": 1000}, {"draws": 3}, {"seed": 1}])
 def test_so_does_another_plan(cfg: BaselineConfig, change: dict[str, int]) -> None:
-    found = take_over(cfg.model_copy(update=change), ["ddim_10"], ABOUT)
-    assert found.teachers == {} and found.differs == next(iter(change))
+    found = find_reusable(cfg.model_copy(update=change), ["ddim_10"], ABOUT)
+    assert found.teachers == {} and found.differences == next(iter(change))
 
 
 def test_what_is_skipped_here_is_no_difference(cfg: BaselineConfig) -> None:
-    assert take_over(cfg, ["ddim_10"], ABOUT.model_copy(update={"skipped": {"clip": "not at hand"}})).teachers
+    assert find_reusable(cfg, ["ddim_10"], ABOUT.model_copy(update={"skipped": {"clip": "not at hand"}})).teachers
 
 
 def test_another_file_is_one_line(cfg: BaselineConfig, params: Params) -> None:
     Path(cfg.measured).write_text("{}")
     with pytest.raises(EvaluatorError, match=r"baseline\.measured: \S+ is not a baseline\.json") as e:
-        take_over(cfg, ["ddim_10"], ABOUT)
+        find_reusable(cfg, ["ddim_10"], ABOUT)
     assert "\n" not in str(e.value)
     with pytest.raises(ConfigError, match=r"here: baseline\.measured: 'nowhere\.json' is not a file"):
         change_params(params.model_dump(by_alias=True), {"baseline.measured": "nowhere.json"}, "here", Path())

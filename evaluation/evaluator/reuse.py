@@ -1,0 +1,58 @@
+"""Reuse the teacher's measures of an earlier run if everything that they depend on is the same.
+
+Evaluating a teacher at six numbers of steps takes hours on a CPU; a teacher that comes with its measures saves them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmd.config import NONE, BaselineConfig
+from dmd.errors import EvaluatorError
+from evaluation.metrics.schema import Baseline, GeneratorMeasures, Provenance
+
+INDEPENDENT = {"skipped"}  # fields of the provenance that no measure depends on: extractors missing on this machine
+
+
+@dataclass(frozen=True)
+class ReusableMeasures:
+    """Measures and FD of each replicate by sampler, or the names of the settings that prevent their reuse."""
+
+    teachers: dict[str, tuple[GeneratorMeasures, dict[str, list[float]]]]
+    differences: str
+
+
+def find_reusable(cfg: BaselineConfig, samplers: list[str], provenance: Provenance) -> ReusableMeasures:
+    """Find these samplers in the file of cfg.measured, if its provenance and plan are those of this run.
+
+    Raises EvaluatorError as `read_earlier` does.
+    """
+    if (earlier := read_earlier(cfg)) is None:
+        return ReusableMeasures({}, "")
+    fields = set(Provenance.model_fields) - INDEPENDENT
+    differences = sorted(k for k in fields if getattr(earlier.provenance, k) != getattr(provenance, k))
+    differences += compare_plans(cfg, earlier)
+    names = [] if differences else [name for name in samplers if name in earlier.teachers]
+    measures = {name: (earlier.teachers[name], earlier.fd_replicates[name]) for name in names}
+    return ReusableMeasures(measures, ", ".join(differences))
+
+
+def read_earlier(cfg: BaselineConfig) -> Baseline | None:
+    """Read the file of cfg.measured; None for no file. Raises EvaluatorError if it is no baseline.json."""
+    if cfg.measured == NONE:
+        return None
+    file = Path(cfg.measured)
+    try:
+        return Baseline.model_validate_json(file.read_text())
+    except ValueError as e:  # invalid text, JSON or contents
+        reason = " ".join(str(e).split())[:120]
+        raise EvaluatorError(f"baseline.measured: {file} is not a baseline.json of this version ({reason})") from None
+
+
+def compare_plans(cfg: BaselineConfig, earlier: Baseline) -> list[str]:
+    """Which of samples, draws and seed differ from the earlier run."""
+    teachers = earlier.teachers.values()
+    return [
+        key
+        for key, field in (("samples", "samples"), ("draws", "replicates"), ("seed", "seed"))
+        if any(getattr(m, field) != getattr(cfg, key) for m in teachers)
+    ]

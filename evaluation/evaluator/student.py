@@ -1,0 +1,16 @@
+"""The student's measures beside those of its teacher."""
+
+from evaluation.metrics.schema import Baseline, GeneratorMeasures, Metrics, Ratio, Scores
+from evaluation.statistics.intervals import ratio_interval
+
+
+def add_student(baseline: Baseline, student: GeneratorMeasures, scores: list[Scores]) -> Metrics:
+    """Metrics of a run: the baseline, the student, and the student's FD over that of the best teacher.
+
+    The interval of the ratio is computed from the replicates of both.
+    """
+    fd, intervals = {}, {}
+    for k, best in baseline.best_teacher.items():
+        fd[k] = student.values("fd")[k] / baseline.teachers[best].values("fd")[k]
+        intervals[k] = ratio_interval([s.values("fd")[k] for s in scores], baseline.fd_replicates[best][k])
+    return Metrics(**dict(baseline), student=student, ratio=Ratio(fd=fd, interval=intervals))

@@ -1,0 +1,143 @@
+"""Compute the measures of a replicate, and summarise several replicates."""
+
+import statistics
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from evaluation.metrics.comparison import ConditionedImages, Conditions, FeatureComparison
+from evaluation.metrics.measures import MEASURES, ConditionMeasure, FeatureMeasure, Measure, PooledMeasure, coverage
+from evaluation.metrics.pairwise import CrossPairs, group_masks, mean_pairwise_distance, pairs_between, pairs_within
+from evaluation.metrics.reference import Reference
+from evaluation.metrics.schema import ClassMeasures, GeneratorMeasures, Intervals, Nearest, Scores
+from evaluation.models.names import CLASSIFIER, EVALUATOR
+from evaluation.statistics.intervals import jackknife, mean_interval
+
+R = TypeVar("R", Nearest, ClassMeasures)
+CLOSE_QUANTILE = 0.01  # of the held-out images' distances: a generated image that is closer is suspiciously near
+
+
+def compute_scores(
+    features: dict[str, Tensor], conditions: Conditions | None, reference: Reference, groups: int = 0
+) -> list[Scores]:
+    """Scores of one set of images from its features [N, D] per extractor.
+
+    conditions: None for an unconditional generator. The first entry is of all images. With groups, the next ones are
+    without each group (image i is in group i % groups); classes and nearest images are then those of all images.
+    """
+    pairs: dict[str, list[CrossPairs]] = {}
+    nearest: dict[str, Nearest] = {}
+    for name, x in features.items():
+        y, k = reference.features[name], reference.neighbours
+        pairs[name], distances = pairs_between(x, y, reference.pairs[name], k, groups)
+        nearest[name] = measure_nearness(distances, reference.held_out_distances[name])
+    # Captions alone are no classes.
+    predictions = conditions.classify(features[CLASSIFIER]) if conditions and reference.class_names else None
+    classes = {}
+    if conditions and predictions is not None:
+        classes = measure_classes(features[CLASSIFIER], conditions.labels, predictions, reference)
+    scores = []
+    for part, mask in enumerate(group_masks(len(next(iter(features.values()))), groups)):
+        comparisons = {k: FeatureComparison(k, v[mask], pairs[k][part], reference) for k, v in features.items()}
+        images = conditions and ConditionedImages(
+            image_embeds=features[EVALUATOR][mask],
+            caption_embeds=conditions.caption_embeds[mask],
+            labels=conditions.labels[mask],
+            predictions=None if predictions is None else predictions[mask],
+        )
+        values = {m.name: _compute(m, comparisons, images) for m in MEASURES.values() if m.has_interval}
+        scores.append(Scores(nearest=nearest, classes=classes, **values))
+    return scores
+
+
+def _compute(
+    measure: Measure, comparisons: dict[str, FeatureComparison], images: ConditionedImages | None
+) -> dict[str, float] | float | None:
+    match measure:
+        case FeatureMeasure():
+            return {k: measure.compute(comparison) for k, comparison in comparisons.items()}
+        case ConditionMeasure():
+            return None if images is None else measure.compute(images)
+    raise TypeError(f"the measure {measure.name} cannot be computed from one replicate")
+
+
+def measure_nearness(distances: Tensor, held_out: Tensor) -> Nearest:
+    """Compare distances [N] to the nearest training image with those of held-out images [M]."""
+    return Nearest(
+        median=distances.median().item(),
+        held_out=held_out.median().item(),
+        closer=(distances < held_out.quantile(CLOSE_QUANTILE)).double().mean().item(),
+    )
+
+
+def measure_classes(
+    features: Tensor, labels: Tensor, predictions: Tensor, reference: Reference
+) -> dict[str, ClassMeasures]:
+    """Measures of each class by the classifier's features [N, F]; classes with too few images are left out."""
+    classes, k = {}, reference.neighbours
+    for i, name in enumerate(reference.class_names):
+        x, y = features[labels == i], reference.features[CLASSIFIER][reference.real_labels == i]
+        if min(len(x), len(y)) <= k:
+            continue
+        pairs = pairs_between(x, y, pairs_within(y, k), k)[0][0]
+        spread = mean_pairwise_distance(y)
+        classes[name] = ClassMeasures(
+            accuracy=(predictions[labels == i] == i).double().mean().item(),
+            coverage=coverage(FeatureComparison(CLASSIFIER, x, pairs, reference)),
+            diversity=mean_pairwise_distance(x) / spread if spread > 0 else 0.0,
+        )
+    return classes
+
+
+def jackknife_scores(scores: list[Scores]) -> list[Scores]:
+    """Scores that take the place of replicates, from those of all images and of all images without each group.
+
+    Measures of classes and of the nearest images have no interval; they keep the value of all images.
+    """
+    whole, *parts = scores
+    updates: list[dict[str, dict[str, float] | float]] = [{} for _ in parts]
+    for measure in MEASURES.values():
+        if not measure.has_interval:
+            continue
+        values = whole.values(measure.name)
+        replicates = {k: jackknife(v, [part.values(measure.name)[k] for part in parts]) for k, v in values.items()}
+        for group, update in enumerate(updates):
+            if values:
+                by_extractor = {k: v[group] for k, v in replicates.items()}
+                update[measure.name] = by_extractor if measure.per_extractor else by_extractor[""]
+    return [whole.model_copy(update=update) for update in updates]
+
+
+def summarise(
+    scores: list[Scores], features: list[dict[str, Tensor]], reference: Reference, nfe: int, seed: int
+) -> GeneratorMeasures:
+    """Mean of each measure over replicates with its 95 % interval; features: those of each replicate."""
+    values, intervals = {}, {}
+    for measure in MEASURES.values():
+        name = measure.name
+        if isinstance(measure, PooledMeasure):
+            pooled = {k: torch.cat([f[k] for f in features]) for k in features[0]}
+            values[name] = {k: measure.compute(x, reference.gaussians[k], seed) for k, x in pooled.items()}
+            continue
+        replicates = {k: [s.values(name)[k] for s in scores] for k in scores[0].values(name)}
+        means = {k: statistics.fmean(v) for k, v in replicates.items()}
+        bounds = {k: mean_interval(v) for k, v in replicates.items()}
+        values[name] = means if measure.per_extractor else means.get("")
+        intervals[name] = bounds if measure.per_extractor else bounds.get("")
+    first = scores[0]
+    return GeneratorMeasures(
+        nfe=nfe,
+        nearest={k: _mean(Nearest, [s.nearest[k] for s in scores]) for k in first.nearest},
+        classes={k: _mean(ClassMeasures, [s.classes[k] for s in scores]) for k in first.classes},
+        samples=len(reference.labels),
+        replicates=reference.replicates,
+        seed=seed,
+        interval=Intervals(**intervals),
+        **values,
+    )
+
+
+def _mean(kind: type[R], records: Sequence[R]) -> R:
+    return kind(**{f: statistics.fmean(getattr(r, f) for r in records) for f in kind.model_fields})

@@ -1,0 +1,47 @@
+"""Build the folder of the evaluator stage: a CLIP model and a classifier."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from dmd.config import EvaluatorConfig
+from dmd.data.splits import Split
+from dmd.errors import EvaluatorError
+from evaluation.models.classifier import train_classifier
+from evaluation.models.clip_training import train_clip
+from evaluation.models.extractors import load_extractors
+from evaluation.models.hub import download_snapshot
+
+PARTS = ("clip", "classifier")
+
+
+def build_evaluator(cfg: EvaluatorConfig, train: Split, validation: Split, folder: Path, device: torch.device) -> str:
+    """Write the parts into `folder` and return a line that describes them. Raises EvaluatorError for a wrong source."""
+    if source := find_complete_folder(cfg):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        load_extractors(folder, device)
+        return f"CLIP and classifier from {source}"
+    _write_clip(cfg, train, folder / "clip", device)
+    accuracy = train_classifier(cfg, train, validation, folder / "classifier", device)
+    load_extractors(folder, device)  # fail here, not in the next stage, if the folder cannot be read
+    quality = f"{100 * accuracy:.1f} % right on the validation split" if train.class_names else "untrained: no classes"
+    return f"CLIP from {cfg.source}; classifier {quality}"
+
+
+def find_complete_folder(cfg: EvaluatorConfig) -> Path | None:
+    """Return the folder of the params if an evaluator stage wrote it, with a classifier beside the CLIP model."""
+    folder = Path(cfg.folder)
+    return folder if cfg.source == "folder" and all((folder / part).is_dir() for part in PARTS) else None
+
+
+def _write_clip(cfg: EvaluatorConfig, train: Split, out: Path, device: torch.device) -> None:
+    """Write the CLIP model of any source as a transformers folder."""
+    if cfg.source == "train":
+        out.mkdir()
+        train_clip(cfg, train, out, device)
+        return
+    source = Path(cfg.folder) if cfg.source == "folder" else download_snapshot(cfg.hub_id, cfg.revision)
+    if not (source / "config.json").is_file():
+        raise EvaluatorError(f"{source} is not a transformers folder: it has no config.json")
+    shutil.copytree(source, out)

@@ -1,0 +1,3 @@
+"""Names of the feature extractors that every run has; this module imports no torch."""
+
+EVALUATOR, CLASSIFIER = "evaluator", "classifier"

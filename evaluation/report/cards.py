@@ -1,0 +1,73 @@
+"""Headline cards of the report."""
+
+from evaluation.metrics.schema import Metrics
+from evaluation.models.names import EVALUATOR
+from evaluation.report.html import Card
+from evaluation.report.table import list_extractors, sampler_title
+from evaluation.timing.schema import Timing
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+MEMORISED = 0.1  # share of suspiciously near images from which on the card is a warning
+
+
+def build_cards(metrics: Metrics, timing: Timing | None) -> list[Card]:
+    """All cards that the metrics and the timing have figures for."""
+    ratios = [ratio_card(metrics, extractor) for extractor in list_extractors(metrics)]
+    speed = timing and speed_card(metrics, timing)
+    return [card for card in (*ratios, speed, clip_card(metrics), memory_card(metrics)) if card]
+
+
+def ratio_card(metrics: Metrics, extractor: str) -> Card:
+    """Distance of the student over the best teacher's; better or worse only if the ratio's interval excludes 1."""
+    best = metrics.best_teacher[extractor]
+    ratio, interval = metrics.ratio.fd[extractor], metrics.ratio.interval[extractor]
+    student, teacher = (m.values("fd")[extractor] for m in (metrics.student, metrics.teachers[best]))
+    if interval.low <= 1 <= interval.high:
+        tone, text = "even", "No significant difference: the interval contains 1."
+    elif ratio < 1:
+        tone, text = "good", f"The student is closer to the real images by {_percent(1 - ratio, 0)}."
+    else:
+        tone, text = "bad", f"The student is farther from the real images by {_percent(ratio - 1, 0)}."
+    text += f" 95 % interval {interval.low:.2f} to {interval.high:.2f}."
+    text += f" Fréchet distance {student:.3g}, the teacher's {teacher:.3g} at {metrics.teachers[best].nfe} passes."
+    return Card(f"{ratio:.2f}", f"of the best teacher's distance, {extractor} features", text, tone)
+
+
+def speed_card(metrics: Metrics, timing: Timing) -> Card | None:
+    """Speed of the student over that of the teacher's best sampler."""
+    speedup = timing.speedup
+    best = [name for name in metrics.best_teacher.values() if name in speedup]
+    if not best:
+        return None
+    slowest_last = sorted(speedup, key=speedup.__getitem__)
+    others = ", ".join(f"{sampler_title(name)}: {speedup[name]:.0f} {TIMES}" for name in slowest_last)
+    text = f"{timing.student.seconds_per_image * 1000:.3g} ms per image in batches of {timing.batch_size}; at most "
+    text += f"{timing.images_per_second:,.0f} images per second, in batches of {timing.best_batch}. "
+    text += f"Against each sampler: {others}."
+    tone = "good" if speedup[best[0]] > 1 else "bad"
+    return Card(f"{speedup[best[0]]:.0f} {TIMES}", f"as fast as the best teacher, {sampler_title(best[0])}", text, tone)
+
+
+def clip_card(metrics: Metrics) -> Card | None:
+    """CLIP score of the student over that of real images; None without conditions."""
+    student, real = (m.values("clip_score").get("") for m in (metrics.student, metrics.real))
+    if student is None or real is None:
+        return None
+    text = f"CLIP score {student:.2f}; real held-out images have {real:.2f}."
+    return Card(_percent(student / real if real > 0 else 0.0), "of the CLIP score of real images", text, "even")
+
+
+def memory_card(metrics: Metrics) -> Card:
+    """Distance of the student's images to the nearest training image, over that of held-out images."""
+    nearest = metrics.student.nearest[EVALUATOR]
+    text = (
+        f"{_percent(nearest.closer)} of its images are nearer to a training image than 1 % of the held-out images are; "
+        f"the median distance is {nearest.median:.3g}, that of held-out images {nearest.held_out:.3g}."
+    )
+    label = "of held-out images' distance to the nearest training image"
+    tone = "bad" if nearest.closer > MEMORISED else "even"
+    return Card(f"{nearest.median / nearest.held_out:.2f}", label, text, tone)
+
+
+def _percent(share: float, decimals: int = 1) -> str:
+    return f"{share:.{decimals}%}".replace("%", " %")

@@ -1,0 +1,40 @@
+"""Contents of reports/timing.json."""
+
+from pydantic import Field
+
+from evaluation.metrics.schema import StrictModel
+
+
+class Latency(StrictModel):
+    """Cost of one image by one sampler."""
+
+    nfe: int
+    seconds_per_image: float = Field(description="in batches of batch_size")
+    seconds_alone: float = Field(description="of one image by itself")
+    gflops_per_image: float = Field(description="of all network passes and of decoding; multiply and add count as two")
+
+
+class Host(StrictModel):
+    """The machine that measured."""
+
+    machine: str
+    processor: str
+    device: str
+    threads: int
+    python: str
+    torch: str
+
+
+class Timing(StrictModel):
+    """Contents of reports/timing.json: one process measures teacher and student in turn. No stage reads it."""
+
+    student: Latency
+    teachers: dict[str, Latency]
+    speedup: dict[str, float] = Field(description="seconds of a teacher's sampler / seconds of the student")
+    images_per_second: float = Field(description="of the student, in its best batch")
+    best_batch: int
+    parameters: int = Field(description="of the student's network")
+    batch_size: int
+    repeats: int
+    peak_memory_mib: float = Field(description="largest resident set of the process")
+    host: Host
