@@ -12,11 +12,11 @@ import pandas as pd
 
 from dmd.storage.files import write_text
 from evaluation.metrics.measures import list_compared
-from evaluation.metrics.schema import Metrics, parse_model
+from evaluation.metrics.schema import Metrics
 from flows.ablation import experiment
 from flows.ablation.plan import Ablation, Member
 from flows.pipeline.changes import Change
-from flows.registry.result import LOSSES, METRICS
+from flows.registry.result import LOSSES
 from flows.runtime.git import git
 
 COLUMNS = ("fd_ratio", "clip_score", "precision", "recall")  # of the table; the json has every measure
@@ -59,12 +59,11 @@ class RowSummary:
 
 def load_measures(root: Path, member: Member) -> Values | None:
     """Measures of a member; None if its experiment does not exist."""
-    metrics = experiment.read(root, member, METRICS)
+    metrics = experiment.load_metrics(root, member)
     if metrics is None:
         return None
     losses = experiment.read(root, member, LOSSES)
-    values = headline(parse_model(Metrics, metrics, f"{member.experiment}: {METRICS}"))
-    return values | (pixel_statistics(pd.read_csv(io.BytesIO(losses))) if losses else {})
+    return headline(metrics) | (pixel_statistics(pd.read_csv(io.BytesIO(losses))) if losses else {})
 
 
 def headline(metrics: Metrics) -> Values:

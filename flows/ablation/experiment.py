@@ -12,6 +12,7 @@ import psutil
 from dvc.repo.experiments.refs import WORKSPACE_STASH
 
 from dmd.errors import UserError
+from evaluation.metrics.schema import Metrics, parse_model
 from flows.ablation.plan import Member
 from flows.registry.result import METRICS
 from flows.runtime.git import git
@@ -46,6 +47,12 @@ def read(root: Path, member: Member, path: Path) -> bytes | None:
     revision = f"refs/exps/{head[:2]}/{head[2:]}/{member.experiment}"
     done = subprocess.run(["git", "show", f"{revision}:{path.as_posix()}"], cwd=root, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
+
+
+def load_metrics(root: Path, member: Member) -> Metrics | None:
+    """Measures of the experiment; None if it does not exist. Raises EvaluatorError if they cannot be read."""
+    metrics = read(root, member, METRICS)
+    return None if metrics is None else parse_model(Metrics, metrics, f"{METRICS} of {member.experiment}")
 
 
 def exists(root: Path, member: Member) -> bool:

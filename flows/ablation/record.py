@@ -7,7 +7,6 @@ from pathlib import Path
 
 from dmd.errors import UserError
 from dmd.storage.files import write_bytes, write_text
-from evaluation.metrics.schema import Metrics, parse_model
 from flows.ablation import experiment
 from flows.ablation.plan import Member, load_plan
 from flows.registry.result import LOSSES, METRICS, REPORT, SAMPLES, TIMING
@@ -49,8 +48,9 @@ def _summarize_seeds(root: Path, members: list[Member]) -> dict[str, object]:
     """Content of seeds.json: the commit, and for each seed the student's figures, the ratio and the best teacher."""
     summary: dict[str, object] = {"commit": git(root, "rev-parse", "HEAD")}
     for member in members:
-        source = f"{member.experiment}: {METRICS}"
-        metrics = parse_model(Metrics, experiment.read(root, member, METRICS) or b"", source)
+        metrics = experiment.load_metrics(root, member)
+        if metrics is None:
+            raise UserError(f"experiment {member.experiment} has no {METRICS}; remove it and run the ablation again")
         student, best = metrics.student.model_dump(), metrics.best_teacher
         recalls = {k: metrics.teachers[name].values("recall")[k] for k, name in best.items()}
         summary[f"seed {member.seed}"] = {

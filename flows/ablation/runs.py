@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from dmd.config import load_params
 from flows.ablation import experiment
 from flows.ablation.plan import Member
-from flows.registry.result import LOSSES, METRICS, SAMPLES, flatten, numeric_leaves
+from flows.registry.result import LOSSES, SAMPLES, flatten, numeric_leaves
 from flows.registry.store import experiment_id, lock_store
 from flows.registry.tracking import close_stale_runs, log_curves
 from flows.runtime.git import git
@@ -97,8 +97,9 @@ def _log_member(client: "MlflowClient", run: str, root: Path, member: Member) ->
     yaml = YAML(typ="safe")
     for key, value in flatten(yaml.load(experiment.read(root, member, Path("params.yaml")))):
         client.log_param(run, key, value)
-    for key, value in numeric_leaves(yaml.load(experiment.read(root, member, METRICS))).items():
-        client.log_metric(run, key, value)
+    if metrics := experiment.load_metrics(root, member):
+        for key, value in numeric_leaves(metrics).items():
+            client.log_metric(run, key, value)
     with tempfile.TemporaryDirectory() as folder:
         if losses := experiment.read(root, member, LOSSES):
             path = Path(folder) / LOSSES.name

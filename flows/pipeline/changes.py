@@ -31,9 +31,9 @@ def change_params(params: dict[str, Any], changes: Changes, where: str, root: Pa
         if not isinstance(group, dict) or last not in group:
             raise ConfigError(f"{where}: {key}: params.yaml has no such key{_meant(params, key)}")
         group[last] = value
-    params_model = validate(new, where)
-    check_paths(params_model, root, where)
-    check_gate(params_model.register_.gate)
+    valid = validate(new, where)
+    check_paths(valid, root, where)
+    check_gate(valid.register_.gate)
     return new
 
 
