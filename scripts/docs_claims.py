@@ -66,10 +66,10 @@ CLAIMS = tuple(
             ("FD) is {} times that", SEEDS, f"{FD_RATIO}.efficientnet_lite0/mean"),
             ("ImageNet network, and {} and", SEEDS, f"{FD_RATIO}.evaluator/mean"),
             ("and {} times by those", SEEDS, f"{FD_RATIO}.classifier/mean"),
-            ("by this count it takes {} GiB", "docs/hardware.md", "sdxl on one GPU/memory per process"),
-            ("share the weights take {} GiB", "docs/hardware.md", "sdxl on 2 GPUs, sharded/memory per process"),
+            ("By this count it takes {} GiB", "docs/hardware.md", "sdxl on one GPU/memory per process"),
+            ("share the weights take {} GiB each", "docs/hardware.md", "sdxl on 2 GPUs, sharded/memory per process"),
             ("four take {} GiB", "docs/hardware.md", "sdxl on 4 GPUs, sharded/memory per process"),
-            ("preset `cifar10` ({} GiB each)", "docs/hardware.md", "cifar10/memory per process"),
+            ("--preset cifar10` ({} GiB each)", "docs/hardware.md", "cifar10/memory per process"),
         ),
         "docs/hardware.md": (
             ("**No**: {} GiB, with", "docs/hardware.md", "sdxl on one GPU/memory per process"),
