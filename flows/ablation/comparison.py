@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from dmd.storage.files import write_text
-from evaluation.metrics.measures import list_compared
+from evaluation.metrics.measures import MEASURES, list_compared
 from evaluation.metrics.schema import Metrics
 from flows.ablation import experiment
 from flows.ablation.plan import Ablation, Member
@@ -19,9 +19,16 @@ from flows.pipeline.changes import Change
 from flows.registry.result import LOSSES
 from flows.runtime.git import git
 
-COLUMNS = ("fd_ratio", "clip_score", "precision", "recall")  # of the table; the json has every measure
-# Columns of losses.csv: mean and standard deviation of generated pixels, then of data, to show a drift of the former.
-PIXELS = ("generator_x_mean", "generator_x_std", "generator_real_mean", "generator_real_std")
+FD_RATIO = "fd_ratio"  # FD of the student over FD of the teacher's best sampler; rows are ranked by it
+# Columns of the table; the json has every measure.
+COLUMNS = (FD_RATIO, *(m.name for m in MEASURES.values() if m.headline and m.name != "fd"))
+# Columns of losses.csv, with their titles. A drift shows as a difference between generated and data pixels.
+PIXELS = {
+    "generator_x_mean": "pixel mean",
+    "generator_x_std": "pixel std",
+    "generator_real_mean": "data pixel mean",
+    "generator_real_std": "data pixel std",
+}
 LAST_TURNS = 50  # generator turns that pixel statistics are averaged over, since one batch is too noisy
 
 Values = dict[str, float]
@@ -70,7 +77,7 @@ def headline(metrics: Metrics) -> Values:
     """The student's measures in metrics.json: NAME.EXTRACTOR for each extractor, and their mean under NAME."""
     values: Values = {"nfe": metrics.student.nfe}
     measures = {m.name: metrics.student.values(m.name) for m in list_compared()}
-    for name, by_extractor in ({"fd_ratio": metrics.ratio.fd} | measures).items():
+    for name, by_extractor in ({FD_RATIO: metrics.ratio.fd} | measures).items():
         if by_extractor:
             values[name] = statistics.fmean(by_extractor.values())
             values |= {f"{name}.{extractor}": value for extractor, value in by_extractor.items() if extractor}

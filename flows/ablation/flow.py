@@ -16,7 +16,7 @@ from pydantic import Field
 from dmd.errors import UserError
 from evaluation.report.html import embed_png
 from flows.ablation import experiment
-from flows.ablation.comparison import format_table, load_measures, summarize, write_comparison
+from flows.ablation.comparison import FD_RATIO, format_table, load_measures, summarize, write_comparison
 from flows.ablation.page import load_samples, write_page
 from flows.ablation.plan import Member, Plan, load_plan, split_waves
 from flows.ablation.runs import publish_comparison, publish_member
@@ -51,7 +51,7 @@ def run_member(root: Path, name: str, member: Member) -> State[Any]:
     except UserError as e:  # the experiment exists; the comparison or the next run publishes it
         log(f"not in MLflow yet: {e}")
     measures = load_measures(root, member) or {}
-    words = f"{member.experiment}: FD ratio {measures.get('fd_ratio', float('nan')):.3f}"
+    words = f"{member.experiment}: FD ratio {measures.get(FD_RATIO, float('nan')):.3f}"
     log(f"already there: {words}" if existed else words)
     return Completed(name="Already there" if existed else "Ran", message=words)
 

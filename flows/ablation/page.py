@@ -10,23 +10,22 @@ from typing import Any
 from markupsafe import Markup
 
 from dmd.storage.files import write_text
+from evaluation.metrics.measures import MEASURES
 from evaluation.report.charts import Point, setting_chart
 from evaluation.report.html import Card, Picture, embed_png, render_template
 from flows.ablation import experiment
-from flows.ablation.comparison import COLUMNS, RowSummary, comparison_path, format_measure, format_seeds
+from flows.ablation.comparison import (
+    COLUMNS,
+    FD_RATIO,
+    PIXELS,
+    RowSummary,
+    comparison_path,
+    format_measure,
+    format_seeds,
+)
 from flows.ablation.plan import Member, Plan
 from flows.pipeline.changes import Change
 from flows.registry.result import SAMPLES
-
-TITLES = {
-    "fd_ratio": "FD ratio",
-    "clip_score": "CLIP score",
-    "generator_x_mean": "pixel mean",
-    "generator_x_std": "pixel std",
-    "generator_real_mean": "data pixel mean",
-    "generator_real_std": "data pixel std",
-}
-FD_RATIO = "fd_ratio"  # the measure that the best row is chosen by; lower is better
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,15 @@ def write_page(
 
 
 def _title(measure: str) -> str:
-    return TITLES.get(measure, measure.replace(f"{FD_RATIO}.", f"{TITLES[FD_RATIO]}, "))
+    name, _, extractor = measure.partition(".")
+    title = {FD_RATIO: "FD ratio"} | {m.name: m.label for m in MEASURES.values()} | PIXELS
+    return f"{title[name]}, {extractor}" if extractor else title[name]
 
 
 def _column_names(rows: list[RowSummary]) -> list[str]:
     """FD ratio, FD ratio by extractor, then the other measures."""
     ratios = dict.fromkeys(name for row in rows for name in row.measures if name.startswith(f"{FD_RATIO}."))
-    return list(dict.fromkeys([FD_RATIO, *ratios, *COLUMNS, *TITLES]))
+    return list(dict.fromkeys([FD_RATIO, *ratios, *COLUMNS, *PIXELS]))
 
 
 def _format_changes(changes: Mapping[str, Change | list[int]]) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from dmd.errors import UserError
 from dmd.storage.files import write_bytes, write_text
+from evaluation.metrics.measures import MEASURES
 from flows.ablation import experiment
 from flows.ablation.plan import Member, load_plan
 from flows.registry.result import LOSSES, METRICS, REPORT, SAMPLES, TIMING
 from flows.runtime.git import git
 
-KEYS = ("fd", "fd_held_out", "precision", "recall", "clip_score", "interval")
 BASELINE = Path("artifacts/baseline/baseline.json")
 IN_GIT = (METRICS, TIMING, SAMPLES, LOSSES, Path("params.yaml"), Path("dvc.lock"))
 IN_CACHE = {REPORT: "report.html", BASELINE: BASELINE.name}  # path in the project -> name in the record
@@ -56,7 +56,7 @@ def _summarize_seeds(root: Path, members: list[Member]) -> dict[str, object]:
         summary[f"seed {member.seed}"] = {
             "experiment": member.experiment,
             "ratio": metrics.ratio.model_dump(),
-            "student": {key: student[key] for key in KEYS},
+            "student": {key: student[key] for key in (*MEASURES, "interval")},
             "best_teacher": best,
             "recall_ratio": {k: metrics.student.values("recall")[k] / recall for k, recall in recalls.items()},
         }

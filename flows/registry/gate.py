@@ -2,7 +2,7 @@
 
 A version that misses an absolute limit is out. Among the others, one version *beats* another if it is better in a
 gated measure by more than the noise of both, and worse in none. The champion is the unbeaten version with the lowest
-Frechet distance over its teacher's. Between equals within the noise that choice is arbitrary, but it does not depend
+Fréchet distance over its teacher's. Between equals within the noise that choice is arbitrary, but it does not depend
 on which version was registered first.
 """
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dmd.errors import UserError
 from dmd.generator.standalone import SOURCE
+from evaluation.metrics.measures import MEASURES
 from flows.registry.champion import FIGURES
 from flows.registry.gate import Figures
 from flows.registry.model_card import model_card
@@ -68,12 +69,11 @@ def standalone_code() -> str:
 
 def _headline(result: Result) -> dict[str, str]:
     """Tags with the figures that a list of versions shows. Without conditioning there is no CLIP score."""
-    student = result.metrics.student
-    figures = {f"fd.{k}": v for k, v in student.values("fd").items()}
+    figures: dict[str, float] = {"nfe": result.metrics.student.nfe}
     figures |= {f"ratio.{k}": v for k, v in result.metrics.ratio.fd.items()}
-    if score := student.values("clip_score"):
-        figures["clip_score"] = score[""]
-    figures["nfe"] = student.nfe
+    for measure in (m for m in MEASURES.values() if m.headline):
+        values = result.metrics.student.values(measure.name)
+        figures |= {f"{measure.name}.{k}" if k else measure.name: v for k, v in values.items()}
     return {RESULT: result.digest, **{key: f"{value:.6g}" for key, value in figures.items()}}
 
 
