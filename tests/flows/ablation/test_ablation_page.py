@@ -110,8 +110,8 @@ def test_no_panel_is_empty(tmp_path: Path, failed: tuple[str, ...]) -> None:
 def test_the_cards_name_the_best_row_and_count_the_results(tmp_path: Path) -> None:
     made = plan(tmp_path, rows=[Row(name="a", changes={}), Row(name="b", changes={"method.critic_turns": 2})])
     best, count = make_cards(rows(made), 4, 0)
-    assert (best.value, best.tone, best.words[:3]) == ("0.550", "good", "a: ")
+    assert (best.value, best.tone, best.text[:3]) == ("0.550", "good", "a: ")
     assert (count.value, count.tone) == ("4 of 4", "good")
     best, count = make_cards(rows(made, failed=("a",)), 4, 2)
-    assert best.words[:3] == "b: " and (count.value, count.tone) == ("2 of 4", "bad")
+    assert best.text[:3] == "b: " and (count.value, count.tone) == ("2 of 4", "bad")
     assert len(make_cards(rows(made, failed=("a", "b")), 4, 4)) == 1
