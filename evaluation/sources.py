@@ -36,11 +36,16 @@ def find_generator(source: str, scratch: Path) -> Path:
     return out
 
 
+def mlflow_database(root: Path) -> Path:
+    """SQLite file of the flows' runs and registered models, unless MLFLOW_TRACKING_URI names another store."""
+    return main_worktree(root) / "runs" / "mlflow" / "mlflow.db"
+
+
 def _environment() -> dict[str, str]:
-    """The environment with an address of MLflow: the user's, or the database that the flows write."""
+    """The environment with an address of MLflow: the user's, or the database of the flows."""
     if os.environ.get(TRACKING_URI, "").strip():
         return dict(os.environ)
-    return {**os.environ, TRACKING_URI: f"sqlite:///{main_worktree(Path.cwd()) / 'runs' / 'mlflow' / 'mlflow.db'}"}
+    return {**os.environ, TRACKING_URI: f"sqlite:///{mlflow_database(Path.cwd())}"}
 
 
 def _run(source: str, tool: str, *arguments: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
+from evaluation.sources import mlflow_database
 from flows.runtime.errors import one_line
 from flows.runtime.file_lock import hold_lock
 
@@ -22,12 +23,11 @@ TIMEOUT = 15  # seconds
 
 def tracking_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, or a database in the project's main worktree. Raises UserError for a file store."""
-    main = main_worktree(root)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
-        return f"{SQLITE}{main / 'runs' / 'mlflow' / 'mlflow.db'}"
+        return f"{SQLITE}{mlflow_database(root)}"
     if uri.startswith(SQLITE):
-        return f"{SQLITE}{main / uri.removeprefix(SQLITE)}"  # an absolute path stays as it is
+        return f"{SQLITE}{main_worktree(root) / uri.removeprefix(SQLITE)}"  # an absolute path stays as it is
     if uri.startswith("file:") or "://" not in uri:
         raise UserError(f"MLFLOW_TRACKING_URI: {uri!r} is a file store, not supported by MLflow; use {SQLITE}PATH")
     return uri

@@ -22,6 +22,7 @@ import psutil
 from dmd.errors import UserError
 from dmd.storage.files import write_text
 from dmd.storage.worktree import main_worktree
+from evaluation.sources import mlflow_database
 from flows.registry.store import tracking_uri
 from flows.runtime.command import run_command
 from flows.runtime.environment import child_environment, prefect_database, sqlite_url
@@ -71,7 +72,7 @@ def services(root: Path) -> list[Service]:
     ]
     mlflow_url = store if store.startswith("http") else f"http://{HOST}:{mlflow}"
     if not store.startswith("http"):  # otherwise a server of the team's is configured
-        artifacts = main_worktree(root) / "runs" / "mlflow" / "artifacts"
+        artifacts = mlflow_database(root).with_name("artifacts")
         argv = [
             *python,
             "mlflow",
@@ -99,7 +100,7 @@ def up(root: Path) -> list[Service]:
     """Start what does not run yet, each once the one before it answers. Raises UserError, naming the log."""
     folder = _folder(root)
     with hold_lock(folder / "lock"):
-        for path in (prefect_database(root), main_worktree(root) / "runs" / "mlflow" / "mlflow.db"):
+        for path in (prefect_database(root), mlflow_database(root)):
             path.parent.mkdir(parents=True, exist_ok=True)
         wanted = services(root)
         for service in wanted:
