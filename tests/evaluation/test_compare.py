@@ -1,4 +1,4 @@
-"""Generators side by side: paired draws, verdicts outside the noise, and where a generator may come from."""
+"""Compare generators by paired replicates, with verdicts outside the noise; find generators of several sources."""
 
 import json
 import subprocess
@@ -27,13 +27,13 @@ def test_a_shifted_generator_is_worse_and_the_same_one_no_different() -> None:
     assert (table.loc["again", "difference"] == 0).all()
 
 
-def test_the_verdict_knows_which_way_is_better() -> None:
+def test_the_verdict_depends_on_the_direction_of_the_measure() -> None:
     below, across = Interval(low=-2, high=-1), Interval(low=-1, high=1)
     assert give_verdict(below, "lower") == "better" and give_verdict(below, "higher") == "worse"
     assert give_verdict(across, "lower") == "no significant difference"
 
 
-def test_the_page_holds_every_generator_and_asks_no_host() -> None:
+def test_the_page_shows_every_generator_and_makes_no_requests() -> None:
     pair = [candidate("first", 0.0), candidate("<second>", 0.3)]
     html = render_comparison(pair, find_differences(pair))
     assert "&lt;second&gt;" in html and "<second>" not in html and "http" not in html.replace("http-equiv", "")
@@ -49,7 +49,7 @@ def test_a_folder_is_found_and_a_wrong_name_is_one_line(teacher: Teacher, tmp_pa
 
 
 def test_a_revision_is_fetched_from_dvc(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The generator of an earlier commit, byte for byte, while the workspace has another."""
+    """It is the generator of an earlier commit, while the workspace has another one."""
     monkeypatch.chdir(tmp_path)
     run = lambda *words: subprocess.run(words, check=True, capture_output=True)  # noqa: E731
     run("git", "init", "-q")

@@ -14,6 +14,13 @@ from evaluation.models.classifier import Classifier
 from tests.helpers.networks import CPU
 
 
+def random_features(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
+    """Correlated normal features [n, d] of one distribution, shifted and scaled."""
+    rng = torch.Generator().manual_seed(seed)
+    mix = torch.randn(d, d, generator=torch.Generator().manual_seed(99)) / d**0.5
+    return (torch.randn(n, d, generator=rng) @ mix) * scale + shift
+
+
 def sampler(shift: float = 0.0, conditional: bool = True) -> Sampler:
     def make(z: Tensor, cond: Tensor | None) -> Tensor:
         level = 0 if cond is None else (cond.float()[:, None, None, None] - 4.5) / 9

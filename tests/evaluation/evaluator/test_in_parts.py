@@ -1,4 +1,4 @@
-"""Images that are looked at are made a batch at a time, whatever their number: the same ones, in bounded memory."""
+"""Pictures are generated batch by batch: the images do not depend on the batch size, and memory is bounded."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from tests.helpers.networks import CPU
 
 
 class Counting:
-    """The toy sampler, and how many images it was asked for at once."""
+    """The toy sampler, which records the size of every batch."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -32,7 +32,7 @@ class Counting:
         return self.it
 
 
-def test_pictures_are_made_in_parts_of_a_batch_with_the_same_noise() -> None:
+def test_pictures_are_generated_in_batches_with_the_same_noise() -> None:
     """At 512x512 the cells of a hundred conditions in one call would take hundreds of gigabytes."""
     j, counting = toy_evaluator(), Counting()
     real: Any = SimpleNamespace(images=torch.zeros(300, 1, 8, 8, dtype=torch.uint8))
@@ -42,7 +42,7 @@ def test_pictures_are_made_in_parts_of_a_batch_with_the_same_noise() -> None:
     assert counting.sizes == [7, 7, 6, *[64] * 7, 52]
 
 
-def test_validation_makes_images_in_parts_of_a_batch_with_the_same_noise(tmp_path: Path) -> None:
+def test_validation_generates_images_in_batches_with_the_same_noise(tmp_path: Path) -> None:
     labels, real = torch.arange(20) % 10, sampler().images(torch.arange(40) % 10, torch.Generator().manual_seed(0))
     found, pictures, counting = [], [], Counting()
     for size in (7, 1000):

@@ -1,4 +1,4 @@
-"""Figures of an earlier run are taken over where nothing that they depend on differs, and only there."""
+"""Figures of an earlier run are reused only if everything that they depend on is the same."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from flows.plan.estimate import seconds_of
 from flows.plan.rate import Rate
 from tests.helpers.reports import NAMES, measures, real_measures
 
-ABOUT = Provenance(
+PROVENANCE = Provenance(
     reference_sha256="1" * 64,
     reference_images=60_000,
     held_out_sha256="2" * 64,
@@ -29,12 +29,12 @@ ABOUT = Provenance(
 
 @pytest.fixture
 def cfg(params: Params, tmp_path: Path) -> BaselineConfig:
-    """Of a run like the earlier one, whose file it names."""
+    """Params of a run with the settings of an earlier run, whose file they name."""
     record = Baseline(
         teachers={"ddim_10": measures(10, 3.6, 0.1), "heun_25": measures(49, 1.0, 0.1)},
         real=real_measures(NAMES, clip_score=31.0, accuracy=0.98),
         best_teacher=dict.fromkeys(NAMES, "heun_25"),
-        provenance=ABOUT,
+        provenance=PROVENANCE,
         fd_replicates={name: {key: [fd, fd] for key in NAMES} for name, fd in (("ddim_10", 3.6), ("heun_25", 1.0))},
         taken_over=[],
     )
@@ -43,8 +43,8 @@ def cfg(params: Params, tmp_path: Path) -> BaselineConfig:
     return params.baseline.model_copy(update=same)
 
 
-def test_the_figures_of_the_samplers_asked_for(cfg: BaselineConfig) -> None:
-    found = find_reusable(cfg, ["ddim_10", "ddim_25"], ABOUT)
+def test_only_the_requested_samplers_are_reused(cfg: BaselineConfig) -> None:
+    found = find_reusable(cfg, ["ddim_10", "ddim_25"], PROVENANCE)
     assert found.differences == "" and list(found.teachers) == ["ddim_10"]
     assert found.teachers["ddim_10"][0] == measures(10, 3.6, 0.1)
     assert found.teachers["ddim_10"][1] == {key: [3.6, 3.6] for key in NAMES}
@@ -56,35 +56,35 @@ def test_the_figures_of_the_samplers_asked_for(cfg: BaselineConfig) -> None:
         {"reference_sha256": "9" * 64}, {"reference_images": 55_000}, {"held_out_sha256": "9" * 64},
         {"conditions_sha256": "9" * 64}, {"teacher_sha256": "9" * 64}, {"guidance_scale": 1.5}, {"neighbours": 5},
         {"made_by": "ddim_100"},
-        {"extractors": {NAMES[0]: ABOUT.extractors[NAMES[0]]}},
+        {"extractors": {NAMES[0]: PROVENANCE.extractors[NAMES[0]]}},
         {"extractors": dict.fromkeys(NAMES, ExtractorFacts(sha256="9" * 64, dimensions=64, resize="none"))},
     ],
 )  # fmt: skip
-def test_whatever_differs_is_named_and_nothing_is_taken_over(cfg: BaselineConfig, change: dict[str, Any]) -> None:
-    found = find_reusable(cfg, ["ddim_10"], ABOUT.model_copy(update=change))
+def test_a_difference_in_provenance_is_named_and_prevents_reuse(cfg: BaselineConfig, change: dict[str, Any]) -> None:
+    found = find_reusable(cfg, ["ddim_10"], PROVENANCE.model_copy(update=change))
     assert found.teachers == {} and found.differences == next(iter(change))
 
 
 @pytest.mark.parametrize("change", [{"samples": 1000}, {"draws": 3}, {"seed": 1}])
-def test_so_does_another_plan(cfg: BaselineConfig, change: dict[str, int]) -> None:
-    found = find_reusable(cfg.model_copy(update=change), ["ddim_10"], ABOUT)
+def test_another_plan_prevents_reuse(cfg: BaselineConfig, change: dict[str, int]) -> None:
+    found = find_reusable(cfg.model_copy(update=change), ["ddim_10"], PROVENANCE)
     assert found.teachers == {} and found.differences == next(iter(change))
 
 
-def test_what_is_skipped_here_is_no_difference(cfg: BaselineConfig) -> None:
-    assert find_reusable(cfg, ["ddim_10"], ABOUT.model_copy(update={"skipped": {"clip": "not at hand"}})).teachers
+def test_a_missing_extractor_is_no_difference(cfg: BaselineConfig) -> None:
+    assert find_reusable(cfg, ["ddim_10"], PROVENANCE.model_copy(update={"skipped": {"clip": "not at hand"}})).teachers
 
 
 def test_another_file_is_one_line(cfg: BaselineConfig, params: Params) -> None:
     Path(cfg.measured).write_text("{}")
     with pytest.raises(EvaluatorError, match=r"baseline\.measured: \S+ is not a baseline\.json") as e:
-        find_reusable(cfg, ["ddim_10"], ABOUT)
+        find_reusable(cfg, ["ddim_10"], PROVENANCE)
     assert "\n" not in str(e.value)
     with pytest.raises(ConfigError, match=r"here: baseline\.measured: 'nowhere\.json' is not a file"):
         change_params(params.model_dump(by_alias=True), {"baseline.measured": "nowhere.json"}, "here", Path())
 
 
-def test_the_estimate_counts_only_what_is_measured_anew(cfg: BaselineConfig, params: Params) -> None:
+def test_the_estimate_leaves_out_reused_samplers(cfg: BaselineConfig, params: Params) -> None:
     rate = Rate(forward=1.0, both=3.0, how="")
     asked = cfg.model_copy(update={"ddim_steps": [10, 25], "heun_steps": [25]})
     given = params.model_copy(update={"baseline": asked})

@@ -29,7 +29,7 @@ class Layers(nn.Module):
 
 
 class StandIn(nn.Module):
-    """A TorchScript file in the format of the Inception network that clean-fid loads: `layers` gives 2,048 features."""
+    """Network in the format of clean-fid's Inception file: `layers` gives 2,048 features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,19 +66,19 @@ def test_without_weights_nothing_is_loaded(params: Params) -> None:
 def test_inception_follows_clean_fids_own_protocol(
     params: Params, inception: Path, tmp_path: Path, channels: int
 ) -> None:
-    """The features of PNG files by clean-fid itself, resizing included, are those that this extractor gives."""
+    """The extractor gives the features that clean-fid computes from PNG files, with clean-fid's own resize."""
     loaded, skipped = load_networks(config(params, inception=str(inception)), CPU)
     assert not skipped and loaded["inception"].sha256 == sha256(inception)
     shown = images(channels=channels)
     for i, image in enumerate(shown):
         Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
     net = loaded["inception"].extract.net  # type: ignore[attr-defined]
-    want = cleanfid.get_folder_features(
+    expected = cleanfid.get_folder_features(
         str(tmp_path), model=net, num_workers=0, device=CPU, verbose=False, mode="clean"
     )
-    got = loaded["inception"].extract(shown)
-    assert got.shape == (5, 2048)
-    np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-5)
+    features = loaded["inception"].extract(shown)
+    assert features.shape == (5, 2048)
+    np.testing.assert_allclose(features.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_missing_file_is_left_out_and_named(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,8 +99,8 @@ def test_a_truncated_or_wrong_file_is_named(params: Params, inception: Path, tmp
         load_networks(params.extractors.model_copy(update={"inception": source}), CPU)
 
 
-def test_efficientnet_comes_in_a_package_and_sees_the_image(params: Params) -> None:
-    """ImageNet's weights: features of another image are others, those of the same are the same."""
+def test_efficientnet_comes_in_a_package_and_depends_on_the_image(params: Params) -> None:
+    """Equal images have equal features, different images have different ones."""
     loaded, skipped = load_networks(config(params, efficientnet_lite0="wheel"), CPU)
     assert not skipped
     extractor = loaded["efficientnet_lite0"].extract
@@ -147,7 +147,7 @@ def test_transformers_folders_are_extractors_too(params: Params, tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def openai_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of the shape of OpenAI's ViT-B/32, its weights random, its text tower small."""
+    """A CLIP model of the shape of OpenAI's ViT-B/32 with random weights and a small text tower."""
     folder = tmp_path_factory.mktemp("clip") / "vit"
     folder.mkdir()
     tokenizer = new_tokenizer(folder, 77)
@@ -164,26 +164,26 @@ def openai_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_clip_fid_follows_clean_fids_own_protocol(
     params: Params, openai_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
 ) -> None:
-    """clean-fid's own folder features, its own resize and normalisation; OpenAI's package alone is not there."""
+    """The extractor gives clean-fid's folder features, with clean-fid's resize; only OpenAI's package is replaced."""
     monkeypatch.setitem(sys.modules, "clip", ModuleType("clip"))
     from cleanfid.clip_features import CLIP_fx, img_preprocess_clip
 
     loaded, _ = load_networks(config(params, clip=str(openai_clip)), CPU)
     extractor = loaded["clip_vit_b_32"].extract
     assert list(loaded) == ["clip_vit_b_32"] and isinstance(extractor, CleanClip)
-    clean = CLIP_fx.__new__(CLIP_fx)  # its __init__ downloads
+    clean = CLIP_fx.__new__(CLIP_fx)  # its __init__ downloads weights
     clean.model = ModuleType("model")
     clean.model.encode_image = lambda x: extractor.clip.model.get_image_features(pixel_values=x).pooler_output
     shown = images(channels=channels)[:, :, :, :14]  # not square
     for i, image in enumerate(shown):
         Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
-    want = cleanfid.get_folder_features(
+    expected = cleanfid.get_folder_features(
         str(tmp_path), model=clean, num_workers=0, device=CPU, verbose=False, custom_fn_resize=img_preprocess_clip
     )
-    np.testing.assert_allclose(extractor(shown).numpy(), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(extractor(shown).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_only_that_clip_gives_a_clip_fid() -> None:
+def test_only_openai_clip_gives_a_clip_fid() -> None:
     names = ["FD inception", "FD clip_vit_b_32", "FD clip", "FD evaluator"]
     text = format_cells(pd.DataFrame([[1.0] * 4], index=["student"], columns=names))
     assert list(text.columns) == ["FID", "CLIP-FID", "FD clip", "FD evaluator"]

@@ -1,4 +1,4 @@
-"""Real digits as their own generator: two halves of one set, and samples made poor in known ways."""
+"""Real digits in place of generated images: two halves of one set, and sets that are poor in known ways."""
 
 from pathlib import Path
 from statistics import fmean
@@ -33,7 +33,7 @@ def digits(data_folder: Path) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def features(digits: tuple[Tensor, Tensor]) -> Tensor:
-    """The pixels' sixteen leading components: they hang on no training."""
+    """Sixteen leading principal components of the pixels, which depend on no training."""
     x = digits[0].flatten(1).double()
     vectors = torch.linalg.eigh(torch.cov(x.T)).eigenvectors
     return (x - x.mean(dim=0)) @ vectors[:, -16:] / 16
@@ -48,13 +48,13 @@ def shuffled(features: Tensor, seed: int) -> Tensor:
 
 
 def extrapolated(a: Tensor, b: Tensor) -> float:
-    """The line through the distances of halves and of quarters over 1/N, at 0."""
+    """Intercept of the line through the distances of halves and of quarters over 1/N."""
     quarters = fmean(distance(x, y) for x, y in zip(a.split(HALF // 2), b.split(HALF // 2), strict=True))
     return 2 * distance(a, b) - quarters
 
 
-def test_the_distance_of_two_halves_is_that_of_their_number(features: Tensor) -> None:
-    """Extrapolated to infinitely many images hardly any of it is left, while a true difference stays whole."""
+def test_the_distance_of_two_halves_comes_from_their_number(features: Tensor) -> None:
+    """The extrapolated distance is nearly 0 for one distribution, and unchanged for a true difference."""
     halves = [shuffled(features, seed)[: 2 * HALF].split(HALF) for seed in SPLITS]
     plain = fmean(distance(a, b) for a, b in halves)
     assert abs(fmean(extrapolated(a, b) for a, b in halves)) < 0.2 * plain
@@ -62,22 +62,22 @@ def test_the_distance_of_two_halves_is_that_of_their_number(features: Tensor) ->
     assert fmean(extrapolated(a + shift, b) for a, b in halves) == pytest.approx(16 * shift**2, rel=0.1)
 
 
-def test_the_interval_holds_one_for_two_halves_and_not_for_a_poorer_one(features: Tensor) -> None:
-    """Student and teacher of one law: 1 within the interval of their ratio in all but one split of twenty or so."""
+def test_the_interval_of_the_ratio_contains_one_for_two_halves_but_not_for_a_poorer_set(features: Tensor) -> None:
+    """For two sets of one distribution, the interval contains 1 in about 19 of 20 splits."""
     held, seen = 0, 0
     for seed in SPLITS:
         reference, a, b = shuffled(features, seed)[:1797].split([597, 600, 600])
-        draws = [[distance(part, reference) for part in side.split(150)] for side in (a, b)]
-        interval = ratio_interval(*draws)
+        replicates = [[distance(part, reference) for part in side.split(150)] for side in (a, b)]
+        interval = ratio_interval(*replicates)
         held += interval.low <= 1 <= interval.high
         noise = torch.randn(15, 16, generator=torch.Generator().manual_seed(seed)).double() * 30
         poorer = [distance(torch.cat([part[:135], noise]), reference) for part in a.split(150)]
-        seen += ratio_interval(poorer, draws[1]).low > 1
+        seen += ratio_interval(poorer, replicates[1]).low > 1
     assert held >= 17 and seen == len(SPLITS)
 
 
 class Halves:
-    """One half is the reference, the other what a faithful generator would make."""
+    """One half is the reference; the other one stands for a faithful generator."""
 
     def __init__(self, net: Classifier, images: Tensor, labels: Tensor) -> None:
         self.net, (self.real, self.other) = net, images[: 2 * HALF].split(HALF)
@@ -100,16 +100,16 @@ class Halves:
 def halves(
     params: Params, data_folder: Path, digits: tuple[Tensor, Tensor], tmp_path_factory: pytest.TempPathFactory
 ) -> Halves:
-    """Judged by the project's classifier, briefly trained."""
-    folder = tmp_path_factory.mktemp("judge") / "classifier"
+    """Evaluated by the project's classifier after a short training."""
+    folder = tmp_path_factory.mktemp("evaluator") / "classifier"
     cfg = params.evaluator.model_copy(update={"classifier_steps": 100, "classifier_width": 16})
     train, held_out = (load_split(data_folder, name) for name in ("train", "test"))
     assert train_classifier(cfg, train, held_out, folder, CPU) > 0.8
     return Halves(load_classifier(folder, CPU), *digits)
 
 
-def test_a_copy_of_the_training_digits_is_exposed(halves: Halves) -> None:
-    """Its distance is the best there is; the nearest training images tell."""
+def test_copies_of_training_digits_are_detected(halves: Halves) -> None:
+    """Their distance is the best possible; the distance to the nearest training image detects them."""
     copy, fair = (halves.score(*x) for x in ((halves.real, halves.real_labels), (halves.other, halves.labels)))
     assert copy.fd["classifier"] < 0.01 * fair.fd["classifier"]
     assert copy.nearest["classifier"].closer > 0.99 and copy.nearest["classifier"].median < 1e-3
@@ -117,8 +117,8 @@ def test_a_copy_of_the_training_digits_is_exposed(halves: Halves) -> None:
     assert fair.nearest["classifier"].median == pytest.approx(fair.nearest["classifier"].held_out)
 
 
-def test_two_dropped_digits_show_in_recall_and_coverage(halves: Halves) -> None:
-    """Other digits in their place: precision stays, and the rows of the two say which are missing."""
+def test_two_dropped_digits_reduce_recall_and_coverage(halves: Halves) -> None:
+    """With other digits in their place precision stays, and the rows of the two classes show which are missing."""
     fair = halves.score(halves.other, halves.labels)
     kept = halves.other[halves.labels >= 2]
     instead = torch.where((halves.labels >= 2)[:, None, None, None], halves.other, kept[torch.arange(HALF) % len(kept)])
@@ -130,7 +130,7 @@ def test_two_dropped_digits_show_in_recall_and_coverage(halves: Halves) -> None:
         assert (row.coverage < 0.4) == (name in "01") == (row.accuracy < 0.4), (name, row)
 
 
-def test_a_tenth_of_noise_shows_in_precision(halves: Halves) -> None:
+def test_a_tenth_of_noise_reduces_precision(halves: Halves) -> None:
     fair = halves.score(halves.other, halves.labels)
     rng = torch.Generator().manual_seed(1)
     noise = torch.randint(256, (HALF // 10, *halves.other.shape[1:]), generator=rng, dtype=torch.uint8)

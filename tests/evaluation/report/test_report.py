@@ -1,4 +1,4 @@
-"""The page, its table and its pictures: complete, self-contained, the same bytes for the same input."""
+"""The page, its table and its pictures are complete and self-contained; equal inputs give equal bytes."""
 
 import copy
 import io
@@ -27,7 +27,7 @@ from tests.helpers.reports import NAMES, measures
 
 
 class Page(HTMLParser):
-    """What a browser would make of it: open tags that were never closed, references, alternative texts."""
+    """Parses a page: tags without an end, attributes with references, alternative texts."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def test_page_is_self_contained(html: str) -> None:
     assert len(html) < 500_000
 
 
-def test_page_says_everything(inputs: ReportInputs, html: str) -> None:
+def test_page_shows_all_inputs(inputs: ReportInputs, html: str) -> None:
     text = format_cells(summary_table(inputs.metrics, inputs.timing))
     for name, row in zip(text.index, text.to_numpy().tolist(), strict=True):
         assert f'<th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in row) in html
@@ -91,7 +91,7 @@ def test_no_panel_without_data(inputs: ReportInputs) -> None:
     assert "of the CLIP score" not in html
 
 
-def test_page_says_what_its_intervals_are_of_and_what_is_taken_over(inputs: ReportInputs, html: str) -> None:
+def test_page_explains_its_intervals_and_names_reused_figures(inputs: ReportInputs, html: str) -> None:
     assert "the mean over 4 replicates of 1,797 images" in html and "jackknife" not in html
     assert "come from an earlier run" not in html
     metrics = copy.deepcopy(inputs.metrics)
@@ -105,7 +105,7 @@ def test_page_says_what_its_intervals_are_of_and_what_is_taken_over(inputs: Repo
 
 
 def test_each_kind_of_sampler_has_a_curve_of_its_own(metrics: Metrics, timing: Timing) -> None:
-    """Their points lie between one another on the axis."""
+    """On the axis, points of one kind lie between points of the other."""
     alone = quality_figures(metrics, timing)[0].svg
     assert ">teacher</text>" in alone and "teacher DDIM" not in alone
     heun = {f"heun_{n}": measures(2 * n - 1, 0.5, 0.05) for n in (10, 25)}
@@ -124,7 +124,7 @@ def test_lineage(html: str) -> None:
         add_lineage(html.replace("<!-- lineage -->", ""), {"model": "v1"})
 
 
-def test_headline_claims_only_what_the_intervals_show(metrics: Metrics) -> None:
+def test_headline_claims_no_more_than_the_intervals_show(metrics: Metrics) -> None:
     metrics = copy.deepcopy(metrics)
     assert ratio_card(metrics, "clip").tone == "bad" and ratio_card(metrics, "clip").value == "1.20"
     metrics.ratio.interval["clip"] = Interval(low=0.97, high=1.4)
@@ -198,8 +198,8 @@ def test_grid_has_every_pixel_in_its_cell(channels: int) -> None:
     for r, c in np.ndindex(2, 3):
         y, x = r * (size + GAP), c * (size + GAP)
         cell = sheet[y : y + size, x : x + size]
-        want = np.broadcast_to(images[r, c], (3, 8, 8)).transpose(1, 2, 0)
-        assert (cell.reshape(8, size // 8, 8, size // 8, 3) == want[:, None, :, None]).all()
+        expected = np.broadcast_to(images[r, c], (3, 8, 8)).transpose(1, 2, 0)
+        assert (cell.reshape(8, size // 8, 8, size // 8, 3) == expected[:, None, :, None]).all()
 
 
 def test_comparison_puts_a_class_on_its_line() -> None:

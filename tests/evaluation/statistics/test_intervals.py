@@ -1,4 +1,4 @@
-"""Intervals hold what they should hold as often as they say."""
+"""Intervals have the coverage that they claim."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from evaluation.statistics.intervals import mean_interval, ratio_interval
 
 
-def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
+def test_the_interval_of_a_mean_has_its_coverage() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(2000):
@@ -15,8 +15,8 @@ def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
     assert hits / 2000 == pytest.approx(0.95, abs=0.02)
 
 
-def test_two_halves_of_one_set_are_within_the_interval_of_one_another() -> None:
-    """Draws from one law: the ratio's interval holds 1 as often as it says."""
+def test_the_interval_of_a_ratio_has_its_coverage() -> None:
+    """For samples of one distribution the interval contains 1 in about 95 % of the cases."""
     rng, hits = np.random.default_rng(0), 0
     for _ in range(1000):
         interval = ratio_interval(*(np.exp(rng.normal(0, 0.1, 3)).tolist() for _ in range(2)))
@@ -25,8 +25,8 @@ def test_two_halves_of_one_set_are_within_the_interval_of_one_another() -> None:
     assert ratio_interval([2.0, 2.0], [1.0, 1.0]).low == pytest.approx(2.0)
 
 
-def test_the_ratio_of_a_jackknifes_values_has_an_interval_where_some_are_below_zero() -> None:
-    """It holds the true ratio in 19 of 20 cases, about."""
+def test_the_interval_of_a_ratio_allows_negative_jackknife_values() -> None:
+    """It contains the true ratio in about 19 of 20 cases."""
     rng = np.random.default_rng(0)
     far = [(rng.normal(1.0, 1.2, 10) + 0.5).tolist() for _ in range(400)]
     base = np.full(10, 1.0) + rng.normal(0, 0.01, 10)

@@ -1,0 +1,29 @@
+"""A reference can be saved and loaded with everything that is derived from it."""
+
+from pathlib import Path
+
+import torch
+
+from evaluation.metrics.pairwise import pairs_within
+from evaluation.metrics.reference import Reference
+from tests.helpers.evaluators import toy_evaluator
+
+
+def test_a_reference_is_the_same_after_saving_and_loading(tmp_path: Path) -> None:
+    ref = toy_evaluator().reference
+    ref.save(tmp_path)
+    loaded = Reference.load(tmp_path)
+    assert torch.equal(loaded.features["classifier"], ref.features["classifier"])
+    assert torch.equal(loaded.labels, ref.labels)
+    assert (loaded.captions, loaded.replicates, loaded.neighbours, loaded.picture_seed) == (ref.captions, 3, 3, 1)
+
+
+def test_derived_statistics_are_stored_with_the_reference(tmp_path: Path) -> None:
+    ref = toy_evaluator().reference
+    ref.save(tmp_path)
+    loaded = Reference.load(tmp_path)
+    assert loaded.stored and loaded.digest == ref.digest
+    for k, x in ref.features.items():
+        pairs = pairs_within(x, ref.neighbours)
+        assert torch.equal(loaded.pairs[k].radii, pairs.radii) and torch.equal(loaded.pairs[k].kernel, pairs.kernel)
+        assert torch.equal(loaded.held_out_distances[k], ref.held_out_distances[k])
