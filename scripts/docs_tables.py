@@ -22,7 +22,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from evaluation.report.table import cells, sampler_name, summary_table  # noqa: E402
+from evaluation.metrics.measures import MEASURES  # noqa: E402
+from evaluation.metrics.schema import Metrics, read_model  # noqa: E402
+from evaluation.report.table import format_cells, sampler_title, summary_table  # noqa: E402
+from evaluation.timing.schema import Timing  # noqa: E402
 from scripts.docs_claims import CLAIMS  # noqa: E402
 from scripts.docs_hardware import hardware_table  # noqa: E402
 
@@ -51,15 +54,18 @@ def figure(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def whole(metrics: dict[str, Any], timing: dict[str, Any], columns: str) -> str:
+def whole(folder: str, columns: str) -> str:
     """Every sampler of a run, with the columns whose name matches."""
-    text = cells(summary_table(metrics, timing))
+    metrics = read_model(Metrics, ROOT / folder / "metrics.json")
+    text = format_cells(summary_table(metrics, read_model(Timing, ROOT / folder / "timing.json")))
     kept = [c for c in text.columns if re.match(columns, c)]
     return markdown(["", *kept], [[str(name), *text.loc[name, kept]] for name in text.index])
 
 
-def run_of(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    return read(f"{folder}/metrics.json"), read(f"{folder}/timing.json")
+def measures() -> str:
+    """The measures of evaluation/metrics/measures.py."""
+    rows = [f"| `{m.name}` | {m.direction} | {m.unit} | {m.description} |\n" for m in MEASURES.values()]
+    return "| measure | better | unit | meaning |\n|---|---|---|---|\n" + "".join(rows)
 
 
 def results() -> str:
@@ -70,7 +76,7 @@ def results() -> str:
         ("Fashion-MNIST, 28x28", "records/fashion_mnist"),
         ("the same from captions", "records/fashion_mnist_text"),
     ):
-        metrics, timing = run_of(folder)
+        metrics, timing = read(f"{folder}/metrics.json"), read(f"{folder}/timing.json")
         seeds = seeds_of(folder) or [metrics]
         for k in metrics["student"]["fd"]:
             best = metrics["teachers"][metrics["best_teacher"][k]]
@@ -111,7 +117,7 @@ def fashion_mnist_ratios() -> str:
         each = [(one["ratio"]["fd"][k], one["ratio"]["interval"][k]) for one in seeds]
         rows.append(
             [
-                f"{k} ({sampler_name(best)})",
+                f"{k} ({sampler_title(best)})",
                 *(f"{value:.3f} ({i['low']:.2f} to {i['high']:.2f})" for value, i in each),
                 f"{statistics.fmean(value for value, _ in each):.3f}",
                 ", ".join(f"{one['recall_ratio'][k]:.3f}" for one in seeds),
@@ -143,11 +149,12 @@ FASHION = r"NFE|FD |recall|seconds"
 TEXT = r"NFE|FD |CLIP|accuracy|recall|seconds"
 TABLES: dict[str, Callable[[], str]] = {
     "results": results,
-    "digits": lambda: whole(*run_of("reports"), DIGITS),
-    "fashion_mnist": lambda: whole(*run_of("records/fashion_mnist"), FASHION),
+    "measures": measures,
+    "digits": lambda: whole("reports", DIGITS),
+    "fashion_mnist": lambda: whole("records/fashion_mnist", FASHION),
     "fashion_mnist_seeds": fashion_mnist_seeds,
     "fashion_mnist_ratios": fashion_mnist_ratios,
-    "fashion_mnist_text": lambda: whole(*run_of("records/fashion_mnist_text"), TEXT),
+    "fashion_mnist_text": lambda: whole("records/fashion_mnist_text", TEXT),
     "dmd2_paper": lambda: ablation("dmd2_paper"),
     "teachers": lambda: ablation("teachers"),
     "eps": lambda: ablation("eps"),

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
+from flows.ablation.plan import load_plan
 from tests.helpers.projects import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,8 +221,22 @@ def test_links_paths_modules_and_keys_exist(page: str) -> None:
     for code in CODE.findall(text):
         if code.startswith(FOLDERS) and page not in OLD and not re.search(r"[<>*{ ]|NAME", code):
             assert (ROOT / code.partition("#")[0]).exists(), f"path {code}"
+        if re.fullmatch(r"[A-Z]+S", code):  # a registry, such as METHODS
+            assert any(re.search(rf"^{code}\b", f.read_text(), re.MULTILINE) for f in modules_of_the_project()), code
+        if code.startswith("test_"):
+            assert code in names_of_tests(), f"test {code}"
         if match := re.fullmatch(r"(\w+(?:\.\w+)+)(?:[=:].*)?", code):
             assert is_key(params, match[1].split(".")), f"key {code}"
+
+
+@pytest.mark.parametrize("block", [b for b in blocks() if b.language == "yaml"], ids=lambda b: b.page)
+def test_yaml_blocks_are_valid(block: Block, tmp_path: Path) -> None:
+    content, params = YAML(typ="safe").load(block.body), YAML(typ="safe").load(ROOT / "params.yaml")
+    if "seeds" in content:
+        (file := tmp_path / "example.yaml").write_text(block.body)
+        assert load_plan(ROOT, file).members
+    else:
+        assert all(set(content[group]) <= set(params[group]) for group in content)
 
 
 def is_key(params: dict[str, Any], words: list[str]) -> bool:
@@ -232,6 +247,11 @@ def is_key(params: dict[str, Any], words: list[str]) -> bool:
             return here is params
         here = here[word]
     return True
+
+
+@functools.cache
+def modules_of_the_project() -> list[Path]:
+    return [file for folder in ("dmd", "evaluation", "stages", "flows") for file in (ROOT / folder).rglob("*.py")]
 
 
 def strings(file: Path) -> list[str]:
@@ -248,8 +268,7 @@ def strings(file: Path) -> list[str]:
 
 
 def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
-    files = [f for folder in ("dmd", "evaluation", "stages", "flows") for f in (ROOT / folder).rglob("*.py")]
-    texts = [text for file in (*files, ROOT / "scripts/setup.sh") for text in strings(file)]
+    texts = [text for file in (*modules_of_the_project(), ROOT / "scripts/setup.sh") for text in strings(file)]
     page = FENCE.sub("", (ROOT / "docs/troubleshooting.md").read_text())
     messages = [
         code
