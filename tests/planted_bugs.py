@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SUITE = ("distillation", "diffusion", "teacher_training")  # folders of tests/dmd
+SUITE = ("distillation", "diffusion", "samplers", "training", "teacher_training")  # folders of tests/dmd
 
 
 @dataclass(frozen=True)

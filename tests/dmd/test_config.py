@@ -64,7 +64,7 @@ def with_value(key: str, value: object, former: str | None = None) -> Raw:
         ("teacher.source", "hub", None, ["teacher.hub_id: 'none' is not a hub id; source: hub needs owner/name"]),
     ],
 )  # fmt: skip
-def test_a_mistake_names_itself(key: str, value: object, former: str | None, words: list[str]) -> None:
+def test_a_mistake_is_named(key: str, value: object, former: str | None, words: list[str]) -> None:
     with pytest.raises(ConfigError) as e:
         validate(with_value(key, value, former), "params.yaml")
     for word in words:

@@ -6,6 +6,8 @@ from dmd.data.shards import to_unit
 from dmd.data.splits import DIGIT_NAMES, Split
 from dmd.distillation.batches import TrainingImages
 
+CAPTIONS = tuple(f"a handwritten {name}" for name in DIGIT_NAMES)
+
 
 def split(n: int = 40) -> Split:
     """A split of random 8x8 images with labels and captions."""

@@ -25,7 +25,11 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from dmd.diffusion.denoiser import Denoiser
+from dmd.teachers.teacher import Teacher, load_teacher
 from dmd.training.tokenizer import new_tokenizer
+from tests.helpers.data import CAPTIONS
+from tests.helpers.networks import CPU
 
 BETAS: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 TOKENS = 40
@@ -116,7 +120,7 @@ def hub_folder(kind: str, folder: Path) -> Path:
     return folder
 
 
-def half(folder: Path, out: Path) -> Path:
+def save_in_float16(folder: Path, out: Path) -> Path:
     """Save a teacher in float16, as many on the hub are."""
     DiffusionPipeline.from_pretrained(folder, dtype=torch.float16).save_pretrained(out)
     return out
@@ -146,3 +150,22 @@ def text_encoder(kind: Any, **more: Any) -> Any:
         max_position_embeddings=TOKENS, bos_token_id=512, eos_token_id=513, pad_token_id=514, **more,
     )  # fmt: skip
     return lively(kind(config))
+
+
+def load(folder: Path) -> Teacher:
+    """Load a teacher with the captions of digits."""
+    return load_teacher(folder, CPU, captions=CAPTIONS)
+
+
+def perturb_trainable(denoiser: Denoiser) -> Denoiser:
+    """Perturb the weights that train: new adapters add nothing."""
+    with torch.no_grad():
+        for p in denoiser.parameters():
+            if p.requires_grad:
+                p.add_(0.05 * torch.randn(p.shape))
+    return denoiser.eval()
+
+
+def conditions(teacher: Teacher, n: int) -> torch.Tensor | None:
+    """The first n labels, or None for an unconditional teacher."""
+    return torch.arange(n) if teacher.classes else None

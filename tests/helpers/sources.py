@@ -14,7 +14,7 @@ from dmd.config import DataConfig
 from dmd.data.splits import Split, load_split
 from dmd.preparation.prepare import SKIPPED
 
-Make = Callable[..., DataConfig]
+NewConfig = Callable[..., DataConfig]
 
 
 def picture(value: int, size: tuple[int, int] = (8, 8)) -> Image.Image:

@@ -53,7 +53,7 @@ def test_a_head_on_images_reads_only_the_noised_image(params: Params, monkeypatc
     x.requires_grad_(True)
     m.generator_gan(nets, x, y, draws(0, 4, "generator"))["gan_weighted"].backward()  # type: ignore[attr-defined]
     t = draws(0, 4, "generator").integers(0, 30)
-    given = m.noised(nets, x.detach(), draws(0, 4, "generator"))  # type: ignore[attr-defined]
+    given = m.add_noise(nets, x.detach(), draws(0, 4, "generator"))  # type: ignore[attr-defined]
     assert torch.equal(given[1], t)
     x_t = given[0].requires_grad_(True)
     generator_gan_loss(nets.discriminator([x_t])).backward()

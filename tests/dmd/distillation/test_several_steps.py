@@ -83,7 +83,7 @@ def test_the_warm_start_of_several_steps_trains_every_step(params: Params) -> No
     m = METHODS["dmd"](cfg, 1000, pairs, reals())
     nets, seen = networks(method(params)), set()
     for seed in range(30):
-        loss = m._warm_start("generator", nets, torch.empty(0), None, draws(seed))["total"]  # type: ignore[attr-defined]
+        loss = m.warm_start_loss("generator", nets, torch.empty(0), None, draws(seed))["total"]  # type: ignore[attr-defined]
         rng = draws(seed)
         drawn, k = draw_pairs(pairs, rng), rng.common_integer(4)
         t = torch.full((len(drawn.x),), (999, 749, 499, 249)[k])

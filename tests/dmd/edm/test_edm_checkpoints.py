@@ -1,4 +1,4 @@
-"""Pickles of NVlabs' edm, read as plain data: what they carry never runs."""
+"""Pickles of NVlabs' edm are read as plain data; the code that they carry never runs."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from tests.helpers.projects import ROOT
 
 
 class Persistent(nn.Module):
-    """Pickled as edm's `persistence.persistent_class` does: by its source text, its class's name and its state."""
+    """An object that is pickled as by edm's `persistence.persistent_class`: source text, class name and state."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
 
 @pytest.fixture
 def as_edm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """edm's module by its name, for the pickler alone."""
+    """A module with the name of edm's, which the pickler needs."""
     module: Any = types.ModuleType("torch_utils.persistence")
     monkeypatch.setattr(_reconstruct_persistent_obj, "__module__", "torch_utils.persistence")
     module._reconstruct_persistent_obj = _reconstruct_persistent_obj
@@ -65,6 +65,7 @@ def as_edm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checkpoint(file: Path, protocol: int = 4, **more: Any) -> nn.Module:
+    """Write a checkpoint in edm's format, and return its network. more: further objects in the pickle."""
     torch.manual_seed(0)
     net = EDMPrecond(img_resolution=8, label_dim=0).eval().requires_grad_(False)
     file.write_bytes(pickle.dumps({"ema": net, "loss_fn": None, **more}, protocol=protocol))
@@ -73,7 +74,7 @@ def checkpoint(file: Path, protocol: int = 4, **more: Any) -> nn.Module:
 
 @pytest.mark.usefixtures("as_edm")
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_a_checkpoint_gives_its_weights_and_arguments_and_runs_nothing(tmp_path: Path, protocol: int) -> None:
+def test_a_checkpoint_gives_its_weights_and_arguments_without_running_code(tmp_path: Path, protocol: int) -> None:
     net = checkpoint(tmp_path / "edm.pkl", protocol)
     got = read_checkpoint(tmp_path / "edm.pkl")
     want = net.state_dict()
@@ -85,7 +86,7 @@ def test_a_checkpoint_gives_its_weights_and_arguments_and_runs_nothing(tmp_path:
 
 
 class Evil:
-    """Runs a command when it is unpickled."""
+    """An object that calls a function when it is unpickled."""
 
     def __init__(self, function: Any, *args: Any) -> None:
         self.call = function, args
@@ -107,7 +108,7 @@ class Evil:
         (pickle.loads, "_pickle.loads"),
     ],
 )
-def test_any_other_global_is_refused_by_name_before_it_runs(tmp_path: Path, function: Any, name: str) -> None:
+def test_any_other_global_is_an_error_before_it_runs(tmp_path: Path, function: Any, name: str) -> None:
     proof = tmp_path / "ran"
     checkpoint(tmp_path / "evil.pkl", extra=Evil(function, f"touch {proof}"))
     with pytest.raises(PickleError, match=name) as e:
@@ -116,8 +117,8 @@ def test_any_other_global_is_refused_by_name_before_it_runs(tmp_path: Path, func
 
 
 @pytest.mark.usefixtures("as_edm")
-def test_a_pickle_within_a_tensor_is_not_trusted_either(tmp_path: Path) -> None:
-    """torch's own _load_from_bytes would read it without asking."""
+def test_a_pickle_inside_a_tensor_is_an_error(tmp_path: Path) -> None:
+    """torch's `_load_from_bytes` would unpickle it without a check."""
     proof, inner = tmp_path / "ran", io.BytesIO()
     torch.save(Evil(os.system, f"touch {proof}"), inner, _use_new_zipfile_serialization=False)
     checkpoint(tmp_path / "evil.pkl", extra=Evil(torch.storage._load_from_bytes, inner.getvalue()))
@@ -127,7 +128,7 @@ def test_a_pickle_within_a_tensor_is_not_trusted_either(tmp_path: Path) -> None:
 
 
 class State:
-    """Made by one of the admitted functions, then given a state of the pickle's own choice."""
+    """An object that an admitted function makes, and that then gets a state from the pickle."""
 
     def __init__(self, function: Any, args: tuple[Any, ...], state: Any) -> None:
         self.call = function, args, state
@@ -139,8 +140,8 @@ class State:
 SCALAR: Any = np.float64(0).__reduce__()[0]
 
 
-def test_numbers_of_numpy_are_read_and_nothing_else_of_it(tmp_path: Path) -> None:
-    """A dtype with a state of its own choice makes a pointer of 8 bytes: it would give an object by its address."""
+def test_only_numbers_of_numpy_are_read(tmp_path: Path) -> None:
+    """A forged dtype would read 8 bytes as a pointer, and so return an object by its address."""
     target = {"alive": True}
     fields = {"f0": (np.dtype("O"), 0)}
     forged = State(np.dtype, ("V8", False, True), (3, "|", None, ("f0",), fields, 8, 1, 0))
@@ -156,8 +157,8 @@ def test_numbers_of_numpy_are_read_and_nothing_else_of_it(tmp_path: Path) -> Non
     assert PlainUnpickler(io.BytesIO(pickle.dumps(big))).load() == 3
 
 
-def test_only_what_is_inert_takes_a_state(tmp_path: Path) -> None:
-    """Of anything else it would be attributes by the pickle's choice, of a function of ours too."""
+def test_only_inert_objects_take_a_state(tmp_path: Path) -> None:
+    """On any other object, a function of this project too, the pickle could set attributes."""
     storage = torch.storage.TypedStorage(2, dtype=torch.float32, _internal=True)
     function = b"cnumpy.core.multiarray\nscalar\n" + pickle.dumps({"__name__": "x"}, 0)[:-1] + b"b."
     for content, kind in (
@@ -175,8 +176,8 @@ def test_only_what_is_inert_takes_a_state(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "evil.pkl")
 
 
-def test_what_is_admitted_can_run_nothing_of_a_pickles_own() -> None:
-    """A name that is added here must be looked at: each is a function of ours, or a plain container."""
+def test_admitted_names_run_no_code_from_a_pickle() -> None:
+    """Every admitted name is a function of dmd.edm.pickles or a plain container; review each name that is added."""
     plain = {tuple, set, frozenset, OrderedDict}
     for name, function in ADMITTED.items():
         assert function in plain or function.__module__ == "dmd.edm.pickles", name
@@ -186,7 +187,7 @@ def test_what_is_admitted_can_run_nothing_of_a_pickles_own() -> None:
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "EOFError"), (b"\x80\x04}.", "no network named 'ema'")])
-def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_other_files_are_an_error(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.pkl").write_bytes(content)
     with pytest.raises(PickleError, match=message):
         read_checkpoint(tmp_path / "x.pkl")
@@ -195,7 +196,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -
 
 
 @pytest.mark.usefixtures("as_edm")
-def test_the_command_shows_the_network_and_writes_safetensors(tmp_path: Path) -> None:
+def test_the_command_prints_the_network_and_writes_safetensors(tmp_path: Path) -> None:
     net = checkpoint(tmp_path / "edm.pkl")
     words = [sys.executable, "-m", "dmd.edm.checkpoints"]
     done = subprocess.run(

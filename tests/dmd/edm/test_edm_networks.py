@@ -1,4 +1,4 @@
-"""edm's ImageNet-64 network as diffusers': against its architecture written out on its own tensors."""
+"""edm's ImageNet-64 network, converted to diffusers, equals edm's architecture on the same tensors."""
 
 import math
 from pathlib import Path
@@ -28,7 +28,7 @@ EMB = 512
 
 
 def block(w: dict[str, Tensor], name: str, c_in: int, c_out: int, attention: bool = False) -> None:
-    """Random tensors of a residual block of edm, by its names."""
+    """Random tensors of a residual block under edm's names."""
     w |= {f"{name}.norm0.weight": torch.randn(c_in), f"{name}.norm0.bias": torch.randn(c_in)}
     w |= {f"{name}.norm1.weight": torch.randn(c_out), f"{name}.norm1.bias": torch.randn(c_out)}
     for conv, i, o in (("conv0", c_in, c_out), ("conv1", c_out, c_out)):
@@ -92,12 +92,12 @@ def residual(w: dict[str, Tensor], name: str, x: Tensor, emb: Tensor) -> Tensor:
     q, k, v = (
         conv(w, f"{name}.qkv", norm(w, f"{name}.norm2", x)).reshape(len(x) * x.shape[1] // 64, 64, 3, -1).unbind(2)
     )
-    seen = torch.einsum("ncq,nck->nqk", q, k / 64**0.5).softmax(dim=2)
-    return x + conv(w, f"{name}.proj", torch.einsum("nqk,nck->ncq", seen, v).reshape(x.shape))
+    attention = torch.einsum("ncq,nck->nqk", q, k / 64**0.5).softmax(dim=2)
+    return x + conv(w, f"{name}.proj", torch.einsum("nqk,nck->ncq", attention, v).reshape(x.shape))
 
 
 def dhariwal(w: dict[str, Tensor], x: Tensor, noise: Tensor, one_hot: Tensor) -> Tensor:
-    """ADM as edm runs it: the time's embedding, encoder blocks whose outputs the decoder takes in turn."""
+    """edm's forward pass of ADM: time embedding, encoder, and a decoder that reads the encoder's outputs."""
     wave = noise[:, None] * (1 / 10000) ** (torch.arange(64) / 64)
     emb = F.silu(F.linear(torch.cat([wave.cos(), wave.sin()], dim=1), w["map_layer0.weight"], w["map_layer0.bias"]))
     emb = F.silu(F.linear(emb, w["map_layer1.weight"], w["map_layer1.bias"]) + one_hot @ w["map_label.weight"].T)
@@ -114,17 +114,17 @@ def dhariwal(w: dict[str, Tensor], x: Tensor, noise: Tensor, one_hot: Tensor) ->
     return conv(w, "out_conv", F.silu(norm(w, "out_norm", x)))
 
 
-def checkpoint(given: dict[str, Tensor], kind: str = "DhariwalUNet", **changes: Any) -> Inert:
-    """As `read_checkpoint` gives it."""
+def checkpoint(tensors: dict[str, Tensor], kind: str = "DhariwalUNet", **changes: Any) -> Inert:
+    """A checkpoint in the form that `read_checkpoint` returns."""
     inner, outer = Inert(), Inert()
     inner.class_name, outer.class_name = kind, "EDMPrecond"  # type: ignore[misc]
-    inner.state = {"_init_args": (), "_init_kwargs": SHAPE | changes, "_parameters": given}
+    inner.state = {"_init_args": (), "_init_kwargs": SHAPE | changes, "_parameters": tensors}
     outer.state = {"_modules": {"model": inner}, "sigma_data": 0.5, "_parameters": {}}
     return outer
 
 
-def test_the_converted_network_is_edms_own(tmp_path: Path) -> None:
-    """Its x0, preconditioned (Karras et al. 2022, table 1), with labels, and with none for the null label."""
+def test_the_converted_network_equals_edms(tmp_path: Path) -> None:
+    """x0 with edm's preconditioning (Karras et al. 2022, table 1), with labels and with the null label."""
     w = weights()
     save_pipeline(*diffusers_network(checkpoint(w)), tmp_path / "edm")
     pipe: Any = load_pipeline(tmp_path / "edm")
@@ -133,7 +133,7 @@ def test_the_converted_network_is_edms_own(tmp_path: Path) -> None:
     sigma = denoiser.process.sigma(t).float()[:, None, None, None]
     assert math.isclose(denoiser.process.sigma(torch.tensor([999])).item(), 80.0, rel_tol=1e-6)
     x = sigma * torch.randn(3, 3, 8, 8)
-    one_hot = torch.eye(6)[labels][:, :5]  # the null label: nothing
+    one_hot = torch.eye(6)[labels][:, :5]  # the null label
     scale = (sigma**2 + 0.25).sqrt()
     out = dhariwal(w, x / scale, sigma.flatten().log() / 4, one_hot)
     want = 0.25 / scale**2 * x + sigma * 0.5 / scale * out
@@ -142,8 +142,8 @@ def test_the_converted_network_is_edms_own(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_a_teacher(tmp_path: Path) -> None:
-    said = save(checkpoint(weights()), tmp_path / "edm")
-    assert said.endswith(f"teacher.folder: {tmp_path / 'edm'}")
+    message = save(checkpoint(weights()), tmp_path / "edm")
+    assert message.endswith(f"teacher.folder: {tmp_path / 'edm'}")
     teacher = load_teacher(tmp_path / "edm", CPU)
     assert describe(teacher).endswith("schedule of 1000 steps, 6 labels with the null one, images 3x8x8")
     images = teacher.sampler("heun_3").images(torch.tensor([0, 4]), torch.Generator().manual_seed(0))
@@ -158,6 +158,8 @@ def test_the_folder_is_a_teacher(tmp_path: Path) -> None:
         ("DhariwalUNet", {"num_blocks": 3}, "not those of a DhariwalUNet"),
     ],
 )
-def test_what_cannot_be_converted_is_one_line(kind: str, changes: dict[str, Any], message: str) -> None:
+def test_a_network_that_cannot_be_converted_is_an_error_of_one_line(
+    kind: str, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(PickleError, match=message):
         diffusers_network(checkpoint(weights(), kind, **changes))

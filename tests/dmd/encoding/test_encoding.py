@@ -1,4 +1,4 @@
-"""Latents and text embeddings as stage `encode` stores them: what VAE and text encoders say, on disk, once."""
+"""Stage `encode` stores the outputs of the VAE and of the text encoders, which teachers then read from disk."""
 
 import copy
 from pathlib import Path
@@ -17,16 +17,9 @@ from dmd.families import captions as texts
 from dmd.families.captions import Stored, embed_all
 from dmd.families.pipelines import load_pipeline
 from dmd.teachers.teacher import load_teacher
-from tests.helpers.hub_folders import hub_folder
 from tests.helpers.networks import CPU
 
 EXACT = EncodeConfig(precision="fp32")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    base = tmp_path_factory.mktemp("hub")
-    return {kind: hub_folder(kind, base / kind) for kind in ("ddpm", "dit", "sd", "sdxl")}
 
 
 @pytest.fixture
@@ -39,17 +32,18 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "SHARD_BYTES", 100_000)
 
 
-def stored(folder: Path, split: Split, tmp_path: Path, cfg: EncodeConfig = EXACT) -> Encoded:
+def encode_and_load(folder: Path, split: Split, tmp_path: Path, cfg: EncodeConfig = EXACT) -> Encoded:
+    """Encode a split with the teacher in `folder`, and load the result."""
     (tmp_path / "work").mkdir(parents=True, exist_ok=True)
     encode(cfg, split, folder, tmp_path / "work", CPU, tmp_path / "encoded")
     return load_encoded(tmp_path / "encoded")
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_latents_are_the_vaes_own_of_every_image_in_order(
+def test_latents_are_the_vaes_output_for_every_image_in_order(
     folders: dict[str, Path], split: Split, tmp_path: Path
 ) -> None:
-    latents = stored(folders["dit"], split, tmp_path).latents
+    latents = encode_and_load(folders["dit"], split, tmp_path).latents
     assert latents is not None and len(latents) == len(split.images) and len(latents.shards) > 2
     vae = load_pipeline(folders["dit"]).vae
     some = torch.tensor([0, 700, 3, len(latents) - 1])
@@ -59,10 +53,10 @@ def test_latents_are_the_vaes_own_of_every_image_in_order(
 
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
-def test_a_teacher_reads_from_disk_what_it_was_told_from_memory(
+def test_embeddings_from_disk_equal_those_in_memory(
     folders: dict[str, Path], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    tables = stored(folders[kind], split, tmp_path).texts
+    tables = encode_and_load(folders[kind], split, tmp_path).texts
     want = embed_all(load_pipeline(folders[kind]), split.class_captions)
     assert tables is not None and set(tables) == set(want)
     for name, table in want.items():
@@ -75,7 +69,7 @@ def test_a_teacher_reads_from_disk_what_it_was_told_from_memory(
     monkeypatch.setattr(texts, "HELD", 0)
     on_disk = load_teacher(folders[kind], CPU, 2.0, split.class_captions, tables)
     assert isinstance(on_disk.denoiser.net.embeddings, Stored)
-    labels = torch.tensor([4, 4, 10])  # the last is no caption
+    labels = torch.tensor([4, 4, 10])  # the last one is the null caption
     torch.testing.assert_close(on_disk.denoiser(x, t, labels), held.denoiser(x, t, labels), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
         on_disk.denoiser(x, t, labels - 1), held.denoiser(x, t, labels - 1), rtol=1e-4, atol=1e-5
@@ -83,17 +77,17 @@ def test_a_teacher_reads_from_disk_what_it_was_told_from_memory(
     assert not torch.allclose(on_disk.guided(x, t, labels[:1].expand(3)), on_disk.denoiser(x, t, labels[:1].expand(3)))
 
 
-def test_copies_of_a_network_share_what_was_read(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
-    tables = stored(folders["sd"], split, tmp_path).texts
+def test_copies_of_a_network_share_the_last_read(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
+    tables = encode_and_load(folders["sd"], split, tmp_path).texts
     assert tables is not None
     reads: list[Tensor] = []
 
-    class Counted(type(tables["embeddings"])):
+    class Counting(type(tables["embeddings"])):
         def __getitem__(self, index: slice | Tensor) -> Tensor:
             reads.append(torch.as_tensor(0))
             return super().__getitem__(index)
 
-    one = Stored(Counted(tables["embeddings"].shards))
+    one = Stored(Counting(tables["embeddings"].shards))
     other = copy.deepcopy(one)
     index = torch.tensor([2, 5])
     assert torch.equal(one(index), other(index)) and len(reads) == 1
@@ -101,35 +95,35 @@ def test_copies_of_a_network_share_what_was_read(folders: dict[str, Path], split
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_a_killed_run_goes_on_after_its_last_whole_shard(
+def test_a_killed_run_resumes_after_its_last_complete_shard(
     folders: dict[str, Path], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = stored(folders["sd"], split, tmp_path)
+    whole = encode_and_load(folders["sd"], split, tmp_path)
     saved: list[str] = []
 
-    def dies(tensors: dict[str, Tensor], file: Path) -> None:
+    def interrupt(tensors: dict[str, Tensor], file: Path) -> None:
         if len(saved) == 2:
             raise KeyboardInterrupt
         saved.append(file.name)
         save_file(tensors, file)
 
-    monkeypatch.setattr(encoding, "save_file", dies)
+    monkeypatch.setattr(encoding, "save_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        stored(folders["sd"], split, tmp_path / "again")
+        encode_and_load(folders["sd"], split, tmp_path / "again")
     assert not (tmp_path / "again" / "encoded").exists()
     monkeypatch.setattr(
         encoding, "save_file", lambda tensors, file: (saved.append(file.name), save_file(tensors, file))
     )
-    again = stored(folders["sd"], split, tmp_path / "again")
-    assert len(saved) == len(set(saved)) > 2  # none was made twice
+    again = encode_and_load(folders["sd"], split, tmp_path / "again")
+    assert len(saved) == len(set(saved)) > 2  # no shard was written twice
     assert whole.latents is not None and again.latents is not None
     assert torch.equal(whole.latents[:], again.latents[:])
     files = sorted(p.name for p in (tmp_path / "encoded").iterdir())
     assert all((tmp_path / "encoded" / f).read_bytes() == (tmp_path / "again/encoded" / f).read_bytes() for f in files)
 
 
-def test_a_changed_byte_is_found(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
-    stored(folders["sd"], split, tmp_path)
+def test_a_changed_byte_is_an_error(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
+    encode_and_load(folders["sd"], split, tmp_path)
     file = tmp_path / "encoded" / "latents.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -142,8 +136,8 @@ def test_a_changed_byte_is_found(folders: dict[str, Path], split: Split, tmp_pat
 
 
 def test_half_precision_takes_half_the_disk(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
-    exact = stored(folders["sd"], split, tmp_path / "a")
-    half = stored(folders["sd"], split, tmp_path / "b", EncodeConfig(precision="fp16"))
+    exact = encode_and_load(folders["sd"], split, tmp_path / "a")
+    half = encode_and_load(folders["sd"], split, tmp_path / "b", EncodeConfig(precision="fp16"))
     assert exact.latents is not None and half.latents is not None
     assert half.latents.nbytes * 2 == exact.latents.nbytes
     torch.testing.assert_close(half.latents[:].float(), exact.latents[:], rtol=1e-3, atol=1e-3)
@@ -151,7 +145,7 @@ def test_half_precision_takes_half_the_disk(folders: dict[str, Path], split: Spl
     assert net.embeddings(torch.tensor([1])).dtype == torch.float32
 
 
-def test_pixels_and_labels_need_nothing(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
-    found = stored(folders["ddpm"], split, tmp_path)
-    assert found == Encoded(None, None)
+def test_pixels_and_labels_need_no_encoding(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
+    encoded = encode_and_load(folders["ddpm"], split, tmp_path)
+    assert encoded == Encoded(None, None)
     assert {p.name for p in (tmp_path / "encoded").iterdir()} == {"manifest.json"}

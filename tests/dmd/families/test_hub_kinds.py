@@ -1,10 +1,11 @@
-"""Teachers in the hub's own format that are taken as they come, and those that cannot be."""
+"""Pipelines of the hub that are supported as teachers, and those that are not."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, LDMPipeline, StableDiffusionPipeline, UNet2DModel, VQModel
@@ -12,19 +13,15 @@ from torch import nn
 
 from dmd.errors import TeacherError
 from dmd.families.pipelines import load_pipeline
-from tests.helpers.hub_folders import KINDS, half, hub_folder, text_unet
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("hub")
-    return {kind: hub_folder(kind, root / kind) for kind in KINDS}
+from tests.helpers.data import CAPTIONS
+from tests.helpers.hub_folders import KINDS, load, save_in_float16, text_unet
+from tests.helpers.networks import CPU
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_teacher_in_float16_is_worked_with_in_float32(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
-    """A text encoder left in float16 would give a generator that its own stock pipeline cannot run."""
-    pipe = load_pipeline(half(folders[kind], tmp_path / "half"))
+def test_a_teacher_in_float16_is_loaded_in_float32(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    """With a text encoder in float16 the stock pipeline could not run the generator."""
+    pipe = load_pipeline(save_in_float16(folders[kind], tmp_path / "half"))
     parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     assert {p.dtype for part in parts.values() for p in part.parameters()} == {torch.float32}, parts.keys()
 
@@ -36,14 +33,15 @@ def pixel_unet(**more: Any) -> UNet2DModel:
     )  # fmt: skip
 
 
-def refused(folder: Path) -> str:
+def load_error(folder: Path) -> str:
+    """The error of one line that loading a folder raises."""
     with pytest.raises(TeacherError) as e:
         load_pipeline(folder)
     assert "\n" not in str(e.value)
     return str(e.value)
 
 
-def test_a_unet_on_latents_without_text_is_refused(tmp_path: Path) -> None:
+def test_a_unet_on_latents_without_text_is_an_error(tmp_path: Path) -> None:
     vqvae: Any = VQModel(
         in_channels=3,
         out_channels=3,
@@ -54,27 +52,48 @@ def test_a_unet_on_latents_without_text_is_refused(tmp_path: Path) -> None:
     )
     scheduler: Any = DDPMScheduler()
     LDMPipeline(vqvae, pixel_unet(in_channels=3, out_channels=3), scheduler).save_pretrained(tmp_path)
-    assert "its UNet2DModel works on latents of a VAE; one on pixels is supported" in refused(tmp_path)
+    assert "its UNet2DModel works on latents of a VAE; one on pixels is supported" in load_error(tmp_path)
 
 
-def test_a_learned_variance_of_a_unet_is_refused(tmp_path: Path) -> None:
+def test_a_unet_with_a_learned_variance_is_an_error(tmp_path: Path) -> None:
     DDPMPipeline(pixel_unet(in_channels=3, out_channels=6), DDPMScheduler()).save_pretrained(tmp_path)
-    assert "makes 6 channels of 3; a learned variance" in refused(tmp_path)
+    assert "makes 6 channels of 3; a learned variance" in load_error(tmp_path)
 
 
-def test_a_network_for_inpainting_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    """It takes the image to paint in and its mask beside the noised latents."""
+def test_a_network_for_inpainting_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Its input also holds the masked image and the mask."""
     pipe = StableDiffusionPipeline.from_pretrained(folders["sd"], unet=text_unet(16, in_channels=9))
     pipe.save_pretrained(tmp_path)
-    assert "takes 9 channels, its VAE's latents have 4; inpainting and editing" in refused(tmp_path)
+    assert "takes 9 channels, its VAE's latents have 4; inpainting and editing" in load_error(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "said"), [("NoSuchPipeline", "NoSuchPipeline"), (None, "could not be loaded")])
-def test_a_pipeline_of_another_name_is_refused(
-    folders: dict[str, Path], tmp_path: Path, name: str | None, said: str
+@pytest.mark.parametrize(("name", "message"), [("NoSuchPipeline", "NoSuchPipeline"), (None, "could not be loaded")])
+def test_an_unknown_pipeline_is_an_error(
+    folders: dict[str, Path], tmp_path: Path, name: str | None, message: str
 ) -> None:
     shutil.copytree(folders["ddpm"], tmp_path / "x")
     index = json.loads((tmp_path / "x/model_index.json").read_text())
     index.pop("_class_name") if name is None else index.update({"_class_name": name})
     (tmp_path / "x/model_index.json").write_text(json.dumps(index))
-    assert said in refused(tmp_path / "x")
+    assert message in load_error(tmp_path / "x")
+
+
+def test_the_conditioning_of_sdxl_equals_its_pipelines(folders: dict[str, Path]) -> None:
+    """Embeddings, pooled embeddings and zeros for the null condition, as from encode_prompt; the size as time ids."""
+    net = load(folders["sdxl"]).denoiser.net
+    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(folders["sdxl"])
+    embedding, none, pooled, none_pooled = pipe.encode_prompt(CAPTIONS[3], device=CPU)
+    index = torch.tensor([3, 10])
+    torch.testing.assert_close(net.embeddings(index)[0], embedding[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(net.pooled(index)[0], pooled[0], rtol=0, atol=1e-6)
+    assert torch.equal(net.embeddings(index)[1], none[0]) and torch.equal(net.pooled(index)[1], none_pooled[0])
+    ids = pipe._get_add_time_ids((8, 8), (0, 0), (8, 8), torch.float32, pooled.shape[1])
+    assert torch.equal(net.time_ids[None], ids)
+
+
+def test_a_refiner_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A refiner has only the second text encoder, and does not start from pure noise."""
+    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(folders["sdxl"], text_encoder=None, tokenizer=None)
+    pipe.save_pretrained(tmp_path / "refiner")
+    with pytest.raises(TeacherError, match=r"holds a StableDiffusionXLPipeline; supported are"):
+        load(tmp_path / "refiner")

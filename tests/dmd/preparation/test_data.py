@@ -1,4 +1,4 @@
-"""Prepared data: whole or not at all, unchanged since they were written, and refused with a sentence."""
+"""Prepared data: complete or absent, reproducible, resumable, and checked against their hashes."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from dmd.preparation.prepare import prepare
 from dmd.storage.files import new_folder, sha256, write_bytes
 
 
-def test_the_splits_are_the_whole_data_set_once(data_folder: Path, params: Params) -> None:
+def test_the_splits_hold_every_image_once(data_folder: Path, params: Params) -> None:
     from sklearn.datasets import load_digits
 
     splits = {name: load_split(data_folder, name) for name in SPLITS}
@@ -26,7 +26,7 @@ def test_the_splits_are_the_whole_data_set_once(data_folder: Path, params: Param
     assert sorted(map(bytes, together.numpy())) == sorted(map(bytes, original.numpy()))
 
 
-def test_labels_belong_to_their_images(data_folder: Path) -> None:
+def test_every_image_keeps_its_label(data_folder: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -47,7 +47,7 @@ def test_preparing_twice_gives_the_same_bytes(data_folder: Path, params: Params,
     assert sha256(tmp_path / "other") != sha256(data_folder)
 
 
-def test_a_changed_byte_is_found(data_folder: Path, params: Params, tmp_path: Path) -> None:
+def test_a_changed_byte_is_an_error(data_folder: Path, params: Params, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     prepare(params.data, folder)
     file = folder / "train.safetensors"
@@ -59,7 +59,7 @@ def test_a_changed_byte_is_found(data_folder: Path, params: Params, tmp_path: Pa
     assert len(load_split(folder, "test").images) == params.data.test
 
 
-def test_splits_that_leave_nothing_are_refused(params: Params, tmp_path: Path) -> None:
+def test_splits_that_leave_no_training_images_are_an_error(params: Params, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="leaves nothing to train on: digits has 1797 images"):
         prepare(params.data.model_copy(update={"test": 1700}), tmp_path / "data")
     assert not (tmp_path / "data").exists()
@@ -70,7 +70,7 @@ COLOURS = torch.arange(40)[:, None] * torch.tensor([1, 2, 3])
 
 @pytest.fixture
 def coloured(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataConfig:
-    """40 pictures of two classes, told apart by their colour; shards of 7."""
+    """40 images in two classes of different colours, in shards of 7."""
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setattr("dmd.preparation.prepare.SHARD_IMAGES", 7)
     for i, colour in enumerate(COLOURS.tolist()):
@@ -81,7 +81,7 @@ def coloured(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return params.data.model_copy(update=changes)
 
 
-def test_shards_are_read_as_one(coloured: DataConfig, tmp_path: Path) -> None:
+def test_shards_are_read_as_one_array(coloured: DataConfig, tmp_path: Path) -> None:
     assert prepare(coloured, tmp_path / "out").counts == {"train": 29, "validation": 8, "test": 3}
     assert len(list((tmp_path / "out").glob("train*.safetensors"))) == 5
     splits = [load_split(tmp_path / "out", name) for name in SPLITS]
@@ -98,7 +98,7 @@ def test_shards_are_read_as_one(coloured: DataConfig, tmp_path: Path) -> None:
     assert split_sha256(tmp_path / "out", "test") == sha256(tmp_path / "out/test.safetensors")
 
 
-def test_a_changed_byte_is_found_in_any_shard(coloured: DataConfig, tmp_path: Path) -> None:
+def test_a_changed_byte_in_any_shard_is_an_error(coloured: DataConfig, tmp_path: Path) -> None:
     prepare(coloured, tmp_path / "out")
     file = tmp_path / "out/train.00003.safetensors"
     content = bytearray(file.read_bytes())
@@ -111,10 +111,10 @@ def test_a_changed_byte_is_found_in_any_shard(coloured: DataConfig, tmp_path: Pa
         load_split(tmp_path / "out", "train")
 
 
-def test_an_interrupted_preparation_goes_on_where_it_was(
+def test_an_interrupted_preparation_resumes(
     coloured: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was done is not done again, the result is that of an uninterrupted run, and other numbers begin afresh."""
+    """It repeats no work and gives the result of an uninterrupted run; other parameters start from the beginning."""
     prepare(coloured, tmp_path / "whole")
     read = []
 
@@ -129,17 +129,17 @@ def test_an_interrupted_preparation_goes_on_where_it_was(
     with pytest.raises(MemoryError):
         prepare(coloured, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    read[:] = [""] * 100  # stops no more
+    read[:] = [""] * 100  # no further interruption
     prepare(coloured.model_copy(update={"max_bad": 0.5}), tmp_path / "out")
-    assert len(read) - 100 == 40 - 14  # two whole shards were kept
+    assert len(read) - 100 == 40 - 14  # two complete shards were kept
     assert sha256(tmp_path / "out") == sha256(tmp_path / "whole")
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_a_kill_while_shards_move_to_the_output_loses_nothing(
+def test_a_kill_while_shards_are_moved_loses_nothing(
     coloured: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some shards are gone from where they were made, and the output never came to be."""
+    """Some shards have already left the scratch folder, and the output folder does not exist yet."""
     prepare(coloured, tmp_path / "whole")
 
     def killed(*_: object) -> None:
@@ -153,7 +153,7 @@ def test_a_kill_while_shards_move_to_the_output_loses_nothing(
     assert sha256(tmp_path / "data") == sha256(tmp_path / "whole")
 
 
-def test_a_preparation_goes_on_only_with_the_same_files(coloured: DataConfig, tmp_path: Path) -> None:
+def test_a_preparation_resumes_only_with_the_same_files(coloured: DataConfig, tmp_path: Path) -> None:
     broken = tmp_path / "in/a/00.png"
     good = broken.read_bytes()
     broken.write_bytes(b"broken")
@@ -163,7 +163,7 @@ def test_a_preparation_goes_on_only_with_the_same_files(coloured: DataConfig, tm
     assert sum(prepare(coloured, tmp_path / "out").counts.values()) == 40
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(OSError, match="No space"), new_folder(out) as folder:
         (folder / "half").write_text("x")
@@ -176,7 +176,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (out / "a").read_text() == "1" and [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "metrics.json"
     write_bytes(file, b"old")
 
@@ -190,7 +190,7 @@ def test_a_file_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Monkey
     assert file.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_splits_as_one_are_their_images_labels_and_captions_in_order(data_folder: Path) -> None:
+def test_combined_splits_keep_images_labels_and_captions_in_order(data_folder: Path) -> None:
     train, validation = (load_split(data_folder, name) for name in ("train", "validation"))
     both = load_splits(data_folder, ["train", "validation"])
     n = len(train.labels)

@@ -1,4 +1,4 @@
-"""Data that could be misread in silence: captions, splits, labels, shards, what an interrupted preparation left."""
+"""Data that could be misread without notice: tables, splits, labels, links, shards, and interrupted preparations."""
 
 import errno
 import io
@@ -15,7 +15,7 @@ from dmd.data.splits import load_split
 from dmd.errors import DataError
 from dmd.preparation.prepare import prepare
 from dmd.storage.files import sha256
-from tests.helpers.sources import Make, picture, skipped, stored, values, write_mnist, write_pictures, write_shard
+from tests.helpers.sources import NewConfig, picture, skipped, stored, values, write_mnist, write_pictures, write_shard
 
 
 @pytest.mark.parametrize(
@@ -28,23 +28,25 @@ from tests.helpers.sources import Make, picture, skipped, stored, values, write_
         ("a.jsonl", '{"file_name": "000.png", "caption": true}\n', "line 1: caption is true, not a text"),
     ],
 )
-def test_a_table_that_would_be_misread_is_refused(
-    cfg: Make, tmp_path: Path, name: str, content: str, words: str
+def test_a_table_that_would_be_misread_is_an_error(
+    new_config: NewConfig, tmp_path: Path, name: str, content: str, words: str
 ) -> None:
     write_pictures(tmp_path / "in", 9)
     (tmp_path / "in" / name).write_text(content)
     with pytest.raises(DataError, match=words) as e:
-        prepare(cfg(source="folder", folder=tmp_path / "in", captions=name), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in", captions=name), tmp_path / "out")
     assert "\n" not in str(e.value)
 
 
-def test_prompts_of_a_column_that_is_no_text_are_refused_and_a_mark_of_order_is_none(cfg: Make, tmp_path: Path) -> None:
+def test_prompts_that_are_not_text_are_an_error_and_a_byte_order_mark_is_dropped(
+    new_config: NewConfig, tmp_path: Path
+) -> None:
     import pyarrow
     import pyarrow.parquet
 
     (tmp_path / "in").mkdir()
     (tmp_path / "in/valley.txt").write_text("\ufeffa red cat\na dog\na bird\n", encoding="utf-8")
-    chosen = cfg(source="prompts", folder=tmp_path / "in", captions="prompt", test=1, validation=1)
+    chosen = new_config(source="prompts", folder=tmp_path / "in", captions="prompt", test=1, validation=1)
     assert prepare(chosen, tmp_path / "out").counts == {"train": 1, "validation": 1, "test": 1}
     found = [c for s in ("train", "validation", "test") for c in load_split(tmp_path / "out", s, False).captions]
     assert sorted(found) == ["a bird", "a dog", "a red cat"]
@@ -54,41 +56,41 @@ def test_prompts_of_a_column_that_is_no_text_are_refused_and_a_mark_of_order_is_
 
 
 @pytest.mark.parametrize("tops", [("test", "validation"), ("Test", "cat"), ("testing", "training", "dog")])
-def test_folders_of_splits_are_never_taken_for_classes(cfg: Make, tmp_path: Path, tops: tuple[str, ...]) -> None:
+def test_folders_of_splits_are_not_classes(new_config: NewConfig, tmp_path: Path, tops: tuple[str, ...]) -> None:
     for i, top in enumerate(tops):
         write_pictures(tmp_path / "in" / top / "cat", 9, first=20 * i)
     with pytest.raises(DataError, match="are the folders splits or classes"):
-        prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
 
 
-def test_shards_that_end_in_the_splits_name_are_of_that_split(cfg: Make, tmp_path: Path) -> None:
+def test_the_name_of_a_shard_gives_its_split(new_config: NewConfig, tmp_path: Path) -> None:
     write_shard(tmp_path / "in/imagenet1k-train-00.tar", 0, 20)
     write_shard(tmp_path / "in/imagenet1k-validation-00.tar", 100, 9)
-    prepare(cfg(source="webdataset", folder=tmp_path / "in", validation="all"), tmp_path / "out")
+    prepare(new_config(source="webdataset", folder=tmp_path / "in", validation="all"), tmp_path / "out")
     assert sorted(values(stored(tmp_path / "out")["validation"])) == list(range(100, 109))
     write_shard(tmp_path / "in/train-test-00.tar", 0, 20)
     with pytest.raises(DataError, match=r"train-test-00\.tar: the name says test and train"):
-        prepare(cfg(source="webdataset", folder=tmp_path / "in"), tmp_path / "other")
+        prepare(new_config(source="webdataset", folder=tmp_path / "in"), tmp_path / "other")
 
 
-def test_copies_of_held_out_images_in_train_are_counted(cfg: Make, tmp_path: Path) -> None:
+def test_copies_of_held_out_images_in_train_are_counted(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/train/cat", 20)
     write_pictures(tmp_path / "in/test/cat", 6, first=17)
-    made = prepare(cfg(source="folder", folder=tmp_path / "in", test="all", validation=1), tmp_path / "out")
+    made = prepare(new_config(source="folder", folder=tmp_path / "in", test="all", validation=1), tmp_path / "out")
     train = values(stored(tmp_path / "out")["train"])
     assert made.also_in_train == {"validation": 0, "test": len({17, 18, 19} & set(train))}
     assert made.also_in_train["test"] >= 2
 
 
-def test_a_link_to_a_folder_above_is_refused(cfg: Make, tmp_path: Path) -> None:
+def test_a_link_to_a_parent_folder_is_an_error(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 9)
     (tmp_path / "in/cat/up").symlink_to("..")
     with pytest.raises(DataError, match="cat/up is a link to a folder that it lies in"):
-        prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
 
 
-def test_a_folder_that_cannot_be_read_is_not_passed_by(
-    cfg: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unreadable_folder_is_an_error(
+    new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(tmp_path / "in/cat", 9)
     write_pictures(tmp_path / "in/cat/more", 9, first=20)
@@ -101,31 +103,31 @@ def test_a_folder_that_cannot_be_read_is_not_passed_by(
 
     monkeypatch.setattr("os.scandir", scandir)
     with pytest.raises(DataError, match="cat/more cannot be read: Permission denied"):
-        prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
 
 
-def test_a_link_to_nothing_and_a_name_of_any_bytes_are_one_image_each(cfg: Make, tmp_path: Path) -> None:
+def test_a_broken_link_and_a_name_that_is_not_utf8_are_one_image_each(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 20)
     (tmp_path / "in/cat/zz.png").symlink_to("nothing.png")
     (tmp_path / "in/cat/000.png").rename(os.fsdecode(os.fsencode(tmp_path / "in/cat") + b"/caf\xe9.png"))
-    made = prepare(cfg(source="folder", folder=tmp_path / "in", max_bad=0.1), tmp_path / "out")
+    made = prepare(new_config(source="folder", folder=tmp_path / "in", max_bad=0.1), tmp_path / "out")
     assert sum(made.counts.values()) == 20 and [name for _, name, _ in made.skipped] == ["cat/zz.png"]
 
 
-def test_classes_with_numbers_for_names_are_in_their_order(cfg: Make, tmp_path: Path) -> None:
+def test_classes_named_by_numbers_are_in_numeric_order(new_config: NewConfig, tmp_path: Path) -> None:
     for i in range(11):
         write_pictures(tmp_path / f"in/{i}", 3, first=10 * i)
-    prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+    prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
     for split in stored(tmp_path / "out").values():
         assert split.class_names == tuple(str(i) for i in range(11))
         assert split.labels.tolist() == [v // 10 for v in values(split)]
 
 
-def test_a_class_captions_line_break_is_a_blank(cfg: Make, tmp_path: Path) -> None:
-    """Captions are kept line by line: one with a break would shift all that follow."""
+def test_a_line_break_in_a_caption_becomes_a_space(new_config: NewConfig, tmp_path: Path) -> None:
+    """Captions are stored one per line, so a line break would shift all that follow."""
     write_pictures(tmp_path / "in/cat", 9)
     write_pictures(tmp_path / "in/d\u2028g", 9, first=20)
-    prepare(cfg(source="folder", folder=tmp_path / "in", caption="a photo\nof a {name}\n"), tmp_path / "out")
+    prepare(new_config(source="folder", folder=tmp_path / "in", caption="a photo\nof a {name}\n"), tmp_path / "out")
     for split in stored(tmp_path / "out").values():
         assert split.captions == [f"a photo of a {'d g' if v >= 20 else 'cat'}" for v in values(split)]
         assert split.class_captions == ("a photo of a cat", "a photo of a d g")
@@ -143,7 +145,9 @@ def png_of(value: int) -> bytes:
     return content.getvalue()
 
 
-def test_the_plain_picture_of_a_sample_is_taken_and_an_empty_caption_is_none(cfg: Make, tmp_path: Path) -> None:
+def test_the_plain_image_of_a_sample_is_read_and_an_empty_caption_is_missing(
+    new_config: NewConfig, tmp_path: Path
+) -> None:
     (tmp_path / "in").mkdir()
     with tarfile.open(tmp_path / "in/a.tar", "w") as tar:
         for i in range(20):
@@ -153,7 +157,7 @@ def test_the_plain_picture_of_a_sample_is_taken_and_an_empty_caption_is_none(cfg
         for ending in ("png", "bmp"):
             add(tar, f"9999.{ending}", png_of(9))
         add(tar, "9999.txt", b"x")
-    prepare(cfg(source="webdataset", folder=tmp_path / "in", captions="txt", max_bad=0.2), tmp_path / "out")
+    prepare(new_config(source="webdataset", folder=tmp_path / "in", captions="txt", max_bad=0.2), tmp_path / "out")
     assert sorted(v for s in stored(tmp_path / "out").values() for v in values(s)) == [i for i in range(20) if i != 7]
     assert {name: why for _, name, why in skipped(tmp_path / "out")} == {
         "a.tar/0007": ".txt is empty",
@@ -162,15 +166,15 @@ def test_the_plain_picture_of_a_sample_is_taken_and_an_empty_caption_is_none(cfg
 
 
 @pytest.mark.parametrize("text", ["red\ngreen\nblue", "\ufeffred\ngreen\nblue\n\n"])
-def test_the_last_class_needs_no_line_end(cfg: Make, tmp_path: Path, text: str) -> None:
+def test_the_last_class_needs_no_newline(new_config: NewConfig, tmp_path: Path, text: str) -> None:
     write_shard(tmp_path / "in/a.tar", 0, 30)
     (tmp_path / "in/classes.txt").write_text(text, encoding="utf-8")
-    prepare(cfg(source="webdataset", folder=tmp_path / "in"), tmp_path / "out")
+    prepare(new_config(source="webdataset", folder=tmp_path / "in"), tmp_path / "out")
     assert load_split(tmp_path / "out", "train").class_names == ("red", "green", "blue")
 
 
-def test_a_shard_of_zeros_from_some_place_on_is_refused(cfg: Make, tmp_path: Path) -> None:
-    """A download that was given its whole length at the beginning."""
+def test_a_shard_that_ends_in_zeros_is_an_error(new_config: NewConfig, tmp_path: Path) -> None:
+    """An interrupted download may have its full length and end in zeros."""
     shard = tmp_path / "in/a.tar"
     write_shard(shard, 0, 1500)
     with tarfile.open(shard) as tar:
@@ -178,22 +182,22 @@ def test_a_shard_of_zeros_from_some_place_on_is_refused(cfg: Make, tmp_path: Pat
     content = shard.read_bytes()
     shard.write_bytes(content[:boundary] + bytes(len(content) - boundary))
     with pytest.raises(DataError, match=r"a\.tar is cut short"):
-        prepare(cfg(source="webdataset", folder=tmp_path / "in"), tmp_path / "out")
+        prepare(new_config(source="webdataset", folder=tmp_path / "in"), tmp_path / "out")
 
 
-def test_what_was_skipped_is_said_in_the_same_words_each_time(cfg: Make, tmp_path: Path) -> None:
-    """A reason that changes would change the folder's hash, and run every stage again."""
+def test_the_reasons_for_skipped_files_are_the_same_in_every_run(new_config: NewConfig, tmp_path: Path) -> None:
+    """A reason that changes would change the hash of the folder, and run every stage again."""
     write_shard(tmp_path / "in/a.tar", 0, 20)
     with tarfile.open(tmp_path / "in/a.tar", "a") as tar:
         for name, content in (("9999.png", b"no picture"), ("9999.cls", b"0")):
             add(tar, name, content)
     for out in ("one", "two"):
-        prepare(cfg(source="webdataset", folder=tmp_path / "in", max_bad=0.1), tmp_path / out)
+        prepare(new_config(source="webdataset", folder=tmp_path / "in", max_bad=0.1), tmp_path / out)
     assert sha256(tmp_path / "one") == sha256(tmp_path / "two") and len(skipped(tmp_path / "one")) == 1
 
 
-def test_a_disk_that_fails_for_a_moment_is_no_broken_image(
-    cfg: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_temporary_disk_error_does_not_skip_an_image(
+    new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(tmp_path / "in/cat", 20)
     plain = Image.open
@@ -203,30 +207,30 @@ def test_a_disk_that_fails_for_a_moment_is_no_broken_image(
             raise OSError(errno.EIO, "Input/output error")
         return plain(file)
 
-    chosen = cfg(source="folder", folder=tmp_path / "in", max_bad=0.5)
+    chosen = new_config(source="folder", folder=tmp_path / "in", max_bad=0.5)
     with monkeypatch.context() as patch, pytest.raises(DataError, match=r"007\.png cannot be read: Input/output error"):
         patch.setattr("PIL.Image.open", fails)
         prepare(chosen, tmp_path / "out")
     assert prepare(chosen, tmp_path / "out").skipped == []
 
 
-def test_a_mended_image_is_read_again(cfg: Make, tmp_path: Path) -> None:
-    """As where the image's time of change does not tell: what was found unusable is not believed for ever."""
+def test_a_repaired_image_is_read_again(new_config: NewConfig, tmp_path: Path) -> None:
+    """Even if its modification time is unchanged: the list of unusable files is not kept."""
     write_pictures(tmp_path / "in/cat", 20)
     file = tmp_path / "in/cat/007.png"
     whole, times = file.read_bytes(), (1, 1)
     file.write_bytes(bytes(len(whole)))
     os.utime(file, times)
     with pytest.raises(DataError, match="1 of 20 images cannot be used"):
-        prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
     file.write_bytes(whole)
     os.utime(file, times)
-    assert prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out").skipped == []
+    assert prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out").skipped == []
 
 
-def test_a_changed_name_in_the_manifest_is_found(cfg: Make, tmp_path: Path) -> None:
+def test_a_changed_class_name_in_the_manifest_is_an_error(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 9)
-    prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+    prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
     file = tmp_path / "out/manifest.json"
     content = file.read_bytes()
     for i in range(len(content)):
@@ -236,32 +240,34 @@ def test_a_changed_name_in_the_manifest_is_found(cfg: Make, tmp_path: Path) -> N
     file.write_bytes(content.replace(b'"cat"', b'"bat"'))
     with pytest.raises(DataError, match=r"manifest\.json has changed since it was written; run the data stage again$"):
         load_split(tmp_path / "out", "train")
-    file.write_text(json.dumps(json.loads(content)))  # laid out anew it says the same
+    file.write_text(json.dumps(json.loads(content)))  # another layout of the same content
     assert load_split(tmp_path / "out", "train").class_names == ("cat",)
 
 
-def test_a_damaged_compressed_file_is_one_line(cfg: Make, tmp_path: Path) -> None:
+def test_a_damaged_compressed_file_is_an_error_of_one_line(new_config: NewConfig, tmp_path: Path) -> None:
     write_mnist(tmp_path / "in", ".gz")
     file = tmp_path / "in/train-images-idx3-ubyte.gz"
     content = bytearray(file.read_bytes())
     content[40] ^= 0x55
     file.write_bytes(content)
     with pytest.raises(DataError, match="is damaged"):
-        prepare(cfg(source="mnist", folder=tmp_path / "in", size=28), tmp_path / "out")
+        prepare(new_config(source="mnist", folder=tmp_path / "in", size=28), tmp_path / "out")
 
 
-def test_sixteen_bits_are_white_where_transparent_and_thirty_two_are_unusable(cfg: Make, tmp_path: Path) -> None:
+def test_transparent_pixels_of_16_bits_are_white_and_32_bits_are_unusable(
+    new_config: NewConfig, tmp_path: Path
+) -> None:
     write_pictures(tmp_path / "in", 9)
     deep = Image.fromarray(np.full((8, 8), 5, np.uint16))
     deep.save(tmp_path / "in/clear.png", transparency=5)
     Image.fromarray(np.full((8, 8), 200, np.int32)).save(tmp_path / "in/deep.tiff")
-    prepare(cfg(source="folder", folder=tmp_path / "in", max_bad=0.2), tmp_path / "out")
+    prepare(new_config(source="folder", folder=tmp_path / "in", max_bad=0.2), tmp_path / "out")
     assert max(v for s in stored(tmp_path / "out").values() for v in values(s)) == 255
     assert [name for _, name, _ in skipped(tmp_path / "out")] == ["deep.tiff"]
 
 
-def test_splits_of_the_hub_that_do_not_agree_are_refused(cfg: Make, tmp_path: Path) -> None:
-    """Labels are numbers: with other names they would mean something else. Of two test splits one would be lost."""
+def test_splits_of_the_hub_that_disagree_are_an_error(new_config: NewConfig, tmp_path: Path) -> None:
+    """With other class names the labels would mean something else, and one of two test splits would be lost."""
     datasets = pytest.importorskip("datasets")
 
     def made(*names: str) -> object:
@@ -273,7 +279,7 @@ def test_splits_of_the_hub_that_do_not_agree_are_refused(cfg: Make, tmp_path: Pa
         folder = tmp_path / words[:3]
         datasets.DatasetDict(splits).save_to_disk(folder)
         with pytest.raises(DataError, match=words):
-            prepare(cfg(source="huggingface", folder=folder), tmp_path / "out")
+            prepare(new_config(source="huggingface", folder=folder), tmp_path / "out")
 
     refused({"train": made("a", "b"), "test": made("b", "a")}, "split test has other class names than train")
     two = {"train": made("a", "b"), "test_matched": made("a", "b"), "test_mismatched": made("a", "b")}

@@ -1,4 +1,4 @@
-"""Odd images: other depths, modes, sizes and turns all become one shape, and nothing is silently wrong."""
+"""Images of every depth, mode, size and orientation are stored in one shape."""
 
 import io
 
@@ -15,7 +15,7 @@ def reread(image: Image.Image, kind: str = "PNG", **options: object) -> Image.Im
     return Image.open(file)
 
 
-def test_sixteen_bits_are_scaled_not_cut_off() -> None:
+def test_16_bits_are_scaled_to_8() -> None:
     ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
     expected = np.rint(np.linspace(0, 255, 64).reshape(8, 8))
     assert np.abs(adapted(reread(Image.fromarray(ramp)), 8, 1)[0].astype(float) - expected).max() <= 1
@@ -24,16 +24,16 @@ def test_sixteen_bits_are_scaled_not_cut_off() -> None:
         adapted(reread(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"), 8, 1)
 
 
-def test_a_rotated_photograph_is_turned_upright() -> None:
+def test_a_photograph_is_rotated_by_its_exif_tag() -> None:
     image = Image.new("L", (8, 8), 0)
     image.paste(255, (0, 0, 8, 4))  # the upper half is bright
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    exif[0x0112] = 6  # orientation: rotate by 90 degrees, clockwise
     turned = adapted(reread(image, "JPEG", exif=exif, quality=100), 8, 1)[0]
     assert turned[:, 5:].min() > 200 and turned[:, :3].max() < 50
 
 
-def test_what_is_transparent_becomes_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     half = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     half.paste((0, 0, 255, 255), (0, 0, 8, 4))
     stored = adapted(reread(half), 8, 3)
@@ -51,10 +51,11 @@ def test_every_mode_is_stored_in_one_shape(mode: str, channels: int) -> None:
 
 def test_the_shorter_side_is_resized_and_the_centre_cropped() -> None:
     wide = Image.new("L", (48, 16), 0)
-    wide.paste(200, (16, 0, 32, 16))  # the middle third is all that stays
+    wide.paste(200, (16, 0, 32, 16))  # only the middle third stays
     assert (adapted(wide, 8, 1)[0, :, 2:-2] == 200).all()
     stripes = Image.fromarray(np.tile(np.array([[0, 255]], np.uint8), (64, 32)))
-    assert np.abs(adapted(stripes, 8, 1).astype(int) - 127).max() < 8  # antialiased: grey, not one of the stripes
+    # Grey by antialiasing, and not one of the stripes.
+    assert np.abs(adapted(stripes, 8, 1).astype(int) - 127).max() < 8
     same = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
     assert (adapted(same, 8, 1)[0] == np.asarray(same)).all()
 

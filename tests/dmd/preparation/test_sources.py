@@ -1,9 +1,8 @@
-"""Each source of data, small and real, and what becomes of odd files: counted, listed and skipped, or refused."""
+"""Each source of data is read from small files; unusable files are listed and skipped, or are an error."""
 
 import csv
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,17 @@ from pydantic import ValidationError
 from dmd.data.splits import load_split
 from dmd.errors import DataError
 from dmd.preparation.prepare import SKIPPED, prepare
-from tests.helpers.sources import Make, picture, skipped, stored, values, write_mnist, write_pictures, write_shard
+from tests.helpers.sources import NewConfig, picture, skipped, stored, values, write_mnist, write_pictures
 
-# folders of images
+# Folders of images
 
 
-def test_classes_are_the_folders_names(cfg: Make, tmp_path: Path) -> None:
+def test_folder_names_are_the_classes(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 10)
     write_pictures(tmp_path / "in/dog/deeper", 10, first=100)
-    (tmp_path / "in/dog/notes.txt").write_text("not a picture")
-    made = prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
-    assert (made.counts, made.skipped) == ({"train": 15, "validation": 2, "test": 3}, [])
+    (tmp_path / "in/dog/notes.txt").write_text("not an image")
+    summary = prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+    assert (summary.counts, summary.skipped) == ({"train": 15, "validation": 2, "test": 3}, [])
     assert not (tmp_path / "out" / SKIPPED).exists()
     seen = []
     for split in stored(tmp_path / "out").values():
@@ -33,71 +32,71 @@ def test_classes_are_the_folders_names(cfg: Make, tmp_path: Path) -> None:
     assert sorted(seen) == [*range(10), *range(100, 110)]
 
 
-def test_a_folder_with_splits_of_its_own_keeps_them_apart(cfg: Make, tmp_path: Path) -> None:
-    """The test folder is the test split: its images never come to be among those that are learnt from."""
+def test_a_folder_with_its_own_splits_keeps_them_apart(new_config: NewConfig, tmp_path: Path) -> None:
+    """The folder `test` is the test split, and none of its images is in the other splits."""
     for top, first in (("train", 0), ("test", 100)):
         for name in ("cat", "dog"):
             write_pictures(tmp_path / "in" / top / name, 8, first + (50 if name == "dog" else 0))
-    prepare(cfg(source="folder", folder=tmp_path / "in", test="all"), tmp_path / "out")
+    prepare(new_config(source="folder", folder=tmp_path / "in", test="all"), tmp_path / "out")
     splits = stored(tmp_path / "out")
     assert sorted(values(splits["test"])) == [*range(100, 108), *range(150, 158)]
     assert sorted(values(splits["train"]) + values(splits["validation"])) == [*range(8), *range(50, 58)]
     with pytest.raises(DataError, match=r"data\.test = 17: the data set's own test split has 16 images"):
-        prepare(cfg(source="folder", folder=tmp_path / "in", test=17), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in", test=17), tmp_path / "out")
     with pytest.raises(DataError, match=r"data\.validation: all needs a validation split of the data set's own"):
-        prepare(cfg(source="folder", folder=tmp_path / "in", validation="all"), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in", validation="all"), tmp_path / "out")
     write_pictures(tmp_path / "in/bird", 1)
     with pytest.raises(DataError, match="test beside bird: are the folders splits or classes"):
-        prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
 
 
-def test_broken_files_are_counted_listed_and_skipped_up_to_a_share(cfg: Make, tmp_path: Path) -> None:
+def test_unusable_files_are_listed_and_skipped_up_to_a_share(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 96)
     (tmp_path / "in/cat/000.png").write_bytes(b"not a picture")
     whole = (tmp_path / "in/cat/001.png").read_bytes()
     (tmp_path / "in/cat/001.png").write_bytes(whole[:-28])
     (tmp_path / "in/cat/002.png").write_bytes(b"")
     (tmp_path / "in/dog").mkdir()
-    made = prepare(cfg(source="folder", folder=tmp_path / "in", max_bad=0.05), tmp_path / "out")
-    assert sum(made.counts.values()) == 93 and len(made.skipped) == 4
-    found = {name: why for _, name, why in skipped(tmp_path / "out")}
-    assert set(found) == {"cat/000.png", "cat/001.png", "cat/002.png", "dog"} and all(found.values())
-    assert found["dog"] == "a class without images"
+    summary = prepare(new_config(source="folder", folder=tmp_path / "in", max_bad=0.05), tmp_path / "out")
+    assert sum(summary.counts.values()) == 93 and len(summary.skipped) == 4
+    reasons = {name: reason for _, name, reason in skipped(tmp_path / "out")}
+    assert set(reasons) == {"cat/000.png", "cat/001.png", "cat/002.png", "dog"} and all(reasons.values())
+    assert reasons["dog"] == "a class without images"
     splits = stored(tmp_path / "out")
     assert splits["train"].class_names == ("cat",)
     assert sorted(v for s in splits.values() for v in values(s)) == list(range(3, 96))
     with pytest.raises(DataError, match=r"\d of 97 images cannot be used, more than data\.max_bad = 0\.02") as e:
-        prepare(cfg(source="folder", folder=tmp_path / "in", max_bad=0.02), tmp_path / "other")
+        prepare(new_config(source="folder", folder=tmp_path / "in", max_bad=0.02), tmp_path / "other")
     assert not (tmp_path / "other").exists() and "\n" not in str(e.value)
     assert Path(str(e.value).rsplit("so far: ")[1]).is_file()
 
 
-def test_a_class_with_nothing_to_train_on_is_refused(cfg: Make, tmp_path: Path) -> None:
+def test_a_class_without_training_images_is_an_error(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 20)
     (tmp_path / "in/dog").mkdir()
     (tmp_path / "in/dog/a.png").write_bytes(b"broken")
     with pytest.raises(DataError, match="class 'dog' has no usable image to train on"):
-        prepare(cfg(source="folder", folder=tmp_path / "in", max_bad=0.5), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in", max_bad=0.5), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_images_beside_classes_are_refused(cfg: Make, tmp_path: Path) -> None:
+def test_images_beside_folders_of_classes_are_an_error(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 9)
     picture(3).save(tmp_path / "in/loose.png")
     with pytest.raises(DataError, match=r"in folders of classes and beside them, such as loose\.png"):
-        prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
 
 
-def test_without_classes_there_is_one(cfg: Make, tmp_path: Path) -> None:
+def test_a_folder_without_classes_has_one_class(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 9)
-    prepare(cfg(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+    prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
     train = load_split(tmp_path / "out", "train")
     assert train.class_names == ("image",) and train.labels.tolist() == [0] * 4
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_a_table_gives_captions_and_labels(cfg: Make, tmp_path: Path, ending: str) -> None:
-    """An image without a row or a caption, and a row without an image, are listed; the others keep their captions."""
+def test_a_table_gives_captions_and_labels(new_config: NewConfig, tmp_path: Path, ending: str) -> None:
+    """Images without a row or a caption, and rows without an image, are listed; the others keep their captions."""
     write_pictures(tmp_path / "in", 20)
     rows = [
         {"file_name": f"{i:03d}.png", "caption": f'no. {i}, "quoted"\nline', "label": "ab"[i % 2]} for i in range(20)
@@ -112,8 +111,10 @@ def test_a_table_gives_captions_and_labels(cfg: Make, tmp_path: Path, ending: st
     else:
         text.write("".join(json.dumps(r) + "\n" for r in rows))
     (tmp_path / f"in/table.{ending}").write_text(text.getvalue())
-    prepare(cfg(source="folder", folder=tmp_path / "in", captions=f"table.{ending}", max_bad=0.3), tmp_path / "out")
-    assert sorted((name, why) for _, name, why in skipped(tmp_path / "out")) == [
+    prepare(
+        new_config(source="folder", folder=tmp_path / "in", captions=f"table.{ending}", max_bad=0.3), tmp_path / "out"
+    )
+    assert sorted((name, reason) for _, name, reason in skipped(tmp_path / "out")) == [
         ("004.png", "no caption in the table"),
         ("005.png", "no label in the table"),
         ("006.png", "no row in the table"),
@@ -134,46 +135,46 @@ def test_a_table_gives_captions_and_labels(cfg: Make, tmp_path: Path, ending: st
         ("b.csv", None, r"b\.csv cannot be read"),
     ],
 )
-def test_a_table_that_cannot_be_understood_is_refused(
-    cfg: Make, tmp_path: Path, name: str, content: str | None, words: str
+def test_a_table_that_cannot_be_read_is_an_error(
+    new_config: NewConfig, tmp_path: Path, name: str, content: str | None, words: str
 ) -> None:
     write_pictures(tmp_path / "in", 9)
     if content is not None:
         (tmp_path / "in" / name).write_text(content)
     with pytest.raises(DataError, match=words) as e:
-        prepare(cfg(source="folder", folder=tmp_path / "in", captions=name), tmp_path / "out")
+        prepare(new_config(source="folder", folder=tmp_path / "in", captions=name), tmp_path / "out")
     assert "\n" not in str(e.value)
 
 
-# odd pictures
+# Files of MNIST and other data sets
 
 
 @pytest.mark.parametrize(("ending", "inside"), [(".gz", "."), ("", "."), ("", "FashionMNIST/raw")])
-def test_fashion_mnist_is_read_from_a_folder_of_its_files(cfg: Make, tmp_path: Path, ending: str, inside: str) -> None:
+def test_fashion_mnist_is_read_from_its_files(new_config: NewConfig, tmp_path: Path, ending: str, inside: str) -> None:
     write_mnist(tmp_path / "in" / inside, ending)
-    chosen = cfg(source="fashion_mnist", folder=tmp_path / "in", size=28, test="all", validation=5)
-    assert prepare(chosen, tmp_path / "out").counts == {"train": 25, "validation": 5, "test": 10}
+    config = new_config(source="fashion_mnist", folder=tmp_path / "in", size=28, test="all", validation=5)
+    assert prepare(config, tmp_path / "out").counts == {"train": 25, "validation": 5, "test": 10}
     splits = stored(tmp_path / "out")
     assert sorted(values(splits["test"])) == list(range(100, 110)) and splits["test"].shape == (1, 28, 28)
     assert splits["train"].labels.tolist() == [v % 10 for v in values(splits["train"])]
     assert splits["train"].class_captions[9] == "a Ankle boot"
 
 
-def test_damaged_or_missing_idx_files_are_one_line(cfg: Make, tmp_path: Path) -> None:
+def test_a_damaged_or_missing_idx_file_is_an_error(new_config: NewConfig, tmp_path: Path) -> None:
     write_mnist(tmp_path / "in", "")
-    chosen = cfg(source="mnist", folder=tmp_path / "in", size=28)
+    config = new_config(source="mnist", folder=tmp_path / "in", size=28)
     file = tmp_path / "in/train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(DataError, match="cut short or too long"):
-        prepare(chosen, tmp_path / "out")
+        prepare(config, tmp_path / "out")
     file.unlink()
     with pytest.raises(DataError, match=r"has no train-images-idx3-ubyte or train-images-idx3-ubyte\.gz"):
-        prepare(chosen, tmp_path / "out")
+        prepare(config, tmp_path / "out")
 
 
 @pytest.mark.parametrize("source", ["mnist", "cifar10", "celeba"])
-def test_a_data_set_that_cannot_be_downloaded_is_one_line(
-    cfg: Make, tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_download_is_an_error_of_one_line(
+    new_config: NewConfig, tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*args: object, **kwargs: object) -> None:
         raise OSError("Network is unreachable")
@@ -181,63 +182,14 @@ def test_a_data_set_that_cannot_be_downloaded_is_one_line(
     monkeypatch.setattr("urllib.request.urlopen", offline)
     monkeypatch.setattr("torchvision.datasets.celeba.download_file_from_google_drive", offline)
     with pytest.raises(DataError, match=rf"data\.source: {source} cannot be had .* set data\.folder") as e:
-        prepare(cfg(source=source, size=28), tmp_path / "out")
+        prepare(new_config(source=source, size=28), tmp_path / "out")
     assert "\n" not in str(e.value)
 
 
-# shards
+# Other sources
 
 
-def test_shards_are_read_with_their_labels_and_captions(cfg: Make, tmp_path: Path) -> None:
-    write_shard(tmp_path / "in/train-000.tar", 0, 20)
-    write_shard(tmp_path / "in/train-001.tar", 20, 20)
-    write_shard(tmp_path / "in/test-000.tar", 100, 9)
-    chosen = cfg(source="webdataset", folder=tmp_path / "in", captions="txt", test="all")
-    assert prepare(chosen, tmp_path / "out").counts == {"train": 38, "validation": 2, "test": 9}
-    splits = stored(tmp_path / "out")
-    assert sorted(values(splits["test"])) == list(range(100, 109))
-    for split in splits.values():
-        assert split.labels.tolist() == [v % 3 for v in values(split)] and split.class_names == ("0", "1", "2")
-        assert split.captions == [f"number {v}" for v in values(split)]
-    (tmp_path / "in/classes.txt").write_text("red\ngreen\nblue\n")
-    prepare(chosen, tmp_path / "named")
-    assert load_split(tmp_path / "named", "test").class_names == ("red", "green", "blue")
-
-
-@pytest.mark.parametrize("address", ["file://{}/train-{{000..001}}.tar::file://{}/test-0.tar"])
-def test_shards_are_fetched_once_by_their_addresses(
-    cfg: Make, tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, first in (("train-000", 0), ("train-001", 20), ("test-0", 100)):
-        write_shard(tmp_path / f"remote/{name}.tar", first, 20)
-    where = str(tmp_path / "remote")
-    chosen = cfg(source="webdataset", url=address.format(where, where), test="all")
-    assert prepare(chosen, tmp_path / "out").counts == {"train": 38, "validation": 2, "test": 20}
-    (tmp_path / "remote/test-0.tar").unlink()
-    assert prepare(chosen, tmp_path / "again").counts["test"] == 20
-    with pytest.raises(DataError, match=r"no-such\.tar could not be fetched"):
-        prepare(cfg(source="webdataset", url=f"file://{where}/no-such.tar"), tmp_path / "out")
-
-
-@pytest.mark.parametrize("kept", [0.35, 0.999, "boundary"])
-def test_a_shard_cut_short_is_refused_wherever_it_is_cut(cfg: Make, tmp_path: Path, kept: float | str) -> None:
-    """A cut between two files, too: tarfile itself takes that for the end."""
-    shard = tmp_path / "in/train-000.tar"
-    write_shard(shard, 0, 20)
-    with tarfile.open(shard) as tar:
-        boundary = tar.getmembers()[30].offset
-        end = tar.getmembers()[-1].offset_data
-    content = shard.read_bytes()
-    shard.write_bytes(content[: boundary if kept == "boundary" else int(float(kept) * end)])
-    with pytest.raises(DataError, match=r"train-000\.tar is cut short"):
-        prepare(cfg(source="webdataset", folder=tmp_path / "in"), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-# the rest
-
-
-def test_a_hugging_face_data_set_is_read(cfg: Make, tmp_path: Path) -> None:
+def test_a_data_set_of_hugging_face_is_read(new_config: NewConfig, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {
@@ -247,7 +199,7 @@ def test_a_hugging_face_data_set_is_read(cfg: Make, tmp_path: Path) -> None:
         }
     )
 
-    def made(first: int) -> object:
+    def data_set(first: int) -> object:
         rows = range(first, first + 12)
         columns = {
             "picture": [picture(i) for i in rows],
@@ -256,17 +208,17 @@ def test_a_hugging_face_data_set_is_read(cfg: Make, tmp_path: Path) -> None:
         }
         return datasets.Dataset.from_dict(columns, features=features)
 
-    datasets.DatasetDict({"train": made(0), "test": made(100)}).save_to_disk(tmp_path / "in")
-    chosen = cfg(source="huggingface", folder=tmp_path / "in", captions="words", test="all")
-    assert prepare(chosen, tmp_path / "out").counts == {"train": 10, "validation": 2, "test": 12}
+    datasets.DatasetDict({"train": data_set(0), "test": data_set(100)}).save_to_disk(tmp_path / "in")
+    config = new_config(source="huggingface", folder=tmp_path / "in", captions="words", test="all")
+    assert prepare(config, tmp_path / "out").counts == {"train": 10, "validation": 2, "test": 12}
     for split in stored(tmp_path / "out").values():
         assert split.class_names == ("even", "odd") and split.labels.tolist() == [v % 2 for v in values(split)]
         assert split.captions == [f"no. {v}" for v in values(split)]
     with pytest.raises(DataError, match="there are picture, kind, words"):
-        prepare(cfg(source="huggingface", folder=tmp_path / "in", captions="text"), tmp_path / "out")
+        prepare(new_config(source="huggingface", folder=tmp_path / "in", captions="text"), tmp_path / "out")
 
 
-def test_prompts_are_conditions_without_images(cfg: Make, tmp_path: Path) -> None:
+def test_prompts_are_read_without_images(new_config: NewConfig, tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -275,8 +227,8 @@ def test_prompts_are_conditions_without_images(cfg: Make, tmp_path: Path) -> Non
     (tmp_path / "in/test.txt").write_text("a green bird\n")
     table = pyarrow.table({"prompt": ["a fish", "an ant", None, "a bee"]})
     pyarrow.parquet.write_table(table, tmp_path / "in/b.parquet")
-    chosen = cfg(source="prompts", folder=tmp_path / "in", captions="prompt", test="all", validation=1)
-    assert prepare(chosen, tmp_path / "out").counts == {"train": 4, "validation": 1, "test": 1}
+    config = new_config(source="prompts", folder=tmp_path / "in", captions="prompt", test="all", validation=1)
+    assert prepare(config, tmp_path / "out").counts == {"train": 4, "validation": 1, "test": 1}
     splits = {s: load_split(tmp_path / "out", s, with_images=False) for s in ("train", "validation", "test")}
     assert splits["test"].captions == ["a green bird"] and len(splits["train"].images) == 0
     together = splits["train"].captions + splits["validation"].captions
@@ -287,12 +239,12 @@ def test_prompts_are_conditions_without_images(cfg: Make, tmp_path: Path) -> Non
         load_split(tmp_path / "out", "train")
 
 
-def test_a_library_that_is_missing_is_named_with_its_extra(
-    cfg: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_library_is_named_with_its_extra(
+    new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(DataError, match=r"needs the package datasets: pip install '\.\[huggingface\]'"):
-        prepare(cfg(source="huggingface", folder=tmp_path), tmp_path / "out")
+        prepare(new_config(source="huggingface", folder=tmp_path), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -304,6 +256,6 @@ def test_a_library_that_is_missing_is_named_with_its_extra(
         ({"test": 0}, "greater than or equal to 1"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_before_any_work(cfg: Make, changes: dict, words: str) -> None:
+def test_contradicting_settings_are_an_error_before_any_work(new_config: NewConfig, changes: dict, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        cfg(**changes)
+        new_config(**changes)

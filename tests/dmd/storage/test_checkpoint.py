@@ -1,20 +1,15 @@
-"""A checkpoint belongs to its code, parameters and inputs, and a damaged one is named."""
+"""A checkpoint is bound to its code, parameters and inputs, and a damaged one is an error."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
-import torch
 
 from dmd.errors import CheckpointError
 from dmd.storage.checkpoint import Scratch, scratch_root
-from dmd.teachers.pairs import Pairs
-
-LABELS = torch.arange(10)
-PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)
 
 
-def test_a_checkpoint_of_other_code_is_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_other_code_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
     scratch = Scratch("train", {"lr": 1.0}, {})
     scratch.save({"step": 3})
@@ -28,7 +23,7 @@ def test_a_checkpoint_of_other_code_is_not_mixed_in(tmp_path: Path, monkeypatch:
     assert later.load() is None and not later.state_file.exists()
 
 
-def test_a_checkpoint_belongs_to_its_parameters_and_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_parameters_or_inputs_have_another_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
     data = tmp_path / "data"
     data.mkdir()
@@ -42,7 +37,7 @@ def test_a_checkpoint_belongs_to_its_parameters_and_inputs(tmp_path: Path, monke
     assert len(folders) == 3
 
 
-def test_scratch_lies_in_the_main_worktree_of_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_of_a_temporary_worktree_lies_in_the_main_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main, other = tmp_path / "main", tmp_path / "other"
     author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     subprocess.run(["git", "init", "-q", str(main)], check=True)
@@ -56,7 +51,7 @@ def test_scratch_lies_in_the_main_worktree_of_a_temporary_one(tmp_path: Path, mo
     assert scratch_root() == tmp_path / "runs"
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_checkpoint_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
     scratch = Scratch("train", {}, {})
     scratch.state_file.write_bytes(b"PK not a checkpoint")

@@ -1,4 +1,4 @@
-"""A teacher trained here: it learns, goes on to the bit, and forgets its label now and then."""
+"""The training of a teacher resumes exactly and drops labels at its rate."""
 
 from itertools import islice
 
@@ -8,14 +8,10 @@ from torch import Tensor
 
 from dmd.config import Params
 from dmd.teacher_training.trainer import TeacherState, train_teacher
-from dmd.teachers.pairs import Pairs
 from tests.helpers.networks import toy_denoiser
 
-LABELS = torch.arange(10)
-PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)
 
-
-def test_a_teacher_learns_and_resumes_to_the_bit(params: Params) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(params: Params) -> None:
     cfg = params.teacher.model_copy(update={"steps": 8, "batch_size": 16, "warmup_steps": 2})
     images = torch.rand(40, 1, 8, 8) * 2 - 1
     labels = torch.arange(40) % 10

@@ -1,0 +1,14 @@
+"""Fixtures of the tests of dmd: small teachers in the hub's format."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.hub_folders import KINDS, hub_folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder of each kind of teacher: ddpm, dit, sd, sdxl."""
+    root = tmp_path_factory.mktemp("hub")
+    return {kind: hub_folder(kind, root / kind) for kind in KINDS}

@@ -1,0 +1,105 @@
+"""Generators of teachers on latents: their cards, their timesteps, their folder and the registered model."""
+
+import base64
+import io
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from mlflow.exceptions import MlflowException
+from PIL import Image
+
+from dmd.config import Params
+from dmd.errors import TeacherError
+from dmd.generator.generator import Generator, load_generator
+from dmd.generator.scheduler import check_exportable
+from dmd.samplers.few_step import generate, step_times
+from dmd.teachers.teacher import Teacher
+from tests.helpers.data import CAPTIONS
+from tests.helpers.hub_folders import CARDS
+from tests.helpers.latent_teachers import export, latent_teacher
+from tests.helpers.networks import CPU
+
+
+@pytest.fixture(params=["dit", "text_unet"])
+def teacher(request: pytest.FixtureRequest, params: Params, tmp_path: Path) -> Teacher:
+    return latent_teacher(params, request.param, tmp_path / "teacher")
+
+
+def test_the_code_of_the_cards_gives_this_projects_images(params: Params, tmp_path: Path) -> None:
+    """The code runs in a process that cannot import this project."""
+    generators: dict[Path, Generator] = {}
+    for network in ("dit", "text_unet"):
+        teacher = latent_teacher(params, network, tmp_path / network)
+        for times in ((999,), (999, 749, 499, 249), (258,)):
+            out = tmp_path / f"{network}_{len(times)}_{times[0]}"
+            generators[out] = export(teacher, out, *times)
+    subprocess.run([sys.executable, "-c", CARDS, *map(str, generators)], cwd=tmp_path, check=True, capture_output=True)
+    for out, generator in generators.items():
+        assert "dmd" not in (out / "README.md").read_text().split("```")[1]
+        rng, times = torch.Generator().manual_seed(0), generator.times
+        # The pipeline draws the noise of each step at that step.
+        z = torch.stack([torch.randn(1, 4, 4, 4, generator=rng) for _ in times], dim=1)
+        noise = z if len(times) > 1 else z[:, 0]
+        ours = generator.codec.decode(generate(generator.denoiser, noise, times, torch.tensor([0])))
+        ours = ((ours.detach().clamp(-1, 1) + 1) * 127.5).round()[0, 0].numpy()
+        theirs = np.load(out / "image.npy").astype(float)
+        assert np.abs(theirs - ours).max() <= 1 and ours.std() > 1, out.name
+
+
+def test_a_timestep_at_which_the_pipeline_of_a_transformer_cannot_start_is_an_error(teacher: Teacher) -> None:
+    check_exportable(teacher, (399,))  # this schedule can be truncated
+    flow = replace(teacher, pipeline=SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler()))
+    check_exportable(flow, (999, 499))
+    if teacher.captions:
+        check_exportable(flow, (399,))  # Stable Diffusion's pipeline accepts timesteps
+    else:
+        with pytest.raises(TeacherError, match=r"method.generator_timestep: 399"):
+            check_exportable(flow, (399,))
+
+
+@pytest.mark.parametrize(("first", "steps", "takes"), [(258, 4, 255), (999, 3, 998), (399, 7, 398)])
+def test_the_timesteps_of_a_transformer_are_those_of_its_pipeline(
+    teacher: Teacher, first: int, steps: int, takes: int
+) -> None:
+    """DiTPipeline accepts only the number of steps, so with other timesteps its images would differ."""
+    check_exportable(teacher, step_times(takes, steps))
+    if teacher.captions:
+        check_exportable(teacher, step_times(first, steps))
+        return
+    with pytest.raises(TeacherError, match=rf"method.generator_timestep: from {first} on .*; use {takes}$"):
+        check_exportable(teacher, step_times(first, steps))
+
+
+def test_a_saved_generator_loads_unchanged(teacher: Teacher, tmp_path: Path) -> None:
+    generator = export(teacher, tmp_path / "generator", 999)
+    back = load_generator(tmp_path / "generator", CPU)
+    z, y = torch.randn(3, 4, 4, 4), torch.tensor([0, 5, 9])
+    assert torch.equal(back.sampler().sample(z, y), generator.sampler().sample(z, y))
+    assert back.sampler().images(y, torch.Generator().manual_seed(0)).shape == (3, 1, 8, 8)
+
+
+def test_the_registered_model_accepts_labels_and_prompts(teacher: Teacher, tmp_path: Path) -> None:
+    """Its images equal those of the sampler at the same seed; a prompt gives the images of its label."""
+    from flows.registry.pyfunc_generator import OneStepGenerator
+
+    generator = export(teacher, tmp_path / "generator", 999, 499)
+    model = OneStepGenerator()
+    model.load_context(SimpleNamespace(artifacts={"generator": str(tmp_path / "generator")}))  # type: ignore[arg-type]
+    answer = model.predict(None, pd.DataFrame({"label": [3, 7]}), {"seed": 5})
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answer["png"]]
+    ours = generator.sampler().images(torch.tensor([3, 7]), torch.Generator().manual_seed(5))
+    assert np.abs(np.stack(images).astype(int) - ours[:, 0].numpy().astype(int)).max() <= 1
+    prompts = pd.DataFrame({"prompt": [CAPTIONS[3], CAPTIONS[7]]})
+    if teacher.captions:
+        assert list(model.predict(None, prompts, {"seed": 5})["png"]) == list(answer["png"])
+    else:
+        with pytest.raises(MlflowException, match="reads no text"):
+            model.predict(None, prompts)

@@ -1,0 +1,45 @@
+"""Whether a teacher fits the data, and the line that describes it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dmd.errors import TeacherError
+from dmd.teachers.check import check_fits, describe
+from dmd.teachers.teacher import Teacher, load_teacher
+from tests.helpers.hub_folders import load
+from tests.helpers.networks import CPU
+
+
+def test_a_teacher_of_another_shape_is_an_error(teacher: Teacher) -> None:
+    with pytest.raises(TeacherError, match=r"shape \(1, 8, 8\), the data are \(3, 8, 8\)"):
+        check_fits(teacher, (3, 8, 8), 10)
+
+
+def test_a_teacher_with_other_labels_than_the_data_is_an_error(teacher: Teacher, teacher_folder: Path) -> None:
+    """Its eleven labels are ten classes and the null label, or eleven classes without guidance."""
+    for classes in (1, 9, 12, 100):
+        with pytest.raises(TeacherError, match=f"knows 11 labels with the null one, the data have {classes}"):
+            check_fits(teacher, (1, 8, 8), classes)
+    with pytest.raises(TeacherError, match="told of labels, and the data have captions but no classes"):
+        check_fits(teacher, (1, 8, 8), 0)
+    guided = load_teacher(teacher_folder, CPU, guidance_scale=2.0)
+    check_fits(teacher, (1, 8, 8), 11)
+    check_fits(guided, (1, 8, 8), 10)
+    with pytest.raises(TeacherError, match="guidance needs a null one"):
+        check_fits(guided, (1, 8, 8), 11)
+    for classes in (0, 1, 10):
+        check_fits(replace(teacher, classes=0), (1, 8, 8), classes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("ddpm", "predicts epsilon, linear schedule of 1000 steps, unconditional, images 1x8x8"),
+        ("dit", "predicts epsilon, linear schedule of 1000 steps, 11 labels with the null one, images 1x8x8"),
+        ("sdxl", "predicts epsilon, scaled_linear schedule of 1000 steps, told of captions, images 1x8x8"),
+    ],
+)
+def test_a_line_describes_the_teacher(folders: dict[str, Path], kind: str, line: str) -> None:
+    assert describe(load(folders[kind])).endswith(line)
