@@ -53,7 +53,7 @@ def _run(root: Path, args: argparse.Namespace) -> int:
     for stage in (*args.force, *([args.target] if args.target else [])):
         select_stages(graph, stage)  # names a stage that isn't there, before any work
     if args.dry_run:
-        print(plan(root, todo, args.force, args.target), flush=True)
+        print(plan(root, todo, args.force, args.target, args.preset), flush=True)
         return 0
     check_complete(todo)
     use_local_servers(root)

@@ -1,9 +1,11 @@
-"""Changes to a params.yaml by dotted keys."""
+"""Changes to a params.yaml by dotted keys, and to loaded parameters by their groups."""
 
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from dmd.config import Params
 
 
 def set_params(file: Path, changes: dict[str, Any], renames: dict[str, str] | None = None) -> None:
@@ -28,3 +30,8 @@ def set_params(file: Path, changes: dict[str, Any], renames: dict[str, str] | No
         group, name = find(key)
         group[name] = value
     yaml.dump(params, file)
+
+
+def with_values(params: Params, **groups: dict[str, Any]) -> Params:
+    """The parameters with keys of their groups replaced."""
+    return params.model_copy(update={g: getattr(params, g).model_copy(update=values) for g, values in groups.items()})

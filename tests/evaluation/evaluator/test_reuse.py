@@ -10,8 +10,8 @@ from dmd.errors import ConfigError, EvaluatorError
 from evaluation.evaluator.reuse import find_reusable
 from evaluation.metrics.schema import Baseline, ExtractorFacts, Provenance, write_model
 from flows.pipeline.changes import change_params
-from flows.plan.estimate import seconds_of
-from flows.plan.rate import Rate
+from flows.plan.estimate import stage_seconds
+from flows.plan.throughput import PassTime
 from tests.helpers.reports import NAMES, measures, real_measures
 
 PROVENANCE = Provenance(
@@ -85,7 +85,7 @@ def test_another_file_is_one_line(cfg: BaselineConfig, params: Params) -> None:
 
 
 def test_the_estimate_leaves_out_reused_samplers(cfg: BaselineConfig, params: Params) -> None:
-    rate = Rate(forward=1.0, both=3.0, how="")
+    pass_time = PassTime(forward=1.0, backward=2.0, source="")
     asked = cfg.model_copy(update={"ddim_steps": [10, 25], "heun_steps": [25]})
     given = params.model_copy(update={"baseline": asked})
-    assert seconds_of(given, [], rate)["baseline"] == 1797 * 4 * 25
+    assert stage_seconds(given, [], pass_time)["baseline"] == 1797 * 4 * 25

@@ -15,7 +15,7 @@ from flows.distill import main
 from flows.pipeline.changes import change_file
 from flows.pipeline.presets import list_presets, load_preset, make_variants
 from flows.pipeline.worktrees import check_committed, save_experiment, temporary_worktree
-from flows.plan.turns import processes
+from flows.plan.passes import process_count
 from tests.helpers.projects import ROOT
 
 
@@ -62,7 +62,7 @@ def test_a_preset_shares_its_batches_equally_and_says_whether_it_was_run(name: s
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     change_file(variant.fill(ROOT), tmp_path / "params.yaml")
     cfg = load_params(tmp_path / "params.yaml").train
-    share = processes(cfg.launcher) * cfg.accumulate
+    share = process_count(cfg.launcher) * cfg.accumulate
     assert cfg.batch_size % share == cfg.generator_batch_size % share == 0
     assert not cfg.warm_start.turns or cfg.warm_start.batch_size % share == 0
     head = " ".join(
@@ -199,14 +199,14 @@ def test_a_plan_says_what_a_run_would_need_and_writes_nothing(
     before = files()
     assert main(["--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "train  unchanged  generator learns from 284,800 images, critic from 54,400; stores 694 KiB" in said
+    assert "train  unchanged  generator trains on 284,800 images, critic on 54,400; writes 694 KiB" in said
     assert "memory of train, per CPU process: " in said and "time: none" in said
     assert main(["--dry-run", "--force", "train"]) == 0
     said = capsys.readouterr().out
-    assert "\n  time: " in said and "CPU hours" in said and "an image forward" in said
+    assert "\n  time: " in said and "CPU hours" in said and "  per image " in said
     assert main(["--dry-run", "--set", "train.generator_turns=600"]) == 0
     said = capsys.readouterr().out
-    assert "data   unchanged" in said and "generator learns from 371,200 images, critic from 198,400" in said
+    assert "data   unchanged" in said and "generator trains on 371,200 images, critic on 198,400" in said
     assert files() == before and git(staged, "status", "--porcelain") == ""
 
 
@@ -221,7 +221,7 @@ def test_a_fresh_clone_has_everything_before_it(
     (staged / "out.txt").unlink()
     assert main(["--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert said.count("runs, or comes from DVC's cache") == 2 and "time: none" not in said
+    assert said.count("runs or is restored from DVC's cache") == 2 and "time: none" not in said
     assert git(staged, "status", "--porcelain") == ""
 
 
@@ -250,8 +250,8 @@ def test_a_plan_reaches_beyond_what_is_yet_to_be_made(
     assert main(["--dry-run", "--preset", "own"]) == 0
     said = capsys.readouterr().out
     assert "--set teacher.folder=PATH is needed: a teacher" in said
-    assert said.count("runs, or comes from DVC's cache") == 2 and "1,797 images of 144 B" in said
-    assert "memory and time: unknown, teacher.folder is not given" in said
+    assert said.count("runs or is restored from DVC's cache") == 2 and "1,797 images of 144 B" in said
+    assert "memory and time: unknown, teacher.folder is not set" in said
     trouble = subprocess.CompletedProcess([], 255, "", "WARNING: no room\nERROR: failed to reproduce 'train'\n")
     monkeypatch.setattr("flows.plan.plan.subprocess.run", lambda *_, **__: trouble)
-    assert main(["--dry-run"]) == 1 and "DVC can't tell what would run" in capsys.readouterr().err
+    assert main(["--dry-run"]) == 1 and "DVC cannot tell which stages would run" in capsys.readouterr().err

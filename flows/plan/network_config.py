@@ -1,0 +1,145 @@
+"""Teachers built from the configuration of their network alone.
+
+On the meta device such a teacher has shapes but no memory, which is enough to count parameters, bytes and operations.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
+from huggingface_hub import try_to_load_from_cache
+from torch import nn
+
+from dmd.codecs.latents import Latents
+from dmd.codecs.pixels import PIXELS
+from dmd.config import Params
+from dmd.data.splits import DIGIT_NAMES, Split
+from dmd.diffusion.denoiser import PARAMETRISATIONS, Denoiser
+from dmd.diffusion.networks import Transformer, unwrap
+from dmd.diffusion.process import ddpm_process
+from dmd.errors import UserError
+from dmd.families.text_to_image import Captioned, CaptionedXL
+from dmd.teacher_training.architectures import new_network
+from dmd.teachers.teacher import Teacher
+from flows.pipeline.presets import FOLDER
+
+CLASS_COUNTS = {"digits": 10, "mnist": 10, "fashion_mnist": 10, "cifar10": 10}
+CLIP_TOKENS = 77  # per caption, in every published CLIP text encoder
+NETWORKS: dict[str, Any] = {net.__name__: net for net in (UNet2DModel, DiTTransformer2DModel, UNet2DConditionModel)}
+PARTS = ("unet", "transformer", "vae")
+
+Configs = Mapping[str, Any]  # name of a part of the pipeline -> its config.json
+
+
+class Unknown(UserError):
+    """The configuration of the teacher's network is not available."""
+
+
+def teacher_configs(
+    params: Params, root: Path, preset: str | None = None, missing: Collection[str] = ()
+) -> Configs | None:
+    """Read the configurations of the teacher's networks; None for a teacher that is trained here.
+
+    A folder is read itself, a hub id in the local hub cache. experiments/presets/PRESET.teacher.json serves if the
+    cache does not hold that revision or if teacher.folder is among the `missing` parameters. Raises Unknown otherwise.
+    """
+    cfg, published = params.teacher, _published(root, preset)
+    if "teacher.folder" in missing:
+        if published is None:
+            raise Unknown("teacher.folder is not set")
+        return published
+    if cfg.source == "train":
+        return None
+    if cfg.source == "folder":
+        return _read_folder(root / cfg.folder)
+    index = try_to_load_from_cache(cfg.hub_id, "model_index.json", revision=cfg.revision)
+    if isinstance(index, str):
+        return _read_folder(Path(index).parent)
+    if published is not None and (published["hub_id"], published["revision"]) == (cfg.hub_id, cfg.revision):
+        return published
+    raise Unknown(f"the local hub cache has no {cfg.hub_id} at revision {cfg.revision}")
+
+
+def _published(root: Path, preset: str | None) -> Configs | None:
+    """The configurations that come with a preset, if any."""
+    file = root / FOLDER / f"{preset}.teacher.json"
+    return json.loads(file.read_text()) if preset and file.is_file() else None
+
+
+def _read_folder(folder: Path) -> Configs:
+    """The json files of a diffusers pipeline folder. Raises Unknown without a supported network."""
+    files = {name: folder / name / "config.json" for name in PARTS}
+    configs = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+    flat = folder / "config.json"  # a pipeline of a single network may be stored without subfolders
+    if not configs and flat.is_file() and (config := json.loads(flat.read_text())).get("_class_name") in NETWORKS:
+        return {"unet": config}
+    if not {"unet", "transformer"} & set(configs):
+        raise Unknown(f"{folder} has no unet/config.json or transformer/config.json")
+    return configs
+
+
+def blank_teacher(
+    params: Params, configs: Configs | None, device: torch.device, class_count: int | None = None
+) -> Teacher:
+    """Build an unguided teacher with meaningless weights, from `configs`, or from params if it is None.
+
+    Its schedule and parametrisation are stand-ins of equal cost. class_count is that of the prepared data; without it
+    the source of the data decides. Raises Unknown for a network that is not supported.
+    """
+    count = class_count if class_count is not None else CLASS_COUNTS.get(params.data.source, 0)
+    with torch.device(device), torch.random.fork_rng(devices=[]):
+        inner, vae, tokens = _untrained(params, count) if configs is None else _configured(configs)
+        net, conditions = _conditioned(inner, count, tokens)
+        process = ddpm_process(torch.linspace(0.999, 0.001, params.teacher.timesteps))
+        denoiser = Denoiser(net, process, PARAMETRISATIONS["sample"]).eval().requires_grad_(False).to(device)
+        codec = PIXELS if vae is None else Latents(vae.eval().requires_grad_(False))
+    size = inner.config["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    shape = (inner.config["in_channels"], height, width)
+    return Teacher(denoiser, denoiser, SimpleNamespace(), shape, conditions, codec)
+
+
+def _untrained(params: Params, class_count: int) -> tuple[Any, Any, int]:
+    """The network that stage `teacher` would train, its VAE or None, and the tokens of a caption."""
+    names = (*DIGIT_NAMES, *map(str, range(len(DIGIT_NAMES), class_count)))[:class_count]
+    captions = tuple(params.data.caption.format(name=name) for name in names)
+    if params.teacher.network == "text_unet" and not captions:
+        raise Unknown("the captions are not prepared yet")
+    shape = (params.data.channels, params.data.size, params.data.size)
+    split = SimpleNamespace(shape=shape, class_names=names, class_captions=captions)
+    net, parts = new_network(params.teacher, cast(Split, split))
+    tokens = max((len(caption.encode()) for caption in captions), default=0) + 2  # bytes, begin and end
+    return unwrap(net), getattr(parts, "vae", None), tokens
+
+
+def _configured(configs: Configs) -> tuple[Any, Any, int]:
+    """The network of these configurations, its VAE or None, and the tokens of a caption."""
+    config = configs.get("unet") or configs["transformer"]
+    kind = config.get("_class_name")
+    if kind not in NETWORKS:
+        raise Unknown(f"its network is a {kind}, which is not supported")
+    net = NETWORKS[kind].from_config(config)
+    if kind == "UNet2DModel":
+        return net, None, 0
+    if "vae" not in configs:
+        raise Unknown(f"its {kind} comes without a vae/config.json")
+    return net, AutoencoderKL.from_config(configs["vae"]), CLIP_TOKENS
+
+
+def _conditioned(inner: Any, class_count: int, tokens: int) -> tuple[nn.Module, int]:
+    """The network with its conditions as indices, and their number; embeddings of captions are zeros."""
+    if isinstance(inner, DiTTransformer2DModel):
+        return Transformer(inner), inner.config["num_embeds_ada_norm"] + 1
+    if isinstance(inner, UNet2DModel):
+        return inner, inner.config["num_class_embeds"] or 0
+    config, conditions = inner.config, class_count + 1
+    embeddings = torch.zeros(conditions, tokens, config["cross_attention_dim"])
+    if config["addition_embed_type"] != "text_time":
+        return Captioned(inner, embeddings), conditions
+    pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+    side = config["sample_size"] * 8
+    return CaptionedXL(inner, embeddings, torch.zeros(conditions, pooled), (side, side)), conditions

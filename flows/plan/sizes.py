@@ -1,0 +1,112 @@
+"""What each stage handles, as far as params and prepared data determine it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmd.codecs.latents import Latents
+from dmd.config import EvaluatorConfig, Params, TeacherConfig
+from dmd.distillation.cost import TurnCost
+from dmd.encoding.encoding import TYPES
+from dmd.families.captions import Held
+from dmd.teachers.teacher import Teacher
+from evaluation.evaluator.reuse import compare_plans, read_earlier
+from flows.plan.passes import passes_per_prediction
+from flows.plan.units import amount
+
+IMAGES = {  # per split of a data set that defines its own splits
+    "digits": {"train": 1797},
+    "mnist": {"train": 60_000, "test": 10_000},
+    "fashion_mnist": {"train": 60_000, "test": 10_000},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "celeba": {"train": 162_770, "validation": 19_867, "test": 19_962},
+}
+
+
+def read_manifest(params: Params, root: Path) -> dict[str, Any] | None:
+    """The manifest of the prepared data, if they have the source and size that params ask for."""
+    try:
+        manifest = json.loads((root / "artifacts" / "data" / "manifest.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    shape = [params.data.channels, params.data.size, params.data.size]
+    return manifest if (manifest["source"], manifest["image_shape"]) == (params.data.source, shape) else None
+
+
+def count_images(params: Params, root: Path) -> int | None:
+    """Images of all splits; None if the source must be listed first."""
+    if (manifest := read_manifest(params, root)) is not None:
+        return sum(manifest["counts"].values())
+    own = IMAGES.get(params.data.source)
+    if own is None:
+        return None
+    limits = {"train": "all", "validation": params.data.validation, "test": params.data.test}
+    return sum(n if limits[split] == "all" else min(n, int(limits[split])) for split, n in own.items())
+
+
+def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, str]:
+    """What each stage handles, by the name of the stage."""
+    trained = {"generator": 0, "critic": 0}
+    for cost in costs:
+        trained[cost.turn.network] += cost.images
+    return {
+        "data": _data(params, root),
+        "teacher": _source(params.teacher),
+        "encode": "latents and embeddings of captions, if the teacher uses them",
+        "evaluator": _source(params.evaluator),
+        "baseline": _baseline(params),
+        "pairs": f"{params.pairs.count:,} pairs",
+        "train": f"generator trains on {trained['generator']:,} images, critic on {trained['critic']:,}",
+        "evaluate": f"{evaluated_images(params):,} images",
+    }
+
+
+def encoded_size(teacher: Teacher, params: Params) -> str:
+    """What stage `encode` stores per training image and per caption; the teacher is on the meta device."""
+    width = TYPES[params.encode.precision].itemsize
+    tables = [part.table for part in teacher.denoiser.net.children() if isinstance(part, Held)]
+    numbers = {
+        "latents of {} per image": torch.Size(teacher.shape).numel() if isinstance(teacher.codec, Latents) else 0,
+        "embeddings of {} per caption": sum(torch.Size(table.shape[1:]).numel() for table in tables),
+    }
+    return ", ".join(text.format(amount(n * width)) for text, n in numbers.items() if n) or "nothing to encode"
+
+
+def evaluated_images(params: Params) -> int:
+    """Images per sampler that are evaluated, over all noise replicates."""
+    return params.baseline.samples * params.baseline.draws
+
+
+def baseline_passes(params: Params) -> list[int]:
+    """Network passes per image, without guidance, of each teacher sampler whose figures are not yet measured."""
+    cfg = params.baseline
+    samplers = [("ddim", n) for n in cfg.ddim_steps] + [("heun", n) for n in cfg.heun_steps]
+    earlier = read_earlier(cfg)
+    measured = {} if earlier is None or compare_plans(cfg, earlier) else earlier.teachers
+    return [passes_of(solver, n) for solver, n in samplers if f"{solver}_{n}" not in measured]
+
+
+def passes_of(solver: str, steps: int) -> int:
+    """Network passes per image of a sampler: Heun's method takes two per step, but one in the last."""
+    return steps if solver == "ddim" else 2 * steps - 1
+
+
+def _data(params: Params, root: Path) -> str:
+    count, size = count_images(params, root), params.data.channels * params.data.size**2
+    each = amount(size)
+    return f"{each} per image" if count is None else f"{count:,} images of {each}: {amount(count * size)}"
+
+
+def _source(cfg: TeacherConfig | EvaluatorConfig) -> str:
+    """Where a stage takes its network from."""
+    training = f"trains on {cfg.steps * cfg.batch_size:,} images"
+    return {"train": training, "folder": "from a folder", "hub": cfg.hub_id}[cfg.source]
+
+
+def _baseline(params: Params) -> str:
+    if not (passes := baseline_passes(params)):
+        return "takes the teacher's figures from baseline.measured"
+    images, most = evaluated_images(params) * len(passes), max(passes) * passes_per_prediction(params)
+    return f"{images:,} images in up to {most:,} passes each"

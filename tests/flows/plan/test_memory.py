@@ -1,0 +1,92 @@
+"""Memory of stage `train`: by hand for small networks, and against what the CPU keeps."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dmd.config import Params
+from dmd.distillation.cost import turn_costs
+from dmd.teacher_training.architectures import new_unet
+from flows.plan.memory import FusedAttention, SavedTensors, saved_bytes, train_memory
+from flows.plan.network_config import blank_teacher
+from tests.helpers.networks import CPU
+from tests.helpers.params import with_values
+
+META = torch.device("meta")
+
+
+def test_memory_of_a_small_unet_is_that_of_its_numbers(params: Params) -> None:
+    """Everything that is not activations, by hand from the network as it is really made."""
+    net = new_unet(params.teacher, (1, 8, 8), 10)
+    weights = sum(p.numel() for p in net.parameters())
+    grids = 4 * params.teacher.timesteps * 8  # of the process: alpha, sigma, prior and time, eight bytes each
+    given = with_values(params, train={"ema_half_lives": [1, 2]})
+    found = train_memory(blank_teacher(given, None, META), given, turn_costs(given))
+    assert found.pop("activations") > 0
+    assert found == {
+        "teacher": 4 * weights + grids,
+        "generator": 4 * weights + grids,
+        "critic": 4 * weights + grids,
+        "averages": 2 * (4 * weights + grids),
+        "best so far": 4 * weights,
+        "gradients": 4 * weights,
+        "AdamW": 2 * 2 * 4 * weights,
+        "pairs": 9000 * 2 * 64 * 4,
+    }
+
+
+def test_adapters_share_the_teachers_weights_and_alone_have_moments(params: Params) -> None:
+    given = with_values(params, train={"lora_rank": 2, "lora_rank_critic": 2})
+    small, whole = (train_memory(blank_teacher(p, None, META), p, turn_costs(p)) for p in (given, params))
+    assert small["teacher"] == whole["teacher"]
+    adapters = small["best so far"]
+    grids = small["generator"] - adapters
+    assert 0 < adapters < whole["best so far"] / 4 and grids == 4 * 1000 * 8
+    assert small["AdamW"] == 2 * 2 * adapters and small["gradients"] == adapters
+
+
+def test_processes_parts_and_precision_divide_activations(params: Params) -> None:
+    def of(**train: Any) -> dict[str, int]:
+        given = with_values(params, train=train)
+        return train_memory(blank_teacher(given, None, META), given, turn_costs(given))
+
+    one = of()
+    assert "exchanged gradients" not in one and "cast weights" not in one
+    assert of(accumulate=4)["activations"] == one["activations"] / 4
+    eight = of(launcher="accelerate launch --num_processes 8 -m")
+    assert (eight["activations"], eight["exchanged gradients"]) == (one["activations"] / 8, one["gradients"])
+    sharded = of(launcher="accelerate launch --num_processes 8 -m", shard=True)
+    for name in ("teacher", "generator", "critic", "averages", "gradients", "AdamW"):
+        assert sharded[name] == pytest.approx(one[name] / 8, abs=1)
+    assert sharded["gathered average"] == one["generator"] and "exchanged gradients" not in sharded
+    assert of(precision="bf16")["activations"] == one["activations"] / 2
+    assert of(gradient_checkpointing=True)["activations"] < one["activations"] / 2
+
+
+def test_saved_activations_are_counted_once_and_without_weights() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 1, 3, padding=1))
+    counter = SavedTensors(net.parameters())
+    with counter:
+        net(torch.zeros(2, 1, 8, 8))
+    assert counter.bytes == 2 * (1 + 4 + 4) * 64 * 4  # inputs of both convolutions and of SiLU
+
+
+def test_the_meta_device_counts_what_the_cpu_keeps(params: Params) -> None:
+    """Within the few bytes that attention of the CPU keeps beside inputs and output."""
+    counted, middle = saved_bytes(blank_teacher(params, None, META).denoiser.requires_grad_(True), (1, 8, 8), 11)
+    real = blank_teacher(params, None, CPU).denoiser.requires_grad_(True)
+    index = torch.zeros(1, dtype=torch.long)
+    counter = SavedTensors(real.parameters())
+    with counter:
+        real.predict(torch.zeros(1, 1, 8, 8), index, index)
+    assert counted == pytest.approx(counter.bytes, rel=0.03) and 0 < middle < counted
+
+
+def test_fused_attention_keeps_no_matrix_of_weights() -> None:
+    q, k, v = (torch.zeros(1, 2, 100, 8, device="meta", requires_grad=True) for _ in range(3))
+    counter = SavedTensors([])
+    with counter, FusedAttention():
+        out = nn.functional.scaled_dot_product_attention(q, k, value=v)
+    assert out.shape == (1, 2, 100, 8) and counter.bytes == 4 * 1600 * 4
