@@ -6,5 +6,7 @@ Imports go one way: flows -> stages -> evaluation -> dmd.
 from pathlib import Path
 
 from flows.runtime.environment import set_defaults
+from flows.runtime.moved import install_finder
 
 set_defaults(Path(__file__).parents[1])  # before Prefect or MLflow is imported
+install_finder()

@@ -1,4 +1,4 @@
-"""`python -m flows.serve`: the deployments on one machine. Runs start from the Prefect UI, or on a schedule."""
+"""`python -m flows.serve`: serve the deployments on one machine, for runs from the Prefect UI or by a schedule."""
 
 import argparse
 import sys
@@ -14,41 +14,41 @@ from flows.ablation.flow import ablate
 from flows.pipeline.flow import distill
 from flows.registry.watch import watch
 from flows.runtime.environment import prefect_database
-from flows.services import prefect_server as server
+from flows.services import prefect_server
 from flows.services.lost_runs import TAG, create_automations
 
 NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"
 
 
-def deployments() -> list[Any]:
-    """What is served. Schedules are there but off: a user switches them on in the UI."""
+def list_deployments() -> list[Any]:
+    """Return the deployments of the working folder. Their schedules are off until a user switches them on in the UI."""
     here = {"root": str(Path.cwd())}
     return [
         distill.to_deployment(
             name="workspace",
             description="Bring this folder up to date, publish and register the result.",
-            schedules=[_off(NIGHTLY)],
+            schedules=[_inactive(NIGHTLY)],
             parameters=here,
             concurrency_limit=1,  # two runs would work in one folder
             tags=[TAG],
         ),
         distill.to_deployment(
             name="experiment",
-            description="A preset, overrides or seeds: in a worktree, as DVC experiments; several at once.",
+            description="Run a preset, overrides or seeds in a worktree, as DVC experiments; several at once.",
             parameters={**here, "preset": "quick"},
             tags=[TAG],
         ),
         ablate.to_deployment(
             name="ablation",
-            description="Members of an ablation file as experiments, compared.",
+            description="Run the members of an ablation file as experiments, and compare them.",
             parameters={**here, "file": "experiments/ablations/dmd2_paper.yaml"},
             concurrency_limit=1,
             tags=[TAG],
         ),
         watch.to_deployment(
             name="champion",
-            description="Judge the champion again: has the environment drifted?",
-            schedules=[_off(WEEKLY)],
+            description="Evaluate the champion again: has the environment drifted?",
+            schedules=[_inactive(WEEKLY)],
             parameters=here,
             concurrency_limit=1,
             tags=[TAG],
@@ -56,20 +56,21 @@ def deployments() -> list[Any]:
     ]
 
 
-def _off(cron: str) -> DeploymentScheduleCreate:
+def _inactive(cron: str) -> DeploymentScheduleCreate:
     return DeploymentScheduleCreate(schedule=CronSchedule(cron=cron), active=False)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Serve until the process is ended; return 1 if no Prefect server answers."""
     argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__).parse_args(argv)
     prefect_database(Path.cwd()).parent.mkdir(parents=True, exist_ok=True)  # for a temporary server
     try:
-        server.check_server()
+        prefect_server.check_server()
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
     create_automations()
-    serve(*deployments(), print_starting_message=False)
+    serve(*list_deployments(), print_starting_message=False)
     return 0
 
 

@@ -21,11 +21,11 @@ from flows.ablation.page import load_samples, write_page
 from flows.ablation.plan import Member, Plan, load_plan, split_waves
 from flows.ablation.runs import publish_comparison, publish_member
 from flows.pipeline import dvc_lock
-from flows.pipeline.stage import NOISE
+from flows.pipeline.repro import NOISE
 from flows.pipeline.worktrees import check_committed
 from flows.runtime import guard
 from flows.runtime.file_lock import hold_lock
-from flows.runtime.process import STOP, Stopped, all_ended
+from flows.runtime.process import STOP, CommandStopped, join_on_exit
 
 # Lines with which DVC ends each experiment; they say nothing about the member.
 ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")
@@ -43,7 +43,7 @@ def run_member(root: Path, name: str, member: Member) -> State[Any]:
     try:
         if not existed:
             experiment.run(root, member, lambda line: log(line) if _is_informative(line) else None)
-    except (experiment.MemberError, Stopped) as e:
+    except (experiment.MemberError, CommandStopped) as e:
         log(f"failed: {e}")
         return Failed(message=str(e), data=e)
     try:
@@ -66,7 +66,7 @@ def run_members(root: Path, plan: Plan, at_once: int) -> dict[Member, State[Any]
     missing = [m for m in plan.members if not experiment.exists(root, m)]
     leaders, followers = split_waves(missing)
     futures: dict[Member, PrefectFuture[Any]] = {}
-    with ThreadPoolTaskRunner(max_workers=at_once) as runner, all_ended(futures.values()):
+    with ThreadPoolTaskRunner(max_workers=at_once) as runner, join_on_exit(futures.values()):
         for wave in ([m for m in plan.members if m not in missing] + leaders, followers):
             for member in wave:
                 values = {"root": root, "name": plan.name, "member": member}

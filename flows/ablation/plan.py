@@ -15,6 +15,7 @@ from dmd.config_paths import load_run_params
 from dmd.errors import ConfigError
 from flows.pipeline.changes import Change, change_params
 from flows.pipeline.presets import load_preset
+from flows.runtime.moved import check_path
 
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 LAST_STAGES = ("train", "evaluate")  # members with other parameters of these stages share all earlier stages
@@ -93,6 +94,7 @@ class Plan:
 
 def load_plan(root: Path, file: Path) -> Plan:
     """Read an ablation file. Raises ConfigError for a mistake in the file, in params.yaml or in their combination."""
+    check_path(file, root)
     ablation, params_file = load_ablation(file), root / "params.yaml"
     if ablation.preset:
         base = {**load_preset(root, ablation.preset).changes, **ablation.base}

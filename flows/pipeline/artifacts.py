@@ -1,4 +1,4 @@
-"""What a run shows in the Prefect UI beside its states: how far a stage is, the table, the pictures, the links."""
+"""Artifacts of a run in the Prefect UI: a progress bar for each stage, the table, the samples and the links."""
 
 import base64
 import re
@@ -23,44 +23,43 @@ from flows.registry.store import tracking_uri
 from flows.runtime.errors import one_line
 
 PERCENT = re.compile(r"\((\d+) %\)")
-STEP = 5  # percent between two updates: each is a request to the server
-
+STEP = 5  # percent between two updates; each is a request to the server
 
 Log = Callable[[str], None]
 
 
 class ProgressArtifact:
-    """Hands a stage's lines on, and moves its bar in the UI where a line says how far it is."""
+    """Logs the lines of a stage, and sets its progress bar from lines that contain a percentage."""
 
     def __init__(self, stage: str, log: Log) -> None:
         self.stage, self.log = stage, log
         self.artifact: UUID | None = None
-        self.shown = 0
-        self.lost = False
+        self.percent = 0
+        self.failed = False
 
     def __call__(self, line: str) -> None:
         self.log(line)
-        if self.lost or not (found := PERCENT.search(line)):
+        if self.failed or not (match := PERCENT.search(line)):
             return
         try:
-            self._show(int(found[1]))
-        except Exception as e:  # whatever ails the server, a stage of days must not end for its bar
-            self.lost = True
+            self._update(int(match[1]))
+        except Exception as e:  # no failure of the server may end a stage that trains for days
+            self.failed = True
             self.log(f"its progress is no longer shown in the Prefect UI: {one_line(e)}")
 
-    def _show(self, percent: int) -> None:
+    def _update(self, percent: int) -> None:
         if self.artifact is None:
             key = f"progress-{self.stage.replace('_', '-')}"
             self.artifact = create_progress_artifact(float(percent), key=key, description=f"stage {self.stage}")  # type: ignore[assignment]
-        elif percent == 100 or abs(percent - self.shown) >= STEP:
+        elif percent == 100 or abs(percent - self.percent) >= STEP:
             update_progress_artifact(self.artifact, progress=float(percent))
         else:
             return
-        self.shown = percent
+        self.percent = percent
 
 
-def show_result(root: Path, run_id: str) -> None:
-    """Table, pictures, and where the run and the report are."""
+def create_result_artifacts(root: Path, run_id: str) -> None:
+    """Create artifacts for the table, the samples, and the links to the MLflow run and to the report."""
     metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
     ratios = ", ".join(f"{name} {value:.3f}" for name, value in metrics.ratio.fd.items())
     table = markdown(format_cells(summary_table(metrics, timing)))

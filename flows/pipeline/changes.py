@@ -1,4 +1,4 @@
-"""Changes to params.yaml by dotted keys, as presets, overrides and ablations name them."""
+"""Changes to params.yaml by dotted keys, from presets, overrides and ablations."""
 
 import difflib
 from collections.abc import Mapping
@@ -12,15 +12,18 @@ from dmd.config import validate
 from dmd.config_paths import check_paths
 from dmd.errors import ConfigError
 from flows.registry.gate import check_gate
+from flows.runtime.moved import check_value
 
 Change = bool | int | float | str
 Changes = Mapping[str, Change | list[int]]
 
 
 def change_params(params: dict[str, Any], changes: Changes, where: str, root: Path) -> dict[str, Any]:
-    """Return a copy of `params` with dotted keys replaced.
+    """Return params with the changes, validated as a whole.
 
-    Raises ConfigError if the schema refuses the result, or a path that it names does not exist below `root`.
+    where: the source of the changes, named in errors
+
+    Raises ConfigError for an unknown key, a value that is not allowed, or a path that does not exist below `root`.
     """
     new = deepcopy(params)
     for key, value in changes.items():
@@ -29,7 +32,8 @@ def change_params(params: dict[str, Any], changes: Changes, where: str, root: Pa
         for part in path:
             group = group.get(part) if isinstance(group, dict) else None
         if not isinstance(group, dict) or last not in group:
-            raise ConfigError(f"{where}: {key}: params.yaml has no such key{_meant(params, key)}")
+            raise ConfigError(f"{where}: {key}: params.yaml has no such key{_suggest(params, key)}")
+        check_value(value, f"{where}: {key}", root)
         group[last] = value
     valid = validate(new, where)
     check_paths(valid, root, where)
@@ -37,8 +41,8 @@ def change_params(params: dict[str, Any], changes: Changes, where: str, root: Pa
     return new
 
 
-def _meant(params: dict[str, Any], key: str) -> str:
-    """What is near the first part of a key that is not there."""
+def _suggest(params: dict[str, Any], key: str) -> str:
+    """Return a hint with the name that is closest to the first unknown part of the key; "" if none is close."""
     group: Any = params
     for part in key.split("."):
         if not isinstance(group, dict):
@@ -51,7 +55,7 @@ def _meant(params: dict[str, Any], key: str) -> str:
 
 
 def change_file(changes: Changes, file: Path) -> None:
-    """Write the changes into a params.yaml, whose comments stay."""
+    """Write the changes into a params.yaml and keep its comments."""
     yaml = YAML()
     params = yaml.load(file)
     for key, value in changes.items():

@@ -1,7 +1,8 @@
-"""dvc.lock where results that it names are not in the cache at hand, as in a fresh clone.
+"""Entries of dvc.lock whose results are not in DVC's cache, as in a fresh clone.
 
-DVC asks its cache of earlier runs only for a stage without an entry: one whose files are nowhere hides what another run
-here has computed since, and every experiment would compute it again.
+DVC looks into its cache of earlier runs only for a stage without an entry in dvc.lock. An entry whose files are missing
+therefore hides the result that another run has computed here, and every experiment computes it again. DVC had the same
+fault inside its cache of runs (https://github.com/treeverse/dvc/issues/9420). This module takes such entries out.
 """
 
 import contextlib
@@ -16,14 +17,14 @@ from dmd.errors import UserError
 from dmd.storage.files import write_bytes
 from flows.runtime.file_lock import hold_lock
 
-LOCK = "dvc.lock"
+FILE = "dvc.lock"
 BACKUP = Path("runs") / "dvc.lock.json"
-ABLATION_LOCK = Path("runs") / "ablate.lock"  # held while an ablation is at work
+ABLATION_LOCK = Path("runs") / "ablate.lock"  # held while an ablation runs
 
 
 def find_missing(root: Path) -> list[str]:
-    """Stages of dvc.lock whose results are not in DVC's cache."""
-    from dvc.repo import Repo  # a second
+    """Return the stages of dvc.lock whose results are not in DVC's cache."""
+    from dvc.repo import Repo  # takes a second
     from dvc.stage import PipelineStage
 
     with Repo(str(root)) as repo:
@@ -32,15 +33,16 @@ def find_missing(root: Path) -> list[str]:
 
 
 def remove_missing(root: Path) -> list[str]:
-    """Take those out of dvc.lock; returns their names."""
+    """Remove the entries of the missing stages from dvc.lock; return their names."""
     if names := find_missing(root):
-        write_bytes(root / LOCK, _without(root, names))
+        write_bytes(root / FILE, _without(root, names))
     return names
 
 
 def _without(root: Path, names: list[str]) -> bytes:
+    """Return dvc.lock without some stages."""
     yaml = YAML()
-    lock = yaml.load(root / LOCK)
+    lock = yaml.load(root / FILE)
     for name in names:
         del lock["stages"][name]
     text = io.BytesIO()
@@ -50,16 +52,17 @@ def _without(root: Path, names: list[str]) -> bytes:
 
 @contextlib.contextmanager
 def without_missing(root: Path) -> Iterator[list[str]]:
-    """The same for the length of a block: then dvc.lock is put back, unless something else has written it.
+    """Remove the missing stages for a block and yield their names; afterwards restore dvc.lock.
 
-    What it was is kept in a file: where a process is killed within, the next one puts it back.
+    dvc.lock stays as it is if something else has written it in the block. A backup lies in a file, so that the next
+    process can restore dvc.lock if this one is killed.
     """
     restore(root)
     if names := find_missing(root):
-        within = _without(root, names)
-        kept = {"before": (root / LOCK).read_bytes().decode(), "within": within.decode()}
-        write_bytes(root / BACKUP, json.dumps(kept).encode())
-        write_bytes(root / LOCK, within)
+        reduced = _without(root, names)
+        backup = {"before": (root / FILE).read_bytes().decode(), "within": reduced.decode()}
+        write_bytes(root / BACKUP, json.dumps(backup).encode())
+        write_bytes(root / FILE, reduced)
     try:
         yield names
     finally:
@@ -67,17 +70,17 @@ def without_missing(root: Path) -> Iterator[list[str]]:
 
 
 def restore(root: Path) -> None:
-    """End what `without_missing` has begun. The caller holds ABLATION_LOCK, or runs alone in the folder."""
+    """Restore dvc.lock from the backup, if there is one. The caller holds ABLATION_LOCK or is alone in the folder."""
     if not (root / BACKUP).exists():
         return
-    kept = json.loads((root / BACKUP).read_bytes())
-    if (root / LOCK).exists() and (root / LOCK).read_bytes() == kept["within"].encode():
-        write_bytes(root / LOCK, kept["before"].encode())
+    backup = json.loads((root / BACKUP).read_bytes())
+    if (root / FILE).exists() and (root / FILE).read_bytes() == backup["within"].encode():
+        write_bytes(root / FILE, backup["before"].encode())
     (root / BACKUP).unlink()
 
 
 def restore_abandoned(root: Path) -> None:
-    """The same for another command, where no ablation is at work."""
+    """Restore dvc.lock after a killed ablation; do nothing while an ablation runs."""
     if (root / BACKUP).exists():
         with contextlib.suppress(UserError), hold_lock(root / ABLATION_LOCK, "an ablation works in this folder"):
             restore(root)

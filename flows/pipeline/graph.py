@@ -1,4 +1,4 @@
-"""The graph, read from DVC: dvc.yaml is the one place that lists stages and what they depend on."""
+"""DVC's graph. dvc.yaml is the only place that lists the stages and what they depend on."""
 
 import graphlib
 from pathlib import Path
@@ -15,8 +15,8 @@ from dmd.errors import UserError
 from flows.runtime.errors import one_line
 
 
-class Busy(UserError):
-    """Another DVC process holds the workspace."""
+class DvcBusyError(UserError):
+    """Another DVC process holds the lock of the workspace."""
 
 
 class PrefectMeta(BaseModel):
@@ -30,7 +30,7 @@ class PrefectMeta(BaseModel):
 
 
 class StageSpec(PrefectMeta):
-    """One stage of dvc.yaml; `deps` are the stages whose outs it reads."""
+    """One stage of dvc.yaml; `deps` are the stages whose outputs it reads."""
 
     name: str
     deps: tuple[str, ...]
@@ -38,13 +38,13 @@ class StageSpec(PrefectMeta):
 
 
 def read_graph(root: Path) -> dict[str, StageSpec]:
-    """Every stage that has a command, in an order in which they can run."""
+    """Return every stage that has a command, in an order in which they can run. Raises UserError."""
     try:
         with Repo(str(root)) as repo:
             graph = repo.index.graph
             stages = {_name(s): s for s in repo.index.stages if s.cmd}
             deps = {name: tuple(sorted(_name(v) for v in graph.successors(s) if v.cmd)) for name, s in stages.items()}
-            specs = {name: _spec(name, s.desc, s.meta, deps[name]) for name, s in stages.items()}
+            specs = {name: _read_spec(name, s.desc, s.meta, deps[name]) for name, s in stages.items()}
     except SCMError as e:
         raise UserError(f"DVC can't read the graph in {root}: {one_line(e)}; use git clone, not an archive") from e
     except DvcException as e:
@@ -53,46 +53,52 @@ def read_graph(root: Path) -> dict[str, StageSpec]:
 
 
 def _name(stage: Any) -> str:
-    """As DVC calls it in the repository's root; its own `addressing` depends on the working directory."""
+    """Return the name that DVC prints in the repository's root; `stage.addressing` depends on the working folder."""
     return stage.name if stage.path_in_repo == PROJECT_FILE else f"{stage.path_in_repo}:{stage.name}"
 
 
-def _spec(name: str, desc: str | None, meta: dict[str, Any] | None, deps: tuple[str, ...]) -> StageSpec:
+def _read_spec(name: str, desc: str | None, meta: dict[str, Any] | None, deps: tuple[str, ...]) -> StageSpec:
     try:
         settings = PrefectMeta.model_validate((meta or {}).get("prefect", {}))
     except ValidationError as e:
-        where = ", ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
-        raise UserError(f"dvc.yaml: stage {name}: meta.prefect: {where}") from e
+        problems = ", ".join(f"{'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
+        raise UserError(f"dvc.yaml: stage {name}: meta.prefect: {problems}") from e
     return StageSpec(name=name, desc=desc or "", deps=deps, **settings.model_dump())
 
 
 def select_stages(graph: dict[str, StageSpec], target: str) -> list[str]:
-    """`target` and everything it stands on, in the order of `graph`; DVC's `-s` looks at one stage alone."""
+    """Return `target` and the stages that it depends on, directly or not, in the order of `graph`.
+
+    Raises UserError if there is no such stage.
+    """
     if target not in graph:
         raise UserError(f"there is no stage {target!r} in dvc.yaml; it has {', '.join(graph)}")
-    wanted, todo = set(), [target]
+    selected, todo = set(), [target]
     while todo:
         name = todo.pop()
-        if name not in wanted:
-            wanted.add(name)
+        if name not in selected:
+            selected.add(name)
             todo.extend(graph[name].deps)
-    return [name for name in graph if name in wanted]
+    return [name for name in graph if name in selected]
 
 
 def list_stale(root: Path) -> list[str]:
-    """Stages that are not in step with dvc.lock, by DVC's own judgement; asked in-process, in tenths of a second."""
+    """Return the stages that differ from dvc.lock, as `dvc status` finds them. Raises UserError.
+
+    Runs in this process, which takes tenths of a second.
+    """
     try:
         with Repo(str(root)) as repo:
-            return sorted(name.rpartition(":")[2] for name in repo.status())  # without the way from here to dvc.yaml
+            return sorted(name.rpartition(":")[2] for name in repo.status())  # without the path to dvc.yaml
     except LockError as e:
-        raise Busy(f"another DVC process works in {root}: {one_line(e)}") from e
+        raise DvcBusyError(f"another DVC process works in {root}: {one_line(e)}") from e
     except (DvcException, SCMError) as e:
         raise UserError(f"DVC can't tell what has changed in {root}: {one_line(e)}") from e
 
 
 def is_up_to_date(root: Path) -> bool:
-    """Whether `dvc repro` would do nothing; not so while another DVC process is at work."""
+    """Return whether `dvc repro` would do nothing; False while another DVC process works in the folder."""
     try:
         return not list_stale(root)
-    except Busy:
+    except DvcBusyError:
         return False

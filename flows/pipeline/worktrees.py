@@ -1,4 +1,7 @@
-"""A temporary git worktree with the DVC cache of the main one: a place to run other code or parameters in."""
+"""Temporary git worktrees that share DVC's cache: folders to run other code or parameters in.
+
+`dvc exp run --temp` works in a copy too, but runs the stages as one command: no task, retry or timeout for each stage.
+"""
 
 import contextlib
 import os
@@ -14,17 +17,36 @@ import psutil
 
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
+from flows.pipeline.changes import change_file
 from flows.pipeline.dvc_lock import remove_missing
+from flows.pipeline.presets import Variant
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.git import git
 
-LOCK = Path("runs") / "worktrees.lock"  # git and DVC each fail now and then where two do this at once
-OWNER = re.compile(r"onestep-(\d+)-")  # in a folder's name: the process that removes it
+# git and DVC fail now and then if two processes change worktrees or experiments at the same time
+# (https://github.com/treeverse/dvc/issues/8763, https://github.com/treeverse/dvc/issues/8516).
+LOCK = Path("runs") / "worktrees.lock"
+OWNER = re.compile(r"onestep-(\d+)-")  # the process that removes a folder, in the folder's name
+
+
+@contextlib.contextmanager
+def open_folder(root: Path, commit: str, variant: Variant | None) -> Iterator[Path]:
+    """Yield the folder for a run: a worktree of `commit` with the variant's changes, or the project's folder.
+
+    Raises UserError if another run works in the project's folder.
+    """
+    if variant is None:
+        with hold_lock(root / "runs" / "flow.lock", "another run works in this folder; wait for it, or stop it"):
+            yield root
+        return
+    with temporary_worktree(root, commit) as place:
+        change_file(variant.changes, place / "params.yaml")
+        yield place
 
 
 @contextlib.contextmanager
 def temporary_worktree(root: Path, commit: str) -> Iterator[Path]:
-    """Check out a commit; the folder is gone afterwards, however the block ends. Raises UserError."""
+    """Check out a commit in a new folder, which is removed at the end of the block. Raises UserError."""
     main = main_worktree(root)
     if git(main, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise UserError(f"this repository has no commit {commit}; git fetch may bring it")
@@ -33,7 +55,7 @@ def temporary_worktree(root: Path, commit: str) -> Iterator[Path]:
         with hold_lock(main / LOCK):
             _remove_abandoned(main)
             _run(main, "git", "worktree", "add", "-q", "--detach", str(place), commit)
-            cache = main / _dvc(main, "cache", "dir").strip()  # an absolute path stays as it is
+            cache = main / _dvc(main, "cache", "dir").strip()  # an absolute path replaces `main`
             _dvc(place, "cache", "dir", "-q", "--local", str(cache))
         remove_missing(place)
         yield place
@@ -44,7 +66,7 @@ def temporary_worktree(root: Path, commit: str) -> Iterator[Path]:
 
 
 def _remove_abandoned(main: Path) -> None:
-    """Worktrees of processes that were killed: nobody else removes them."""
+    """Remove the worktrees of processes that were killed."""
     for line in (git(main, "worktree", "list", "--porcelain") or "").splitlines():
         place = Path(line.removeprefix("worktree "))
         owner = OWNER.match(place.parent.name)
@@ -58,30 +80,27 @@ def _dvc(cwd: Path, *words: str) -> str:
 
 
 def _run(cwd: Path, *words: str) -> str:
-    """What the command prints. Raises UserError with its own words."""
+    """Run a command and return its output. Raises UserError with the end of its error output."""
     done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise UserError(f"`{' '.join(words).removeprefix(f'{sys.executable} -m ')}` failed in {cwd}: {said[-300:]}")
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise UserError(f"`{' '.join(words).removeprefix(f'{sys.executable} -m ')}` failed in {cwd}: {reason[-300:]}")
     return done.stdout
 
 
 def check_committed(root: Path) -> str:
-    """The last commit's sha. Raises UserError where there is none, or where the workspace has changed since."""
+    """Return the sha of the last commit. Raises UserError if there is none, or if the workspace has changed since."""
     sha = git(root, "rev-parse", "HEAD")
     if sha is None:
-        raise UserError("an experiment needs git with a commit: it is made of the last one")
-    own = (":(exclude)dvc.lock", ":(exclude)reports")  # what a run itself writes
-    if dirty := git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *own):
-        raise UserError(f"commit your changes first, experiments are made of the last commit: {dirty.split()[-1]}")
+        raise UserError("an experiment starts from the last commit, and this folder has none: git init, then commit")
+    outputs = (":(exclude)dvc.lock", ":(exclude)reports")  # written by every run
+    if dirty := git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs):
+        raise UserError(f"commit your changes first, experiments start from the last commit: {dirty.split()[-1]}")
     return sha
 
 
 def save_experiment(place: Path, name: str) -> None:
-    """The worktree's state as a DVC experiment of its commit. One at a time: DVC fails where two do this at once.
-
-    With what the run has written anew beside what git knows already, such as a further judge's plot.
-    """
+    """Save the worktree as a DVC experiment of its commit, with the new files in reports/."""
     new = (git(place, "ls-files", "--others", "--exclude-standard", "reports") or "").splitlines()
     with hold_lock(main_worktree(place) / LOCK):
         _dvc(place, "exp", "save", "-q", "-f", "-n", name, *(word for file in new for word in ("-I", file)))

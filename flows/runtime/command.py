@@ -1,4 +1,4 @@
-"""What every command of this package does when it is stopped or fails: one line for each mistake, an exit code."""
+"""Errors and exit codes of the commands of this package."""
 
 import signal
 import sys
@@ -8,33 +8,37 @@ from typing import NoReturn
 
 from dmd.errors import ConfigError, UserError
 
-GO_ON = "what has finished is kept; the same command goes on from there"
+CONTINUE = "finished stages are kept; run the same command again to continue"
 
 
 class Terminated(BaseException):
-    """SIGTERM, as an exception: what is running is ended on the way out."""
+    """SIGTERM as an exception, so that child processes are ended on the way out."""
 
 
-def run_command(command: Callable[[], int]) -> int:
-    """The command's own; 2 for a mistake in a file or on the command line, 1 for another, 130 and 143 for signals."""
-    signal.signal(signal.SIGTERM, _terminate)
+def run_command(function: Callable[[], int]) -> int:
+    """Call a function and return its exit code, or print the error in one line for each mistake.
+
+    The exit code is 2 for a mistake in a file or on the command line, 1 for another error, 130 after an interrupt and
+    143 after SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        return command()
+        return function()
     except ConfigError as e:
-        return _fail(str(e), 2)
+        return _print_error(str(e), 2)
     except UserError as e:
-        return _fail(str(e), 1)
+        return _print_error(str(e), 1)
     except KeyboardInterrupt:
-        return _fail(f"interrupted; {GO_ON}", 130)
+        return _print_error(f"interrupted; {CONTINUE}", 130)
     except Terminated:
-        return _fail(f"terminated; {GO_ON}", 143)
+        return _print_error(f"terminated; {CONTINUE}", 143)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+def _raise_terminated(_number: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def _fail(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     for line in message.splitlines():
         print(f"error: {line}", file=sys.stderr, flush=True)
     return code

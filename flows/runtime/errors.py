@@ -1,7 +1,7 @@
-"""Other tools' errors, made fit for a user."""
+"""Texts of other tools' errors."""
 
 
 def one_line(error: BaseException) -> str:
-    """The first paragraph of an error's text on one line, or its type where it has none."""
+    """Return the first paragraph of an error's text on one line; the error's type if the text is empty."""
     text = str(error).strip().split("\n\n")[0]
     return " ".join(text.split()) or type(error).__name__

@@ -15,6 +15,8 @@ import time
 
 import psutil
 
+from flows.runtime.process import is_running
+
 POLL = 0.5  # seconds
 PATIENCE = 10.0  # seconds between two signals: a stage removes temporary files, DVC removes its temporary folder
 
@@ -38,7 +40,7 @@ def _find_active_guards() -> list[psutil.Process]:
         words = process.info["cmdline"] or []
         if words[1:-1] == ["-m", "flows.runtime.guard"]:
             pid = int(words[-1])
-            if not (psutil.pid_exists(pid) and _is_running(psutil.Process(pid))):
+            if not (psutil.pid_exists(pid) and is_running(psutil.Process(pid))):
                 guards.append(process)
     return guards
 
@@ -48,23 +50,16 @@ def end_orphans(pid: int) -> None:
     descendants: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        while _is_running(process):
+        while is_running(process):
             descendants = [p for p in process.children(recursive=True) if p.pid != os.getpid()]
             time.sleep(POLL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         _send(_with_children(descendants), number)
 
 
-def _is_running(process: psutil.Process) -> bool:
-    """Return False also if the pid now belongs to another process, and for a zombie."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
 def _with_children(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Return the processes that still run, and the children that they have started since."""
-    running = dict.fromkeys(p for p in processes if _is_running(p))
+    running = dict.fromkeys(p for p in processes if is_running(p))
     for process in list(running):
         with contextlib.suppress(psutil.NoSuchProcess):
             running |= dict.fromkeys(process.children(recursive=True))

@@ -1,4 +1,4 @@
-"""A command in a process group of its own: its lines as they come, and no process left behind, however it ends."""
+"""Commands in process groups of their own, which are ended however the caller ends."""
 
 import contextlib
 import os
@@ -11,30 +11,36 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
+import psutil
+
 from flows.runtime.environment import child_environment
 
-POLL = 0.5  # seconds; also how soon a cancel that comes from another thread is seen
-INTERRUPT_PATIENCE = 10.0  # seconds; a Prefect runner kills a cancelled flow after thirty
+POLL = 0.5  # seconds between two looks at STOP
+INTERRUPT_PATIENCE = 10.0  # seconds; a Prefect runner kills a cancelled flow after 30
 TERMINATE_PATIENCE = 5.0  # seconds
 
-
-# Set by the main thread, where cancels and signals arrive, to end the commands that worker threads are running.
+# Ends the commands of the worker threads. The main thread sets it, since only the main thread receives a cancel or a
+# signal; Prefect ends the threads of its tasks at best (https://github.com/PrefectHQ/prefect/pull/14383).
 STOP = threading.Event()
 
 
-class Stopped(RuntimeError):
-    """The command was ended because the flow is ending."""
+class CommandStopped(RuntimeError):
+    """A command was ended because the flow ends."""
+
+
+class CommandTimeout(TimeoutError):
+    """A command was ended because it reached its timeout."""
 
 
 class Future(Protocol):
-    """What worker threads are at."""
+    """A task in a worker thread."""
 
     def wait(self) -> None: ...
 
 
 @contextlib.contextmanager
-def all_ended(futures: Collection[Future]) -> Iterator[None]:
-    """The block adds futures; with it they all end, and on an interrupt their commands are stopped."""
+def join_on_exit(futures: Collection[Future]) -> Iterator[None]:
+    """Wait for all futures at the end of the block, which adds them; an exception first stops their commands."""
     try:
         yield
         for future in futures:
@@ -46,14 +52,17 @@ def all_ended(futures: Collection[Future]) -> Iterator[None]:
         raise
 
 
-class TookTooLong(TimeoutError):
-    """The command was still running at its deadline, and has been ended."""
-
-
 def run_streaming(argv: Sequence[str], cwd: Path, on_line: Callable[[str], None], timeout: float | None = None) -> int:
-    """Run a command, hand on each line of its output (standard error included), return its exit code."""
+    """Run a command, pass each line of its output and errors to `on_line`, and return its exit code.
+
+    timeout: seconds; None for no limit
+
+    Raises CommandTimeout, or CommandStopped if STOP is set.
+    """
     if STOP.is_set():
-        raise Stopped("the flow is ending")
+        raise CommandStopped("the flow is ending")
+    # A group of its own, so that the children of the command can be ended with it: Prefect signals the process of the
+    # flow only (https://github.com/PrefectHQ/prefect/pull/21112).
     process = subprocess.Popen(
         argv,
         cwd=cwd,
@@ -66,34 +75,35 @@ def run_streaming(argv: Sequence[str], cwd: Path, on_line: Callable[[str], None]
         start_new_session=True,
     )
     try:
-        for line in _lines(process, timeout):
+        for line in _read_lines(process, timeout):
             on_line(line)
         return process.wait()
-    finally:  # also when the caller is cancelled, interrupted, or at fault
+    finally:  # also after a cancel, an interrupt or an exception of on_line
         end_group(process)
 
 
-def _lines(process: subprocess.Popen[str], timeout: float | None) -> Iterator[str]:
+def _read_lines(process: subprocess.Popen[str], timeout: float | None) -> Iterator[str]:
     deadline = time.monotonic() + timeout if timeout else float("inf")
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     assert process.stdout is not None
     threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
     while time.monotonic() < deadline:
         if STOP.is_set():
-            raise Stopped("the flow is ending")
+            raise CommandStopped("the flow is ending")
         try:
             line = lines.get(timeout=POLL)
         except queue.Empty:
-            if process.poll() is not None:  # it is gone, but something it left behind holds the pipe
+            if process.poll() is not None:  # the command is gone, but a child of it holds the pipe open
                 return
             continue
         if line is None:
             return
         yield line
-    raise TookTooLong(f"took longer than {timeout:g} s and was ended")
+    raise CommandTimeout(f"took longer than {timeout:g} s and was ended")
 
 
 def _pump(pipe: IO[str], lines: "queue.SimpleQueue[str | None]") -> None:
+    """Put the lines of a pipe into a queue, then None."""
     with pipe:
         for line in pipe:
             lines.put(line.rstrip())
@@ -104,7 +114,7 @@ def end_group(process: subprocess.Popen[str]) -> None:
     """Interrupt, terminate, then kill every process of the group; a second Ctrl-C kills at once."""
     try:
         if process.poll() is None:
-            # First an interrupt: it lets a stage remove what it has half written, and DVC free its locks.
+            # An interrupt lets a stage remove its temporary files and DVC release its locks.
             _signal_group(process, signal.SIGINT)
             _wait(lambda: process.poll() is not None, INTERRUPT_PATIENCE)
         if _signal_group(process, signal.SIGTERM):
@@ -115,7 +125,7 @@ def end_group(process: subprocess.Popen[str]) -> None:
 
 
 def _signal_group(process: subprocess.Popen[str], number: int) -> bool:
-    """False when no process of the group is left."""
+    """Send a signal to the group; return False if no process of it is left."""
     process.poll()  # reaps the leader, which would count as a member until then
     try:
         os.killpg(process.pid, number)
@@ -125,6 +135,14 @@ def _signal_group(process: subprocess.Popen[str], number: int) -> bool:
 
 
 def _wait(is_over: Callable[[], bool], patience: float) -> None:
+    """Wait until a condition holds, at most `patience` seconds."""
     deadline = time.monotonic() + patience
     while not is_over() and time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process runs; False for a zombie, and if its pid now belongs to another process."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

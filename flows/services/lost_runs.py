@@ -1,7 +1,10 @@
-"""Automations of the Prefect server: a run whose process is gone is marked as crashed, and started again.
+"""Automations of the Prefect server for runs whose process is gone: mark them as crashed, and start them again.
 
-A killed process cannot say that it was killed. Where its runner lives on, the runner says so; where that is gone too,
-nobody does, and the run's missing signs of life are what is left. Stages go on from their last checkpoint.
+If a runner or worker is gone together with its process, Prefect leaves the run in the state Running
+(https://github.com/PrefectHQ/prefect/issues/16746). The remedy is the one that Prefect documents: an automation that
+reacts to missing heartbeats (https://docs.prefect.io/v3/advanced/detect-zombie-flows). A heartbeat can arrive after
+the end of a run (https://github.com/PrefectHQ/prefect/issues/18653), so the states are proposed and not forced: the
+server keeps a final state. A run that starts again continues from the last checkpoint of its stages.
 """
 
 from datetime import timedelta
@@ -12,17 +15,17 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-TAG = "onestep"  # of our deployments: on a team's server there may be others
-SILENCE = timedelta(seconds=120)  # four signs of life in a row, with the frequency that flows/__init__.py sets
-ATTEMPTS = 3  # a run that is killed each time, such as one that needs more memory than there is, ends as crashed
+TAG = "onestep"  # marks the deployments of this project on a server that others use too
+SILENCE = timedelta(seconds=120)  # four heartbeats, with the frequency that flows/runtime/environment.py sets
+ATTEMPTS = 3  # a run that is killed each time, such as for lack of memory, then stays crashed
 MARK = "onestep: a run whose process is gone"
 RESTART = "onestep: a run that was killed starts again"
-NO_SIGN = "no sign of life"
-KILLED = "Process exited with status code: -9"  # as Prefect's runner puts it
+NO_HEARTBEAT = "no heartbeat"
+KILLED = "Process exited with status code: -9"  # the message of Prefect's runner
 
 
 def create_automations() -> None:
-    """Create what is not there yet; one that a user has changed or switched off stays as it is."""
+    """Create the automations that do not exist yet; an existing one stays as the user has left it."""
     for automation in (_mark(), _restart()):
         try:
             Automation.read(name=automation.name)  # pyright: ignore[reportUnusedCoroutine] - none without an event loop
@@ -31,30 +34,32 @@ def create_automations() -> None:
 
 
 def _mark() -> Automation:
-    over = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed")}
+    """Mark a run as crashed after SILENCE without a heartbeat."""
+    final = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
     return Automation(
         name=MARK,
-        description="No sign of life for two minutes: the run's process and its runner are gone.",
+        description="No heartbeat for two minutes: the run's process and its runner are gone.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat"} | over,
+            expect={"prefect.flow-run.heartbeat"} | final,
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
             within=SILENCE,
         ),
-        actions=[_change(StateType.CRASHED, None, f"{NO_SIGN} for {SILENCE.seconds} s: its process is gone")],
+        actions=[_propose(StateType.CRASHED, None, f"{NO_HEARTBEAT} for {SILENCE.seconds} s: its process is gone")],
     )
 
 
 def _restart() -> Automation:
-    """Bounded by Prefect's own count of a run's attempts; one that was killed before it began, at zero, is left alone.
+    """Schedule a killed run again, as long as Prefect's own count of its attempts is below ATTEMPTS.
 
-    Only a kill counts: a run that crashed by itself would do so again, and `make down` ends runs with SIGTERM.
+    A run that was killed before it began has a count of zero and is left alone. A run that crashed by itself would
+    crash again, and `make down` ends runs with SIGTERM, so neither is started again.
     """
     attempts = [str(n) for n in range(1, ATTEMPTS)]
-    killed = {"prefect.state-message": [f"{NO_SIGN}*", f"{KILLED}*"], "prefect.run-count": attempts}
+    killed = {"prefect.state-message": [f"{NO_HEARTBEAT}*", f"{KILLED}*"], "prefect.run-count": attempts}
     return Automation(
         name=RESTART,
         description=f"The same run again, from its checkpoints; at most {ATTEMPTS} attempts.",
@@ -66,9 +71,10 @@ def _restart() -> Automation:
             posture=Posture.Reactive,
             threshold=1,
         ),
-        actions=[_change(StateType.SCHEDULED, "AwaitingRetry", "its process was killed; it goes on")],
+        actions=[_propose(StateType.SCHEDULED, "AwaitingRetry", "its process was killed; it starts again")],
     )
 
 
-def _change(state: StateType, name: str | None, message: str) -> ChangeFlowRunState:
+def _propose(state: StateType, name: str | None, message: str) -> ChangeFlowRunState:
+    """Return the action that proposes a state; the server refuses it if the run has ended."""
     return ChangeFlowRunState(name=name, state=state, message=message, force=False)

@@ -1,6 +1,6 @@
 """`make up` and `make down`: a Prefect server, an MLflow server and the served deployments, in the background.
 
-Each is a process group of its own with a log and a pid file in runs/services; `down` ends only what `up` started.
+Each is a process group with a log and a pid file in runs/services. `down` ends only the processes that `up` started.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,18 +26,21 @@ from flows.registry.store import tracking_uri
 from flows.runtime.command import run_command
 from flows.runtime.environment import child_environment, prefect_database, sqlite_url
 from flows.runtime.file_lock import hold_lock
+from flows.runtime.moved import list_leftovers
+from flows.runtime.process import is_running
 
 HOST = "127.0.0.1"
 PORTS = {"prefect": ("PREFECT_PORT", 4200), "mlflow": ("MLFLOW_PORT", 5000)}
-START = 240.0  # seconds; the first start migrates a database, which takes half a minute on a busy machine
-END = 20.0  # seconds before a process that does not end is killed
+START_PATIENCE = 240.0  # seconds; the first start migrates a database, which takes half a minute on a busy machine
+END_PATIENCE = 20.0  # seconds before a process that does not end is killed
 
 
 @dataclass(frozen=True)
 class Service:
-    """One background process. `health` is an address that answers once it is ready.
+    """One background process.
 
-    With a `body` it is a query, whose answer must hold a deployment that is polled for runs.
+    health: an address that answers once the service is ready
+    body: the body of a POST to `health`; the answer must then hold a deployment that is polled for runs
     """
 
     name: str
@@ -50,75 +52,80 @@ class Service:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def services(root: Path) -> list[Service]:
-    """In the order in which they start. Raises UserError for a port that is none."""
-    prefect, mlflow = (_port(*PORTS[name]) for name in ("prefect", "mlflow"))
-    api, store = f"http://{HOST}:{prefect}/api", tracking_uri(root)
-    python = [sys.executable, "-m"]
-    made = [
-        Service(
-            "prefect",
-            [*python, "prefect", "server", "start", "--host", HOST, "--port", str(prefect)],
-            f"http://{HOST}:{prefect}",
-            f"{api}/health",
-            port=prefect,
-            # The pages ask port 4200 unless they are told; two servers must not share a database.
-            env={
-                "PREFECT_SERVER_UI_API_URL": api,
-                "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite_url(prefect_database(root)),
-                "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-            },
-        )
-    ]
-    mlflow_url = store if store.startswith("http") else f"http://{HOST}:{mlflow}"
-    if not store.startswith("http"):  # otherwise a server of the team's is configured
-        artifacts = mlflow_database(root).with_name("artifacts")
-        argv = [
-            *python,
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            store,
-            "--artifacts-destination",
-            artifacts.as_uri(),
-        ]
-        argv += ["--host", HOST, "--port", str(mlflow), "--workers", "1"]
-        made.append(Service("mlflow", argv, mlflow_url, f"{mlflow_url}/health", port=mlflow))
-    env = {"PREFECT_API_URL": api, "MLFLOW_TRACKING_URI": mlflow_url}
-    page, query = f"http://{HOST}:{prefect}/deployments", f"{api}/deployments/filter"
-    return [*made, Service("deployments", [*python, "flows.serve"], page, query, b"{}", env=env)]
+def list_services(root: Path) -> list[Service]:
+    """Return the services in the order in which they start. Raises UserError for an invalid port.
+
+    If MLFLOW_TRACKING_URI names a server, that server is used and no other one is started.
+    """
+    prefect_port, mlflow_port = (_read_port(*PORTS[name]) for name in ("prefect", "mlflow"))
+    api, store = f"http://{HOST}:{prefect_port}/api", tracking_uri(root)
+    services = [_prefect_server(root, prefect_port, api)]
+    mlflow_url = store if store.startswith("http") else f"http://{HOST}:{mlflow_port}"
+    if not store.startswith("http"):
+        services.append(_mlflow_server(root, mlflow_port, mlflow_url, store))
+    deployments = Service(
+        "deployments",
+        [sys.executable, "-m", "flows.serve"],
+        url=f"http://{HOST}:{prefect_port}/deployments",
+        health=f"{api}/deployments/filter",
+        body=b"{}",
+        env={"PREFECT_API_URL": api, "MLFLOW_TRACKING_URI": mlflow_url},
+    )
+    return [*services, deployments]
 
 
-def _port(variable: str, default: int) -> int:
+def _prefect_server(root: Path, port: int, api: str) -> Service:
+    return Service(
+        "prefect",
+        [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
+        url=f"http://{HOST}:{port}",
+        health=f"{api}/health",
+        port=port,
+        env={
+            "PREFECT_SERVER_UI_API_URL": api,  # the default address has port 4200
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite_url(prefect_database(root)),
+            "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        },
+    )
+
+
+def _mlflow_server(root: Path, port: int, url: str, store: str) -> Service:
+    artifacts = (mlflow_database(root).parent / "artifacts").as_uri()
+    argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    argv += ["--artifacts-destination", artifacts, "--host", HOST, "--port", str(port), "--workers", "1"]
+    return Service("mlflow", argv, url=url, health=f"{url}/health", port=port)
+
+
+def _read_port(variable: str, default: int) -> int:
     text = os.environ.get(variable, str(default))
     if not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise UserError(f"{variable}: {text!r} is no port; it must be 1 to 65535")
+        raise UserError(f"{variable}: {text!r} is not a port; use 1 to 65535")
     return int(text)
 
 
 def up(root: Path) -> list[Service]:
-    """Start what does not run yet, each once the one before it answers. Raises UserError, naming the log."""
+    """Start the services that do not run yet, each once the one before it is ready. Raises UserError with the log."""
     folder = _folder(root)
     with hold_lock(folder / "lock"):
         for path in (prefect_database(root), mlflow_database(root)):
             path.parent.mkdir(parents=True, exist_ok=True)
-        wanted = services(root)
-        for service in wanted:
-            if _running(folder, service.name):
+        services = list_services(root)
+        for service in services:
+            if find_process(folder, service.name):
                 print(f"{service.name}: already runs, {service.url}")
                 continue
             process = _start(root, folder, service)
             _wait_until_ready(service, process, folder / f"{service.name}.log")
             print(f"{service.name}: {service.url}", flush=True)
-        return wanted
+        return services
 
 
 def down(root: Path) -> None:
-    """End what `up` started, last first; a stale pid file is removed and nothing else is touched."""
+    """End the services that `up` started, the last one first, and remove their pid files."""
     folder = _folder(root)
     with hold_lock(folder / "lock"):
         for name in ("deployments", "mlflow", "prefect"):
-            process = _running(folder, name)
+            process = find_process(folder, name)
             if process is not None:
                 _end(process)
                 print(f"{name}: ended", flush=True)
@@ -126,33 +133,32 @@ def down(root: Path) -> None:
 
 
 def use_local_servers(root: Path) -> None:
-    """Let this process use the servers that `up` started, where the environment names no others."""
+    """Make this process use the servers that `up` started, unless the environment names others."""
     for name, variable, path in (("prefect", "PREFECT_API_URL", "/api"), ("mlflow", "MLFLOW_TRACKING_URI", "")):
-        if variable not in os.environ and _running(_folder(root), name):
-            about = json.loads((_folder(root) / f"{name}.json").read_text())
-            os.environ[variable] = about["url"] + path
+        if variable not in os.environ and find_process(_folder(root), name):
+            record = json.loads((_folder(root) / f"{name}.json").read_text())
+            os.environ[variable] = record["url"] + path
 
 
 def _folder(root: Path) -> Path:
     return main_worktree(root) / "runs" / "services"
 
 
-def _running(folder: Path, name: str) -> psutil.Process | None:
-    """The process of the pid file, if it is still the one that was started: numbers are used again."""
+def find_process(folder: Path, name: str) -> psutil.Process | None:
+    """Return the running process of a pid file; None if its pid now belongs to a process that started later."""
     with contextlib.suppress(OSError, json.JSONDecodeError, psutil.NoSuchProcess):
-        about = json.loads((folder / f"{name}.json").read_text())
-        process = psutil.Process(about["pid"])
-        if abs(process.create_time() - about["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE:
+        record = json.loads((folder / f"{name}.json").read_text())
+        process = psutil.Process(record["pid"])
+        if abs(process.create_time() - record["started"]) < 1 and is_running(process):
             return process
     return None
 
 
 def _start(root: Path, folder: Path, service: Service) -> "subprocess.Popen[bytes]":
-    if service.port is not None and _taken(service.port):
+    """Start a service and write its pid file. Raises UserError if its port is in use."""
+    if service.port is not None and _is_in_use(service.port):
         variable = PORTS[service.name][0]
-        raise UserError(
-            f"{service.name}: port {service.port} is taken by another program; set {variable} to a free one"
-        )
+        raise UserError(f"{service.name}: port {service.port} is in use by another program; set {variable}")
     log = (folder / f"{service.name}.log").open("ab")
     with log:
         process = subprocess.Popen(
@@ -164,55 +170,50 @@ def _start(root: Path, folder: Path, service: Service) -> "subprocess.Popen[byte
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    about = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "url": service.url}
-    write_text(folder / f"{service.name}.json", json.dumps(about) + "\n")
+    record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "url": service.url}
+    write_text(folder / f"{service.name}.json", json.dumps(record) + "\n")
     return process
 
 
-def _taken(port: int) -> bool:
+def _is_in_use(port: int) -> bool:
     with socket.socket() as s:
         return s.connect_ex((HOST, port)) == 0
 
 
 def _wait_until_ready(service: Service, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START
+    """Wait for a service. Raises UserError if its process ends, or after START_PATIENCE."""
+    deadline = time.monotonic() + START_PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
             last = next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "")
             raise UserError(f"{service.name}: ended with exit code {process.returncode}: {last[:200]} (see {log})")
-        if _answers(service):
+        if _is_ready(service):
             return
         time.sleep(0.5)
-    raise UserError(f"{service.name}: no answer after {START:g} s; see {log}")
+    raise UserError(f"{service.name}: no answer after {START_PATIENCE:g} s; see {log}")
 
 
-def _answers(service: Service) -> bool:
-    asked = urllib.request.Request(service.health, service.body, {"Content-Type": "application/json"})
-    with contextlib.suppress(OSError), urllib.request.urlopen(asked, timeout=5) as answer:
-        return service.body is None or any(found["status"] == "READY" for found in json.load(answer))
+def _is_ready(service: Service) -> bool:
+    request = urllib.request.Request(service.health, service.body, {"Content-Type": "application/json"})
+    with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
+        return service.body is None or any(deployment["status"] == "READY" for deployment in json.load(answer))
     return False
 
 
 def _end(process: psutil.Process) -> None:
-    """Its whole group: first asked, then made."""
-    members = [process, *process.children(recursive=True)]
+    """Terminate a process and its descendants; kill those that remain after END_PATIENCE."""
+    processes = [process, *process.children(recursive=True)]
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for member in _alive(members):
+        for member in filter(is_running, processes):
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.send_signal(number)
-        psutil.wait_procs(members, timeout=END)
-        if not list(_alive(members)):
+        psutil.wait_procs(processes, timeout=END_PATIENCE)
+        if not any(map(is_running, processes)):
             return
 
 
-def _alive(members: list[psutil.Process]) -> Iterator[psutil.Process]:
-    for member in members:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if member.is_running() and member.status() != psutil.STATUS_ZOMBIE:
-                yield member
-
-
 def main() -> int:
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.services", description=__doc__)
     parser.add_argument("what", choices=("up", "down"))
     return run_command({"up": _up, "down": _down}[parser.parse_args().what])
@@ -220,10 +221,12 @@ def main() -> int:
 
 def _up() -> int:
     root = Path.cwd()
-    made = {service.name: service.url for service in up(root)}
-    print(f"\nPrefect  {made['prefect']}\nMLflow   {made.get('mlflow', tracking_uri(root))}")
+    for line in list_leftovers(root):
+        print(f"note: {line}", file=sys.stderr)
+    urls = {service.name: service.url for service in up(root)}
+    print(f"\nPrefect  {urls['prefect']}\nMLflow   {urls.get('mlflow', tracking_uri(root))}")
     print(f"logs     {_folder(root)}\n")
-    print("start a run in the Prefect UI under Deployments; `make down` ends all of this")
+    print("start a run in the Prefect UI under Deployments; `make down` ends these servers")
     return 0
 
 

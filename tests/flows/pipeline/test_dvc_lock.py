@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.pipeline.dvc_lock import ABLATION_LOCK, BACKUP, LOCK, remove_missing, restore_abandoned, without_missing
+from flows.pipeline.dvc_lock import ABLATION_LOCK, BACKUP, FILE, remove_missing, restore_abandoned, without_missing
 from flows.runtime.file_lock import hold_lock
 from tests.helpers.projects import ROOT, environment
 
@@ -37,7 +37,7 @@ def clone(tmp_path: Path) -> Path:
     (tmp_path / "dvc.yaml").write_text(STAGES)
     (tmp_path / "seed").write_text("1")
     repro(tmp_path)
-    theirs = (tmp_path / LOCK).read_bytes()
+    theirs = (tmp_path / FILE).read_bytes()
     with Repo(str(tmp_path)) as repo:
         drawn = next(out for s in repo.index.stages for out in s.outs if str(out) == "drawn")
         Path(drawn.cache_path).unlink()
@@ -45,7 +45,7 @@ def clone(tmp_path: Path) -> Path:
     repro(tmp_path)
     ours = (tmp_path / "drawn").read_text()
     (tmp_path / "drawn").unlink()
-    (tmp_path / LOCK).write_bytes(theirs)
+    (tmp_path / FILE).write_bytes(theirs)
     (tmp_path / "ours").write_text(ours)
     return tmp_path
 
@@ -58,13 +58,13 @@ def test_a_result_of_this_machine_is_found_again(clone: Path) -> None:
 
 
 def test_the_lock_is_put_back_unless_another_has_written_it(clone: Path) -> None:
-    theirs = (clone / LOCK).read_bytes()
+    theirs = (clone / FILE).read_bytes()
     with without_missing(clone) as missing:
-        assert missing == ["draw"] and b"draw:" not in (clone / LOCK).read_bytes()
-    assert (clone / LOCK).read_bytes() == theirs
+        assert missing == ["draw"] and b"draw:" not in (clone / FILE).read_bytes()
+    assert (clone / FILE).read_bytes() == theirs
     with without_missing(clone):
         repro(clone)
-    assert (clone / LOCK).read_bytes() != theirs and b"draw:" in (clone / LOCK).read_bytes()
+    assert (clone / FILE).read_bytes() != theirs and b"draw:" in (clone / FILE).read_bytes()
 
 
 KILLED = """
@@ -81,29 +81,29 @@ def kill_within(root: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED], cwd=root, env={**environment(), "PYTHONPATH": str(ROOT)}, check=False
     )
-    assert done.returncode == -signal.SIGKILL and b"draw:" not in (root / LOCK).read_bytes()
+    assert done.returncode == -signal.SIGKILL and b"draw:" not in (root / FILE).read_bytes()
 
 
 def test_what_a_killed_process_left_is_put_back_by_the_next(clone: Path) -> None:
-    theirs = (clone / LOCK).read_bytes()
+    theirs = (clone / FILE).read_bytes()
     kill_within(clone)
     with without_missing(clone) as missing:
         assert missing == ["draw"]
-    assert (clone / LOCK).read_bytes() == theirs
+    assert (clone / FILE).read_bytes() == theirs
     kill_within(clone)
     with hold_lock(clone / ABLATION_LOCK):
         restore_abandoned(clone)
-        assert (clone / LOCK).read_bytes() != theirs
+        assert (clone / FILE).read_bytes() != theirs
     restore_abandoned(clone)
-    assert (clone / LOCK).read_bytes() == theirs and not (clone / BACKUP).exists()
+    assert (clone / FILE).read_bytes() == theirs and not (clone / BACKUP).exists()
     kill_within(clone)
     repro(clone)
-    ours = (clone / LOCK).read_bytes()
+    ours = (clone / FILE).read_bytes()
     restore_abandoned(clone)
-    assert (clone / LOCK).read_bytes() == ours and b"draw:" in ours
+    assert (clone / FILE).read_bytes() == ours and b"draw:" in ours
 
 
 def test_without_a_lock_nothing_is_missing(tmp_path: Path) -> None:
     Repo.init(str(tmp_path), no_scm=True).close()
     with without_missing(tmp_path) as missing:
-        assert missing == [] and not (tmp_path / LOCK).exists()
+        assert missing == [] and not (tmp_path / FILE).exists()

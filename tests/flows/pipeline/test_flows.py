@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 from dvc.repo import Repo
+from prefect.states import Failed
 from ruamel.yaml import YAML
 
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 from flows import distill
-from flows.pipeline import stage
+from flows.pipeline import repro
 from flows.pipeline.graph import StageSpec, is_up_to_date, list_stale, read_graph, select_stages
-from flows.pipeline.stage import StageError, reproduce, run_stage, stage_task
+from flows.pipeline.repro import StageError, reproduce
+from flows.pipeline.tasks import make_stage_task, run_stage
 from flows.runtime import process
 from flows.runtime.file_lock import hold_lock
-from flows.runtime.process import TookTooLong, run_streaming
+from flows.runtime.process import CommandTimeout, run_streaming
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
 
@@ -87,7 +89,7 @@ def test_the_flow_has_the_stages_of_dvc_yaml_and_their_settings():
         owners = {owner(dep, stages) for dep in stages[name].get("deps", [])}
         assert set(spec.deps) == owners - {None}
         settings = stages[name].get("meta", {}).get("prefect", {})
-        made = stage_task(spec)
+        made = make_stage_task(spec)
         assert (made.name, made.task_run_name, made.retries) == (name, name, settings.get("retries", 0))
         assert (spec.timeout, made.tags) == (settings.get("timeout"), set(settings.get("tags", [])))
 
@@ -178,12 +180,12 @@ def test_a_failing_stage_is_one_line(toy: Path, cmd: str, said: str, explained: 
 def test_only_a_failure_without_a_reason_is_tried_again():
     assert run_stage.retry_condition_fn is not None
     for explained in (True, False):
-        state = stage.Failed(data=StageError("one", "gone", explained=explained))
+        state = Failed(data=StageError("one", "gone", explained=explained))
         assert run_stage.retry_condition_fn(run_stage, None, state) is not explained  # pyright: ignore[reportArgumentType]
 
 
 def test_a_stage_waits_for_another_process_that_has_its_files(toy: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stage, "BUSY_DELAY", 0.1)
+    monkeypatch.setattr(repro, "BUSY_DELAY", 0.1)
     held = toy / ".dvc" / "tmp" / "rwlock"
     held.parent.mkdir(exist_ok=True)
     holder = {"pid": os.getpid(), "cmd": "another dvc"}
@@ -250,7 +252,7 @@ def test_a_stage_over_its_time_is_ended(toy: Path):
 
 
 def test_a_chatty_command_is_ended_in_time(tmp_path: Path):
-    with pytest.raises(TookTooLong):
+    with pytest.raises(CommandTimeout):
         run_streaming([sys.executable, "-c", "while True: print('y')"], tmp_path, unheard, timeout=1)
 
 

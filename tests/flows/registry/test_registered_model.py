@@ -19,7 +19,7 @@ from mlflow.artifacts import download_artifacts
 from PIL import Image
 
 from dmd.errors import UserError
-from flows.pipeline.summary import summary
+from flows.pipeline.summary import summarize
 from flows.registry.mlflow_model import REQUIREMENTS, standalone_code
 from flows.registry.result import RESULT
 from flows.registry.store import tracking_uri
@@ -148,7 +148,7 @@ def test_the_requirements_name_installed_versions(version: str):
 
 
 def test_the_summary_names_result_and_next_commands(workspace: Path, version: str):
-    words = summary(workspace, version)
+    words = summarize(workspace, version)
     assert [line.split()[0] for line in words.splitlines()[3:6]] == ["real", "teacher", "student"]
     for part in (
         "FD, student / best teacher: 1.000 on clip features, 1.000 on cnn features",

@@ -55,6 +55,26 @@ def test_a_scheduled_run_happens(server: Server, tmp_path: Path):
         end_group(serving)
 
 
+def test_every_deployment_for_a_work_pool_is_created_from_the_root(server: Server):
+    """`prefect deploy` finds the entrypoints of deploy/prefect.yaml, and reads the schemas of their parameters."""
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    env = {**server.env, "ONESTEP_ROOT": str(ROOT)}
+    for words in (
+        ["work-pool", "create", "local", "--type", "process"],
+        ["deploy", "--prefect-file", "deploy/prefect.yaml", "--all"],
+    ):
+        done = subprocess.run([*prefect, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    created = {d["name"]: d for d in server.ask("deployments") if d["work_pool_name"] == "local"}
+    assert created.keys() == {"pool-workspace", "pool-experiment", "pool-ablation", "pool-champion"}
+    for deployment in created.values():
+        path, function = deployment["entrypoint"].split(":")
+        assert (ROOT / path).is_file() and f"def {function}(" in (ROOT / path).read_text()
+        assert deployment["parameters"]["root"] == str(ROOT)
+        assert "root" in deployment["parameter_openapi_schema"]["properties"]
+        assert not any(schedule["active"] for schedule in deployment["schedules"])
+
+
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("toy")

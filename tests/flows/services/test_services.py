@@ -13,9 +13,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from dmd.errors import UserError
-from flows.serve import deployments
+from flows.serve import list_deployments
 from flows.serve import main as serve
-from flows.services.servers import _running, services, use_local_servers
+from flows.services.servers import find_process, list_services, use_local_servers
 from tests.helpers.projects import ROOT
 from tests.helpers.servers import call, free_port
 
@@ -87,7 +87,7 @@ def test_a_taken_port_is_told(project: Path) -> None:
         s.bind(("127.0.0.1", 0))
         s.listen()
         refused = call(project, "up", PREFECT_PORT=str(s.getsockname()[1]))
-    assert refused.returncode == 1 and "is taken by another program; set PREFECT_PORT" in refused.stderr
+    assert refused.returncode == 1 and "is in use by another program; set PREFECT_PORT" in refused.stderr
     assert not alive(project)
 
 
@@ -95,9 +95,9 @@ def test_a_pid_that_is_used_again_is_not_ours(tmp_path: Path) -> None:
     """Only the process that was started is ended, not whatever has its number now."""
     about = {"pid": os.getpid(), "started": psutil.Process().create_time() - 1000, "url": ""}
     (tmp_path / "prefect.json").write_text(json.dumps(about))
-    assert _running(tmp_path, "prefect") is None
+    assert find_process(tmp_path, "prefect") is None
     (tmp_path / "prefect.json").write_text(json.dumps({**about, "started": psutil.Process().create_time()}))
-    assert _running(tmp_path, "prefect") is not None
+    assert find_process(tmp_path, "prefect") is not None
 
 
 def test_a_run_uses_the_servers_that_are_up_unless_others_are_named(
@@ -118,14 +118,14 @@ def test_a_run_uses_the_servers_that_are_up_unless_others_are_named(
 
 def test_a_port_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_PORT", "70000")
-    with pytest.raises(UserError, match="MLFLOW_PORT: '70000' is no port"):
-        services(tmp_path)
+    with pytest.raises(UserError, match="MLFLOW_PORT: '70000' is not a port; use 1 to 65535"):
+        list_services(tmp_path)
 
 
 def test_a_teams_mlflow_server_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
-    assert [s.name for s in services(tmp_path)] == ["prefect", "deployments"]
-    assert services(tmp_path)[1].env["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
+    assert [s.name for s in list_services(tmp_path)] == ["prefect", "deployments"]
+    assert list_services(tmp_path)[1].env["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
 
 
 def test_serving_needs_no_folder_and_help_starts_nothing(
@@ -144,7 +144,7 @@ def test_serving_needs_no_folder_and_help_starts_nothing(
 
 def test_work_pools_have_the_deployments_that_are_served() -> None:
     pools = {d["name"]: d for d in YAML(typ="safe").load(ROOT / "deploy" / "prefect.yaml")["deployments"]}
-    served = {f"pool-{d.name}": d for d in deployments()}
+    served = {f"pool-{d.name}": d for d in list_deployments()}
     assert set(pools) == set(served)
     for name, pool in pools.items():
         assert pool["entrypoint"] == served[name].entrypoint and pool["tags"] == served[name].tags
