@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.hub_folders import KINDS, hub_folder
+from tests.helpers.teachers.hub_folders import KINDS, hub_folder
 
 
 @pytest.fixture(scope="module")

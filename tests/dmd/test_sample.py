@@ -8,7 +8,7 @@ import torch
 
 from dmd.sample import grid, read_labels
 from dmd.teachers.teacher import Teacher
-from tests.helpers.generators import generator_folder
+from tests.helpers.teachers.generators import generator_folder
 
 
 def test_labels_are_read_as_numbers_or_names() -> None:

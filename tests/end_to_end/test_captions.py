@@ -17,8 +17,8 @@ from dmd.training.tokenizer import new_tokenizer
 from evaluation.metrics.reference import Reference
 from evaluation.models.clip_training import new_clip
 from evaluation.report.sheet import select_cells
-from tests.helpers.hub_folders import hub_folder
 from tests.helpers.projects import commit, copy_of_the_project, run, versions
+from tests.helpers.teachers.hub_folders import hub_folder
 
 
 def captioned_folder(folder: Path, n: int = 240) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers import diffusers_recipe
-from tests.helpers.hub_folders import CARDS, KINDS, STOCK, hub_folder
+from tests.helpers.teachers import diffusers_recipe
 from tests.helpers.projects import commit, copy_of_the_project, run, versions
+from tests.helpers.teachers.hub_folders import CARDS, KINDS, STOCK, hub_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

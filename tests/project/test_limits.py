@@ -52,7 +52,6 @@ def test_dvc_yaml_is_short() -> None:
     assert lines("dvc.yaml") < 170
 
 
-@pytest.mark.xfail(strict=True, reason="README is being cut")
 def test_the_readme_is_short() -> None:
     assert lines("README.md") < 170 and len((ROOT / "README.md").read_text().split()) < 1600
 
@@ -60,7 +59,9 @@ def test_the_readme_is_short() -> None:
 UNFINISHED = pytest.mark.xfail(strict=True, reason="docstrings that are not yet rewritten")
 
 
-@pytest.mark.parametrize("package", [pytest.param(p, marks=UNFINISHED) for p in (*PACKAGES, "tests")])
+@pytest.mark.parametrize(
+    "package", [p if p == "evaluation" else pytest.param(p, marks=UNFINISHED) for p in (*PACKAGES, "tests")]
+)
 def test_no_docstring_begins_as_a_fragment(package: str) -> None:
     found = []
     for file in modules(package):

@@ -14,8 +14,8 @@ from dmd.errors import TeacherError
 from dmd.teachers.check import check_fits
 from dmd.teachers.teacher import Teacher, load_teacher
 from tests.helpers.data import CAPTIONS, reals
-from tests.helpers.latent_teachers import latent_teacher, teacher_folder, tiny_params
 from tests.helpers.networks import CPU
+from tests.helpers.teachers.latent_teachers import latent_teacher, teacher_folder, tiny_params
 
 
 @pytest.fixture(params=["dit", "text_unet"])

@@ -13,8 +13,8 @@ from dmd.distillation.trainer import train
 from dmd.teachers.pairs import make_pairs
 from dmd.teachers.teacher import Teacher
 from tests.helpers.data import reals
-from tests.helpers.latent_teachers import latent_teacher
 from tests.helpers.networks import CPU
+from tests.helpers.teachers.latent_teachers import latent_teacher
 from tests.helpers.training import alone
 
 

@@ -17,8 +17,8 @@ from dmd.generator.adapters import merge_adapters
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator, load_generator
 from dmd.samplers.few_step import generate
-from tests.helpers.hub_folders import CARDS, KINDS, load, perturb_trainable
 from tests.helpers.networks import CPU
+from tests.helpers.teachers.hub_folders import CARDS, KINDS, load, perturb_trainable
 
 
 def test_every_kind_of_generator_runs_in_its_stock_pipeline_without_this_project(

@@ -15,8 +15,8 @@ from dmd.samplers.few_step import one_step
 from dmd.samplers.sampler import draw_noise
 from dmd.teacher_training.architectures import new_scheduler, new_unet
 from dmd.teachers.teacher import Teacher, load_teacher
-from tests.helpers.generators import generator_folder
 from tests.helpers.networks import CPU
+from tests.helpers.teachers.generators import generator_folder
 
 
 @pytest.mark.parametrize("times", [(999,), (400,), (999, 749, 499, 249)])

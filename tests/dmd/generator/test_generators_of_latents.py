@@ -23,9 +23,9 @@ from dmd.generator.scheduler import check_exportable
 from dmd.samplers.few_step import generate, step_times
 from dmd.teachers.teacher import Teacher
 from tests.helpers.data import CAPTIONS
-from tests.helpers.hub_folders import CARDS
-from tests.helpers.latent_teachers import export, latent_teacher
 from tests.helpers.networks import CPU
+from tests.helpers.teachers.hub_folders import CARDS
+from tests.helpers.teachers.latent_teachers import export, latent_teacher
 
 
 @pytest.fixture(params=["dit", "text_unet"])

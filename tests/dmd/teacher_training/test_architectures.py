@@ -6,7 +6,7 @@ from dmd.config import Params
 from dmd.diffusion.denoiser import as_denoiser
 from dmd.teacher_training.architectures import new_network, new_scheduler
 from dmd.teacher_training.vae import train_vae
-from tests.helpers.latent_teachers import digits, tiny_params
+from tests.helpers.teachers.latent_teachers import digits, tiny_params
 
 
 def test_diffusers_own_label_dropout_is_off(params: Params) -> None:

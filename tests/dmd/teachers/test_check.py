@@ -8,8 +8,8 @@ import pytest
 from dmd.errors import TeacherError
 from dmd.teachers.check import check_fits, describe
 from dmd.teachers.teacher import Teacher, load_teacher
-from tests.helpers.hub_folders import load
 from tests.helpers.networks import CPU
+from tests.helpers.teachers.hub_folders import load
 
 
 def test_a_teacher_of_another_shape_is_an_error(teacher: Teacher) -> None:

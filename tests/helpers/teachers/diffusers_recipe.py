@@ -1,4 +1,4 @@
-"""Train a teacher without this project: `python tests/helpers/diffusers_recipe.py OUT`.
+"""Train a teacher without this project: `python tests/helpers/teachers/diffusers_recipe.py OUT`.
 
 The recipe is that of train_unconditional.py in diffusers' examples, on scikit-learn's digits: DDPM with the linear
 schedule, eps-prediction, AdamW, cosine decay, EMAModel, saved by DDPMPipeline. It imports nothing of the project.
