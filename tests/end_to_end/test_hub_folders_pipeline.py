@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.teachers import diffusers_recipe
 from tests.helpers.projects import commit, copy_of_the_project, run, versions
+from tests.helpers.teachers import diffusers_recipe
 from tests.helpers.teachers.hub_folders import CARDS, KINDS, STOCK, hub_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
