@@ -22,7 +22,7 @@ from dmd.distillation.methods import METHODS
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
-from dmd.encoding.encoding import load_encoded
+from dmd.encoding.encoded import load_encoded
 from dmd.teachers.pairs import load_pairs
 from dmd.teachers.teacher import Teacher, load_teacher
 
@@ -83,14 +83,14 @@ def measure_turns(teacher: Teacher, params: Params, data: TrainingImages) -> pd.
 def backward_seconds(net: Denoiser, teacher: Teacher, n: int) -> float:
     """Seconds of a forward and backward pass of n images."""
     x, t, y = torch.randn(n, *teacher.shape), torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    return median_seconds(lambda: net(x, t, y if teacher.classes else None).square().mean().backward())
+    return median_seconds(lambda: net(x, t, y if teacher.conditions else None).square().mean().backward())
 
 
 @torch.no_grad()
 def forward_seconds(net: Denoiser, teacher: Teacher, n: int) -> float:
     """Seconds of a forward pass of n images, without gradients."""
     x, t, y = torch.randn(n, *teacher.shape), torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    return median_seconds(lambda: net(x, t, y if teacher.classes else None))
+    return median_seconds(lambda: net(x, t, y if teacher.conditions else None))
 
 
 def median_seconds(work: Callable[[], object]) -> float:

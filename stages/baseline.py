@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from dmd.config import Params
-from dmd.encoding.encoding import load_encoded
+from dmd.encoding.encoded import load_encoded
 from dmd.storage.files import new_folder, sha256
 from dmd.teachers.check import check_fits
 from dmd.teachers.teacher import load_teacher

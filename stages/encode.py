@@ -6,7 +6,7 @@ import torch
 
 from dmd.config import Params
 from dmd.data.splits import load_split
-from dmd.encoding.encoding import encode
+from dmd.encoding.encode import encode
 from dmd.storage.checkpoint import Scratch, code_hash
 from stages.command import run
 

@@ -7,7 +7,7 @@ import torch
 
 from dmd.config import Params
 from dmd.data.splits import load_split, load_splits
-from dmd.encoding.encoding import load_encoded
+from dmd.encoding.encoded import load_encoded
 from dmd.generator.generator import load_generator
 from dmd.storage.files import sha256
 from dmd.teachers.teacher import load_teacher

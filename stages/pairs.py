@@ -6,7 +6,7 @@ import torch
 
 from dmd.config import Params
 from dmd.data.splits import load_split
-from dmd.encoding.encoding import load_encoded
+from dmd.encoding.encoded import load_encoded
 from dmd.storage.checkpoint import Scratch, code_hash
 from dmd.teachers.check import check_fits
 from dmd.teachers.pairs import make_pairs, save_pairs

@@ -5,13 +5,13 @@ import argparse
 import pandas as pd
 import torch
 
-from dmd.codecs.latents import at_once
+from dmd.codecs.latents import vae_batch_size
 from dmd.config import Params
 from dmd.data.splits import load_split
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.run import distill
 from dmd.distillation.setup import files_in_params, new_method, new_networks, validation_set
-from dmd.encoding.encoding import load_encoded
+from dmd.encoding.encoded import load_encoded
 from dmd.generator.export import export_generator
 from dmd.storage.checkpoint import Scratch
 from dmd.storage.files import copy_files, write_text
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch = Scratch("train", {name: group.model_dump() for name, group in groups.items()}, inputs)
     extractor = load_extractors(args.evaluator, workers.device)[1]["classifier" if split.class_names else "evaluator"]
     real, labels = validation_set(split, validation, pairs, teacher)
-    batch_size = at_once(*split.shape[1:])  # evaluate.batch_size would make it a parameter of this stage
+    batch_size = vae_batch_size(*split.shape[1:])  # evaluate.batch_size would make it a parameter of this stage
     validator = Validator(extractor, real, labels, len(split.conditions), cfg.seed, scratch.folder, batch_size)
     done = distill(method, nets, cfg, teacher, split.labels, split.conditions, scratch, validator, workers)
     if not workers.is_main:

@@ -4,14 +4,14 @@ from torch import Tensor, nn
 
 
 class Pixels(nn.Module):
-    """The network works on the image."""
+    """The codec of a network that works on pixels: images pass through it unchanged."""
 
     def decode(self, x: Tensor) -> Tensor:
-        """[B, C, H, W], unchanged."""
+        """Return [B, C, H, W] unchanged."""
         return x
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
+        """Return (C, H, W) of the image that a network output of `shape` becomes."""
         return shape
 
 

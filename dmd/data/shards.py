@@ -1,4 +1,4 @@
-"""Rows of tensors in safetensors files, read as they are asked for: what is stored may be larger than memory."""
+"""Tensors stored in safetensors files and read row by row: what is stored may be larger than memory."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ TYPES = {"U8": torch.uint8, "F16": torch.float16, "F32": torch.float32}  # safet
 
 @dataclass(frozen=True)
 class Shard:
-    """Where the rows of a stored tensor lie. They are read, not mapped: mapped pages would fill the memory."""
+    """The place of a tensor in a safetensors file. Rows are read, not mapped: mapped pages would fill the memory."""
 
     file: Path
     offset: int  # of the first row, in bytes
@@ -25,30 +25,30 @@ class Shard:
 
     @classmethod
     def find(cls, file: Path, name: str) -> "Shard":
-        """By the head of a safetensors file: its length, then what it holds as JSON. Raises KeyError."""
+        """Find a tensor by the file's head: 8 bytes of length, then JSON. Raises KeyError if it is not in the file."""
         with file.open("rb") as content:
             length = int.from_bytes(content.read(8), "little")
-            found = json.loads(content.read(length))[name]
-        return cls(file, 8 + length + found["data_offsets"][0], tuple(found["shape"]), TYPES[found["dtype"]])
+            entry = json.loads(content.read(length))[name]
+        return cls(file, 8 + length + entry["data_offsets"][0], tuple(entry["shape"]), TYPES[entry["dtype"]])
 
     def read(self, index: Tensor) -> Tensor:
-        """[B, ...] of indices [B]."""
-        found = torch.empty((len(index), *self.shape[1:]), dtype=self.dtype)
-        rows = found.numpy()
-        size = rows[:1].nbytes
+        """Read rows [B, ...] by their indices [B]. Raises DataError if the file is truncated."""
+        rows = torch.empty((len(index), *self.shape[1:]), dtype=self.dtype)
+        buffers = rows.numpy()
+        size = buffers[:1].nbytes
         with self.file.open("rb", buffering=0) as content:
-            for row, i in zip(rows, index.tolist(), strict=True):
+            for buffer, i in zip(buffers, index.tolist(), strict=True):
                 content.seek(self.offset + i * size)
-                if content.readinto(row.data) != size:
-                    raise DataError(f"{self.file} has been cut short; run the stage that made it again")
-        return found
+                if content.readinto(buffer.data) != size:
+                    raise DataError(f"{self.file} is truncated; run the stage that wrote it again")
+        return rows
 
 
 class Rows:
-    """[N, ...] in shards: only what is asked for is read."""
+    """A tensor [N, ...] in shards, of which only the rows that are asked for are read."""
 
     def __init__(self, shards: Sequence[Shard], convert: Callable[[Tensor], Tensor] | None = None) -> None:
-        """At least one shard; `convert` is applied to what is read."""
+        """shards: at least one. convert: a function that is applied to the rows after they are read."""
         self.shards, self.convert = shards, convert
         self.starts = torch.tensor([0, *(s.shape[0] for s in shards)]).cumsum(0)
 
@@ -62,32 +62,32 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Of all rows, as they are stored."""
+        """Bytes of all rows as they are stored."""
         return torch.Size(self.shape).numel() * self.shards[0].dtype.itemsize
 
     def __getitem__(self, index: slice | Tensor) -> Tensor:
-        """[B, ...] of a slice or of int64 indices [B], none of them negative."""
+        """Read rows [B, ...] by a slice or by int64 indices [B], none of them negative."""
         if isinstance(index, slice):
             index = torch.arange(*index.indices(len(self)))
         shard = torch.searchsorted(self.starts, index.contiguous(), right=True) - 1
-        found = torch.empty((len(index), *self.shape[1:]), dtype=self.shards[0].dtype)
+        rows = torch.empty((len(index), *self.shape[1:]), dtype=self.shards[0].dtype)
         for k in shard.unique().tolist():
-            here = shard == k
-            found[here] = self.shards[k].read(index[here] - self.starts[k])
-        return self.convert(found) if self.convert else found
+            in_shard = shard == k
+            rows[in_shard] = self.shards[k].read(index[in_shard] - self.starts[k])
+        return self.convert(rows) if self.convert else rows
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Itself: nothing in it changes."""
+        """Return itself, since it never changes."""
         return self
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """All of them in order, `size` at a time."""
+        """Yield all rows in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
 
 class Images(Rows):
-    """uint8 [N, C, H, W], or what `convert` makes of them."""
+    """Images [N, C, H, W], uint8 unless `convert` changes their type."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -96,15 +96,15 @@ class Images(Rows):
         return n, c, h, w
 
     def unit(self) -> "Images":
-        """The same in [-1, 1], converted where they are read."""
+        """Return the same images in [-1, 1], converted after they are read."""
         return Images(self.shards, to_unit)
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 [-1, 1], the range of diffusion models."""
+    """Convert uint8 0..255 to float32 [-1, 1], the range of diffusion models."""
     return images.float() / 127.5 - 1
 
 
-def shard_name(what: str, k: int) -> str:
-    """Name of the k-th shard, without its ending; of something small there is one, without a number."""
-    return f"{what}.{k:05d}" if k else what
+def shard_name(name: str, k: int) -> str:
+    """Return the file name of shard k without its suffix; shard 0 has no number, since most tensors fit into one."""
+    return f"{name}.{k:05d}" if k else name

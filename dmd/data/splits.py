@@ -1,10 +1,11 @@
-"""Prepared data as the stages read them: images that stay on disk, labels, captions, all checked by their hashes."""
+"""Prepared data as the stages read them: images on disk, labels and captions, all checked by their hashes."""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,16 +17,18 @@ from dmd.errors import DataError
 from dmd.storage.files import sha256
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
-MANIFEST, SEAL = "manifest.json", "sha256 of the rest"  # the seal: a name in it, and the hash of all else in it
+MANIFEST = "manifest.json"
+SEAL = "sha256 of the rest"  # key in the manifest: the hash of everything else in it
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Split:
-    """One stored split; labels [N] name each image's condition, a class or a caption.
+    """One stored split. labels [N] index the conditions: classes, or captions if there are no classes.
 
-    Where there are no classes each caption is a condition of its own: class_names is empty then, and class_captions
-    has the different captions. Prompts alone are such data without images.
+    Without classes, class_names is empty and class_captions holds the distinct captions. Prompts alone are a split
+    without images.
     """
 
     images: Images
@@ -41,27 +44,26 @@ class Split:
 
     @property
     def has_images(self) -> bool:
-        """Not so where there are prompts alone."""
+        """False for prompts alone."""
         return len(self.images) > 0
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What each label stands for: a class's name, or a caption."""
+        """The name of each label: a class or a caption."""
         return self.class_names or self.class_captions
 
 
 def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
-    """One split; its images stay on disk.
+    """Load one split; its images stay on disk.
 
-    Raises DataError where a file is missing or is not the one that the manifest describes, and where there are prompts
-    alone though `with_images`.
+    Raises DataError if a file is missing or differs from the manifest, or if there are prompts alone and `with_images`.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        if sealed(manifest) != manifest:
+        if seal(manifest) != manifest:
             raise DataError(f"{folder / MANIFEST} has changed since it was written; run the data stage again")
-        shards = _shards(manifest, name)
-        for file in (f"{s}.{ending}" for s in shards for ending in ("safetensors", "captions.txt")):
+        shards = _shard_names(manifest, name)
+        for file in (f"{s}.{suffix}" for s in shards for suffix in ("safetensors", "captions.txt")):
             if sha256(folder / file) != manifest["sha256"][file]:
                 raise DataError(f"{folder / file} has changed since it was prepared; run the data stage again")
         images = Images([Shard.find(folder / f"{s}.safetensors", "images") for s in shards])
@@ -73,41 +75,13 @@ def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
         raise DataError(f"{folder}: no usable split {name!r} ({e}); run the data stage again") from None
     if with_images and not len(images):
         raise DataError(f"{folder} holds prompts alone (data.source: {manifest['source']}); this needs images")
-    return _conditioned(images, labels, captions, tuple(manifest["class_names"]), tuple(manifest["class_captions"]))
-
-
-def sealed(manifest: dict) -> dict:
-    """With the hash of what it says: class names and captions are told to a teacher, and no other hash covers them."""
-    said = json.dumps({key: value for key, value in manifest.items() if key != SEAL}, sort_keys=True)
-    return {**manifest, SEAL: hashlib.sha256(said.encode()).hexdigest()}
-
-
-def images_of(folder: Path, split: str) -> Rows:
-    """uint8 images [N, C, H, W] of the shards of a split in a folder, whatever a manifest says."""
-    files, k = [], 0
-    while (file := folder / f"{shard_name(split, k)}.safetensors").exists():
-        files.append(file)
-        k += 1
-    return Rows([Shard.find(file, "images") for file in files])
-
-
-def _conditioned(
-    images: Images, labels: Tensor, captions: list[str], names: tuple[str, ...], class_captions: tuple[str, ...]
-) -> Split:
-    """Classes are the conditions where there are several, captions where there is one class or prompts alone."""
-    different = sorted(set(captions))
-    if not len(images):
-        return Split(images, torch.arange(len(captions)), captions, (), tuple(captions))
-    if len(names) <= 1 and len(different) > 1:
-        position = {caption: i for i, caption in enumerate(different)}
-        return Split(images, torch.tensor([position[c] for c in captions]), captions, (), tuple(different))
-    return Split(images, labels, captions, names, class_captions)
+    return _new_split(images, labels, captions, tuple(manifest["class_names"]), tuple(manifest["class_captions"]))
 
 
 def load_splits(folder: Path, names: Sequence[str], with_images: bool = True) -> Split:
-    """Several splits as one, in the order of their names. Raises DataError as load_split does."""
+    """Load several splits as one, in the order of their names. Raises DataError as load_split does."""
     splits = [load_split(folder, name, with_images) for name in names]
-    return _conditioned(
+    return _new_split(
         Images([shard for split in splits for shard in split.images.shards]),
         torch.cat([split.labels for split in splits]),
         [caption for split in splits for caption in split.captions],
@@ -116,14 +90,47 @@ def load_splits(folder: Path, names: Sequence[str], with_images: bool = True) ->
     )
 
 
+def _new_split(
+    images: Images, labels: Tensor, captions: list[str], names: tuple[str, ...], class_captions: tuple[str, ...]
+) -> Split:
+    """Choose the conditions: classes if there are several; captions for a single class or for prompts alone."""
+    distinct = sorted(set(captions))
+    if not len(images):
+        return Split(images, torch.arange(len(captions)), captions, (), tuple(captions))
+    if len(names) <= 1 and len(distinct) > 1:
+        position = {caption: i for i, caption in enumerate(distinct)}
+        return Split(images, torch.tensor([position[c] for c in captions]), captions, (), tuple(distinct))
+    return Split(images, labels, captions, names, class_captions)
+
+
+def seal(manifest: Manifest) -> Manifest:
+    """Add the hash of the manifest itself: a teacher sees class names and captions, and no other hash covers them."""
+    content = json.dumps({key: value for key, value in manifest.items() if key != SEAL}, sort_keys=True)
+    return {**manifest, SEAL: hashlib.sha256(content.encode()).hexdigest()}
+
+
 def split_sha256(folder: Path, *names: str) -> str:
-    """Hash of the images and labels of splits, by the manifest: of their one shard, or of the hashes of several."""
+    """Return the hash of the images and labels of splits: that of their only shard, or of the hashes of several."""
     manifest = json.loads((folder / MANIFEST).read_text())
-    hashes = [manifest["sha256"][f"{s}.safetensors"] for name in names for s in _shards(manifest, name)]
+    hashes = [manifest["sha256"][f"{s}.safetensors"] for name in names for s in _shard_names(manifest, name)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _shards(manifest: dict, split: str) -> list[str]:
-    """The split's shards in order; it has at least one."""
+def _shard_names(manifest: Manifest, split: str) -> list[str]:
+    """Return the names of a split's shards in order; there is at least one."""
     count = sum(f"{shard_name(split, k)}.safetensors" in manifest["sha256"] for k in range(len(manifest["sha256"])))
     return [shard_name(split, k) for k in range(max(count, 1))]
+
+
+def shard_files(folder: Path, split: str) -> list[Path]:
+    """Return the files of a split's shards in a folder that has no manifest yet, in order."""
+    files, k = list[Path](), 0
+    while (file := folder / f"{shard_name(split, k)}.safetensors").exists():
+        files.append(file)
+        k += 1
+    return files
+
+
+def open_images(folder: Path, split: str) -> Rows:
+    """Return the uint8 images [N, C, H, W] of a split in a folder that has no manifest yet."""
+    return Rows([Shard.find(file, "images") for file in shard_files(folder, split)])

@@ -100,7 +100,7 @@ def _small_teacher(params: Params) -> Teacher:
         guided=denoiser if scale == 1 else Guided(denoiser, scale, null=CLASSES),
         pipeline=DDIMPipeline(net, scheduler),
         shape=(1, SIDE, SIDE),
-        classes=CLASSES + 1,
+        conditions=CLASSES + 1,
     )
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dmd.diffusion.denoiser import Denoiser
-from dmd.diffusion.networks import unwrap
 from dmd.distillation.parallel.sharding import to_placement_of
+from dmd.networks.wrapper import unwrap
 
 # The layers that DMD2 adapts in SDXL: attention and its feed-forward, convolutions and time embeddings of residual
 # blocks. UNet2DModel and DiT use the same names.

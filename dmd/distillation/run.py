@@ -53,13 +53,13 @@ def distill(
     phases = method.phases(cfg)
     total = sum(phase.generator_turns for phase in phases)
     patience = Patience.of(cfg, phases)
-    names = classes if teacher.classes else ()
+    names = classes if teacher.conditions else ()
 
     def generator(half_life: int) -> Generator:
         return Generator(state.average(half_life), method.generator_times, teacher.shape, names, teacher.codec)
 
     # A run that was killed between its last turn and its export has nothing left to train.
-    conditions = labels if teacher.classes else None
+    conditions = labels if teacher.conditions else None
     rows = () if patience.is_over(state) else train(state, method, cfg, teacher.shape, conditions, workers)
     with PhaseProgress(phases, state.turn, workers.is_main) as progress:
         for row in rows:

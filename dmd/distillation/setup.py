@@ -12,7 +12,7 @@ from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.batches import TrainingImages
 from dmd.distillation.methods import METHODS, Method, Setting, check_method
 from dmd.distillation.networks import Networks
-from dmd.encoding.encoding import Encoded
+from dmd.encoding.encoded import Encoded
 from dmd.errors import ConfigError
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable

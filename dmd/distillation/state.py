@@ -12,7 +12,7 @@ from dmd.distillation.lora import frozen_copy, load_trainable_state, trainable_s
 from dmd.distillation.networks import TRAINED, Networks
 from dmd.distillation.parallel.sharding import gather, place_moments, placement
 from dmd.distillation.phases import Phase
-from dmd.training.ema import decay_of, update_ema, warm_decay
+from dmd.training.ema import decay_from_half_life, update_ema, warm_decay
 
 
 @dataclass
@@ -66,7 +66,7 @@ class TrainState:
     def update_averages(self, images: int) -> None:
         """Move every average towards the generator, which has just trained on that many images."""
         for half_life, net in self.averages.items():
-            update_ema(net, self.nets.generator, warm_decay(decay_of(half_life, images), self.turn))
+            update_ema(net, self.nets.generator, warm_decay(decay_from_half_life(half_life, images), self.turn))
 
     def keep_if_best(self, half_life: int, score: float, tolerance: float) -> None:
         """Keep an average if its score is the lowest so far, or higher by no more than the tolerance (a share).

@@ -1,0 +1,9 @@
+"""The families of teachers. To add one, write its file and list it here; no pipeline may have the parts of two."""
+
+from dmd.families.dit import Dit
+from dmd.families.family import Family
+from dmd.families.sdxl import Sdxl
+from dmd.families.stable_diffusion import StableDiffusion
+from dmd.families.unet import PixelUnet
+
+FAMILIES: tuple[Family, ...] = (PixelUnet(), Dit(), Sdxl(), StableDiffusion())

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 from dmd.codecs.pixels import Pixels
-from dmd.diffusion.networks import unwrap
 from dmd.diffusion.pipelines import save_pipeline
 from dmd.generator.adapters import merge_adapters, save_adapter
 from dmd.generator.generator import Generator
 from dmd.generator.scheduler import sampling_scheduler
 from dmd.generator.standalone import SOURCE
+from dmd.networks.wrapper import unwrap
 from dmd.storage.files import new_folder, write_text
 from dmd.teachers.teacher import Teacher
 

@@ -5,8 +5,8 @@ from typing import Any
 from diffusers import DDIMScheduler, LCMScheduler
 
 from dmd.codecs.latents import Latents
-from dmd.diffusion.networks import Transformer
 from dmd.errors import TeacherError
+from dmd.networks.dit import DitWrapper
 from dmd.teachers.teacher import Teacher
 
 
@@ -31,7 +31,7 @@ def sampling_scheduler(teacher: Teacher, times: tuple[int, ...]) -> Any:
 
 def check_exportable(teacher: Teacher, times: tuple[int, ...]) -> None:
     """Raise TeacherError where the stock pipeline of the teacher's kind could not run a generator of these steps."""
-    if not isinstance(teacher.denoiser.net, Transformer):
+    if not isinstance(teacher.denoiser.net, DitWrapper):
         return
     last, fixed = teacher.denoiser.process.timesteps - 1, not hasattr(teacher.pipeline.scheduler, "alphas_cumprod")
     if fixed and times[0] != last:

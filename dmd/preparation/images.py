@@ -1,4 +1,4 @@
-"""Any picture file -> the one shape that is stored."""
+"""Converts any picture file to the one form that is stored."""
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -6,35 +6,39 @@ from PIL import Image, ImageOps
 SIXTEEN_BIT = 257  # 65535 / 255
 
 
-def adapted(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """uint8 [channels, size, size]: upright, 8 bits, on white where transparent, shorter side resized, centre cropped.
+def fit_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """Convert a picture to uint8 [channels, size, size].
 
-    Raises ValueError for values whose range nobody knows; Pillow raises many kinds of exception for a damaged file.
+    It is turned upright, reduced to 8 bits, put on white where it is transparent, resized to its shorter side and
+    cropped at the centre. Raises ValueError for values of unknown range; Pillow raises many types for a damaged file.
     """
     image.load()
-    upright = _eight_bits(ImageOps.exif_transpose(image), sixteen=image.mode != "I" or image.format == "PPM")
-    plain = _on_white(upright).convert("L" if channels == 1 else "RGB")
-    fitted = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)  # Pillow's bicubic is antialiased
-    return np.ascontiguousarray(np.asarray(fitted).reshape(size, size, channels).transpose(2, 0, 1))
+    upright = _reduce_to_8_bits(ImageOps.exif_transpose(image), integers_are_16_bit=_has_16_bits(image))
+    plain = _put_on_white(upright).convert("L" if channels == 1 else "RGB")
+    square = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)  # Pillow's bicubic is antialiased
+    return np.ascontiguousarray(np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1))
 
 
-def _eight_bits(image: Image.Image, sixteen: bool) -> Image.Image:
-    """16-bit grey scaled down, on white: Pillow's own conversion would cut everything above 255 off.
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether integers of a grey image have 16 bits; Pillow opens those of 32 bits, and of 16 in PPM, as mode I."""
+    return image.mode != "I" or image.format == "PPM"
 
-    sixteen: whether integers are of 16 bits; Pillow opens them, and those of 32 bits, as mode I.
-    """
+
+def _reduce_to_8_bits(image: Image.Image, integers_are_16_bit: bool) -> Image.Image:
+    """Scale 16-bit grey to 8 bits, transparent pixels to white; Pillow's conversion would clip every value over 255."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image)
-    if image.mode == "F" or not sixteen or values.min() < 0 or values.max() > 65535:
+    if image.mode == "F" or not integers_are_16_bit or values.min() < 0 or values.max() > 65535:
         raise ValueError(f"values of unknown range (mode {image.mode}); 8 or 16 bits are expected")
-    scaled = np.rint(values / SIXTEEN_BIT).astype(np.uint8)
-    scaled[values == image.info.get("transparency", -1)] = 255
-    return Image.fromarray(scaled)
+    pixels = np.rint(values / SIXTEEN_BIT).astype(np.uint8)
+    pixels[values == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(pixels)
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _put_on_white(image: Image.Image) -> Image.Image:
+    """Compose an image with transparency over white; others stay as they are."""
     if not image.has_transparency_data:
         return image
-    coloured = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+    colour = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)

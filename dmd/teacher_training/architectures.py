@@ -1,10 +1,10 @@
-"""Teachers that are made and trained here: small networks of diffusers, their schedules and what goes with them."""
+"""Untrained teachers: small networks of diffusers with their schedules, VAEs and text encoders."""
 
 import tempfile
 from math import gcd
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusers import (
     AutoencoderKL,
@@ -19,16 +19,20 @@ from torch import nn
 
 from dmd.config import TeacherConfig
 from dmd.data.splits import Split
-from dmd.diffusion.networks import Transformer
 from dmd.errors import TeacherError
-from dmd.teacher_training.learning_captions import LearningCaptions
+from dmd.networks.dit import DitWrapper
+from dmd.teacher_training.text_unet import TrainableTextUnet
 from dmd.training.tokenizer import tokenize
 
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
 HEAD = 16  # channels of an attention head
+Scheduler = DDPMScheduler | EDMEulerScheduler | FlowMatchEulerDiscreteScheduler
 
 
-def new_scheduler(cfg: TeacherConfig) -> Any:
-    """The noise schedule of a teacher trained here."""
+def new_scheduler(cfg: TeacherConfig) -> Scheduler:
+    """Return the noise schedule of a teacher."""
     if cfg.prediction_type == "flow":
         return FlowMatchEulerDiscreteScheduler(num_train_timesteps=cfg.timesteps)
     if cfg.prediction_type == "edm":
@@ -42,39 +46,45 @@ def new_scheduler(cfg: TeacherConfig) -> Any:
 
 
 def new_network(cfg: TeacherConfig, split: Split) -> tuple[nn.Module, Any]:
-    """An untrained network, and the parts that go with it: vae, text_encoder and tokenizer, or none."""
+    """Return an untrained network behind the one call, and the other parts of its pipeline.
+
+    The parts are attributes vae, text_encoder and tokenizer; None for a network on pixels. Raises TeacherError if the
+    network does not fit the data.
+    """
     classes = len(split.class_names)
     if cfg.network == "unet":
         return new_unet(cfg, split.shape, classes), None
     if cfg.network == "dit" and not classes:
-        raise TeacherError("teacher.network: 'dit' needs data with classes; these have captions: take text_unet")
+        raise TeacherError("teacher.network: 'dit' needs data with classes, and these have captions; use text_unet")
     vae = new_vae(cfg, split.shape)
     factor = 2 ** (len(cfg.vae.channels) - 1)
-    size = _square(split.shape, factor)
+    size = _latent_size(split.shape, factor)
     if cfg.network == "dit":
-        return Transformer(new_dit(cfg, size, classes)), SimpleNamespace(vae=vae)
+        return DitWrapper(new_dit(cfg, size, classes)), SimpleNamespace(vae=vae)
     tokenizer, text_encoder = new_text_encoder(cfg, split.class_captions)
     tokens = tokenize(tokenizer, [*split.class_captions, ""])
-    net = LearningCaptions(new_text_unet(cfg, size), text_encoder, tokens)
+    net = TrainableTextUnet(new_text_unet(cfg, size), text_encoder, tokens)
     return net, SimpleNamespace(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
 
 
-def _square(shape: tuple[int, int, int], factor: int) -> int:
-    """The side of the latents."""
+def _latent_size(shape: tuple[int, int, int], factor: int) -> int:
+    """Return the side of the latents. Raises TeacherError for images that a VAE of this factor cannot halve."""
     _, height, width = shape
     if height != width or height % factor:
         raise TeacherError(
-            f"teacher.vae.channels: latents are {factor} times smaller; {height}x{width} does not allow it"
+            f"teacher.vae.channels: images of {height}x{width} are not divisible by {factor}; use fewer levels, "
+            "or another data.size"
         )
     return height // factor
 
 
 def new_unet(cfg: TeacherConfig, shape: tuple[int, int, int], classes: int) -> UNet2DModel:
-    """A UNet2DModel for images [C, H, W] and `classes` labels plus the null class; attention in the inner block."""
+    """Return a UNet2DModel for images [C, H, W], with `classes` labels and the null label; its inner block attends."""
     depth = len(cfg.channels)
     if shape[1] % 2 ** (depth - 1) or shape[2] % 2 ** (depth - 1):
         raise TeacherError(
-            f"teacher.channels: {depth} levels halve the image {depth - 1} times; {shape[1:]} does not allow it"
+            f"teacher.channels: {depth} levels halve the image {depth - 1} times, which {shape[1]}x{shape[2]} does not "
+            "allow; use fewer levels, or another data.size"
         )
     return UNet2DModel(
         sample_size=shape[1:],
@@ -90,7 +100,7 @@ def new_unet(cfg: TeacherConfig, shape: tuple[int, int, int], classes: int) -> U
 
 
 def new_text_unet(cfg: TeacherConfig, size: int) -> UNet2DConditionModel:
-    """A UNet2DConditionModel on latents of that side; its inner blocks attend to the caption's tokens."""
+    """Return a UNet2DConditionModel on latents of side `size`; its inner blocks attend to the caption's tokens."""
     depth = len(cfg.channels)
     return UNet2DConditionModel(
         sample_size=size,
@@ -107,12 +117,12 @@ def new_text_unet(cfg: TeacherConfig, size: int) -> UNet2DConditionModel:
 
 
 def new_dit(cfg: TeacherConfig, size: int, classes: int) -> DiTTransformer2DModel:
-    """A DiT on latents of that side, a token for each of their pixels; it has a null class of its own."""
+    """Return a DiT on latents of side `size`, with one token per latent pixel; it has a null label of its own."""
     return DiTTransformer2DModel(
         num_attention_heads=cfg.dit.width // HEAD,
         attention_head_dim=HEAD,
         in_channels=cfg.vae.latent_channels,
-        out_channels=cfg.vae.latent_channels,  # the stock pipeline asks for it
+        out_channels=cfg.vae.latent_channels,  # the stock pipeline needs it
         num_layers=cfg.dit.layers,
         sample_size=size,
         patch_size=1,
@@ -121,7 +131,7 @@ def new_dit(cfg: TeacherConfig, size: int, classes: int) -> DiTTransformer2DMode
 
 
 def new_vae(cfg: TeacherConfig, shape: tuple[int, int, int]) -> AutoencoderKL:
-    """An AutoencoderKL for images [C, H, W]; every level after the first halves them."""
+    """Return an AutoencoderKL for images [C, H, W]; every level after the first halves them."""
     levels = len(cfg.vae.channels)
     blocks: dict[str, Any] = {
         "down_block_types": ("DownEncoderBlock2D",) * levels,
@@ -138,13 +148,13 @@ def new_vae(cfg: TeacherConfig, shape: tuple[int, int, int]) -> AutoencoderKL:
     )
 
 
-def new_text_encoder(cfg: TeacherConfig, captions: tuple[str, ...]) -> tuple[Any, Any]:
-    """A byte-level tokenizer that has room for the longest caption, and a small CLIPTextModel."""
-    from transformers import CLIPTextConfig, CLIPTextModel  # two seconds, and only text needs it
+def new_text_encoder(cfg: TeacherConfig, captions: tuple[str, ...]) -> "tuple[CLIPTokenizer, CLIPTextModel]":
+    """Return a byte-level tokenizer that has room for the longest caption, and a small CLIPTextModel."""
+    from transformers import CLIPTextConfig, CLIPTextModel  # the import takes two seconds, and only text needs it
 
     from dmd.training.tokenizer import new_tokenizer
 
-    longest = max(len(caption.encode()) for caption in captions) + 2  # begin and end
+    longest = max(len(caption.encode()) for caption in captions) + 2  # with the start and end tokens
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = new_tokenizer(Path(folder), longest)
     ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -1,4 +1,4 @@
-"""Trains a teacher from start, or from its last checkpoint, to its end, and writes it as a pipeline folder."""
+"""Trains a teacher, from its last checkpoint if there is one, and writes it as a pipeline folder."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from dmd.config import TeacherConfig
 from dmd.data.shards import Images
 from dmd.data.splits import Split
 from dmd.diffusion.denoiser import as_denoiser
-from dmd.diffusion.networks import unwrap
 from dmd.diffusion.pipelines import save_pipeline
+from dmd.networks.wrapper import unwrap
 from dmd.progress import Progress
 from dmd.storage.checkpoint import Scratch
 from dmd.teacher_training.architectures import new_network, new_scheduler
-from dmd.teacher_training.learning_captions import LearningCaptions
+from dmd.teacher_training.text_unet import TrainableTextUnet
 from dmd.teacher_training.trainer import TeacherState, train_teacher
 from dmd.teacher_training.vae import set_scale, train_vae
 
@@ -27,7 +27,7 @@ LOG_EVERY = 10  # steps
 def train_to_folder(
     cfg: TeacherConfig, split: Split, scratch: Scratch, folder: Path, device: torch.device
 ) -> list[dict[str, float]]:
-    """Train to the end and write the averaged weights. Returns a row of losses for every tenth step."""
+    """Train to the end and write the averaged weights to `folder`. Returns a row of losses for every tenth step."""
     images = split.images.unit()
     torch.manual_seed(cfg.seed)
     net, parts = new_network(cfg, split)
@@ -45,7 +45,7 @@ def train_to_folder(
                 state.rows.append(row)
             if state.step % CHECKPOINT_EVERY == 0:
                 scratch.save({**state.state_dict(), **vae_state})
-    if isinstance(state.ema.net, LearningCaptions):
+    if isinstance(state.ema.net, TrainableTextUnet):
         parts.text_encoder.load_state_dict(state.ema.net.text_encoder.state_dict())
     save_pipeline(unwrap(state.ema.net), scheduler, folder, like=parts)
     scratch.discard()
@@ -53,13 +53,13 @@ def train_to_folder(
 
 
 def _encode(
-    vae: Any, cfg: TeacherConfig, images: Images, trained: dict[str, Tensor] | None
+    vae: Any, cfg: TeacherConfig, images: Images, weights: dict[str, Tensor] | None
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Train the VAE, or load its trained weights. Returns the latents of the images and the state to checkpoint."""
-    if trained is None:
+    """Train the VAE, or load its weights from a checkpoint. Returns the images' latents and the state to checkpoint."""
+    if weights is None:
         train_vae(vae, cfg, images)
     else:
-        vae.load_state_dict(trained)
+        vae.load_state_dict(weights)
     vae.eval().requires_grad_(False)
     set_scale(vae, images)
     return Latents(vae).encode(images), {"vae": vae.state_dict()}

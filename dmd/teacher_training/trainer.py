@@ -1,4 +1,4 @@
-"""Train a small teacher from scratch: the plain diffusion loss in the teacher's own parametrisation."""
+"""Trains a small teacher from scratch by the diffusion loss in the teacher's own parametrisation."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from dmd.training.optim import learning_rate, optimizer_step, step_rng
 
 
 class TeacherState:
-    """Everything that a resumed training needs."""
+    """Networks, optimizer, step and log of a training that can be resumed."""
 
     def __init__(self, denoiser: Denoiser, cfg: TeacherConfig) -> None:
         self.step = 0
@@ -42,16 +42,16 @@ class TeacherState:
 def train_teacher(
     state: TeacherState, cfg: TeacherConfig, images: Tensor | Images, labels: Tensor | None, null: int
 ) -> Iterator[dict[str, float]]:
-    """Advance `state` in place, yielding each step's numbers.
+    """Train until cfg.steps; advance `state` in place and yield a row of numbers for each step.
 
-    images [N, C, H, W] in [-1, 1]; labels [N], None for a network without conditions; null: the empty label.
+    images [N, C, H, W] in [-1, 1]; labels [N], None for an unconditional network; null: index of the null label.
     """
     device = next(state.denoiser.parameters()).device
     while state.step < cfg.steps:
         rng = step_rng(cfg.seed, state.step)
         index = torch.randint(len(images), (cfg.batch_size,), generator=rng)
-        x0, dropped = images[index], torch.rand(len(index), generator=rng) < cfg.label_dropout
-        cond = None if labels is None else labels[index].masked_fill(dropped, null).to(device)
+        x0, drop = images[index], torch.rand(len(index), generator=rng) < cfg.label_dropout
+        cond = None if labels is None else labels[index].masked_fill(drop, null).to(device)
         t = torch.randint(state.denoiser.process.timesteps, (len(x0),), generator=rng)
         eps = torch.randn(x0.shape, generator=rng)
         loss = diffusion_loss(state.denoiser, *(v.to(device) for v in (x0, eps, t)), cond)
@@ -65,6 +65,6 @@ def train_teacher(
 
 
 def diffusion_loss(denoiser: Denoiser, x0: Tensor, eps: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-    """Mean squared error of the network's own target; x0 and eps [B, C, H, W], t [B]."""
+    """Mean squared error of the network's own target. x0 and eps [B, C, H, W], t [B]."""
     x_t = denoiser.process.add_noise(x0, eps, t)
     return F.mse_loss(denoiser.predict(x_t, t, cond), denoiser.target(x0, eps, t))

@@ -1,21 +1,24 @@
-"""Train a small VAE, for teachers that are trained here and work on latents."""
+"""Trains a small VAE, for teachers that are trained here and work on latents."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from dmd.codecs.latents import at_once
+from dmd.codecs.latents import vae_batch_size
 from dmd.config import TeacherConfig
 from dmd.data.shards import Images
 from dmd.progress import Progress
 from dmd.training.optim import learning_rate, optimizer_step, step_rng
 
-KL_WEIGHT = 1e-4  # keeps the latents near unit spread without costing sharpness
+KL_WEIGHT = 1e-4  # keeps the latents near unit spread without loss of sharpness
 
 
 def train_vae(vae: Any, cfg: TeacherConfig, images: Images) -> None:
-    """Squared error of the reconstruction and a little KL. images [N, C, H, W] in [-1, 1]."""
+    """Minimise the squared error of the reconstruction and a small KL term.
+
+    vae: an AutoencoderKL; images [N, C, H, W] in [-1, 1].
+    """
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=0.0, fused=True)
     with Progress("vae", cfg.vae.steps, "steps") as progress:
         for step in range(cfg.vae.steps):
@@ -23,8 +26,8 @@ def train_vae(vae: Any, cfg: TeacherConfig, images: Images) -> None:
             x = images[torch.randint(len(images), (cfg.batch_size,), generator=rng)].to(vae.device)
             latents = vae.encode(x).latent_dist
             noise = torch.randn(latents.mean.shape, generator=rng).to(x.device)
-            decoded = vae.decode(latents.mean + latents.std * noise).sample
-            loss = F.mse_loss(decoded, x) + KL_WEIGHT * latents.kl().mean()
+            reconstruction = vae.decode(latents.mean + latents.std * noise).sample
+            loss = F.mse_loss(reconstruction, x) + KL_WEIGHT * latents.kl().mean()
             lr = learning_rate(cfg.vae.lr, step, cfg.warmup_steps, cfg.vae.steps, "cosine")
             optimizer_step(optimizer, vae, loss, lr, cfg.grad_clip, f"vae loss at step {step}")
             progress.update(loss=loss.item())
@@ -32,7 +35,7 @@ def train_vae(vae: Any, cfg: TeacherConfig, images: Images) -> None:
 
 @torch.no_grad()
 def set_scale(vae: Any, images: Images) -> None:
-    """Make the latents of these images unit in spread, as Stable Diffusion's scaling_factor does."""
-    parts = images.split(at_once(*images.shape[2:]))
+    """Set the scaling factor that gives the latents of these images unit spread, as in Stable Diffusion."""
+    parts = images.split(vae_batch_size(*images.shape[2:]))
     latents = torch.cat([vae.encode(part.to(vae.device)).latent_dist.mode() for part in parts])
     vae.register_to_config(scaling_factor=1 / latents.std().item())

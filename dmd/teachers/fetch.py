@@ -10,7 +10,7 @@ from dmd.config import TeacherConfig
 from dmd.data.splits import Split
 from dmd.diffusion.pipelines import save_pipeline
 from dmd.errors import TeacherError
-from dmd.families.pipelines import load_pipeline, network_of
+from dmd.families.pipelines import find_family, load_pipeline
 from dmd.teachers.check import check_fits, describe
 from dmd.teachers.teacher import load_teacher
 
@@ -18,7 +18,7 @@ from dmd.teachers.teacher import load_teacher
 def fetch_teacher(cfg: TeacherConfig, split: Split, out: Path, device: torch.device) -> tuple[dict[str, str], str]:
     """Fetch a teacher into `out` and check that it fits the data. Returns its origin and a line that describes it.
 
-    Raises TeacherError where it cannot be loaded or does not fit.
+    Raises TeacherError if it cannot be loaded or does not fit.
     """
     origin = fetch(cfg, out)
     teacher = load_teacher(out, device, captions=split.class_captions[:1])  # one caption is enough to load it
@@ -27,19 +27,22 @@ def fetch_teacher(cfg: TeacherConfig, split: Split, out: Path, device: torch.dev
 
 
 def fetch(cfg: TeacherConfig, out: Path) -> dict[str, str]:
-    """Copy a teacher from a folder or the hub into the diffusers folder `out`. Returns where it came from."""
+    """Copy a teacher from a folder or the hub into the diffusers folder `out`. Returns its origin."""
     if cfg.source == "hub":
         location = Path(download(cfg.hub_id, cfg.revision))
         origin = {"source": "hub", "hub_id": cfg.hub_id, "commit": location.name}
     else:
         location, origin = Path(cfg.folder), {"source": "folder"}
     pipe = load_pipeline(location)
-    save_pipeline(network_of(pipe, location), pipe.scheduler, out, like=pipe)
+    save_pipeline(find_family(pipe, location).network(pipe), pipe.scheduler, out, like=pipe)
     return origin
 
 
 def download(hub_id: str, revision: str) -> str:
-    """Fetch a diffusers pipeline from the hub, or find it in the local cache. Returns its folder, named by commit."""
+    """Download a diffusers pipeline, unless the local cache holds it. Returns its folder, which is named by commit.
+
+    Raises TeacherError if the hub does not give it.
+    """
     try:
         return str(DiffusionPipeline.download(hub_id, revision=revision))
     except (OSError, ValueError) as e:
@@ -47,7 +50,7 @@ def download(hub_id: str, revision: str) -> str:
 
 
 def _reason(hub_id: str, error: Exception) -> str:
-    """Why nothing came; diffusers hides the hub's own answer behind an error of its cache."""
+    """Say why the download failed; diffusers hides the hub's own answer behind an error of its cache."""
     answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
     if isinstance(answer, GatedRepoError):
         return f"is gated: accept its terms at https://huggingface.co/{hub_id}, then log in (hf auth login)"

@@ -1,4 +1,4 @@
-"""Deterministic teacher pairs (z, x) for the regression loss: the teacher's ODE from noise to image."""
+"""Deterministic teacher pairs (z, x) for the warm start and the regression loss: noise and the image it leads to."""
 
 import json
 from dataclasses import dataclass
@@ -10,16 +10,15 @@ from torch import Tensor
 
 from dmd.config import PairsConfig
 from dmd.progress import Progress
-from dmd.samplers.ddim import ddim
-from dmd.samplers.heun import heun
 from dmd.samplers.sampler import draw_noise
+from dmd.samplers.solvers import SOLVERS
 from dmd.storage.files import new_folder, write_bytes, write_text
 from dmd.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """z and x [N, C, H, W] float32 on the network's scale, labels [N] or None."""
+    """Noise z and images x, [N, C, H, W] float32 on the network's scale; labels [N], None without conditions."""
 
     z: Tensor
     x: Tensor
@@ -29,6 +28,7 @@ class Pairs:
         return len(self.z)
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> "Pairs":
+        """Return a copy on another device; labels keep their type."""
         labels = None if self.labels is None else self.labels.to(device)
         return Pairs(self.z.to(device, dtype), self.x.to(device, dtype), labels)
 
@@ -37,32 +37,34 @@ class Pairs:
 def make_pairs(
     teacher: Teacher, labels: Tensor | None, cfg: PairsConfig, device: torch.device, work: Path | None = None
 ) -> Pairs:
-    """cfg.count pairs by cfg.solver in cfg.steps steps; labels [M] are gone through in turn, None for no labels.
+    """Sample cfg.count pairs by cfg.solver in cfg.steps steps.
 
-    work: a folder that keeps each batch when it is made; what it holds already is not made again.
+    labels [M]: used in turn, again from the first after the last; None for no labels. work: a folder that keeps each
+    finished batch, so that a killed run continues after it.
     """
-    solve = {"ddim": ddim, "heun": heun}[cfg.solver]
+    solve = SOLVERS[cfg.solver].solve
     rng = torch.Generator().manual_seed(cfg.seed)
-    given = None if labels is None or not teacher.classes else labels[torch.arange(cfg.count) % len(labels)]
+    if labels is not None:
+        labels = labels[torch.arange(cfg.count) % len(labels)] if teacher.conditions else None
     z = draw_noise(teacher.shape, cfg.count, rng)
     x = torch.empty_like(z)
     with Progress("pairs", cfg.count, "pairs") as progress:
         for start in range(0, cfg.count, cfg.batch_size):
             part = slice(start, start + cfg.batch_size)
-            cond = None if given is None else given[part].to(device)
-            kept = None if work is None else work / f"{start:09d}.safetensors"
-            if kept is not None and kept.exists():
-                x[part] = load_file(kept)["x"]
+            file = None if work is None else work / f"{start:09d}.safetensors"
+            if file is not None and file.exists():
+                x[part] = load_file(file)["x"]
             else:
+                cond = None if labels is None else labels[part].to(device)
                 x[part] = solve(teacher.guided, z[part].to(device), cfg.steps, cond).cpu()
-                if kept is not None:
-                    write_bytes(kept, save({"x": x[part]}))
+                if file is not None:
+                    write_bytes(file, save({"x": x[part]}))
             progress.update(len(x[part]))
-    return Pairs(z, x, given)
+    return Pairs(z, x, labels)
 
 
 def save_pairs(pairs: Pairs, out: Path) -> None:
-    """Write the store; one with no pairs is valid too."""
+    """Write a store of pairs, which may hold none."""
     tensors = {"z": pairs.z, "x": pairs.x} | ({} if pairs.labels is None else {"labels": pairs.labels})
     with new_folder(out) as folder:
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "pairs.safetensors")

@@ -1,4 +1,4 @@
-"""The optimizer's step; learning rates and randomness as functions of a step, so that resume needs no more."""
+"""The optimizer's step, and learning rates and randomness as functions of the step, so that resume needs no state."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-UNSCALED = GradScaler("cpu", enabled=False)  # does nothing: gradients of fp32 and bf16 are in range as they are
+UNSCALED = GradScaler("cpu", enabled=False)  # does nothing: gradients of fp32 and bf16 need no scaling
 
 
 def learning_rate(base: float, turn: int, warmup: int, total: int, schedule: str) -> float:
@@ -18,14 +18,17 @@ def learning_rate(base: float, turn: int, warmup: int, total: int, schedule: str
 
 
 def step_rng(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step, on the CPU so that every device sees the same."""
+    """Return the random source of one step; it is on the CPU, so that every device draws the same numbers."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def backward(loss: Tensor, what: str, scaler: GradScaler = UNSCALED) -> None:
-    """Add the loss's gradient to what the parameters hold. Raises FloatingPointError if the loss is not finite."""
+def backward(loss: Tensor, name: str, scaler: GradScaler = UNSCALED) -> None:
+    """Add the gradient of a loss to that of the parameters.
+
+    Raises FloatingPointError, with the loss's name, if the loss is not finite.
+    """
     if not loss.isfinite():
-        raise FloatingPointError(f"{what} is {loss.item()}")
+        raise FloatingPointError(f"{name} is {loss.item()}")
     scaled: Tensor = scaler.scale(loss)  # type: ignore[assignment]
     scaled.backward()
 
@@ -35,18 +38,18 @@ def apply_gradients(
     net: nn.Module,
     lr: float,
     clip: float,
-    what: str,
+    name: str,
     scaler: GradScaler = UNSCALED,
 ) -> Tensor:
-    """One step at learning rate lr with the gradient clipped, and the gradient cleared. Returns its norm before that.
+    """Run one optimizer step of `net` at learning rate `lr` with gradients clipped to L2 norm `clip`; clear them.
 
-    Raises FloatingPointError, before any weight changes, if the gradient is not finite. With a scaler (fp16) such a
-    step is left out and the next one scaled less, as is usual there.
+    Returns the norm before clipping. Raises FloatingPointError, with the loss's name and before any weight changes, if
+    the gradient is not finite. A scaler (fp16) skips such a step instead and scales the next one less, as is usual.
     """
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
     if not norm.isfinite() and not scaler.is_enabled():
-        raise FloatingPointError(f"the gradient of {what} has norm {norm.item()}")
+        raise FloatingPointError(f"the gradient of {name} has norm {norm.item()}")
     for group in optimizer.param_groups:
         group["lr"] = lr
     scaler.step(optimizer)
@@ -56,8 +59,8 @@ def apply_gradients(
 
 
 def optimizer_step(
-    optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor, lr: float, clip: float, what: str
+    optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor, lr: float, clip: float, name: str
 ) -> Tensor:
-    """`backward` and `apply_gradients` of a batch that is taken whole."""
-    backward(loss, what)
-    return apply_gradients(optimizer, net, lr, clip, what)
+    """Run `backward` and `apply_gradients` for a batch that is not split into parts."""
+    backward(loss, name)
+    return apply_gradients(optimizer, net, lr, clip, name)

@@ -3,16 +3,18 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from dmd.storage.files import write_text
 
 
 def new_tokenizer(folder: Path, max_tokens: int) -> CLIPTokenizer:
-    """A byte-level tokenizer without merges. All 256 bytes are in it: unknown text must not read as the end token."""
+    """Return a byte-level tokenizer without merges; its files are written to `folder`.
+
+    All 256 bytes are in its vocabulary, since CLIP takes unknown text for the end token and stops reading there.
+    """
     alphabet = _byte_alphabet()
     words = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>", "<|pad|>"]
     vocab = {word: i for i, word in enumerate(words)}
@@ -30,14 +32,14 @@ def new_tokenizer(folder: Path, max_tokens: int) -> CLIPTokenizer:
 
 
 def _byte_alphabet() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, as CLIP's tokenizer spells them."""
+    """Return GPT-2's printable characters for the 256 bytes, which CLIP's tokenizer uses."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [b for b in range(256) if b not in printable]
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
 
 
-def tokenize(tokenizer: Any, captions: Sequence[str]) -> Tensor:
-    """Token ids [K, L] of the captions, as Stable Diffusion's pipeline asks for them."""
+def tokenize(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> Tensor:
+    """Return token ids [K, L] of captions, padded and truncated as Stable Diffusion's pipeline does."""
     length = tokenizer.model_max_length
     return tokenizer(
         list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"

@@ -51,7 +51,7 @@ def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dic
         sizes["VAE"] = _uncounted_bytes(teacher.codec, counted)
     if params.pairs.count:
         sizes["pairs"] = pairs_bytes(teacher, params)
-    saved = {name: saved_bytes(getattr(nets, name), teacher.shape, teacher.classes) for name in TRAINED}
+    saved = {name: saved_bytes(getattr(nets, name), teacher.shape, teacher.conditions) for name in TRAINED}
     sizes["activations"] = max(_activations(cost, saved, params) for cost in costs)
     if cfg.precision != "fp32":  # autocast keeps its copies of the weights until the turn ends
         weights = (p.numel() for net in (nets.generator, nets.critic) for p in net.parameters())

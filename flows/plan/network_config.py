@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, DiffusionPipeline, DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
@@ -19,10 +19,12 @@ from dmd.codecs.pixels import PIXELS
 from dmd.config import Params
 from dmd.data.splits import DIGIT_NAMES, Split
 from dmd.diffusion.denoiser import PARAMETRISATIONS, Denoiser
-from dmd.diffusion.networks import Transformer, unwrap
 from dmd.diffusion.process import ddpm_process
 from dmd.errors import UserError
-from dmd.families.text_to_image import Captioned, CaptionedXL
+from dmd.families.sdxl import SdxlWrapper
+from dmd.families.stable_diffusion import TextUnetWrapper
+from dmd.networks.dit import DitWrapper
+from dmd.networks.wrapper import unwrap
 from dmd.teacher_training.architectures import new_network
 from dmd.teachers.teacher import Teacher
 from flows.pipeline.presets import FOLDER
@@ -100,7 +102,8 @@ def blank_teacher(
     size = inner.config["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
     shape = (inner.config["in_channels"], height, width)
-    return Teacher(denoiser, denoiser, SimpleNamespace(), shape, conditions, codec)
+    no_pipeline = cast(DiffusionPipeline, SimpleNamespace())
+    return Teacher(denoiser, denoiser, no_pipeline, shape, conditions, codec)
 
 
 def _untrained(params: Params, class_count: int) -> tuple[Any, Any, int]:
@@ -133,13 +136,13 @@ def _configured(configs: Configs) -> tuple[Any, Any, int]:
 def _conditioned(inner: Any, class_count: int, tokens: int) -> tuple[nn.Module, int]:
     """The network with its conditions as indices, and their number; embeddings of captions are zeros."""
     if isinstance(inner, DiTTransformer2DModel):
-        return Transformer(inner), inner.config["num_embeds_ada_norm"] + 1
+        return DitWrapper(inner), inner.config["num_embeds_ada_norm"] + 1
     if isinstance(inner, UNet2DModel):
         return inner, inner.config["num_class_embeds"] or 0
     config, conditions = inner.config, class_count + 1
     embeddings = torch.zeros(conditions, tokens, config["cross_attention_dim"])
     if config["addition_embed_type"] != "text_time":
-        return Captioned(inner, embeddings), conditions
+        return TextUnetWrapper(inner, embeddings), conditions
     pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
     side = config["sample_size"] * 8
-    return CaptionedXL(inner, embeddings, torch.zeros(conditions, pooled), (side, side)), conditions
+    return SdxlWrapper(inner, embeddings, torch.zeros(conditions, pooled), (side, side)), conditions

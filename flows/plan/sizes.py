@@ -9,8 +9,8 @@ import torch
 from dmd.codecs.latents import Latents
 from dmd.config import EvaluatorConfig, Params, TeacherConfig
 from dmd.distillation.cost import TurnCost
-from dmd.encoding.encoding import TYPES
-from dmd.families.captions import Held
+from dmd.encoding.encode import TYPES
+from dmd.families.tables import TableInMemory
 from dmd.teachers.teacher import Teacher
 from evaluation.evaluator.reuse import compare_plans, read_earlier
 from flows.plan.passes import passes_per_prediction
@@ -66,7 +66,7 @@ def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, 
 def encoded_size(teacher: Teacher, params: Params) -> str:
     """What stage `encode` stores per training image and per caption; the teacher is on the meta device."""
     width = TYPES[params.encode.precision].itemsize
-    tables = [part.table for part in teacher.denoiser.net.children() if isinstance(part, Held)]
+    tables = [part.table for part in teacher.denoiser.net.children() if isinstance(part, TableInMemory)]
     numbers = {
         "latents of {} per image": torch.Size(teacher.shape).numel() if isinstance(teacher.codec, Latents) else 0,
         "embeddings of {} per caption": sum(torch.Size(table.shape[1:]).numel() for table in tables),

@@ -85,7 +85,7 @@ def _predict(teacher: Teacher, batch: int) -> Tensor:
     device = next(teacher.denoiser.parameters()).device
     index = torch.zeros(batch, dtype=torch.long, device=device)
     return teacher.denoiser.predict(
-        torch.randn(batch, *teacher.shape, device=device), index, index if teacher.classes else None
+        torch.randn(batch, *teacher.shape, device=device), index, index if teacher.conditions else None
     )
 
 

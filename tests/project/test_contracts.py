@@ -22,6 +22,7 @@ STALE = {
     "dmd/storage": "data teacher encode evaluator baseline pairs train evaluate",
     "dmd/teacher_training": "teacher",
     "dmd/diffusion": "teacher baseline pairs train evaluate",
+    "dmd/networks": "teacher encode baseline pairs train evaluate",
     "dmd/codecs": "teacher encode baseline pairs train evaluate",
     "dmd/training": "teacher encode evaluator baseline pairs train evaluate",
     "dmd/families": "encode baseline pairs train evaluate",

@@ -14,7 +14,8 @@ LAYERS = {
         generator encoding
         teachers
         families samplers codecs
-        diffusion data training
+        diffusion
+        networks data training
         storage
         config_paths config_reference
         config device progress

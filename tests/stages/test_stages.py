@@ -101,7 +101,7 @@ def test_too_little_room_is_said_before_the_work(
 def test_a_full_disk_while_writing_is_one_line_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from dmd.preparation import prepare as preparation
+    from dmd.preparation import shards as preparation
     from stages import command as common
     from stages.data import main
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from dmd.diffusion.denoiser import Cond, Denoiser
-from dmd.diffusion.networks import Transformer, unwrap
+from dmd.networks.dit import DitWrapper
+from dmd.networks.wrapper import unwrap
 
 Level = tuple[nn.Module, Callable[[Any], Tensor]]  # a module, and how its output becomes activations [B, C, H, W]
 
@@ -44,7 +45,7 @@ def activations(
 
 def innermost(net: nn.Module) -> Level:
     """The middle block of a UNet, or the middle one of a transformer's blocks."""
-    if isinstance(net, Transformer):
+    if isinstance(net, DitWrapper):
         blocks = net.transformer.transformer_blocks
         return blocks[len(blocks) // 2], _to_grid
     return unwrap(net).mid_block, lambda output: output
@@ -55,7 +56,7 @@ def encoder_levels(net: nn.Module) -> list[Level]:
 
     For a transformer, the blocks at a quarter and at half of its depth.
     """
-    if isinstance(net, Transformer):
+    if isinstance(net, DitWrapper):
         blocks = net.transformer.transformer_blocks
         return [(blocks[len(blocks) // 4], _to_grid), innermost(net)]
     return [*((block, _before_halving(block)) for block in unwrap(net).down_blocks), innermost(net)]

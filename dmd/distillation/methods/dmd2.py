@@ -40,7 +40,7 @@ class DMD2(DMD):
         zero, device = torch.zeros(1, dtype=torch.long, device=first.device), first.device
         x = torch.zeros(1, *teacher.shape, device=device, dtype=first.dtype)
         with torch.no_grad():
-            features = self.features(teacher.denoiser, x, zero, zero if teacher.classes else None)
+            features = self.features(teacher.denoiser, x, zero, zero if teacher.conditions else None)
         shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
         return replace(nets, discriminator=new_discriminator(shapes, seed).to(device))
 

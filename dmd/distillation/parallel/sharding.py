@@ -13,8 +13,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from dmd.diffusion.networks import unwrap
 from dmd.distillation.parallel.workers import Workers
+from dmd.networks.wrapper import unwrap
 
 
 class Placement(Protocol):

@@ -1,4 +1,4 @@
-"""Where data come from. To add a source: a function here that lists it, and its name in dmd/config.py."""
+"""The sources of data. To add one: a function here that lists its records, and its name in dmd/config.py."""
 
 from collections.abc import Callable
 

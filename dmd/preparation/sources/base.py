@@ -1,4 +1,4 @@
-"""What a source of data is: it lists what it has before anything is read, and reads one image at a time."""
+"""The contract of a source of data: it lists its records before it reads any, and reads one record at a time."""
 
 import hashlib
 import importlib
@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
 from dmd.errors import DataError
 
-NO_CLASSES = ("image",)  # data without labels are one class
-WORDS = {  # of names of files and folders, and the splits that they stand for
+NO_CLASSES = ("image",)  # class names of data without labels: a single class
+SPLIT_WORDS = {  # words in names of files and folders, and the splits that they stand for
     "train": "train", "training": "train", "validation": "validation", "val": "validation", "valid": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
@@ -22,11 +22,19 @@ WORDS = {  # of names of files and folders, and the splits that they stand for
 
 @dataclass(frozen=True)
 class Record:
-    """One image (None: a prompt alone), its label, and its caption where it has one of its own."""
+    """One image (None for a prompt alone), its label, and its caption if it has one of its own."""
 
     image: Image.Image | None
     label: int
     caption: str | None = None
+
+
+class Skipped(NamedTuple):
+    """A record that cannot be used."""
+
+    split: str
+    name: str
+    reason: str
 
 
 class Pool(Protocol):
@@ -35,27 +43,27 @@ class Pool(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, i: int) -> str:
-        """What a user finds record i by."""
+        """Return the name by which a user finds record i."""
         ...
 
     def read(self, i: int) -> Record:
-        """Any exception says why record i cannot be used."""
+        """Read record i. The text of any exception says why it cannot be used."""
         ...
 
 
 @dataclass(frozen=True)
 class Source:
-    """Its pools: train, and validation and test where the data set has such splits of its own."""
+    """A data set: a pool for train, and for validation and test if the data set has such splits of its own."""
 
     pools: dict[str, Pool]
     class_names: tuple[str, ...]
-    identity: str  # changes when the source's files do
-    left_out: list[tuple[str, str, str]] = field(default_factory=list)  # (split, name, reason), found while listing
+    identity: str  # changes when the files of the data set change
+    left_out: list[Skipped] = field(default_factory=list)  # records that turned out unusable while they were listed
 
 
 @dataclass(frozen=True)
 class LazyPool:
-    """A pool of anything that has a length, a name for each record, and a way to read one."""
+    """A pool of anything that has a name for each record and a function that reads one."""
 
     names: Sequence[str] | range
     reader: Callable[[int], Record]
@@ -70,32 +78,32 @@ class LazyPool:
         return self.reader(i)
 
 
-def identity(files: Iterable[Path]) -> str:
-    """Hash of names, sizes and times of change: cheap, and enough to tell whether an interrupted run may go on."""
+def hash_files(files: Iterable[Path]) -> str:
+    """Hash names, sizes and modification times: cheap, and enough to tell whether a killed run may continue."""
     digest = hashlib.sha256()
     for file in files:
         try:
             stat = file.stat()
             facts = f"{stat.st_size}\0{stat.st_mtime_ns}"
-        except OSError as e:  # reading it will say the same, and count it
+        except OSError as e:  # reading the file fails as well and is counted there
             facts = str(e.errno)
         digest.update(os.fsencode(file) + f"\0{facts}\n".encode())
     return digest.hexdigest()
 
 
-def split_of(name: str) -> str:
-    """The split that a file belongs to by a word of its name, as in coco-val-000.tar; train where there is none.
+def find_split(name: str) -> str:
+    """Return the split that a word of a file's name stands for, as in coco-val-000.tar; train if there is no such word.
 
-    Raises DataError where it names two.
+    Raises DataError if the name stands for two splits.
     """
-    found = {WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in WORDS}
-    if len(found) > 1:
-        raise DataError(f"{name}: the name says {' and '.join(sorted(found))}; of which split is it?")
-    return found.pop() if found else "train"
+    splits = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
+    if len(splits) > 1:
+        raise DataError(f"{name}: the name says {' and '.join(sorted(splits))}; rename it after one split")
+    return splits.pop() if splits else "train"
 
 
-def optional(package: str, extra: str) -> Any:
-    """A library that not every installation has. Raises DataError that names the extra."""
+def import_optional(package: str, extra: str) -> Any:
+    """Import a library of an optional extra. Raises DataError with the command that installs it."""
     try:
         return importlib.import_module(package)
     except ImportError:

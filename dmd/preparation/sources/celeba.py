@@ -5,19 +5,19 @@ from typing import Any
 from PIL import Image
 
 from dmd.config import DataConfig
-from dmd.preparation.sources.arrays import fetched, where
-from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, identity
+from dmd.preparation.sources.arrays import data_root, load_dataset
+from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, hash_files
 
-SPLITS = {"train": "train", "validation": "valid", "test": "test"}
+SPLITS = {"train": "train", "validation": "valid", "test": "test"}  # torchvision's names
 
 
 def celeba(cfg: DataConfig) -> Source:
-    """Its files lie in celeba/ of data.folder, as torchvision lays them out; a download needs the package gdown."""
+    """List CelebA. Its files lie in celeba/ of data.folder, as torchvision lays them out; a download needs gdown."""
     from torchvision.datasets import CelebA
 
-    root, download = where(cfg)
+    root, download = data_root(cfg)
     sets: dict[str, Any] = {
-        split: fetched(cfg, lambda n=name: CelebA(str(root), n, target_type=[], download=download))
+        split: load_dataset(cfg, lambda n=name: CelebA(str(root), n, target_type=[], download=download))
         for split, name in SPLITS.items()
     }
     faces = root / "celeba" / "img_align_celeba"
@@ -25,5 +25,5 @@ def celeba(cfg: DataConfig) -> Source:
         split: LazyPool(data.filename, lambda i, names=data.filename: Record(Image.open(faces / names[i]), 0))
         for split, data in sets.items()
     }
-    # Not of 202,599 files: the folder's time of change tells that one came or went.
-    return Source(pools, NO_CLASSES, identity([root / "celeba" / "list_eval_partition.txt", faces]))
+    # The folder's modification time, instead of those of 202,599 files: it changes when one is added or removed.
+    return Source(pools, NO_CLASSES, hash_files([root / "celeba" / "list_eval_partition.txt", faces]))

@@ -1,4 +1,4 @@
-"""A folder of images: classes by the folders' names or a table, captions by a table, splits by folders or by counts."""
+"""A folder of images: classes by subfolders or a table, captions by a table, splits by top folders or by counts."""
 
 import os
 from pathlib import Path
@@ -7,83 +7,102 @@ from PIL import Image
 
 from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
-from dmd.preparation.sources.base import NO_CLASSES, WORDS, LazyPool, Pool, Record, Source, identity, split_of
+from dmd.preparation.sources.base import (
+    NO_CLASSES,
+    SPLIT_WORDS,
+    LazyPool,
+    Pool,
+    Record,
+    Skipped,
+    Source,
+    find_split,
+    hash_files,
+)
 from dmd.preparation.sources.table import Row, read_table
 
 Files = dict[str, list[str]]  # split -> paths relative to the root
 
 
 def folder(cfg: DataConfig) -> Source:
-    """Lists the images; those that the table does not describe, or describes without an image, are left out."""
+    """List the images; those without a full row in the table, and rows without an image, are left out."""
     root = Path(cfg.folder)
     tops = split_folders(root)
     files = {split: list_images(root, top) for split, top in tops.items()}
     table = {} if cfg.captions == NONE else read_table(root / cfg.captions)
     by_table = "label" in next(iter(table.values()), {})
-    classes = {f: row["label"] for f, row in table.items()} if by_table else classes_by_folder(root, tops, files)
-    everything = [f for found in files.values() for f in found]
-    names = in_order({classes[f] for f in everything if classes.get(f)})
+    classes = {f: row["label"] for f, row in table.items()} if by_table else assign_classes(root, tops, files)
+    images = [f for paths in files.values() for f in paths]
+    names = sort_classes({classes[f] for f in images if classes.get(f)})
     labels = {name: i for i, name in enumerate(names)} or {"": 0}
-    left_out: list[tuple[str, str, str]] = []
+    left_out: list[Skipped] = []
     pools: dict[str, Pool] = {}
-    for split, found in files.items():
-        trouble = {f: why for f in found if (why := _trouble(f, table))}
-        left_out += [(split, f, why) for f, why in trouble.items()]
-        pools[split] = _pool(root, [f for f in found if f not in trouble], classes, labels, table)
-    left_out += [("", row, "a row without an image") for row in sorted(table.keys() - set(everything))]
+    for split, paths in files.items():
+        faults = {f: fault for f in paths if (fault := _find_fault(f, table))}
+        left_out += [Skipped(split, f, fault) for f, fault in faults.items()]
+        pools[split] = _pool(root, [f for f in paths if f not in faults], classes, labels, table)
+    left_out += [Skipped("", row, "a row without an image") for row in sorted(table.keys() - set(images))]
     if names and not by_table:
-        left_out += [("", name, "a class without images") for name in _empty_classes(root, tops, names)]
-    inputs = [root / f for f in everything] + ([root / cfg.captions] if table else [])
-    return Source(pools, tuple(names) or NO_CLASSES, identity(inputs), left_out)
+        left_out += [Skipped("", name, "a class without images") for name in _empty_classes(root, tops, names)]
+    inputs = [root / f for f in images] + ([root / cfg.captions] if table else [])
+    return Source(pools, tuple(names) or NO_CLASSES, hash_files(inputs), left_out)
 
 
 def split_folders(root: Path) -> dict[str, str]:
-    """Each split's folder below `root`: its own where the top folders are splits, else the whole is train."""
-    tops = sorted(_folders(root))
-    named = [t for t in tops if t.lower() in WORDS]
-    if not named:
+    """Return the folder of each split below `root`: top folders named after splits, or the whole as train.
+
+    Raises DataError if it is unclear whether the top folders are splits or classes.
+    """
+    tops = sorted(_subfolders(root))
+    splits = [top for top in tops if top.lower() in SPLIT_WORDS]
+    if not splits:
         return {"train": "."}
-    others = [t for t in tops if t not in named]
-    if others or "train" not in map(split_of, named):
+    others = [top for top in tops if top not in splits]
+    if others or "train" not in map(find_split, splits):
         beside = f"beside {others[0]}" if others else "and no train"
         raise DataError(
-            f"data.folder: {root} has {named[0]} {beside}: are the folders splits or classes? "
+            f"data.folder: {root} has {splits[0]} {beside}: are the folders splits or classes? "
             "Splits are named train, validation and test, and nothing else may lie beside them"
         )
-    splits = {split_of(top): top for top in tops}
-    if len(splits) < len(tops):
+    by_split = {find_split(top): top for top in tops}
+    if len(by_split) < len(tops):
         raise DataError(f"data.folder: {root} has two folders for one split: {', '.join(tops)}")
-    return splits
+    return by_split
 
 
 def list_images(root: Path, top: str) -> list[str]:
-    """Paths relative to `root`, sorted, of files with the ending of a picture; hidden ones are passed by."""
-    endings = tuple(Image.registered_extensions())
-    found = []
-    for folder, folders, files in os.walk(root / top, followlinks=True, onerror=_unreadable):
+    """Return the paths, relative to `root` and sorted, of files with a picture's suffix; hidden ones are ignored.
+
+    Raises DataError for a folder that cannot be read, or that a link leads back to.
+    """
+    suffixes = tuple(Image.registered_extensions())
+    images = []
+    for path, folders, files in os.walk(root / top, followlinks=True, onerror=_raise_unreadable):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        here = Path(folder).resolve()
-        if loop := next((f for f in folders if here.is_relative_to((here / f).resolve())), None):
-            raise DataError(f"data.folder: {Path(folder) / loop} is a link to a folder that it lies in")
-        where = Path(folder).relative_to(root)
-        found += [(where / f).as_posix() for f in files if f.lower().endswith(endings) and not f.startswith(".")]
-    return sorted(found)
+        place = Path(path).resolve()
+        if loop := next((f for f in folders if place.is_relative_to((place / f).resolve())), None):
+            raise DataError(f"data.folder: {Path(path) / loop} is a link to a folder that it lies in")
+        relative = Path(path).relative_to(root)
+        images += [(relative / f).as_posix() for f in files if f.lower().endswith(suffixes) and not f.startswith(".")]
+    return sorted(images)
 
 
-def _unreadable(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise DataError(f"data.folder: {error.filename} cannot be read: {error.strerror}")
 
 
-def in_order(names: set[str]) -> list[str]:
-    """Labels are places in this order: numbers by their value, where all are numbers, else by the alphabet."""
+def sort_classes(names: set[str]) -> list[str]:
+    """Return class names in the order of their labels: by value if all are numbers, else by the alphabet."""
     return sorted(names, key=int if all(name.isdecimal() for name in names) else None)
 
 
-def classes_by_folder(root: Path, tops: dict[str, str], files: Files) -> dict[str, str]:
-    """Each image's class: the first folder it lies in, "" where no image lies in one."""
+def assign_classes(root: Path, tops: dict[str, str], files: Files) -> dict[str, str]:
+    """Return the class of each image: the first folder it lies in, "" if no image lies in a folder.
+
+    Raises DataError if only some images lie in folders.
+    """
     classes = {}
-    for split, found in files.items():
-        for file in found:
+    for split, paths in files.items():
+        for file in paths:
             parts = (root / file).relative_to(root / tops[split]).parts
             classes[file] = parts[0] if len(parts) > 1 else ""
     if len({bool(c) for c in classes.values()}) > 1:
@@ -92,17 +111,17 @@ def classes_by_folder(root: Path, tops: dict[str, str], files: Files) -> dict[st
     return classes
 
 
-def _folders(root: Path) -> set[str]:
+def _subfolders(root: Path) -> set[str]:
     return {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")}
 
 
 def _empty_classes(root: Path, tops: dict[str, str], names: list[str]) -> list[str]:
-    """Folders that stand where classes stand, and hold no image."""
-    return sorted({name for top in tops.values() for name in _folders(root / top)} - set(names))
+    """Return the class folders that hold no image."""
+    return sorted({name for top in tops.values() for name in _subfolders(root / top)} - set(names))
 
 
-def _trouble(file: str, table: dict[str, Row]) -> str:
-    """Why an image cannot be used, found before it is opened; "" if it can, or if there is no table."""
+def _find_fault(file: str, table: dict[str, Row]) -> str:
+    """Say why an image cannot be used, before it is opened; "" if it can, or if there is no table."""
     if not table:
         return ""
     missing = [column for column, value in table.get(file, {"row": ""}).items() if not value]

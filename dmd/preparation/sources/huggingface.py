@@ -7,23 +7,23 @@ from PIL import Image
 
 from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
-from dmd.preparation.sources.arrays import fetched
-from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, optional, split_of
+from dmd.preparation.sources.arrays import load_dataset
+from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, find_split, import_optional
 from dmd.storage.checkpoint import scratch_root
 
 
 def huggingface(cfg: DataConfig) -> Source:
-    """Image column: the first of that type; label: the first ClassLabel; caption: the column data.captions."""
-    library = optional("datasets", "huggingface")
+    """List a data set: images in the first Image column, labels in the first ClassLabel, captions in data.captions."""
+    library = import_optional("datasets", "huggingface")
     if cfg.folder != NONE:
-        loaded = fetched(cfg, lambda: library.load_from_disk(cfg.folder))
+        dataset = load_dataset(cfg, lambda: library.load_from_disk(cfg.folder))
     else:
         cache = str(scratch_root() / "downloads" / "huggingface")
-        loaded = fetched(cfg, lambda: library.load_dataset(cfg.url, revision=cfg.revision, cache_dir=cache))
-    splits: dict[str, Any] = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+        dataset = load_dataset(cfg, lambda: library.load_dataset(cfg.url, revision=cfg.revision, cache_dir=cache))
+    splits: dict[str, Any] = dict(dataset) if isinstance(dataset, dict) else {"train": dataset}
     if "train" not in splits:
         raise DataError(f"data.source: huggingface: there is no split train, only {', '.join(splits)}")
-    parts = _parts(splits)
+    parts = _choose_splits(splits)
     features = splits["train"].features
     image = next((n for n, f in features.items() if isinstance(f, library.Image)), None)
     label = next((n for n, f in features.items() if isinstance(f, library.ClassLabel)), None)
@@ -34,22 +34,25 @@ def huggingface(cfg: DataConfig) -> Source:
         )
     if label and (other := next((s for s, d in parts.items() if d.features[label].names != features[label].names), "")):
         raise DataError(f"data.source: huggingface: the split {other} has other class names than train")
-    encoded = library.Image(decode=False)  # bytes: a damaged image is then found and counted here
-    pools = {s: _pool(s, d.cast_column(image, encoded), image, label, cfg.captions) for s, d in parts.items()}
+    as_bytes = library.Image(decode=False)  # a damaged image then fails when it is read, and is counted
+    pools = {s: _pool(s, d.cast_column(image, as_bytes), image, label, cfg.captions) for s, d in parts.items()}
     names = tuple(features[label].names) if label else NO_CLASSES
     return Source(pools, names, identity="".join(d._fingerprint for d in parts.values()))
 
 
-def _parts(splits: dict[str, Any]) -> dict[str, Any]:
-    """Train and what is held out by its name; others, such as unsupervised, are passed by."""
-    named: dict[str, str] = {"train": "train"}
+def _choose_splits(splits: dict[str, Any]) -> dict[str, Any]:
+    """Return train, and validation and test by their names; other splits, such as unsupervised, are ignored.
+
+    Raises DataError if two splits stand for the same one.
+    """
+    names: dict[str, str] = {"train": "train"}
     for name in splits:
-        if (split := split_of(name)) == "train":
+        if (split := find_split(name)) == "train":
             continue
-        if split in named:
-            raise DataError(f"data.source: huggingface: two splits to {split} by: {named[split]}, {name}")
-        named[split] = name
-    return {split: splits[name] for split, name in named.items()}
+        if split in names:
+            raise DataError(f"data.source: huggingface: two splits to {split} by: {names[split]}, {name}")
+        names[split] = name
+    return {split: splits[name] for split, name in names.items()}
 
 
 def _pool(split: str, data: Any, image: str, label: str | None, captions: str) -> Pool:
@@ -60,8 +63,8 @@ def _pool(split: str, data: Any, image: str, label: str | None, captions: str) -
             raise ValueError("no image" if content is None else "no label")
         caption = None if captions == NONE else row[captions]
         if captions != NONE and not (isinstance(caption, str) and caption.strip()):
-            raise ValueError("no caption" if not caption or isinstance(caption, str) else "its caption is no text")
-        opened = Image.open(io.BytesIO(content["bytes"]) if content["bytes"] else content["path"])
-        return Record(opened, number, caption)
+            raise ValueError("no caption" if not caption or isinstance(caption, str) else "its caption is not text")
+        picture = Image.open(io.BytesIO(content["bytes"]) if content["bytes"] else content["path"])
+        return Record(picture, number, caption)
 
     return LazyPool([f"{split} {i}" for i in range(len(data))], read)

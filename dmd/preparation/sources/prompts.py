@@ -1,39 +1,39 @@
-"""Prompts without images, for distillation without data: lines of text files, a column of parquet files."""
+"""Prompts without images, for distillation without data: lines of text files, or a column of parquet files."""
 
 from pathlib import Path
 
 from dmd.config import DataConfig
 from dmd.errors import DataError
-from dmd.preparation.sources.base import LazyPool, Pool, Record, Source, identity, optional, split_of
+from dmd.preparation.sources.base import LazyPool, Pool, Record, Source, find_split, hash_files, import_optional
 
 
 def prompts(cfg: DataConfig) -> Source:
-    """A file's name says its split, as test.txt does; empty lines are passed by."""
+    """List the prompts; a file's name says its split, as test.txt does. Empty lines are ignored."""
     folder = Path(cfg.folder)
     files = sorted(p for p in folder.iterdir() if p.suffix in (".txt", ".parquet") and not p.name.startswith("."))
     texts: dict[str, list[str]] = {}
     for file in files:
-        lines = _column(file, cfg.captions) if file.suffix == ".parquet" else _lines(file)
-        texts.setdefault(split_of(file.name), []).extend(t for t in lines if t)
+        lines = _read_column(file, cfg.captions) if file.suffix == ".parquet" else _read_lines(file)
+        texts.setdefault(find_split(file.name), []).extend(line for line in lines if line)
     if not texts.get("train"):
         raise DataError(f"data.folder: {folder} has no .txt or .parquet file with prompts to train on")
     pools: dict[str, Pool] = {
-        split: LazyPool(found, lambda i, t=found: Record(None, 0, t[i])) for split, found in texts.items()
+        split: LazyPool(lines, lambda i, t=lines: Record(None, 0, t[i])) for split, lines in texts.items()
     }
-    return Source(pools, (), identity(files))
+    return Source(pools, (), hash_files(files))
 
 
-def _lines(file: Path) -> list[str]:
+def _read_lines(file: Path) -> list[str]:
     try:
         return [" ".join(line.split()) for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as e:
         raise DataError(f"{file} is not UTF-8 text: {e}") from None
 
 
-def _column(file: Path, name: str) -> list[str]:
-    """A parquet file's column of text."""
-    pyarrow = optional("pyarrow", "parquet")
-    parquet = optional("pyarrow.parquet", "parquet")
+def _read_column(file: Path, name: str) -> list[str]:
+    """Read the text column `name` of a parquet file."""
+    pyarrow = import_optional("pyarrow", "parquet")
+    parquet = import_optional("pyarrow.parquet", "parquet")
     try:
         table = parquet.ParquetFile(file)
         if name not in table.schema_arrow.names:

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dmd.errors import DataError
 
@@ -12,12 +13,12 @@ Row = dict[str, str]
 
 
 def read_table(file: Path) -> dict[str, Row]:
-    """file_name -> its caption and label, "" where the row has none.
+    """Read the caption and label of each file name, "" if the row has none.
 
-    Raises DataError for what cannot be understood. A column that no row has is in no row of the result.
+    A column that no row has is in no row of the result. Raises DataError for a table that is not understood.
     """
     try:
-        rows = list(_jsonl(file) if file.suffix == ".jsonl" else _csv(file))
+        rows = list(_read_jsonl(file) if file.suffix == ".jsonl" else _read_csv(file))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise DataError(f"data.captions: {file} cannot be read: {e}") from None
     columns = [c for c in COLUMNS if any(c in row for _, row in rows)]
@@ -34,7 +35,8 @@ def read_table(file: Path) -> dict[str, Row]:
     return table
 
 
-def _csv(file: Path) -> Iterator[tuple[int, dict]]:
+def _read_csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield line numbers and rows."""
     with file.open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.DictReader(lines, strict=True)
         for row in reader:
@@ -45,7 +47,8 @@ def _csv(file: Path) -> Iterator[tuple[int, dict]]:
             yield reader.line_num, row
 
 
-def _jsonl(file: Path) -> Iterator[tuple[int, dict]]:
+def _read_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield line numbers and rows."""
     with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():

@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which the files of a sample share the name up to the first dot."""
+"""WebDataset shards: tar files in which the files of a sample share their name up to the first dot."""
 
 import hashlib
 import io
@@ -7,72 +7,93 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
-from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, identity, optional, split_of
+from dmd.preparation.sources.base import (
+    NO_CLASSES,
+    LazyPool,
+    Pool,
+    Record,
+    Skipped,
+    Source,
+    find_split,
+    hash_files,
+    import_optional,
+)
 from dmd.storage.checkpoint import scratch_root
 from dmd.storage.files import new_file
 
-BLOCK = 512  # bytes; an archive that is whole ends with two of zeros
-PADDING = 2**20  # bytes of zeros after its last file, at most; tar itself pads to 10,240
-LABEL, NAMES = "cls", "classes.txt"
+BLOCK = 512  # bytes; a complete archive ends with two blocks of zeros
+MAX_PADDING = 2**20  # bytes of zeros after the last file; tar itself pads to 10,240
+LABEL, CLASS_NAMES = "cls", "classes.txt"
 
 
 @dataclass
 class Sample:
-    """Where a sample's files lie in their shard: ending -> (offset, bytes)."""
+    """A sample's place in its shard: (offset, size in bytes) of each of its files, by suffix."""
 
     shard: Path
     key: str
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def read(self, ending: str) -> bytes:
-        offset, size = self.files[ending]
+    def read(self, suffix: str) -> bytes:
+        """Read one file of the sample."""
+        offset, size = self.files[suffix]
         with self.shard.open("rb") as file:
             file.seek(offset)
             return file.read(size)
 
     @property
     def images(self) -> list[str]:
-        """The endings of its pictures: the plain ones where there are any, as png beside depth.png."""
-        found = [e for e in self.files if f".{e.rsplit('.')[-1]}" in Image.registered_extensions()]
-        return [e for e in found if "." not in e] or found
+        """The suffixes of its pictures: only plain ones if there are any, such as png beside depth.png."""
+        suffixes = [s for s in self.files if f".{s.rsplit('.')[-1]}" in Image.registered_extensions()]
+        return [s for s in suffixes if "." not in s] or suffixes
 
 
 def webdataset(cfg: DataConfig) -> Source:
-    """Lists every sample of the shards; a shard's name says its split, as test-000.tar does."""
+    """List every sample of the shards; a shard's name says its split, as test-000.tar does."""
     folder = Path(cfg.folder)
-    shards = sorted(folder.glob("*.tar")) if cfg.folder != NONE else [fetch(url) for url in expand(cfg.url)]
+    shards = sorted(folder.glob("*.tar")) if cfg.folder != NONE else [fetch(url) for url in expand_url(cfg.url)]
     if not shards:
         raise DataError(f"data.folder: {folder} has no .tar file")
-    names = _class_names(folder / NAMES)
-    left_out: list[tuple[str, str, str]] = []
+    names = _read_class_names(folder / CLASS_NAMES)
+    left_out: list[Skipped] = []
     samples: dict[str, list[Sample]] = {}
     labels: dict[str, list[int]] = {}
     for shard in shards:
-        split = split_of(shard.name)
+        split = find_split(shard.name)
         for sample in list_samples(shard):
-            label, why = _label(sample, cfg, names)
-            if why:
-                left_out.append((split, f"{shard.name}/{sample.key}", why))
+            label, fault = _read_label(sample, cfg, names)
+            if fault:
+                left_out.append(Skipped(split, f"{shard.name}/{sample.key}", fault))
                 continue
             samples.setdefault(split, []).append(sample)
             labels.setdefault(split, []).append(label)
-    labelled = any(LABEL in s.files for part in samples.values() for s in part)
-    highest = max((label for part in labels.values() for label in part), default=0)
-    classes = names or tuple(str(i) for i in range(highest + 1)) if labelled else NO_CLASSES
-    if labelled and (bare := next((s for p in samples.values() for s in p if LABEL not in s.files), None)):
-        raise DataError(f"{bare.shard}: sample {bare.key!r} has no .{LABEL}, others have")
     pools: dict[str, Pool] = {s: _pool(samples[s], labels[s], cfg.captions) for s in samples}
-    return Source(pools, classes, identity(shards), left_out)
+    return Source(pools, _class_names(names, samples, labels), hash_files(shards), left_out)
+
+
+def _class_names(
+    names: tuple[str, ...], samples: dict[str, list[Sample]], labels: dict[str, list[int]]
+) -> tuple[str, ...]:
+    """Return the class names: `names`, else the labels as numbers, or NO_CLASSES without labels.
+
+    Raises DataError if only some samples have a label.
+    """
+    everything = [sample for part in samples.values() for sample in part]
+    if not any(LABEL in sample.files for sample in everything):
+        return NO_CLASSES
+    if bare := next((sample for sample in everything if LABEL not in sample.files), None):
+        raise DataError(f"{bare.shard}: sample {bare.key!r} has no .{LABEL}, others have")
+    highest = max(label for part in labels.values() for label in part)
+    return names or tuple(str(i) for i in range(highest + 1))
 
 
 def list_samples(shard: Path) -> Iterator[Sample]:
-    """The samples of one shard in order. Raises DataError if it is cut short: nobody knows what is missing."""
+    """Yield the samples of a shard in order. Raises DataError if the shard is truncated."""
     sample, end = None, 0
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -80,47 +101,47 @@ def list_samples(shard: Path) -> Iterator[Sample]:
                 end = member.offset_data + -(-member.size // BLOCK) * BLOCK
                 if not member.isfile() or Path(member.name).name.startswith("."):
                     continue
-                key, ending = split_name(member.name)
+                key, suffix = split_name(member.name)
                 if sample is None or sample.key != key:
                     if sample is not None:
                         yield sample
                     sample = Sample(shard, key)
-                sample.files[ending.lower()] = (member.offset_data, member.size)
+                sample.files[suffix.lower()] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError) as e:
-        raise DataError(f"{shard} is cut short or is no tar file ({e}); fetch it again, or remove it") from None
+        raise DataError(f"{shard} is truncated or not a tar file ({e}); fetch it again, or remove it") from None
     with shard.open("rb") as file:
         file.seek(end)
-        if file.read(BLOCK) != bytes(BLOCK) or shard.stat().st_size - end > PADDING:
+        if file.read(BLOCK) != bytes(BLOCK) or shard.stat().st_size - end > MAX_PADDING:
             last = sample.key if sample else "its beginning"
-            raise DataError(f"{shard} is cut short after {last!r}; fetch it again, or remove it")
+            raise DataError(f"{shard} is truncated after {last!r}; fetch it again, or remove it")
     if sample is not None:
         yield sample
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """a/b.seg.png -> a/b, seg.png: WebDataset's rule."""
+    """Split a file's name into key and suffix by WebDataset's rule: a/b.seg.png gives a/b and seg.png."""
     folder, _, base = name.rpartition("/")
-    key, _, ending = base.partition(".")
-    return f"{folder}/{key}" if folder else key, ending
+    key, _, suffix = base.partition(".")
+    return f"{folder}/{key}" if folder else key, suffix
 
 
-def expand(pattern: str) -> list[str]:
-    """s3://b/train-{000..009}.tar::s3://b/test-0.tar -> the addresses it stands for."""
-    found = []
+def expand_url(pattern: str) -> list[str]:
+    """Return the addresses of a pattern such as s3://b/train-{000..009}.tar::s3://b/test-0.tar."""
+    urls = []
     for url in pattern.split("::"):
         match = re.search(r"\{(\d+)\.\.(\d+)\}", url)
         if match is None:
-            found.append(url)
+            urls.append(url)
             continue
         low, high = match.groups()
         numbers = (f"{i:0{len(low)}d}" for i in range(int(low), int(high) + 1))
-        found += [address for n in numbers for address in expand(url[: match.start()] + n + url[match.end() :])]
-    return found
+        urls += [address for n in numbers for address in expand_url(url[: match.start()] + n + url[match.end() :])]
+    return urls
 
 
 def fetch(url: str) -> Path:
     """Download a shard, unless the cache of downloads holds it. Returns the file."""
-    fsspec = optional("fsspec", "webdataset")
+    fsspec = import_optional("fsspec", "webdataset")
     copy = scratch_root() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16] / url.rsplit("/")[-1]
     if copy.is_file():
         return copy
@@ -136,13 +157,13 @@ def fetch(url: str) -> Path:
     return copy
 
 
-def _class_names(file: Path) -> tuple[str, ...]:
-    """The lines of classes.txt, if it is there."""
+def _read_class_names(file: Path) -> tuple[str, ...]:
+    """Read one class name per line; empty without the file."""
     return tuple(file.read_text("utf-8-sig").rstrip().splitlines() if file.is_file() else ())
 
 
-def _label(sample: Sample, cfg: DataConfig, names: tuple[str, ...]) -> tuple[int, str]:
-    """The sample's label, and why it cannot be used, "" if it can."""
+def _read_label(sample: Sample, cfg: DataConfig, names: tuple[str, ...]) -> tuple[int, str]:
+    """Return the sample's label, and the reason why the sample cannot be used, "" if it can."""
     if len(sample.images) != 1:
         return 0, f"several images: {', '.join(sample.images)}" if sample.images else "no image"
     if cfg.captions != NONE and cfg.captions not in sample.files:
@@ -157,7 +178,7 @@ def _label(sample: Sample, cfg: DataConfig, names: tuple[str, ...]) -> tuple[int
 
 def _pool(samples: list[Sample], labels: list[int], captions: str) -> Pool:
     def read(i: int) -> Record:
-        sample: Any = samples[i]
+        sample = samples[i]
         caption = None if captions == NONE else sample.read(captions).decode()
         if caption is not None and not caption.strip():
             raise ValueError(f".{captions} is empty")

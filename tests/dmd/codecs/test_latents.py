@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dmd.codecs import latents as codecs
-from dmd.codecs.latents import Latents, at_once
+from dmd.codecs.latents import Latents, vae_batch_size
 from dmd.config import Params
 from dmd.diffusion.denoiser import Guided
 from dmd.errors import TeacherError
@@ -39,7 +39,7 @@ def test_the_latents_have_unit_spread_and_decode_to_images(teacher: Teacher) -> 
 
 @pytest.mark.parametrize(("side", "count"), [(8, 256), (64, 256), (128, 64), (512, 4), (1024, 1), (4096, 1)])
 def test_larger_images_pass_the_vae_in_smaller_batches(side: int, count: int) -> None:
-    assert at_once(side, side) == count
+    assert vae_batch_size(side, side) == count
 
 
 def test_latents_are_decoded_in_batches_by_the_size_of_their_images(
@@ -59,11 +59,11 @@ def test_latents_are_decoded_in_batches_by_the_size_of_their_images(
 
 def test_the_output_depends_on_the_condition_and_the_last_one_is_null(teacher: Teacher) -> None:
     """There are eleven conditions: ten classes or captions, and the null condition of guidance."""
-    assert teacher.classes == 11
+    assert teacher.conditions == 11
     z, t = torch.randn(1, 4, 4, 4).repeat(3, 1, 1, 1), torch.full((3,), 500)
     a, b, none = teacher.denoiser(z, t, torch.tensor([0, 1, 10]))
     assert not torch.allclose(a, b) and not torch.allclose(a, none)
-    guided = Guided(teacher.denoiser, 3.0, teacher.classes - 1)(z, t, torch.tensor([0, 1, 2]))[0]
+    guided = Guided(teacher.denoiser, 3.0, teacher.conditions - 1)(z, t, torch.tensor([0, 1, 2]))[0]
     torch.testing.assert_close(guided, none + 3 * (a - none), rtol=1e-4, atol=1e-4)
 
 

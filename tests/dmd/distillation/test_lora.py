@@ -9,7 +9,6 @@ import torch
 
 from dmd.codecs.latents import Latents
 from dmd.config import Params, TrainConfig, validate
-from dmd.diffusion.networks import unwrap
 from dmd.distillation.batches import TrainingImages
 from dmd.distillation.lora import frozen_copy, student, with_adapters
 from dmd.distillation.methods import METHODS
@@ -17,6 +16,7 @@ from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.errors import ConfigError
 from dmd.generator.adapters import merge_adapters
+from dmd.networks.wrapper import unwrap
 from dmd.teachers.pairs import make_pairs
 from dmd.teachers.teacher import Teacher
 from tests.helpers.data import reals
@@ -45,7 +45,7 @@ def new_state(teacher: Teacher, params: Params, name: str, rank: int, critic_ran
 
 def train_rows(state: TrainState, method: Any, cfg: TrainConfig, teacher: Teacher) -> list[dict[str, Any]]:
     """Train to the end, and return the rows of the log."""
-    labels = torch.arange(10) if teacher.classes else None
+    labels = torch.arange(10) if teacher.conditions else None
     return list(train(state, method, cfg, teacher.shape, labels, alone()))
 
 

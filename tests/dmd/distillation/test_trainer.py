@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dmd.config import Params, TrainConfig
-from dmd.diffusion.networks import unwrap
 from dmd.distillation.methods import METHODS
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
+from dmd.networks.wrapper import unwrap
 from dmd.storage.checkpoint import Scratch
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from dmd.config import EncodeConfig
 from dmd.data.splits import Split, load_split
-from dmd.encoding import encoding
-from dmd.encoding.encoding import Encoded, encode, load_encoded
+from dmd.encoding import encode as writer
+from dmd.encoding.encode import encode
+from dmd.encoding.encoded import Encoded, load_encoded
 from dmd.errors import DataError
-from dmd.families import captions as texts
-from dmd.families.captions import Stored, embed_all
-from dmd.families.pipelines import load_pipeline
+from dmd.families import tables as lookups
+from dmd.families.family import embed_all
+from dmd.families.pipelines import find_family, load_pipeline
+from dmd.families.tables import TableOnDisk
 from dmd.teachers.teacher import load_teacher
 from tests.helpers.networks import CPU
 
@@ -29,7 +31,7 @@ def split(data_folder: Path) -> Split:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "SHARD_BYTES", 100_000)
+    monkeypatch.setattr(writer, "SHARD_BYTES", 100_000)
 
 
 def encode_and_load(folder: Path, split: Split, tmp_path: Path, cfg: EncodeConfig = EXACT) -> Encoded:
@@ -57,7 +59,8 @@ def test_embeddings_from_disk_equal_those_in_memory(
     folders: dict[str, Path], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     tables = encode_and_load(folders[kind], split, tmp_path).texts
-    want = embed_all(load_pipeline(folders[kind]), split.class_captions)
+    pipe = load_pipeline(folders[kind])
+    want = embed_all(find_family(pipe, folders[kind]), pipe, split.class_captions)
     assert tables is not None and set(tables) == set(want)
     for name, table in want.items():
         torch.testing.assert_close(tables[name][:], table, rtol=1e-5, atol=1e-6)
@@ -66,9 +69,9 @@ def test_embeddings_from_disk_equal_those_in_memory(
         torch.randn(3, 4, 4, 4),
         torch.arange(3),
     )
-    monkeypatch.setattr(texts, "HELD", 0)
+    monkeypatch.setattr(lookups, "MAX_BYTES_IN_MEMORY", 0)
     on_disk = load_teacher(folders[kind], CPU, 2.0, split.class_captions, tables)
-    assert isinstance(on_disk.denoiser.net.embeddings, Stored)
+    assert isinstance(on_disk.denoiser.net.embeddings, TableOnDisk)
     labels = torch.tensor([4, 4, 10])  # the last one is the null caption
     torch.testing.assert_close(on_disk.denoiser(x, t, labels), held.denoiser(x, t, labels), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
@@ -87,7 +90,7 @@ def test_copies_of_a_network_share_the_last_read(folders: dict[str, Path], split
             reads.append(torch.as_tensor(0))
             return super().__getitem__(index)
 
-    one = Stored(Counting(tables["embeddings"].shards))
+    one = TableOnDisk(Counting(tables["embeddings"].shards))
     other = copy.deepcopy(one)
     index = torch.tensor([2, 5])
     assert torch.equal(one(index), other(index)) and len(reads) == 1
@@ -107,13 +110,11 @@ def test_a_killed_run_resumes_after_its_last_complete_shard(
         saved.append(file.name)
         save_file(tensors, file)
 
-    monkeypatch.setattr(encoding, "save_file", interrupt)
+    monkeypatch.setattr(writer, "save_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         encode_and_load(folders["sd"], split, tmp_path / "again")
     assert not (tmp_path / "again" / "encoded").exists()
-    monkeypatch.setattr(
-        encoding, "save_file", lambda tensors, file: (saved.append(file.name), save_file(tensors, file))
-    )
+    monkeypatch.setattr(writer, "save_file", lambda tensors, file: (saved.append(file.name), save_file(tensors, file)))
     again = encode_and_load(folders["sd"], split, tmp_path / "again")
     assert len(saved) == len(set(saved)) > 2  # no shard was written twice
     assert whole.latents is not None and again.latents is not None

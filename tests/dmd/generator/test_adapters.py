@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from dmd.data.splits import DIGIT_NAMES
-from dmd.diffusion.networks import unwrap
 from dmd.distillation.lora import student, with_adapters
 from dmd.generator.adapters import merge_adapters
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator, load_generator
+from dmd.networks.wrapper import unwrap
 from dmd.samplers.few_step import generate
 from tests.helpers.networks import CPU
 from tests.helpers.teachers.hub_folders import CARDS, KINDS, load, perturb_trainable
@@ -30,7 +30,7 @@ def test_every_kind_of_generator_runs_in_its_stock_pipeline_without_this_project
         teacher = load(folder)
         for rank in (0, 2):
             net = perturb_trainable(student(teacher.denoiser, rank, seed=0))
-            generator = Generator(net, (999,), teacher.shape, DIGIT_NAMES if teacher.classes else (), teacher.codec)
+            generator = Generator(net, (999,), teacher.shape, DIGIT_NAMES if teacher.conditions else (), teacher.codec)
             out = tmp_path / f"{kind}_{rank}"
             export_generator(generator, teacher, out, adapter=rank > 0)
             assert (out / "adapter").is_dir() == (rank > 0)
@@ -60,7 +60,7 @@ def test_the_teacher_with_the_exported_adapter_equals_the_generator(
 
     teacher = load(folders[kind])
     net = perturb_trainable(with_adapters(teacher.denoiser, 2, 0, alpha))
-    generator = Generator(net, (999,), teacher.shape, DIGIT_NAMES if teacher.classes else (), teacher.codec)
+    generator = Generator(net, (999,), teacher.shape, DIGIT_NAMES if teacher.conditions else (), teacher.codec)
     export_generator(generator, teacher, tmp_path / "out", adapter=True)
     pipe = diffusers.DiffusionPipeline.from_pretrained(folders[kind])
     part = "transformer" if kind == "dit" else "unet"

@@ -104,7 +104,7 @@ def test_an_unconditional_generator_runs_in_the_stock_pipeline(
         net.conv_out.weight.normal_(std=0.05)
     DDPMPipeline(net, DDPMScheduler(beta_schedule=beta, prediction_type=prediction)).save_pretrained(tmp_path / "t")
     teacher = load_teacher(tmp_path / "t", CPU)
-    assert teacher.classes == 0
+    assert teacher.conditions == 0
     assert teacher.denoiser.default_generator_timestep() == t
     generator = Generator(teacher.denoiser, (t,), teacher.shape, ())
     export_generator(generator, teacher, tmp_path / "generator")

@@ -11,7 +11,7 @@ from dmd.config import DataConfig, Params
 from dmd.data.shards import to_unit
 from dmd.data.splits import SPLITS, load_split, load_splits, split_sha256
 from dmd.errors import DataError
-from dmd.preparation.images import adapted
+from dmd.preparation.images import fit_image
 from dmd.preparation.prepare import prepare
 from dmd.storage.files import new_folder, sha256, write_bytes
 
@@ -122,9 +122,9 @@ def test_an_interrupted_preparation_resumes(
         read.append(image.filename)
         if len(read) == 18:
             raise MemoryError
-        return adapted(image, size, channels)
+        return fit_image(image, size, channels)
 
-    monkeypatch.setattr("dmd.preparation.prepare.adapted", stopping)
+    monkeypatch.setattr("dmd.preparation.shards.fit_image", stopping)
     monkeypatch.setattr("dmd.preparation.prepare.WORKERS", 1)
     with pytest.raises(MemoryError):
         prepare(coloured, tmp_path / "out")
@@ -146,7 +146,7 @@ def test_a_kill_while_shards_are_moved_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dmd.preparation.prepare._manifest", killed)
+        patch.setattr("dmd.preparation.prepare.new_manifest", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(coloured, tmp_path / "data")
     prepare(coloured, tmp_path / "data")

@@ -181,7 +181,7 @@ def test_a_shard_that_ends_in_zeros_is_an_error(new_config: NewConfig, tmp_path:
         boundary = tar.getmembers()[30].offset
     content = shard.read_bytes()
     shard.write_bytes(content[:boundary] + bytes(len(content) - boundary))
-    with pytest.raises(DataError, match=r"a\.tar is cut short"):
+    with pytest.raises(DataError, match=r"a\.tar is truncated"):
         prepare(new_config(source="webdataset", folder=tmp_path / "in"), tmp_path / "out")
 
 

@@ -165,7 +165,7 @@ def test_a_damaged_or_missing_idx_file_is_an_error(new_config: NewConfig, tmp_pa
     config = new_config(source="mnist", folder=tmp_path / "in", size=28)
     file = tmp_path / "in/train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(DataError, match="cut short or too long"):
+    with pytest.raises(DataError, match="truncated or too long"):
         prepare(config, tmp_path / "out")
     file.unlink()
     with pytest.raises(DataError, match=r"has no train-images-idx3-ubyte or train-images-idx3-ubyte\.gz"):
@@ -181,7 +181,7 @@ def test_a_failed_download_is_an_error_of_one_line(
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     monkeypatch.setattr("torchvision.datasets.celeba.download_file_from_google_drive", offline)
-    with pytest.raises(DataError, match=rf"data\.source: {source} cannot be had .* set data\.folder") as e:
+    with pytest.raises(DataError, match=rf"data\.source: {source} could not be loaded .* set data\.folder") as e:
         prepare(new_config(source=source, size=28), tmp_path / "out")
     assert "\n" not in str(e.value)
 

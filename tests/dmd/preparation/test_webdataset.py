@@ -52,6 +52,6 @@ def test_a_truncated_shard_is_an_error(new_config: NewConfig, tmp_path: Path, ke
         end = tar.getmembers()[-1].offset_data
     content = shard.read_bytes()
     shard.write_bytes(content[: boundary if kept == "boundary" else int(float(kept) * end)])
-    with pytest.raises(DataError, match=r"train-000\.tar is cut short"):
+    with pytest.raises(DataError, match=r"train-000\.tar is truncated"):
         prepare(new_config(source="webdataset", folder=tmp_path / "in"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ from torch import Tensor
 from dmd.config import Params
 from dmd.diffusion.denoiser import Denoiser
 from dmd.samplers.ddim import ddim
+from dmd.samplers.solvers import SOLVERS, Solver
 from dmd.teachers.pairs import load_pairs, make_pairs, save_pairs
 from dmd.teachers.teacher import Teacher
 from tests.helpers.networks import CPU
@@ -41,7 +42,7 @@ def test_interrupted_pairs_resume(
         sizes.append(len(z))
         return ddim(denoiser, z, steps, cond)
 
-    monkeypatch.setattr("dmd.teachers.pairs.ddim", interrupted)
+    monkeypatch.setitem(SOLVERS, "ddim", Solver(interrupted, lambda steps: steps))
     with pytest.raises(KeyboardInterrupt):
         make_pairs(teacher, torch.arange(5), cfg, CPU, tmp_path)
     sizes[:] = [0]

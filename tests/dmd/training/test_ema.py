@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmd.training.ema import decay_of, update_ema
+from dmd.training.ema import decay_from_half_life, update_ema
 
 
 def test_the_average_equals_its_closed_form() -> None:
@@ -20,4 +20,4 @@ def test_the_average_equals_its_closed_form() -> None:
 def test_the_half_life_is_counted_in_images() -> None:
     """After that many images half of the old average is left, whatever the number of turns."""
     for images in (1, 64, 500):
-        assert decay_of(4000, images) ** (4000 / images) == pytest.approx(0.5)
+        assert decay_from_half_life(4000, images) ** (4000 / images) == pytest.approx(0.5)

@@ -94,7 +94,7 @@ def test_a_folder_is_known_by_its_configuration_and_another_hub_id_not(params: P
     given = with_values(params, teacher={"source": "folder", "folder": "own"})
     found = blank_teacher(given, teacher_configs(given, tmp_path), META)
     assert sum(p.numel() for p in found.denoiser.parameters()) == net.num_parameters()
-    assert (found.shape, found.classes) == ((1, 8, 8), 0)
+    assert (found.shape, found.conditions) == ((1, 8, 8), 0)
     for unknown, why in (
         (with_values(given, teacher={"folder": "none"}), "has no unet"),
         (hub(params, "a/b", "main"), "cache has no a/b"),

@@ -168,4 +168,4 @@ def perturb_trainable(denoiser: Denoiser) -> Denoiser:
 
 def conditions(teacher: Teacher, n: int) -> torch.Tensor | None:
     """The first n labels, or None for an unconditional teacher."""
-    return torch.arange(n) if teacher.classes else None
+    return torch.arange(n) if teacher.conditions else None

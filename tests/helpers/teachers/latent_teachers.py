@@ -10,7 +10,7 @@ from dmd.diffusion.pipelines import save_pipeline
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teacher_training.architectures import new_network, new_scheduler
-from dmd.teacher_training.learning_captions import LearningCaptions
+from dmd.teacher_training.text_unet import TrainableTextUnet
 from dmd.teacher_training.vae import set_scale
 from dmd.teachers.teacher import Teacher, load_teacher
 from tests.helpers.data import CAPTIONS, reals
@@ -47,7 +47,7 @@ def teacher_folder(params: Params, out: Path) -> Path:
             p.add_(0.05 * torch.randn(p.shape))
     parts.vae.eval()
     set_scale(parts.vae, reals().x)
-    bare = net.unet if isinstance(net, LearningCaptions) else net.transformer
+    bare = net.unet if isinstance(net, TrainableTextUnet) else net.transformer
     save_pipeline(bare, new_scheduler(params.teacher), out, like=parts)
     return out
 

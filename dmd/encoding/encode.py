@@ -1,0 +1,135 @@
+"""Computes once what a teacher works on: latents of the training images by its VAE, embeddings of the captions.
+
+They are stored in shards, as the data are, and read from disk by the stages that follow. A killed run continues after
+its last complete shard. A teacher that works on pixels with labels has nothing to encode.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dmd.codecs.latents import Latents, vae_batch_size
+from dmd.config import EncodeConfig
+from dmd.data.shards import Shard, shard_name
+from dmd.data.splits import Split
+from dmd.encoding.encoded import LATENTS, MANIFEST, TEXTS, open_rows
+from dmd.families.family import CAPTIONS_AT_ONCE, Family
+from dmd.families.pipelines import find_family, load_pipeline
+from dmd.progress import Progress
+from dmd.storage.files import new_file, new_folder, sha256, write_text
+
+SHARD_BYTES = 64 * 2**20  # largest size of a shard
+TYPES = {"fp32": torch.float32, "fp16": torch.float16}  # values of encode.precision
+Tensors = dict[str, Tensor]
+
+
+def encode(
+    cfg: EncodeConfig, split: Split, teacher: Path, work: Path, device: torch.device, out: Path
+) -> dict[str, int]:
+    """Store what the teacher in its folder needs of a split; shards are written in `work` and then moved to `out`.
+
+    Returns the number of rows of each tensor. Raises TeacherError if the folder cannot be used as a teacher.
+    """
+    pipe = load_pipeline(teacher)
+    family, dtype = find_family(pipe, teacher), TYPES[cfg.precision]
+    files: list[Path] = []
+    if family.on_latents and split.has_images:
+        files += _encode_images(pipe, split, dtype, work, device)
+    if family.takes_captions:
+        files += _encode_captions(family, pipe, split.class_captions, dtype, work, device)
+    tensors = _list_tensors(files)
+    with new_folder(out) as folder:
+        for file in files:
+            shutil.move(file, folder / file.name)
+        manifest = {"tensors": tensors, "sha256": {file.name: sha256(folder / file.name) for file in files}}
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    return {name: len(rows) for name, rows in open_rows(out, tensors).items()}
+
+
+def _encode_images(
+    pipe: DiffusionPipeline, split: Split, dtype: torch.dtype, work: Path, device: torch.device
+) -> list[Path]:
+    """Write the latents of all images in shards. Returns the files."""
+    codec, images = Latents(pipe.vae.eval().requires_grad_(False).to(device)), split.images.unit()
+
+    def encode_rows(rows: slice) -> Tensors:
+        return {LATENTS: codec.encode(images[rows])}
+
+    with Progress("latents", len(images), "images") as progress:
+        return _write_shards(
+            work / LATENTS, len(images), vae_batch_size(*split.shape[1:]), dtype, progress, encode_rows
+        )
+
+
+def _encode_captions(
+    family: Family,
+    pipe: DiffusionPipeline,
+    captions: tuple[str, ...],
+    dtype: torch.dtype,
+    work: Path,
+    device: torch.device,
+) -> list[Path]:
+    """Write the embeddings of all captions in shards and, last, those of the empty one. Returns the files."""
+    for text_encoder in family.text_encoders(pipe):
+        text_encoder.to(device)
+
+    def embed_rows(rows: slice) -> Tensors:
+        return family.embed(pipe, captions[rows])
+
+    with Progress("captions", len(captions), "captions") as progress:
+        files = _write_shards(work / "texts", len(captions), CAPTIONS_AT_ONCE, dtype, progress, embed_rows)
+    return [*files, _save(family.embed_empty(pipe), dtype, work / "texts.none.safetensors")]
+
+
+def _write_shards(
+    base: Path,
+    count: int,
+    batch_size: int,
+    dtype: torch.dtype,
+    progress: Progress,
+    compute: Callable[[slice], Tensors],
+) -> list[Path]:
+    """Write rows 0..count in shards, `batch_size` rows at a time; a complete shard is kept. Returns the files."""
+    row_bytes = sum(tensor[:1].numel() * dtype.itemsize for tensor in compute(slice(0, 1)).values())
+    per_shard = max(1, SHARD_BYTES // row_bytes)
+    files = []
+    for k, first in enumerate(range(0, count, per_shard)):
+        last = min(count, first + per_shard)
+        file = Path(f"{base.with_name(shard_name(base.name, k))}.safetensors")
+        if file.exists():
+            progress.update(last - first)
+        else:
+            parts = []
+            for start in range(first, last, batch_size):
+                stop = min(last, start + batch_size)
+                parts.append(compute(slice(start, stop)))
+                progress.update(stop - start)
+            _save({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, dtype, file)
+        files.append(file)
+    return files
+
+
+def _save(tensors: Tensors, dtype: torch.dtype, file: Path) -> Path:
+    """Write tensors to a safetensors file atomically. Returns the file."""
+    with new_file(file) as tmp:
+        save_file({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, tmp)
+    return file
+
+
+def _list_tensors(files: list[Path]) -> dict[str, list[str]]:
+    """Return the names of the files that hold each tensor, in order."""
+    tensors: dict[str, list[str]] = {}
+    for file in files:
+        for name in (LATENTS, *TEXTS):
+            try:
+                Shard.find(file, name)
+            except KeyError:
+                continue
+            tensors.setdefault(name, []).append(file.name)
+    return tensors

@@ -1,0 +1,79 @@
+"""The contract of a family: everything that one kind of diffusers pipeline needs to serve as a teacher.
+
+To add a family, write a subclass in a file of its own and list it in FAMILIES (dmd/families/__init__.py). If diffusers
+has no pipeline class for its network yet, `save_pipeline` (dmd/diffusion/pipelines.py) needs one, too.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from diffusers import DiffusionPipeline, ModelMixin
+from torch import Tensor, nn
+
+from dmd.families.tables import Tables
+
+CAPTIONS_AT_ONCE = 256  # captions in a batch of the text encoder
+
+
+class Family(ABC):
+    """One kind of pipeline: which parts it has, how its network is called, and how captions become embeddings."""
+
+    parts: str  # the parts of its pipelines, for messages
+    on_latents: bool  # the network works on latents of the pipeline's VAE, not on pixels
+    takes_captions: bool = False  # conditions are captions, not class labels
+    learned_variance: bool = False  # the network may predict a variance beside its target
+
+    @abstractmethod
+    def has_parts(self, pipe: DiffusionPipeline) -> bool:
+        """Whether the pipeline has the parts of this family."""
+
+    @abstractmethod
+    def network(self, pipe: DiffusionPipeline) -> ModelMixin:
+        """Return the diffusion network of a pipeline of this family."""
+
+    @abstractmethod
+    def wrap(self, pipe: DiffusionPipeline, texts: Tables) -> nn.Module:
+        """Return the network behind the one call of dmd/networks/wrapper.py; texts: embeddings of its captions."""
+
+    @abstractmethod
+    def count_conditions(self, pipe: DiffusionPipeline, captions: Sequence[str]) -> int:
+        """Return the number of conditions, the null condition included; 0 for an unconditional network."""
+
+    def embed(self, pipe: DiffusionPipeline, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Return a row of each table for each caption, float32 on the CPU; empty if captions are not used."""
+        return {}
+
+    def embed_empty(self, pipe: DiffusionPipeline) -> dict[str, Tensor]:
+        """Return the row of each table for no caption; empty if captions are not used."""
+        return {}
+
+    def text_encoders(self, pipe: DiffusionPipeline) -> list[nn.Module]:
+        """Return the networks that `embed` runs."""
+        return []
+
+    def find_fault(self, pipe: DiffusionPipeline) -> str:
+        """Say why the network cannot make images from noise alone; empty if it can."""
+        config = self.network(pipe).config
+        inputs, outputs = config["in_channels"], config["out_channels"]
+        if self.on_latents and inputs != (channels := pipe.vae.config.latent_channels):
+            return (
+                f"takes {inputs} channels, its VAE's latents have {channels}; inpainting and editing are not supported"
+            )
+        if outputs != inputs and not self.learned_variance:
+            return f"makes {outputs} channels of {inputs}; a learned variance is not supported in this network"
+        return ""
+
+
+def part(pipe: DiffusionPipeline, name: str) -> object:
+    """Return a part of a pipeline, None if it has no such part."""
+    return getattr(pipe, name, None)
+
+
+@torch.no_grad()
+def embed_all(family: Family, pipe: DiffusionPipeline, captions: Sequence[str]) -> dict[str, Tensor]:
+    """Return the tables of all captions and, last, of the empty one, in memory."""
+    starts = range(0, len(captions), CAPTIONS_AT_ONCE)
+    parts = [family.embed(pipe, captions[i : i + CAPTIONS_AT_ONCE]) for i in starts]
+    empty = family.embed_empty(pipe)
+    return {name: torch.cat([*(part[name] for part in parts), row]) for name, row in empty.items()}

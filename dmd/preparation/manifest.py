@@ -1,0 +1,57 @@
+"""The manifest of prepared data: counts, classes, hashes of files, and images that are in several splits."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from dmd.config import DataConfig
+from dmd.data.splits import Manifest, open_images, seal
+from dmd.errors import DataError
+from dmd.preparation.shards import class_caption
+from dmd.preparation.sources.base import Source
+from dmd.storage.files import sha256
+
+IMAGES_AT_ONCE = 256  # images in memory while duplicates are counted
+
+
+def check_labels(source: Source, labels: Mapping[str, Tensor]) -> None:
+    """Raise DataError if a split is empty, or if a class has no image to train on. labels: those of each split."""
+    for split, values in labels.items():
+        if not len(values):
+            raise DataError(f"no usable image is left in the split {split}")
+    for i, name in enumerate(source.class_names):
+        if not (labels["train"] == i).any():
+            raise DataError(f"class {name!r} has no usable image to train on; add some, or remove the class")
+
+
+def new_manifest(cfg: DataConfig, source: Source, labels: Mapping[str, Tensor], folder: Path) -> Manifest:
+    """Describe the shards in a folder, with the hash of the description itself. labels: those of each split."""
+    names = source.class_names
+    per_class = {split: values.bincount(minlength=len(names)).tolist() for split, values in labels.items()}
+    manifest = {
+        "source": cfg.source,
+        "image_shape": [cfg.channels, cfg.size, cfg.size],
+        "class_names": list(names),
+        "class_captions": [class_caption(cfg, source, i) for i in range(len(names))],
+        "counts": {split: len(values) for split, values in labels.items()},
+        "also_in_train": _count_duplicates(folder, labels),
+        "per_class": per_class if names else {},
+        "sha256": {file.name: sha256(file) for file in sorted(folder.iterdir())},
+    }
+    return seal(manifest)
+
+
+def _count_duplicates(folder: Path, splits: Mapping[str, Tensor]) -> dict[str, int]:
+    """Count the images of each other split that are in train too, equal in every pixel."""
+    train = set(_digests(folder, "train"))
+    return {split: sum(digest in train for digest in _digests(folder, split)) for split in splits if split != "train"}
+
+
+def _digests(folder: Path, split: str) -> Iterator[bytes]:
+    """Yield a hash of 16 bytes for each stored image."""
+    images = open_images(folder, split)
+    for start in range(0, len(images), IMAGES_AT_ONCE):
+        for image in images[start : start + IMAGES_AT_ONCE].numpy():
+            yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()

@@ -1,0 +1,62 @@
+"""Divides the records of a source into train, validation and test."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dmd.config import DataConfig
+from dmd.data.splits import SPLITS
+from dmd.errors import DataError
+from dmd.preparation.sources.base import Pool, Source
+
+
+@dataclass(frozen=True)
+class Part:
+    """The records of one split: indices [N] into a pool, in random order."""
+
+    pool: Pool
+    index: Tensor
+
+
+def partition(cfg: DataConfig, source: Source) -> dict[str, Part]:
+    """Return the records of each split; records that the data set holds out itself stay held out.
+
+    Raises DataError if the data set lacks a split that is asked for, or if nothing is left to train on.
+    """
+    train = source.pools.get("train", ())
+    parts: dict[str, Part] = {}
+    counts: dict[str, int] = {}  # records to take from train, by split
+    for split, count in (("validation", cfg.validation), ("test", cfg.test)):
+        own = source.pools.get(split)
+        if own is not None:
+            parts[split] = Part(own, _shuffle(len(own), cfg.seed)[: _held_out(split, count, len(own))])
+        elif count == "all":
+            raise DataError(f"data.{split}: all needs a {split} split of the data set's own, and there is none")
+        else:
+            counts[split] = int(count)
+    if sum(counts.values()) >= len(train):
+        held_out = " + ".join(f"data.{split}" for split in counts) or "the splits"
+        unusable = f", and {len(source.left_out)} unusable: {source.left_out[0].reason}" if source.left_out else ""
+        raise DataError(
+            f"{held_out} = {sum(counts.values())} leaves nothing to train on: {cfg.source} has {len(train)} images"
+            + unusable
+        )
+    sizes = [len(train) - sum(counts.values()), *counts.values()]
+    for split, index in zip(("train", *counts), _shuffle(len(train), cfg.seed).split(sizes), strict=True):
+        parts[split] = Part(source.pools["train"], index)
+    return {split: parts[split] for split in SPLITS}
+
+
+def _held_out(split: str, count: int | str, available: int) -> int:
+    """Return the number of records to take from a split of the data set's own."""
+    if count == "all":
+        return available
+    if int(count) > available:
+        raise DataError(f"data.{split} = {count}: the data set's own {split} split has {available} images")
+    return int(count)
+
+
+def _shuffle(n: int, seed: int) -> Tensor:
+    """Return the indices 0..n-1 in random order."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
