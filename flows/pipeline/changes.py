@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from dmd.config import validate
 from dmd.config_paths import check_paths
 from dmd.errors import ConfigError
-from flows.registry.gate import check_gate
+from flows.pipeline.checks import check_run
 from flows.runtime.moved import check_value
 
 Change = bool | int | float | str
@@ -37,7 +37,7 @@ def change_params(params: dict[str, Any], changes: Changes, where: str, root: Pa
         group[last] = value
     valid = validate(new, where)
     check_paths(valid, root, where)
-    check_gate(valid.register_.gate)
+    check_run(valid)
     return new
 
 

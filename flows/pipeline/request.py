@@ -6,10 +6,10 @@ from pathlib import Path
 
 from dmd.config_paths import load_run_params
 from flows.pipeline.changes import Changes
+from flows.pipeline.checks import check_run
 from flows.pipeline.graph import StageSpec, read_graph, select_stages
 from flows.pipeline.presets import Variant, check_complete, make_variants
 from flows.pipeline.worktrees import check_committed
-from flows.registry.gate import check_gate
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_request(
 
     Raises UserError if params.yaml or dvc.yaml is invalid, or if a stage, preset, key or value is not allowed.
     """
-    check_gate(load_run_params(root / "params.yaml", root).register_.gate)
+    check_run(load_run_params(root / "params.yaml", root))
     variants = make_variants(root, preset, overrides, seeds)
     graph = read_graph(root)
     for stage in force:

@@ -78,13 +78,6 @@ def test_a_generator_of_many_steps_begins_late_enough() -> None:
         validate(raw, "params.yaml")
 
 
-def test_f_distill_needs_the_discriminator_at_all_times() -> None:
-    raw = with_value("method.name", "f_distill")
-    raw["method"]["gan"]["t_max"] = 0.5
-    with pytest.raises(ConfigError, match=r"method\.gan\.t_max: 0\.5 is not allowed; f_distill weights samples"):
-        validate(raw, "params.yaml")
-
-
 def test_shards_are_not_trained_in_fp16() -> None:
     raw = with_value("train.precision", "fp16")
     raw["train"]["shard"] = True

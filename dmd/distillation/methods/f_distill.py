@@ -29,7 +29,7 @@ class FDistill(DMD2):
     def check_params(cls, cfg: MethodConfig) -> list[str]:
         """The discriminator must have seen every noise level at which it reweights."""
         if cfg.gan.t_max < 1:
-            return [f"method.gan.t_max: {cfg.gan.t_max} is below 1, and f_distill reweights samples at all t; use 1.0"]
+            return [f"method.gan.t_max: {cfg.gan.t_max} is not allowed; f_distill weights samples at every t, use 1.0"]
         return []
 
     def reweight(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:

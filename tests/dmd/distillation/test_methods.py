@@ -5,11 +5,12 @@ import torch
 from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from dmd.config import Params
+from dmd.config import METHOD_NAMES, Params
 from dmd.diffusion.denoiser import as_denoiser
 from dmd.distillation.losses import denoising_loss, distribution_matching_loss, score_difference
-from dmd.distillation.methods import METHODS
+from dmd.distillation.methods import METHODS, check_method
 from dmd.distillation.phases import Phase
+from dmd.errors import ConfigError
 from dmd.samplers.few_step import one_step
 from dmd.teachers.pairs import Pairs
 from tests.helpers.data import reals
@@ -163,3 +164,15 @@ def test_regression_on_pairs_is_added_with_its_weight(params: Params) -> None:
     x = one_step(nets.generator, z, 999, y)
     assert losses["regression"].item() == pytest.approx((x**2).mean().item(), rel=1e-5)
     assert losses["total"].item() == pytest.approx((losses["dm"] + 0.25 * losses["regression"]).item(), rel=1e-6)
+
+
+def test_f_distill_needs_the_discriminator_at_all_noise_levels(params: Params) -> None:
+    gan = params.method.gan.model_copy(update={"t_max": 0.5})
+    changed = params.model_copy(update={"method": params.method.model_copy(update={"name": "f_distill", "gan": gan})})
+    with pytest.raises(ConfigError, match=r"method\.gan\.t_max: 0\.5 is not allowed; f_distill weights samples"):
+        check_method(changed)
+    check_method(params)
+
+
+def test_the_schema_names_the_methods_that_exist() -> None:
+    assert list(METHODS) == METHOD_NAMES
