@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import pandas as pd
 from torch import Tensor
 
 from dmd.config import TrainConfig
@@ -30,6 +31,15 @@ class Distilled(NamedTuple):
     generator: Generator  # the average that validation selected
     turn: int  # generator turns after which it was kept
     rows: list[dict[str, Any]]  # one row of numbers per generator turn
+
+    def losses_csv(self) -> str:
+        """The rows as a CSV file."""
+        return pd.DataFrame(self.rows).to_csv(index=False)
+
+    def summary(self) -> str:
+        """One line with the number of turns, the kept turn and its validation distance."""
+        score = next(row["validation_fd"] for row in self.rows if row["turn"] == self.turn)
+        return f"{len(self.rows)} generator turns; kept the one after {self.turn}, validation FD {score:.3f}"
 
 
 def distill(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmd.codecs.pixels import Pixels
-from dmd.config import NONE, Params
+from dmd.config import NONE, Params, TrainConfig
 from dmd.data.splits import Split
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.batches import TrainingImages
@@ -17,6 +17,7 @@ from dmd.errors import ConfigError
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
 from dmd.samplers.sampler import to_uint8
+from dmd.storage.checkpoint import Scratch
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 
@@ -42,11 +43,10 @@ def new_method(params: Params, teacher: Teacher, split: Split, encoded: Encoded,
     return method
 
 
-def new_networks(params: Params, method: Method, teacher: Teacher, device: torch.device) -> Networks:
+def new_networks(method: Method, teacher: Teacher, cfg: TrainConfig, init_from: str, device: torch.device) -> Networks:
     """The networks of a method at the start of a run. Raises ConfigError if method.init_from does not fit."""
-    cfg = params.train
     nets = method.networks(teacher, cfg.seed, (cfg.lora_rank, cfg.lora_rank_critic), cfg.lora_alpha)
-    if (folder := Path(params.method.init_from)) != Path(NONE):
+    if (folder := Path(init_from)) != Path(NONE):
         load_weights(nets.generator, load_generator(folder, device), folder)
     if cfg.gradient_checkpointing:
         nets.checkpoint_gradients()
@@ -59,6 +59,12 @@ def load_weights(generator: Denoiser, finished: Generator, folder: Path) -> None
         generator.load_state_dict(finished.denoiser.state_dict())
     except RuntimeError:
         raise ConfigError(f"method.init_from: the network in {folder} is not one like the teacher's") from None
+
+
+def new_scratch(params: Params, inputs: dict[str, Path]) -> Scratch:
+    """The resumable state of a run, named by the parameters and files that its result depends on."""
+    groups = {name: getattr(params, name).model_dump() for name in ("guidance", "method", "train", "runtime")}
+    return Scratch("train", groups, inputs | files_in_params(params))
 
 
 def files_in_params(params: Params) -> dict[str, Path]:

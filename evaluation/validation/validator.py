@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dmd.codecs.latents import vae_batch_size
+from dmd.data.splits import Split
 from dmd.generator.generator import Generator
 from dmd.generator.pictures import image_grid, png
 from dmd.storage.files import write_bytes
-from evaluation.models.extractors import Extractor
+from evaluation.models.extractors import Extractor, load_extractors
 from evaluation.statistics.frechet import Gaussian, frechet_distance
 
 MAX_REPEATS = 4  # of the validation labels
@@ -50,3 +52,15 @@ class Validator:
         grid = image_grid(cells.reshape(ROWS, self.columns, *cells.shape[1:]))
         write_bytes(self.folder / f"turn_{turn:06d}.png", png(grid))
         return {"validation_fd": frechet_distance(Gaussian.fit(features), self.real)}
+
+
+def new_validator(
+    evaluator: Path, train: Split, real: Tensor, labels: Tensor, seed: int, folder: Path, device: torch.device
+) -> Validator:
+    """A validator with the classifier of the evaluator stage, or its CLIP model if the data have no classes.
+
+    evaluator: the folder of that stage. train: the training split. The other arguments are those of Validator.
+    """
+    extractor = load_extractors(evaluator, device)[1]["classifier" if train.class_names else "evaluator"]
+    batch_size = vae_batch_size(*train.shape[1:])  # evaluate.batch_size would make it a parameter of stage `train`
+    return Validator(extractor, real, labels, len(train.conditions), seed, folder, batch_size)

@@ -42,7 +42,6 @@ def test_no_function_has_more_than_50_lines_without_a_reason() -> None:
     assert found == set(LONG_FUNCTIONS)
 
 
-@pytest.mark.xfail(strict=True, reason="baseline, evaluate, evaluator, train")
 def test_no_stage_script_has_more_than_50_lines() -> None:
     scripts = [f for f in modules("stages") if f != "stages/command.py"]
     assert {f: lines(f) for f in scripts if lines(f) > 50} == {}
