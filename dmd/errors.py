@@ -1,29 +1,29 @@
-"""What can be wrong with a user's input. Each message is for the user: what, where, what to do."""
+"""Errors in a user's input. Each message says what is wrong, where, and what to do."""
 
 
 class UserError(ValueError):
-    """Shown as one line, without a traceback."""
+    """An error that a command prints as one line, without a traceback."""
 
 
 class ConfigError(UserError):
-    """params.yaml is not usable; one line for each thing to mend."""
+    """A mistake in params.yaml; the message has one line for each."""
 
 
 class DataError(UserError):
-    """The data are missing, changed or do not fit."""
+    """The data are missing, have changed, or do not fit."""
 
 
 class TeacherError(UserError):
-    """A teacher or generator cannot be had or does not fit."""
+    """A teacher or generator could not be loaded, or does not fit."""
 
 
 class PickleError(UserError):
-    """A pickle is damaged, or asks for something that plain data do not need."""
+    """A pickle is damaged, or asks for an object that plain data do not need."""
 
 
 class EvaluatorError(UserError):
-    """The evaluator cannot be had."""
+    """The evaluator could not be loaded."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is there but may not be used as it is."""
+    """A checkpoint exists but must not be used as it is."""

@@ -1,4 +1,4 @@
-"""`python -m dmd.sample --generator FOLDER --labels 0,1,2 --seed 0 --out grid.png`: a generator's images."""
+"""`python -m dmd.sample --generator FOLDER --labels 0,1,2 --seed 0 --out grid.png`: writes images of a generator."""
 
 import argparse
 import sys
@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
 
 
 def read_labels(text: str, classes: tuple[str, ...]) -> list[int]:
-    """Numbers or class names, as indices. Raises ValueError for a label that the generator does not know."""
+    """The indices of labels that are given as numbers or class names. Raises ValueError for an unknown label."""
     if not classes:
         if text:
             raise ValueError("--labels: this generator takes no labels")
@@ -37,7 +37,7 @@ def read_labels(text: str, classes: tuple[str, ...]) -> list[int]:
 
 
 def grid(generator: Generator, labels: list[int], images: int, seed: int, scale: int) -> Image.Image:
-    """One column per label, one row per image; the images of a label follow one another in the noise."""
+    """A picture with one column per label and one row per image."""
     rng = torch.Generator().manual_seed(seed)
     pixels = generator.sampler().images(torch.tensor(labels).repeat_interleave(images), rng)
     c, h, w = pixels.shape[1:]

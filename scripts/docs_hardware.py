@@ -37,7 +37,7 @@ PARAMETERS = re.compile(r"(?P<parameters>[\d,]+) parameters")
 
 
 def plan(words: Sequence[str]) -> str:
-    """What --dry-run prints."""
+    """The output of --dry-run."""
     argv = [sys.executable, "-m", "flows.distill", "--dry-run", *words[:2]]
     argv += [word for change in words[2:] for word in ("--set", change)]
     return subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""What every stage does: read its paths, validate params.yaml, set up torch, and say in one line what went wrong."""
+"""Runs a stage as a command: reads its paths, validates params.yaml, sets up torch and reports errors in one line."""
 
 import argparse
 import contextlib
@@ -23,7 +23,7 @@ from dmd.errors import DataError, UserError
 from dmd.progress import clock
 from dmd.storage.checkpoint import SCRATCH
 
-FREE_MIB = 200  # what the largest stage of the default run writes, with room to spare
+FREE_MIB = 200  # more than the largest stage of the default run writes
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
@@ -31,9 +31,9 @@ Stage = Callable[[argparse.Namespace, Params, torch.device], str]
 
 
 def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:
-    """Run a stage as a command. `stage` returns a line that says what it made; an error is one line, exit code 1."""
+    """Run a stage as a command. `stage` returns a line that describes its result; an error is one line, exit code 1."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the file of numbers")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameters (default params.yaml)")
     for path in (*inputs, *outs):
         parser.add_argument(f"--{path.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
@@ -43,16 +43,16 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...])
     try:
         params = load_run_params(args.params, Path())
         _check_paths(args, inputs, outs)
-        said = stage(args, params, prepare_torch(params.runtime))
+        summary = stage(args, params, prepare_torch(params.runtime))
     except (UserError, FloatingPointError) as e:
         fail(name, str(e))
     except (OSError, SafetensorError) as e:
-        fail(name, _file_trouble(e))
+        fail(name, _describe_file_error(e))
     except torch.OutOfMemoryError as e:
         fail(name, f"out of memory: {str(e).splitlines()[0]}; lower the batch size of this stage in {args.params}")
     except KeyboardInterrupt:
-        fail(name, "interrupted; run again to go on from the last checkpoint", code=130)
-    print(f"{name}: {said} ({clock(time.monotonic() - start)})", file=sys.stderr, flush=True)
+        fail(name, "interrupted; run again to resume from the last checkpoint", code=130)
+    print(f"{name}: {summary} ({clock(time.monotonic() - start)})", file=sys.stderr, flush=True)
 
 
 def _keep_scratch() -> None:
@@ -65,8 +65,8 @@ def _keep_scratch() -> None:
         os.environ[SCRATCH] = str(Path(*parts[: parts.index(".dvc")]) / "runs")
 
 
-def _file_trouble(e: Exception) -> str:
-    """safetensors has an exception of its own for a full disk, which carries the system's number only as text."""
+def _describe_file_error(e: Exception) -> str:
+    """One line for a file error. safetensors reports a full disk by an exception with the error number as text."""
     if getattr(e, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(e):
         where = getattr(e, "filename", None) or Path.cwd()
         return f"the disk is full: {where} (nothing was written; make room and run again)"
@@ -74,21 +74,22 @@ def _file_trouble(e: Exception) -> str:
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:
-    """SIGTERM ends the stage as Ctrl-C does: temporary files go, the checkpoint stays."""
+    """End the stage on SIGTERM as on Ctrl-C: temporary files are removed, the checkpoint stays."""
     raise KeyboardInterrupt
 
 
 def fail(name: str, message: str, code: int = 1) -> NoReturn:
-    """End the process with one line for each mistake."""
+    """Print one line for each mistake and end the process."""
     for line in message.splitlines():
         print(f"error: {name}: {line}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def keep_freed_memory() -> None:
-    """A pass frees its activations and the next one allocates them again. glibc returns large blocks to the system in
-    between, which then clears them page by page: a tenth to a fifth of a small network's time. Elsewhere this does
-    nothing.
+    """Keep glibc from returning freed memory to the system; without glibc, do nothing.
+
+    Each pass frees its activations and the next one allocates them again. The system clears returned pages, which takes
+    a tenth to a fifth of a small network's time.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -107,7 +108,7 @@ def prepare_torch(cfg: RuntimeConfig) -> torch.device:
 
 
 def _check_paths(args: argparse.Namespace, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:
-    """Before any work: inputs exist, and there is room for the outs."""
+    """Raise DataError for a missing input, and OSError if there is too little room for the outputs."""
     for name in inputs:
         if not getattr(args, name).exists():
             raise DataError(f"--{name}: {getattr(args, name)} does not exist; run the stage that makes it (dvc repro)")

@@ -1,6 +1,6 @@
-"""`python -m dmd.edm.checkpoints FILE.pkl OUT`: a checkpoint of NVlabs' edm as a diffusers folder, a teacher.
+"""`python -m dmd.edm.checkpoints FILE.pkl OUT`: converts a checkpoint of NVlabs' edm to a teacher folder.
 
-Shows the network. One that diffusers does not have is written as safetensors with its arguments instead.
+It prints the network. A network that diffusers does not have is written as safetensors with its arguments instead.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from dmd.storage.files import new_folder, write_text
 
 
 def describe(network: Inert) -> str:
-    """Its classes, the arguments it was made with, and its tensors."""
+    """The classes, constructor arguments and tensors of a network, one per line."""
     inner = (network.state.get("_modules") or {}).get("model")
     lines = []
     for one in (m for m in (network, inner) if isinstance(m, Inert)):
@@ -31,7 +31,7 @@ def describe(network: Inert) -> str:
 
 
 def save(network: Inert, out: Path) -> str:
-    """A pipeline of diffusers where there is one of that network, else weights and arguments. Returns what it is."""
+    """Write a diffusers pipeline if there is one for the network, otherwise weights and arguments. Returns one line."""
     inner = (network.state.get("_modules") or {}).get("model")
     with new_folder(out) as folder:
         if isinstance(inner, Inert) and inner.class_name == CONVERTS:
@@ -47,15 +47,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dmd.edm.checkpoints", description=__doc__)
     parser.add_argument("file", type=Path, help="such as edm-imagenet-64x64-cond-adm.pkl")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--key", default="ema", help="of the network in the pickle")
+    parser.add_argument("--key", default="ema", help="key of the network in the pickle")
     args = parser.parse_args()
     try:
         network = read_checkpoint(args.file, args.key)
-        said = save(network, args.out)
+        summary = save(network, args.out)
     except PickleError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
-    print(f"{describe(network)}\n{said}")
+    print(f"{describe(network)}\n{summary}")
     return 0
 
 

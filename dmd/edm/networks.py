@@ -1,7 +1,7 @@
-"""The network of edm's ImageNet-64 checkpoint as a UNet2DModel: the same function, with its tensors under other names.
+"""Converts the network of edm's ImageNet-64 checkpoint to a UNet2DModel that computes the same function.
 
-Only DhariwalUNet, which is ADM's, can be had so. SongUNet adds labels before the layers of its time embedding and has a
-1x1 convolution beside each block that resizes; UNet2DModel has neither.
+Only DhariwalUNet, the network of ADM, can be converted. SongUNet adds labels before the layers of its time embedding
+and has a 1x1 convolution beside each block that resizes; UNet2DModel has neither.
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from dmd.errors import PickleError
 CONVERTS = "DhariwalUNet"
 HEAD = 64  # channels of an attention head, which edm's code fixes
 GROUPS = 32
-SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # the range edm samples and trains on; its network takes any sigma
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # the range of edm's training and sampling; the network accepts any sigma
 
 
 def diffusers_network(network: Inert) -> tuple[UNet2DModel, EDMEulerScheduler]:
-    """The preconditioned network of a checkpoint. One label more than it knows is the null one: a row of zeros.
+    """The preconditioned network of a checkpoint, with a row of zeros as its null label after the known labels.
 
-    Raises PickleError where the network is of another kind, or its arguments are ones that UNet2DModel cannot take.
+    Raises PickleError if the network has another class, or arguments that UNet2DModel does not support.
     """
     inner = (network.state.get("_modules") or {}).get("model")
     if not isinstance(inner, Inert) or network.class_name != "EDMPrecond" or inner.class_name != CONVERTS:
         kind = inner.class_name if isinstance(inner, Inert) else network.class_name
-        raise PickleError(f"{kind} cannot be had as a network of diffusers; {CONVERTS} in EDMPrecond can")
+        raise PickleError(f"{kind} cannot be converted to a network of diffusers; {CONVERTS} in EDMPrecond can")
     shape = {**_defaults(), **inner.arguments()}
     given = inner.tensors()
     net = UNet2DModel(**_config(shape, given))
@@ -42,7 +42,7 @@ def diffusers_network(network: Inert) -> tuple[UNet2DModel, EDMEulerScheduler]:
 
 
 def _defaults() -> dict[str, Any]:
-    """Of DhariwalUNet's arguments."""
+    """Default arguments of DhariwalUNet."""
     return {
         "label_dim": 0,
         "augment_dim": 0,
@@ -79,12 +79,12 @@ def _config(shape: dict[str, Any], given: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _sizes(shape: dict[str, Any]) -> list[int]:
-    """Side of the image at each level."""
+    """Side of the image at each level, in pixels."""
     return [shape["img_resolution"] >> level for level in range(len(shape["channel_mult"]))]
 
 
 def _tensors(shape: dict[str, Any], given: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor by its name in a UNet2DModel. The augmentation's stay behind: sampling gives them no label."""
+    """Yield every tensor under its name in a UNet2DModel, without those of the augmentation."""
     sizes, last = _sizes(shape), len(shape["channel_mult"]) - 1
     alone = {"map_layer0": "time_embedding.linear_1", "map_layer1": "time_embedding.linear_2"}
     alone |= {f"enc.{sizes[0]}x{sizes[0]}_conv": "conv_in", "out_norm": "conv_norm_out", "out_conv": "conv_out"}
@@ -99,7 +99,7 @@ def _tensors(shape: dict[str, Any], given: dict[str, Tensor]) -> Iterator[tuple[
             for i in range(count):
                 name = f"{side}.{size}x{size}_block{i}"
                 yield from _block(given, name, f"{block}.resnets.{i}", f"{block}.attentions.{i}")
-        if level < last:  # edm counts them to the level they lead to, diffusers to the one they come from
+        if level < last:  # edm names them after the level they lead to, diffusers after the one they come from
             yield from _block(given, f"enc.{sizes[level + 1]}x{sizes[level + 1]}_down", f"{down}.downsamplers.0")
             yield from _block(given, f"dec.{size}x{size}_up", f"up_blocks.{last - level - 1}.upsamplers.0")
     deepest = f"dec.{sizes[last]}x{sizes[last]}"
@@ -108,7 +108,7 @@ def _tensors(shape: dict[str, Any], given: dict[str, Tensor]) -> Iterator[tuple[
 
 
 def _block(given: dict[str, Tensor], old: str, new: str, attention: str = "") -> Iterator[tuple[str, Tensor]]:
-    """A residual block, and the attention that edm keeps in it."""
+    """Yield the tensors of a residual block, and of the attention that edm keeps in it."""
     names = {"norm0": "norm1", "conv0": "conv1", "affine": "time_emb_proj", "norm1": "norm2", "conv1": "conv2"}
     if f"{old}.skip.weight" in given:
         names["skip"] = "conv_shortcut"
@@ -121,5 +121,5 @@ def _block(given: dict[str, Tensor], old: str, new: str, attention: str = "") ->
         flat = {name: given[f"{old}.{name}.{kind}"] for name in ("qkv", "proj")}
         flat = {name: v.flatten(1) if v.ndim > 1 else v for name, v in flat.items()}  # convolutions of 1x1
         yield f"{attention}.to_out.0.{kind}", flat["proj"]
-        for i, part in enumerate(("to_q", "to_k", "to_v")):  # edm's channels are [head, channel, which of the three]
+        for i, part in enumerate(("to_q", "to_k", "to_v")):  # edm's channels are [head, channel, q or k or v]
             yield f"{attention}.{part}.{kind}", flat["qkv"].unflatten(0, (-1, 3))[:, i].contiguous()

@@ -1,4 +1,4 @@
-"""Checkpoints of NVlabs' edm, which are pickles, read as plain data: nothing that they carry ever runs."""
+"""Reads checkpoints of NVlabs' edm, which are pickles, as plain data: no code in them ever runs."""
 
 import io
 import pickle
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from dmd.errors import PickleError
 
-NUMBERS = "biufc"  # kinds of numpy's dtypes
-IN_PYTHON: Any = pickle._Unpickler  # type: ignore[attr-defined]  # that in C has no hook where a state is given
+NUMBERS = "biufc"  # numpy's kind codes of number types
+IN_PYTHON: Any = pickle._Unpickler  # type: ignore[attr-defined]  # the C unpickler has no hook for load_build
 
 
 class Inert:
-    """What a pickled module becomes: its class's name and its state. No code belongs to it."""
+    """A pickled module, reduced to the name of its class and its state, without code."""
 
     class_name = ""
 
@@ -40,13 +40,13 @@ class Inert:
         return found
 
     def arguments(self) -> dict[str, Any]:
-        """Those it was made with, as `persistent_class` of edm records them; what is no plain value as text."""
+        """Constructor arguments of the module, as edm's `persistent_class` records them."""
         args, kwargs = self.state.get("_init_args", ()), self.state.get("_init_kwargs", {})
         return {str(i): v for i, v in enumerate(args)} | {str(k): v for k, v in kwargs.items()}
 
 
 def _persistent(meta: dict[str, Any]) -> Inert:
-    """In place of edm's own, which would run the source text that the pickle carries (`module_src`)."""
+    """Replace edm's own function, which would run the source text in the pickle (`module_src`)."""
     made = _inert(str(meta.get("class_name")))()
     made.__setstate__(meta.get("state"))
     return made
@@ -57,16 +57,16 @@ def _inert(name: str) -> type[Inert]:
 
 
 def _new(cls: Any, *_: Any) -> Any:
-    """In place of copyreg's: only what is inert is made."""
+    """Replace copyreg's function; it constructs inert modules only."""
     if not (isinstance(cls, type) and issubclass(cls, Inert)):
-        raise PickleError("copyreg._reconstructor of something that is no module")
+        raise PickleError("copyreg._reconstructor of an object that is not a module")
     return cls()
 
 
 def _storage(content: bytes) -> Any:
-    """In place of torch's, which would read a pickle within the pickle without asking what is in it.
+    """Replace torch's function, which would load the inner pickle without a check of its contents.
 
-    What torch admits there may be a function too, and the pickle around it could call that.
+    torch admits some functions there, and the outer pickle could call them.
     """
     found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(found, torch.storage.TypedStorage):
@@ -85,8 +85,10 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
 
 
 class Kind:
-    """What a pickled numpy.dtype becomes. numpy's own takes flags and fields from the file: bytes would turn into
-    pointers."""
+    """A pickled numpy.dtype, reduced to its name and byte order.
+
+    numpy's own class takes flags and fields from the file, which can turn bytes into pointers.
+    """
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name = name
@@ -96,7 +98,7 @@ class Kind:
         self.order = state[1]
 
     def dtype(self) -> np.dtype:
-        """As numpy makes it of name and byte order. Raises PickleError for what is no number."""
+        """numpy's dtype of that name and byte order. Raises PickleError for anything but numbers."""
         found = np.dtype(self.name) if isinstance(self.name, str) else None
         if found is None or found.kind not in NUMBERS or self.order not in tuple("<>=|"):
             raise PickleError("a numpy scalar that is no number")
@@ -110,7 +112,7 @@ def _scalar(kind: Any, content: Any = b"") -> Any:
 
 
 def _bytes(text: str, encoding: str) -> bytes:
-    """How old protocols spell bytes."""
+    """Decode bytes as protocols before 3 write them."""
     if encoding != "latin1":
         raise PickleError(f"_codecs.encode with {encoding!r}")
     return text.encode("latin1")
@@ -135,7 +137,9 @@ ADMITTED: dict[str, Callable[..., Any]] = {
 
 
 class PlainUnpickler(IN_PYTHON):
-    """Admits tensors, plain containers and numbers. A module of torch becomes inert; any other global is refused."""
+    """An unpickler that admits tensors, plain containers and numbers.
+
+    A module of torch becomes inert; every other global is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
@@ -144,11 +148,11 @@ class PlainUnpickler(IN_PYTHON):
         if module.startswith("torch.nn.modules.") and name.isidentifier():
             return _inert(full)
         if full == "builtins.object":
-            return None  # the base that copyreg names; never called
+            return None  # copyreg names it as a base and never calls it
         raise PickleError(f"it asks for {full}, which plain weights do not need")
 
     def load_build(self) -> None:
-        """Only what is inert takes a state: a tensor, a storage or a function would get any attribute."""
+        """Set the state of inert objects only: on a tensor, storage or function it could set any attribute."""
         if not isinstance(self.stack[-2], Inert | Kind):
             raise PickleError(f"it gives a state to a {type(self.stack[-2]).__name__}")
         super().load_build()
@@ -157,7 +161,7 @@ class PlainUnpickler(IN_PYTHON):
 
 
 def read_checkpoint(file: Path, key: str = "ema") -> Inert:
-    """The network under `key`. Raises PickleError, with the name of what it asks for, where it is not plain data."""
+    """The network under `key` of a checkpoint. Raises PickleError, which names the object that is not plain data."""
     try:
         with file.open("rb") as stream:
             content = PlainUnpickler(stream).load()
@@ -165,7 +169,7 @@ def read_checkpoint(file: Path, key: str = "ema") -> Inert:
         raise PickleError(f"{file} is refused: {e}") from None
     except OSError as e:
         raise PickleError(f"{file}: {e.strerror or e}") from None
-    except Exception as e:  # a damaged pickle raises nearly anything; none of it is of use
+    except Exception as e:  # a damaged pickle raises errors of almost any type
         raise PickleError(f"{file} is not a checkpoint that can be read ({type(e).__name__})") from None
     if not isinstance(content, dict) or not isinstance(content.get(key), Inert):
         raise PickleError(f"{file} holds no network named {key!r}")

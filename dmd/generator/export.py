@@ -71,7 +71,7 @@ image.save("image.png")
 def export_generator(generator: Generator, teacher: Teacher, out: Path, adapter: bool = False) -> None:
     """Write the pipeline, generator.json and a card; the folder appears whole or not at all.
 
-    Adapters are merged into the weights; where asked for, they are written by themselves too.
+    Adapters are merged into the weights; with `adapter` they are also written by themselves.
     """
     about = {
         "timesteps": list(generator.times),
@@ -91,7 +91,7 @@ def export_generator(generator: Generator, teacher: Teacher, out: Path, adapter:
 
 
 def card(generator: Generator, teacher: Teacher) -> str:
-    """What the generator is, and how to make an image with it."""
+    """The text of the card: a description of the generator and code that makes an image with it."""
     names = generator.classes
     if teacher.captions:
         pipeline = type(teacher.pipeline).__name__

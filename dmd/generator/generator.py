@@ -1,4 +1,4 @@
-"""Read a finished generator back: the Denoiser, the timesteps it is conditioned at, and its classes."""
+"""A finished generator: its Denoiser, the timesteps at which it is conditioned, and its classes."""
 
 import json
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ from dmd.teachers.teacher import load_teacher
 
 @dataclass(frozen=True)
 class Generator:
-    """Makes an image in one network pass, or in one for each of `times`."""
+    """A network that makes an image in one pass for each of `times`."""
 
     denoiser: Denoiser
-    times: tuple[int, ...]  # the indices it is conditioned at, one after the other
+    times: tuple[int, ...]  # indices at which it is conditioned, in order
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     codec: Codec = PIXELS
 
     def sampler(self) -> Sampler:
-        """From unit noise to x."""
+        """The sampler from unit noise to images."""
         device, steps = next(self.denoiser.parameters()).device, len(self.times)
         latent = self.shape if steps == 1 else (steps, *self.shape)
         return Sampler("student", steps, latent, bool(self.classes), device, self._make)
 
     def plan(self) -> list[dict[str, float]]:
-        """Each step in numbers: x_t = alpha x + sigma noise, then x = c_skip x_t + c_out net(c_in x_t, time).
+        """The coefficients of each step: x_t = alpha x + sigma noise, then x = c_skip x_t + c_out net(c_in x_t, time).
 
-        x is zero at first, so that the first step's sigma is the scale of the prior.
+        x starts at zero, so the sigma of the first step is the scale of the prior.
         """
         denoiser, process, plan = self.denoiser, self.denoiser.process, []
         for k, index in enumerate(self.times):
@@ -51,7 +51,7 @@ class Generator:
 
 
 def load_generator(folder: Path, device: torch.device) -> Generator:
-    """Read the folder that `export_generator` wrote. Raises TeacherError where it cannot be read."""
+    """Read the folder that `export_generator` wrote. Raises TeacherError if that fails."""
     try:
         about = json.loads((folder / "generator.json").read_text())
     except (OSError, json.JSONDecodeError) as e:

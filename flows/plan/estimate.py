@@ -30,7 +30,7 @@ NOT_TIMED = "data, decoding of latents, evaluators, validation, training of a VA
 
 @dataclass(frozen=True)
 class Estimate:
-    """What each stage handles, by its name, and lines about memory and time."""
+    """The size of each stage's work, by its name, and lines about memory and time."""
 
     stages: dict[str, str]
     summary: list[str]

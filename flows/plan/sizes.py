@@ -1,4 +1,4 @@
-"""What each stage handles, as far as params and prepared data determine it."""
+"""The size of each stage's work, as far as parameters and prepared data determine it."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def count_images(params: Params, root: Path) -> int | None:
 
 
 def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, str]:
-    """What each stage handles, by the name of the stage."""
+    """The size of each stage's work, by its name."""
     trained = {"generator": 0, "critic": 0}
     for cost in costs:
         trained[cost.turn.network] += cost.images
@@ -64,7 +64,7 @@ def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, 
 
 
 def encoded_size(teacher: Teacher, params: Params) -> str:
-    """What stage `encode` stores per training image and per caption; the teacher is on the meta device."""
+    """The bytes that stage `encode` stores per training image and caption; the teacher is on the meta device."""
     width = TYPES[params.encode.precision].itemsize
     tables = [part.table for part in teacher.denoiser.net.children() if isinstance(part, TableInMemory)]
     numbers = {
@@ -100,7 +100,7 @@ def _data(params: Params, root: Path) -> str:
 
 
 def _source(cfg: TeacherConfig | EvaluatorConfig) -> str:
-    """Where a stage takes its network from."""
+    """The origin of a stage's network."""
     training = f"trains on {cfg.steps * cfg.batch_size:,} images"
     return {"train": training, "folder": "from a folder", "hub": cfg.hub_id}[cfg.source]
 

@@ -23,6 +23,6 @@ def duration(seconds: float) -> str:
 
 
 def rounded(value: float, digits: int = DIGITS) -> str:
-    """That many significant digits, without an exponent for large numbers."""
+    """Round to a number of significant digits, without an exponent for large numbers."""
     value = float(f"{value:.{digits}g}")
     return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:g}"

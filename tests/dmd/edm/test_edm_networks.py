@@ -153,7 +153,7 @@ def test_the_folder_is_a_teacher(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("SongUNet", {}, "SongUNet cannot be had as a network of diffusers"),
+        ("SongUNet", {}, "SongUNet cannot be converted to a network of diffusers"),
         ("DhariwalUNet", {"model_channels": 32}, "channels \\[32, 64\\]"),
         ("DhariwalUNet", {"num_blocks": 3}, "not those of a DhariwalUNet"),
     ],

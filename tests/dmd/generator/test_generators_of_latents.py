@@ -74,7 +74,7 @@ def test_the_timesteps_of_a_transformer_are_those_of_its_pipeline(
     if teacher.captions:
         check_exportable(teacher, step_times(first, steps))
         return
-    with pytest.raises(TeacherError, match=rf"method.generator_timestep: from {first} on .*; use {takes}$"):
+    with pytest.raises(TeacherError, match=rf"method.generator_timestep: the steps from {first} are .*; use {takes}$"):
         check_exportable(teacher, step_times(first, steps))
 
 
