@@ -1,4 +1,4 @@
-"""The acceptance of ablations: the whole pipeline on reduced numbers, killed in the middle, without a server."""
+"""An ablation of the whole pipeline on reduced numbers, without a server, that is killed and started again."""
 
 import json
 import signal
@@ -35,7 +35,7 @@ def test_a_killed_ablation_is_finished_by_the_same_command(tmp_path: Path) -> No
     first: list[str] = []
     for line in process.stderr:
         first.append(line)
-        if sum("FD ratio" in said for said in first) == 3:  # of six; at least one more is at work
+        if sum("FD ratio" in text for text in first) == 3:  # of six members; at least one more is running
             process.send_signal(signal.SIGKILL)
             break
     first += process.communicate()[1].splitlines()
@@ -44,9 +44,9 @@ def test_a_killed_ablation_is_finished_by_the_same_command(tmp_path: Path) -> No
 
     again = run(project, "-m", "flows.ablate", "experiments/ablations/k.yaml")
     assert again.stderr.count("already there: k-") == 3
-    said = "".join(first) + again.stderr
+    log = "".join(first) + again.stderr
     for stage in ("teacher", "evaluator", "baseline", "pairs"):
-        assert said.count(f"Running stage '{stage}'") == 1, stage
+        assert log.count(f"Running stage '{stage}'") == 1, stage
     listed = run(project, "-m", "dvc", "exp", "show", "--json").stdout
     (commit,) = [entry for entry in json.loads(listed) if entry["rev"] != "workspace"]
     assert len([e for e in commit["experiments"] if e["name"].startswith("k-")]) == 6

@@ -1,4 +1,4 @@
-"""Teachers in the hub's own format, through every stage to a version in the registry, from which they generate."""
+"""Teachers in the hub's format, through every stage to a registered version that generates images."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ FETCH = (
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the folders in zoo/, as a user would put them there; data and evaluator are made once for all."""
+    """A copy of the project with teachers in zoo/. Data and evaluator are made once for all tests."""
     folder = copy_of_the_project(tmp_path_factory.mktemp("hub") / "project")
     for kind in KINDS:
         hub_folder(kind, folder / "zoo" / kind)
@@ -36,12 +36,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("kind", "rank"), [*itertools.product(KINDS, (0, 2)), ("recipe", 0)])
 def test_a_folder_becomes_a_registered_generator(project: Path, tmp_path: Path, kind: str, rank: int) -> None:
-    """With no change but the path, and the adapters' rank."""
+    """Only the path and the rank of the adapters differ from the default parameters."""
     before = versions(project)[0]
     changes = ["teacher.source=folder", f"teacher.folder=zoo/{kind}", f"train.lora_rank={rank}"]
     changes += ["train.lora_adapter=true"] if rank else []
-    said = run(project, "-m", "flows.distill", *(word for change in changes for word in ("--set", change))).stdout
-    assert versions(project) == [before + 1, before + 1, 0], said
+    output = run(project, "-m", "flows.distill", *(word for change in changes for word in ("--set", change))).stdout
+    assert versions(project) == [before + 1, before + 1, 0], output
     run(project, "-c", FETCH, str(before + 1), str(tmp_path / "version"))
     generator = tmp_path / "version" / "artifacts" / "generator"
     assert (generator / "adapter").is_dir() == (rank > 0)
@@ -49,6 +49,6 @@ def test_a_folder_becomes_a_registered_generator(project: Path, tmp_path: Path, 
     subprocess.run([sys.executable, "-c", CARDS, str(generator)], cwd=tmp_path, check=True)
     image = np.load(generator / "image.npy")
     assert image.std() > 0
-    if kind in UNCONDITIONAL:  # the cards of the others run the stock pipeline themselves
+    if kind in UNCONDITIONAL:  # the cards of the other kinds run the stock pipeline
         subprocess.run([sys.executable, "-c", STOCK, str(generator)], cwd=tmp_path, check=True)
         assert np.abs(np.load(generator / "stock.npy").astype(int) - image).max() <= 1

@@ -1,4 +1,4 @@
-"""The stages with a small teacher on latents, by their own commands."""
+"""Every stage by its command, with a small teacher on latents."""
 
 import subprocess
 import sys
@@ -12,8 +12,8 @@ from tests.helpers.projects import ROOT
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["dit", "text_unet"])
-def test_the_stages_train_distill_and_judge(params: Params, tmp_path: Path, network: str) -> None:
-    """The whole path on reduced numbers, by the stages' own commands."""
+def test_the_stages_train_distill_and_evaluate(params: Params, tmp_path: Path, network: str) -> None:
+    """The parameters are reduced, and the stages run in the order of the pipeline."""
     from ruamel.yaml import YAML
 
     yaml = YAML()

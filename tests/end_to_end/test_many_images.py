@@ -1,4 +1,4 @@
-"""200,000 images of a folder: prepared in little memory, taken up after a kill, and a changed byte found."""
+"""Preparation of 200,000 images: bounded memory, resume after a kill, and the check of hashes."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """params.yaml, and the images: links to a few hundred files, of which each name is an image of its own."""
+    """A folder with params.yaml and 200,000 images, which are links to 500 files."""
     folder = tmp_path_factory.mktemp("many")
     files = []
     for i in range(DIFFERENT):
@@ -44,43 +44,44 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(project: Path, scratch: str, *words: str) -> subprocess.Popen[str]:
+    """Start `python -m WORDS` in the project, in a session of its own."""
     env = {**environment(), "PYTHONPATH": str(ROOT), "DMD_SCRATCH": str(project / scratch)}
     return subprocess.Popen(
         [sys.executable, "-m", *words], cwd=project, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
-def finished(process: subprocess.Popen[str]) -> tuple[int, str, int]:
-    """Exit code, what it said, and the most memory it had, in bytes."""
+def wait(process: subprocess.Popen[str]) -> tuple[int, str, int]:
+    """Wait for a process, and return its exit code, its stderr and its peak memory in bytes."""
     assert process.stderr
-    said = process.stderr.read()
+    err = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
-    return os.waitstatus_to_exitcode(status), said, usage.ru_maxrss * 1024
+    return os.waitstatus_to_exitcode(status), err, usage.ru_maxrss * 1024
 
 
-def test_many_images_take_little_memory_and_a_kill_costs_little(project: Path) -> None:
-    code, said, memory = finished(start(project, "scratch", "stages.data", "--out", "whole"))
-    assert code == 0, said
-    print(f"{COUNT:,} images: {memory / GIB:.2f} GiB")  # pytest -rP shows it
+def test_many_images_need_little_memory_and_a_killed_preparation_resumes(project: Path) -> None:
+    code, err, memory = wait(start(project, "scratch", "stages.data", "--out", "whole"))
+    assert code == 0, err
+    print(f"{COUNT:,} images: {memory / GIB:.2f} GiB")  # shown by pytest -rP
     assert memory < 1.5 * GIB
 
     killed, scratch = start(project, "killed", "stages.data", "--out", "again"), project / "killed"
-    while len(made := sorted(scratch.glob("data-*/*.done.json"))) < 4:
+    while len(shards := sorted(scratch.glob("data-*/*.done.json"))) < 4:
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.2)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert not (project / "again").exists()
-    before = {file.name: file.stat().st_mtime_ns for file in made[0].parent.glob("*.safetensors")}
-    code, said, _ = finished(start(project, "killed", "stages.data", "--out", "again"))
-    assert code == 0, said
+    before = {file.name: file.stat().st_mtime_ns for file in shards[0].parent.glob("*.safetensors")}
+    code, err, _ = wait(start(project, "killed", "stages.data", "--out", "again"))
+    assert code == 0, err
     kept = [name for name, then in before.items() if (project / "again" / name).stat().st_mtime_ns == then]
     assert len(kept) >= 4
     for file in (project / "whole").iterdir():
         assert (project / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-def test_a_changed_byte_is_found_before_training(project: Path) -> None:
+def test_a_changed_byte_is_an_error_before_training(project: Path) -> None:
     data = project / "again"
     shard = sorted(data.glob("train.*.safetensors"))[-1]
     with shard.open("r+b") as content:
@@ -88,8 +89,8 @@ def test_a_changed_byte_is_found_before_training(project: Path) -> None:
         byte = content.read(1)
         content.seek(-1000, os.SEEK_END)
         content.write(bytes([byte[0] ^ 1]))
-    code, said, _ = finished(
+    code, err, _ = wait(
         start(project, "t", "stages.teacher", "--data", "again", "--out", "teacher", "--losses", "losses.csv")
     )
-    assert code == 1 and f"error: teacher: again/{shard.name} has changed since it was prepared" in said, said
-    assert "teacher: 1/1" not in said and not (project / "teacher").exists()
+    assert code == 1 and f"error: teacher: again/{shard.name} has changed since it was prepared" in err, err
+    assert "teacher: 1/1" not in err and not (project / "teacher").exists()

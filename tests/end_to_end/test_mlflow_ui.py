@@ -1,4 +1,4 @@
-"""Two versions that the pipeline made and registered, opened and compared in MLflow's pages, in a real Chromium."""
+"""MLflow's pages in a real Chromium show and compare two versions that the pipeline has registered."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ PATIENCE = 60_000  # milliseconds
 
 
 def rows(page: Page) -> dict[str, list[str]]:
-    """The tables of the page for comparing: what each row is called, and its values."""
+    """The rows of the comparison page: name -> values."""
     cells = page.locator("tr").evaluate_all("rows => rows.map(r => [...r.children].map(c => c.innerText.trim()))")
     return {name: values for name, *values in (row for row in cells if row)}
 
@@ -33,22 +33,22 @@ def test_two_versions_are_opened_and_compared_with_their_metrics_and_pictures(tm
         with chromium() as browser, visit(browser, f"{url}/#/models/{NAME}") as seen:
             page = seen.page
             page.get_by_text("Version 2").first.wait_for(timeout=PATIENCE)
-            _, first, second = page.locator("input[type=checkbox]").all()  # the first one: all of them
+            _, first, second = page.locator("input[type=checkbox]").all()  # the first checkbox selects all
             first.click()
             second.click()
             page.get_by_test_id("compareButton").click()
             page.get_by_text("Comparing 2 Versions").wait_for(timeout=PATIENCE)
             page.get_by_text("ratio.fd.classifier").first.wait_for(timeout=PATIENCE)
-            found = rows(page)
-            assert found["Model Version:"] == ["1", "2"] and found["train.seed"] == ["0", "1"]
-            assert len(set(found["ratio.fd.classifier"])) == len(set(found["student.fd.evaluator"])) == 2
+            table = rows(page)
+            assert table["Model Version:"] == ["1", "2"] and table["train.seed"] == ["0", "1"]
+            assert len(set(table["ratio.fd.classifier"])) == len(set(table["student.fd.evaluator"])) == 2
             seen.screenshot("mlflow-compare", tmp_path)
             for number in (1, 2):
                 page.goto(f"{url}/#/models/{NAME}/versions/{number}")
                 page.get_by_text(f"Version {number}", exact=True).first.wait_for(timeout=PATIENCE)
                 source = page.locator("a[href*='/runs/']").first
                 source.wait_for(timeout=PATIENCE)
-                assert page.get_by_text("Measures").first.is_visible()  # of the model card
+                assert page.get_by_text("Measures").first.is_visible()  # a heading of the model card
                 seen.screenshot(f"mlflow-version-{number}", tmp_path)
                 href = source.get_attribute("href") or ""
                 assert re.search(r"/experiments/\d+/runs/\w+", href)

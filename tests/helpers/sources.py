@@ -8,12 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from dmd.config import DataConfig
-from dmd.data.splits import Split, load_split
+from dmd.data.shards import to_unit
+from dmd.data.splits import DIGIT_NAMES, Split, load_split
+from dmd.distillation.batches import TrainingImages
 from dmd.preparation.prepare import SKIPPED
 
+# Changes to the group `data` that read the folder of `captioned_folder`.
+CAPTIONED = {"source": "folder", "captions": "captions.csv", "validation": 40, "test": 60}
 NewConfig = Callable[..., DataConfig]
 
 
@@ -72,3 +78,33 @@ def write_shard(file: Path, first: int, count: int) -> None:
                 member = tarfile.TarInfo(f"a/{i:04d}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
+
+
+def captioned_folder(folder: Path, n: int = 240) -> list[str]:
+    """Write digits into one folder with a table of captions, and return the captions."""
+    folder.mkdir(parents=True)
+    digits = load_digits()
+    captions = []
+    with (folder / "captions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "caption"])
+        for i, (image, label) in enumerate(zip(digits.images[:n], digits.target[:n], strict=True)):
+            Image.fromarray((image * 15.9).astype(np.uint8)).save(folder / f"{i:04d}.png")
+            captions.append(f"a {'bold' if image.mean() > 5 else 'thin'} {DIGIT_NAMES[label]}")
+            table.writerow([f"{i:04d}.png", captions[-1]])
+    return captions
+
+
+CAPTIONS = tuple(f"a handwritten {name}" for name in DIGIT_NAMES)
+
+
+def split(n: int = 40) -> Split:
+    """A split of random 8x8 images with labels and captions."""
+    rng = torch.Generator().manual_seed(11)
+    images = torch.randint(256, (n, 1, 8, 8), generator=rng, dtype=torch.uint8)
+    return Split(images, torch.arange(n) % 10, ["a digit"] * n, DIGIT_NAMES, ("a digit",) * 10)
+
+
+def reals(n: int = 40) -> TrainingImages:
+    """The images of `split(n)` in [-1, 1], as the networks read them."""
+    return TrainingImages(to_unit(split(n).images), split(n).labels)

@@ -13,8 +13,8 @@ from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.random_source import RandomSource
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
-from tests.helpers.data import reals
 from tests.helpers.networks import toy_denoiser, unet_denoiser
+from tests.helpers.sources import reals
 
 NO_PAIRS = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
 

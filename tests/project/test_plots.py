@@ -1,4 +1,4 @@
-"""`dvc plots` with the project's own templates, drawn in a browser that has no network."""
+"""`dvc plots` with the project's templates, in a browser without network."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.helpers.projects import ROOT
 from tests.helpers.reports import generator_measures, report_metrics
 
 TEMPLATES = ROOT / ".dvc"
-CHARTS = 5  # of dvc.yaml: two of quality, two of training, the teacher's loss
+CHARTS = 5  # in dvc.yaml: two of quality, two of training, the teacher's loss
 
 
 def run(project: Path, *words: str) -> str:
@@ -37,7 +37,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def project(tmp_path: Path, metrics: Metrics) -> Path:
-    """A repository with the real dvc.yaml and templates, and results in their places."""
+    """A repository with the real dvc.yaml and templates, and with results."""
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     run(tmp_path, "git", "init", "-q")
@@ -61,22 +61,22 @@ def results(metrics: Metrics, student: float) -> Metrics:
     return renamed
 
 
-def drawn(seen: Visit) -> list[dict[str, float]]:
-    """Waits until Vega has drawn every chart."""
+def wait_for_charts(seen: Visit) -> list[dict[str, float]]:
+    """Wait until Vega has drawn every chart, and return the pictures of the page."""
     seen.page.wait_for_function("n => document.querySelectorAll('canvas').length == n", arg=CHARTS, timeout=60_000)
     return seen.pictures()
 
 
 @pytest.mark.slow
 def test_plots_are_drawn_without_network(project: Path, tmp_path: Path) -> None:
-    """`show` and `diff`: every chart and picture shows something, and nothing is asked of any host."""
+    """Every chart and picture of `show` and `diff` has content, and no request leaves the machine."""
     dvc = (sys.executable, "-m", "dvc", "plots")
     run(project, *dvc, "show", "-o", "shown")
     run(project, *dvc, "diff", "HEAD", "-o", "compared")
     with chromium() as browser:
         for folder, images in (("shown", 3), ("compared", 6)):
             with visit(browser, (project / folder / "index.html").as_uri()) as seen:
-                pictures = drawn(seen)
+                pictures = wait_for_charts(seen)
                 assert len(pictures) == CHARTS + images and all(p["own"] > 100 for p in pictures), pictures
                 assert all(url.startswith("file://") for url in seen.requests) and seen.errors == []
                 seen.screenshot(f"dvc-plots-{folder}", tmp_path)
@@ -93,13 +93,13 @@ def test_a_diff_holds_both_students_and_draws_no_empty_cell(project: Path) -> No
     assert "datum['fd_evaluator_low']" in json.dumps(spec) and "DVC_METRIC" not in json.dumps(spec)
 
 
-def test_the_page_holds_the_versions_that_dvc_asks_for() -> None:
+def test_the_page_holds_the_versions_that_dvc_requests() -> None:
     page = (TEMPLATES / "offline/page.html").read_text()
-    wanted = re.findall(r"npm/(vega[\w-]*@[\d.]+)", VegaRenderer.SCRIPTS)
+    versions = re.findall(r"npm/(vega[\w-]*@[\d.]+)", VegaRenderer.SCRIPTS)
     script = (ROOT / "scripts/vega_page.sh").read_text()
-    assert len(wanted) == 3 and re.findall(r"<!-- (\S+), licence", page) == wanted and " ".join(wanted) in script
+    assert len(versions) == 3 and re.findall(r"<!-- (\S+), licence", page) == versions and " ".join(versions) in script
     assert "cdn" not in page and "<script src" not in page
-    for name in (w.partition("@")[0] for w in wanted):
+    for name in (w.partition("@")[0] for w in versions):
         assert "Redistribution and use" in (TEMPLATES / f"offline/LICENSE.{name}").read_text()
 
 

@@ -1,4 +1,4 @@
-"""scripts/setup.sh: each refusal is one line before anything is made; the stamp; torch from an index of its own."""
+"""scripts/setup.sh: errors of one line before any work, the stamp, and torch from another index."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ triton==1.0
 
 @dataclass(frozen=True)
 class Repo:
-    """A throw-away clone with a PATH of its own, whose tools can be replaced."""
+    """A temporary clone with its own PATH, whose tools can be replaced."""
 
     root: Path
     bin: Path
@@ -45,7 +45,7 @@ class Repo:
         (self.bin / name).chmod(0o755)
 
     def python(self, prelude: str) -> None:
-        """A python3 whose probes (`python3 -c`) see what `prelude` did first."""
+        """Replace python3 by one whose probes (`python3 -c`) run `prelude` first."""
         self.shim("python3", f"""[ "$1" = -c ] || exit 99\nexec {sys.executable} -c "import sys\n{prelude}\n$2" """)
 
     def setup(self, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -61,14 +61,14 @@ class Repo:
             check=False,
         )
 
-    def has(self, module: str) -> str:
-        """Where an installed dummy came from; empty when it isn't there."""
+    def source(self, module: str) -> str:
+        """The source of an installed stand-in module; empty if it is not installed."""
         files = list((self.root / ".venv").glob(f"lib/python*/site-packages/{module}.py"))
         return files[0].read_text().strip() if files else ""
 
 
 def wheel(folder: Path, name: str, version: str, source: str) -> None:
-    """A one-module wheel whose module says where it came from."""
+    """Write a wheel with one module, which holds the name of its source."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     files = {
@@ -87,10 +87,10 @@ def wheel(folder: Path, name: str, version: str, source: str) -> None:
 
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `python -m venv` makes, made once: it takes seconds."""
-    made = tmp_path_factory.mktemp("made") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", made], check=True)
-    return made
+    """A virtual environment, made once because it takes seconds."""
+    folder = tmp_path_factory.mktemp("made") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    return folder
 
 
 @pytest.fixture
@@ -104,14 +104,14 @@ def repo(tmp_path: Path, venv: Path) -> Repo:
         where = shutil.which(tool)
         assert where, tool
         (tools / tool).symlink_to(where)
-    made = Repo(root, tools)
-    made.shim("python3", f'[ "$2" = venv ] || exec {sys.executable} "$@"\ncp -a {venv} "$4"')
+    clone = Repo(root, tools)
+    clone.shim("python3", f'[ "$2" = venv ] || exec {sys.executable} "$@"\ncp -a {venv} "$4"')
     subprocess.run(["git", "init", "-q", root], check=True)
-    return made
+    return clone
 
 
-def refused(repo: Repo, line: str, **variables: str) -> None:
-    """One line on stderr, nothing on stdout, a failure, and no environment."""
+def check_error(repo: Repo, line: str, **variables: str) -> None:
+    """Check that setup.sh fails with one line on stderr, nothing on stdout, and makes no environment."""
     result = repo.setup(**variables)
     assert result.returncode != 0
     assert result.stdout == ""
@@ -121,13 +121,13 @@ def refused(repo: Repo, line: str, **variables: str) -> None:
 
 def test_python_missing(repo: Repo) -> None:
     (repo.bin / "python3").unlink()
-    refused(repo, "Python is missing")
+    check_error(repo, "Python is missing")
 
 
 @pytest.mark.parametrize(("version", "words"), [("3, 9", "too old"), ("3, 10", "too old"), ("3, 14", "too new")])
 def test_python_out_of_range(repo: Repo, version: str, words: str) -> None:
     repo.python(f"sys.version_info = ({version}, 0, 'final', 0)")
-    refused(repo, f"Python {version.replace(', ', '.')} is {words}")
+    check_error(repo, f"Python {version.replace(', ', '.')} is {words}")
 
 
 def test_the_range_is_that_of_pyproject() -> None:
@@ -137,17 +137,17 @@ def test_the_range_is_that_of_pyproject() -> None:
 @pytest.mark.parametrize("module", ["venv", "ensurepip"])
 def test_venv_module_missing(repo: Repo, module: str) -> None:
     repo.python(f"sys.modules['{module}'] = None")
-    refused(repo, "has no venv module")
+    check_error(repo, "has no venv module")
 
 
 def test_git_missing(repo: Repo) -> None:
     (repo.bin / "git").unlink()
-    refused(repo, "git is missing")
+    check_error(repo, "git is missing")
 
 
 def test_not_a_work_tree(repo: Repo) -> None:
     shutil.rmtree(repo.root / ".git")
-    refused(repo, "not inside a git work tree")
+    check_error(repo, "not inside a git work tree")
 
 
 @pytest.mark.parametrize(("free", "index", "enough"), [(8.5, "", False), (2.5, "given", False), (3.5, "given", True)])
@@ -158,11 +158,11 @@ def test_too_little_disk(repo: Repo, free: float, index: str, enough: bool) -> N
         repo.python("pass")
         assert repo.setup(TORCH_INDEX=index).returncode == 99
     else:
-        refused(repo, f"too little disk: {int(free)} GB free", TORCH_INDEX=index)
+        check_error(repo, f"too little disk: {int(free)} GB free", TORCH_INDEX=index)
 
 
 def test_torch_index_that_does_not_exist(repo: Repo) -> None:
-    refused(repo, "neither the URL of an index nor a folder: nowhere", TORCH_INDEX="nowhere")
+    check_error(repo, "neither the URL of an index nor a folder: nowhere", TORCH_INDEX="nowhere")
 
 
 def test_install_stamp_change_and_repair(repo: Repo) -> None:
@@ -175,7 +175,7 @@ def test_install_stamp_change_and_repair(repo: Repo) -> None:
 
     lock.write_text("onlyhere==1.0\n")
     assert repo.setup().returncode == 0
-    assert repo.has("onlyhere") == "first"
+    assert repo.source("onlyhere") == "first"
     stamp = (repo.root / ".venv/.installed").read_text().split()
     assert stamp == [hashlib.sha256(lock.read_bytes()).hexdigest()]
 
@@ -188,11 +188,11 @@ def test_install_stamp_change_and_repair(repo: Repo) -> None:
     lock.write_text("onlyhere==2.0\n")
     changed = repo.setup()
     assert changed.returncode == 0 and "up to 1 packages, only what is missing or changed" in changed.stdout
-    assert repo.has("onlyhere") == "second"
+    assert repo.source("onlyhere") == "second"
 
 
 def test_torch_from_an_index_of_its_own(repo: Repo) -> None:
-    """Never from elsewhere; from a folder, remembered; from an index; from the default one again."""
+    """From a folder, which is remembered; from an index; and again from the default index."""
     wheel(repo.root / "index/onlyhere", "onlyhere", "1.0", "pass")
     for place, version in (("wheels", "2.0+cpu"), ("pep503/torch", "2.0+cpu"), ("index/torch", "2.0")):
         wheel(repo.root / place, "torch", version, f"source = {place!r}")
@@ -203,17 +203,17 @@ def test_torch_from_an_index_of_its_own(repo: Repo) -> None:
 
     wheel(repo.root / "old", "torch", "1.9", "pass")
     failed = repo.setup(TORCH_INDEX="old")
-    assert failed.returncode != 0 and "torch==2.0" in failed.stderr and not repo.has("torch")
+    assert failed.returncode != 0 and "torch==2.0" in failed.stderr and not repo.source("torch")
     assert not (repo.root / ".venv/.installed").exists()
 
     assert repo.setup(TORCH_INDEX="wheels").returncode == 0
-    assert repo.has("torch") == "source = 'wheels'"
-    assert repo.has("onlyhere") and not repo.has("nvidia_nothing") and not repo.has("triton")
+    assert repo.source("torch") == "source = 'wheels'"
+    assert repo.source("onlyhere") and not repo.source("nvidia_nothing") and not repo.source("triton")
     assert repo.setup().stdout == ""
 
     assert repo.setup(TORCH_INDEX=(repo.root / "pep503").as_uri().replace("%20", " ")).returncode == 0
-    assert repo.has("torch") == "source = 'pep503/torch'"
+    assert repo.source("torch") == "source = 'pep503/torch'"
 
     assert repo.setup(TORCH_INDEX="").returncode == 0
-    assert repo.has("torch") == "source = 'index/torch'"
-    assert repo.has("nvidia_nothing") and repo.has("cuda_nothing") and repo.has("triton")
+    assert repo.source("torch") == "source = 'index/torch'"
+    assert repo.source("nvidia_nothing") and repo.source("cuda_nothing") and repo.source("triton")

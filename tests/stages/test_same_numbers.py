@@ -1,4 +1,4 @@
-"""Judging twice gives the same figures to the last digit, and one sampler more changes none of the others'."""
+"""A second evaluation gives equal bytes, and a further sampler changes no figure of the others."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ REDUCED = {
 
 @pytest.fixture
 def ready(project: Path, teacher_folder: Path, teacher: Teacher) -> Path:
-    """A project with a tiny teacher, judges trained for a moment, and a generator; few samples."""
+    """A project with a tiny teacher, a generator and evaluators of 20 training steps; few samples."""
     shutil.copytree(teacher_folder, project / "artifacts/teacher")
     export_generator(
         Generator(teacher.denoiser, (999,), teacher.shape, DIGIT_NAMES), teacher, project / "artifacts/generator"
@@ -43,14 +43,14 @@ def ready(project: Path, teacher_folder: Path, teacher: Teacher) -> Path:
     return project
 
 
-def judged(project: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Both stages with an empty store of features of their own; the folder they wrote."""
+def evaluate(project: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run `baseline` and `evaluate` with an empty store of features, and return the folder of their outputs."""
     monkeypatch.setenv("DMD_SCRATCH", str(project / "scratch" / name))
     out = project / name
     done = stage("baseline", *DATA, "--out", out / "baseline")
     assert done[0] == 0, done[1]
-    made = ("metrics.json", "timing.json", "quality.csv", "plots", "samples.png", "report.html")
-    outs = [word for file in made for word in (f"--{file.partition('.')[0]}", out / file)]
+    names = ("metrics.json", "timing.json", "quality.csv", "plots", "samples.png", "report.html")
+    outs = [word for file in names for word in (f"--{file.partition('.')[0]}", out / file)]
     inputs = ("--baseline", out / "baseline", "--generator", "artifacts/generator", "--losses", "losses.csv")
     done = stage("evaluate", *DATA, *inputs, "--validation", "artifacts/training", *outs)
     assert done[0] == 0, done[1]
@@ -58,20 +58,20 @@ def judged(project: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All but timing and the page, which shows it."""
-    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: data for name, data in found.items() if name not in ("timing.json", "report.html")}
+    """The bytes of all files but timing.json and the page, which shows it."""
+    contents = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in contents.items() if name not in ("timing.json", "report.html")}
 
 
 @pytest.mark.slow
-def test_twice_the_same_and_one_sampler_more_changes_no_figure(
+def test_a_second_evaluation_is_equal_and_a_further_sampler_changes_no_figure(
     ready: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first, again = (judged(ready, name, monkeypatch) for name in ("first", "again"))
+    first, again = (evaluate(ready, name, monkeypatch) for name in ("first", "again"))
     assert files(first) == files(again) and len(files(first)) == 9
     set_params(ready / "params.yaml", {"baseline.ddim_steps": [10, 25]})
-    more = judged(ready, "more", monkeypatch)
+    more = evaluate(ready, "more", monkeypatch)
     old, new = (json.loads((folder / "metrics.json").read_text()) for folder in (first, more))
     assert set(new["teachers"]) == {"ddim_10", "ddim_25"} and new["teachers"]["ddim_25"] != new["teachers"]["ddim_10"]
     for record in (new["teachers"], new["fd_draws"]):

@@ -1,4 +1,4 @@
-"""The stages as commands: one clear line and a non-zero exit for every mistake, nothing half written."""
+"""Stages as commands: a mistake ends with one line and a non-zero exit code, and leaves no partial output."""
 
 import os
 import shutil
@@ -19,7 +19,8 @@ from tests.helpers.stages import stage
 TEACHER = ("--data", "artifacts/data", "--out", "artifacts/teacher", "--losses", "reports/teacher_losses.csv")
 
 
-def refused(run: tuple[int, str], name: str, *words: str) -> None:
+def check_error(run: tuple[int, str], name: str, *words: str) -> None:
+    """Check that a stage has failed with a single line that holds the words."""
     code, err = run
     errors = [line for line in err.splitlines() if line.startswith(f"error: {name}: ")]
     assert code != 0 and len(errors) == 1 and "Traceback" not in err, err
@@ -29,18 +30,20 @@ def refused(run: tuple[int, str], name: str, *words: str) -> None:
 
 def test_a_misspelt_key_is_one_line(project: Path) -> None:
     set_params(project / "params.yaml", {"method.critic_turn": 5})
-    refused(stage("data", "--out", "out"), "data", "method.critic_turn: unknown key", "did you mean 'critic_turns'?")
+    check_error(
+        stage("data", "--out", "out"), "data", "method.critic_turn: unknown key", "did you mean 'critic_turns'?"
+    )
     assert not (project / "out").exists()
 
 
 def test_a_negative_batch_size_is_one_line(project: Path) -> None:
     set_params(project / "params.yaml", {"teacher.batch_size": -128})
-    refused(stage("data", "--out", "out"), "data", "teacher.batch_size: -128 is not allowed", "images per step")
+    check_error(stage("data", "--out", "out"), "data", "teacher.batch_size: -128 is not allowed", "images per step")
 
 
 def test_a_teacher_folder_that_does_not_exist_is_one_line(project: Path) -> None:
     set_params(project / "params.yaml", {"teacher.source": "folder", "teacher.folder": "no/where"})
-    refused(stage("teacher", *TEACHER), "teacher", "'no/where' is not a folder")
+    check_error(stage("teacher", *TEACHER), "teacher", "'no/where' is not a folder")
     assert not (project / "artifacts/teacher").exists()
 
 
@@ -49,7 +52,7 @@ def test_a_hub_id_without_network_is_one_line(project: Path, monkeypatch: pytest
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(project / "hf"))
     set_params(project / "params.yaml", {"teacher.source": "hub", "teacher.hub_id": "owner/no-such-model"})
     run = stage("teacher", *TEACHER)
-    refused(run, "teacher", "owner/no-such-model", "could not be fetched", "source: folder")
+    check_error(run, "teacher", "owner/no-such-model", "could not be fetched", "source: folder")
     assert sorted(p.name for p in (project / "artifacts").iterdir()) == ["data"]
 
 
@@ -58,13 +61,13 @@ def test_a_truncated_teacher_is_one_line(project: Path, teacher_folder: Path) ->
     weights = project / "mine/unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     set_params(project / "params.yaml", {"teacher.source": "folder", "teacher.folder": "mine"})
-    refused(stage("teacher", *TEACHER), "teacher", "mine could not be loaded")
+    check_error(stage("teacher", *TEACHER), "teacher", "mine could not be loaded")
     assert sorted(p.name for p in (project / "artifacts").iterdir()) == ["data"]
 
 
 def test_missing_inputs_are_one_line(project: Path) -> None:
     shutil.rmtree(project / "artifacts/data")
-    refused(stage("teacher", *TEACHER), "teacher", "artifacts/data does not exist", "dvc repro")
+    check_error(stage("teacher", *TEACHER), "teacher", "artifacts/data does not exist", "dvc repro")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounting a small disk needs root on Linux")
@@ -77,28 +80,28 @@ def test_a_full_disk_is_one_line(project: Path) -> None:
     if mounted.returncode:
         pytest.skip("this sandbox does not allow mounts")
     try:
-        refused(stage("data", "--out", "disk/data"), "data", "the disk is full")
+        check_error(stage("data", "--out", "disk/data"), "data", "the disk is full")
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_too_little_room_is_said_before_the_work(
+def test_a_lack_of_disk_space_is_an_error_before_any_work(
     monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture
 ) -> None:
     from stages import command as common
 
-    worked = []
+    calls = []
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["stages.data", "--out", "out"])
     usage = shutil.disk_usage(project)._replace(free=(FREE_MIB - 1) * 2**20)
     monkeypatch.setattr(common.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(SystemExit) as e:
-        common.run("data", lambda *a: worked.append(a) or "", inputs=(), outs=("out",))
-    assert e.value.code == 1 and not worked and "error: data: the disk is full" in capsys.readouterr().err
+        common.run("data", lambda *a: calls.append(a) or "", inputs=(), outs=("out",))
+    assert e.value.code == 1 and not calls and "error: data: the disk is full" in capsys.readouterr().err
 
 
-def test_a_full_disk_while_writing_is_one_line_and_leaves_nothing(
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture
 ) -> None:
     from dmd.preparation import shards as preparation
@@ -117,7 +120,7 @@ def test_a_full_disk_while_writing_is_one_line_and_leaves_nothing(
     assert not [p for p in project.iterdir() if "out" in p.name]
 
 
-def test_sigterm_leaves_the_checkpoint_and_no_half_written_folder(project: Path) -> None:
+def test_sigterm_leaves_the_checkpoint_and_no_partial_folder(project: Path) -> None:
     set_params(project / "params.yaml", {"teacher.steps": 100_000})
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.teacher", *TEACHER], cwd=project, stderr=subprocess.PIPE, text=True,
@@ -133,8 +136,8 @@ def test_sigterm_leaves_the_checkpoint_and_no_half_written_folder(project: Path)
     assert sorted(p.name for p in (project / "artifacts").iterdir()) == ["data"]
 
 
-def test_threads_come_from_params_not_from_the_caller(project: Path) -> None:
-    """OMP_NUM_THREADS of a cluster's environment must not change the bits."""
+def test_threads_come_from_params_and_not_from_the_environment(project: Path) -> None:
+    """OMP_NUM_THREADS in the environment must not change the bits."""
     code = (
         "import torch; from pathlib import Path; from dmd.config import load_params;"
         "from stages.command import prepare_torch;"
@@ -150,12 +153,12 @@ def test_an_unavailable_device_is_one_line(project: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
-        pytest.skip("this machine has what the test asks for")
+        pytest.skip("this machine has a GPU")
     set_params(project / "params.yaml", {"runtime.device": "cuda"})
-    refused(stage("data", "--out", "out"), "data", "runtime.device: 'cuda' is not available")
+    check_error(stage("data", "--out", "out"), "data", "runtime.device: 'cuda' is not available")
 
 
-def test_a_stage_in_a_copy_that_dvc_deletes_keeps_its_scratch(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_of_a_temporary_copy_lies_in_the_main_worktree(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = project / ".dvc/tmp/exps/standalone/tmp1"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)

@@ -13,8 +13,8 @@ from dmd.diffusion.denoiser import Guided
 from dmd.errors import TeacherError
 from dmd.teachers.check import check_fits
 from dmd.teachers.teacher import Teacher, load_teacher
-from tests.helpers.data import CAPTIONS, reals
 from tests.helpers.networks import CPU
+from tests.helpers.sources import CAPTIONS, reals
 from tests.helpers.teachers.latent_teachers import latent_teacher, teacher_folder, tiny_params
 
 

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from dmd.config import GanConfig, Params, load_params
-from dmd.distillation.methods import METHODS
+from dmd.config import GanConfig, Params, TrainConfig, load_params
+from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.parallel.sharding import gather
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.random_source import RandomSource
@@ -20,12 +20,22 @@ from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.errors import ConfigError
 from dmd.teachers.teacher import Teacher
-from tests.helpers.data import reals, split
 from tests.helpers.networks import unet_denoiser
 from tests.helpers.projects import ROOT
+from tests.helpers.sources import reals, split
 from tests.helpers.training import NO_PAIRS, alone, draws
 
 PARTS = {"generator", "critic", "discriminator", "ema"}
+
+
+def new_state(method: Method, cfg: TrainConfig) -> TrainState:
+    """The state at the start, with networks in float64."""
+    denoiser = unet_denoiser(0).double().requires_grad_(False)
+    nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
+    assert nets.discriminator is not None
+    nets.discriminator.double()
+    nets.generator.load_state_dict(unet_denoiser(1).state_dict())
+    return TrainState(nets, cfg)
 
 
 def weights(
@@ -55,20 +65,12 @@ def weights(
     )
     method = METHODS[name](cfg, 1000, NO_PAIRS, reals())
 
-    def new_state() -> TrainState:
-        denoiser = unet_denoiser(0).double().requires_grad_(False)
-        nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
-        assert nets.discriminator is not None
-        nets.discriminator.double()
-        nets.generator.load_state_dict(unet_denoiser(1).state_dict())
-        return TrainState(nets, train_cfg)
-
-    state = new_state()
+    state = new_state(method, train_cfg)
     for row in train(state, method, train_cfg, (1, 8, 8), split().labels, workers):
         if row["turn"] == stop:
             break
     if stop:
-        saved, state = state.state_dict(), new_state()
+        saved, state = state.state_dict(), new_state(method, train_cfg)
         state.load_state_dict(saved)
         list(train(state, method, train_cfg, (1, 8, 8), split().labels, workers))
     if shard:

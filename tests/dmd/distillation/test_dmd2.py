@@ -12,7 +12,7 @@ from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.samplers.few_step import generate
 from dmd.training.optim import optimizer_step
-from tests.helpers.data import reals
+from tests.helpers.sources import reals
 from tests.helpers.training import alone, batch, draws
 from tests.helpers.training import gan_method as method
 from tests.helpers.training import gan_networks as networks

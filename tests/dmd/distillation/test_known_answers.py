@@ -12,8 +12,8 @@ from dmd.distillation.networks import Networks
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.teachers.pairs import Pairs
-from tests.helpers.data import reals
 from tests.helpers.networks import toy_denoiser
+from tests.helpers.sources import reals
 from tests.helpers.training import alone
 
 PROCESS = toy_denoiser().process

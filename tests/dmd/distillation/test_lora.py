@@ -19,9 +19,9 @@ from dmd.generator.adapters import merge_adapters
 from dmd.networks.wrapper import unwrap
 from dmd.teachers.pairs import make_pairs
 from dmd.teachers.teacher import Teacher
-from tests.helpers.data import reals
 from tests.helpers.networks import CPU
 from tests.helpers.projects import ROOT
+from tests.helpers.sources import reals
 from tests.helpers.teachers.hub_folders import KINDS, conditions, load, perturb_trainable
 from tests.helpers.training import alone
 

@@ -13,8 +13,8 @@ from dmd.distillation.phases import Phase
 from dmd.errors import ConfigError
 from dmd.samplers.few_step import one_step
 from dmd.teachers.pairs import Pairs
-from tests.helpers.data import reals
 from tests.helpers.networks import ToyNet, scheduler
+from tests.helpers.sources import reals
 from tests.helpers.training import NO_PAIRS, batch, draws, method, networks
 
 

@@ -12,8 +12,8 @@ from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.teachers.pairs import make_pairs
 from dmd.teachers.teacher import Teacher
-from tests.helpers.data import reals
 from tests.helpers.networks import CPU
+from tests.helpers.sources import reals
 from tests.helpers.teachers.latent_teachers import latent_teacher
 from tests.helpers.training import alone
 

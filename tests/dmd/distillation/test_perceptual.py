@@ -14,7 +14,7 @@ from dmd.distillation.methods import METHODS
 from dmd.distillation.perceptual import Lpips
 from dmd.errors import ConfigError
 from dmd.teachers.pairs import Pairs
-from tests.helpers.data import reals
+from tests.helpers.sources import reals
 
 ENDS = (4, 9, 16, 23, 30)  # VGG16's five blocks, each after its last ReLU
 

@@ -16,8 +16,8 @@ from dmd.generator.generator import Generator
 from dmd.storage.checkpoint import Scratch
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
-from tests.helpers.data import reals
 from tests.helpers.networks import toy_denoiser
+from tests.helpers.sources import reals
 from tests.helpers.training import alone, copies, method, short_training
 
 LABELS = torch.arange(10)

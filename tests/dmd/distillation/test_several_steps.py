@@ -11,8 +11,8 @@ from dmd.distillation.batches import draw_pairs
 from dmd.distillation.methods import METHODS
 from dmd.samplers.few_step import generate, step_times
 from dmd.teachers.pairs import Pairs
-from tests.helpers.data import reals
 from tests.helpers.networks import toy_denoiser
+from tests.helpers.sources import reals
 from tests.helpers.training import draws
 from tests.helpers.training import gan_method as method
 from tests.helpers.training import gan_networks as networks

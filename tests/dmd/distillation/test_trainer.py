@@ -17,7 +17,7 @@ from dmd.storage.checkpoint import Scratch
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 from dmd.training.optim import apply_gradients, learning_rate
-from tests.helpers.data import reals
+from tests.helpers.sources import reals
 from tests.helpers.training import alone, copies, method, short_training
 
 LABELS = torch.arange(10)

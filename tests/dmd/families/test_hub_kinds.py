@@ -13,8 +13,8 @@ from torch import nn
 
 from dmd.errors import TeacherError
 from dmd.families.pipelines import load_pipeline
-from tests.helpers.data import CAPTIONS
 from tests.helpers.networks import CPU
+from tests.helpers.sources import CAPTIONS
 from tests.helpers.teachers.hub_folders import KINDS, load, save_in_float16, text_unet
 
 

@@ -22,8 +22,8 @@ from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
 from dmd.samplers.few_step import generate, step_times
 from dmd.teachers.teacher import Teacher
-from tests.helpers.data import CAPTIONS
 from tests.helpers.networks import CPU
+from tests.helpers.sources import CAPTIONS
 from tests.helpers.teachers.hub_folders import CARDS
 from tests.helpers.teachers.latent_teachers import export, latent_teacher
 

@@ -31,7 +31,7 @@ def repro(root: Path) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """As after `git clone` on a machine where `draw` gives other bytes, gave some; the lock is another's."""
+    """A clone with another machine's lock, on a machine where `draw` has written other bytes."""
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     Repo.init(str(tmp_path)).close()
     (tmp_path / "dvc.yaml").write_text(STAGES)

@@ -1,4 +1,4 @@
-"""The flow is DVC's graph, a task is what DVC did, and nothing is left running."""
+"""The flow is the graph of DVC, and a task reports what DVC did."""
 
 import json
 import os
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.repo import Repo
 from prefect.states import Failed
 from ruamel.yaml import YAML
 
@@ -23,47 +22,10 @@ from flows.pipeline import repro
 from flows.pipeline.graph import StageSpec, is_up_to_date, list_stale, read_graph, select_stages
 from flows.pipeline.repro import StageError, reproduce
 from flows.pipeline.tasks import make_stage_task, run_stage
-from flows.runtime import process
 from flows.runtime.file_lock import hold_lock
-from flows.runtime.process import CommandTimeout, run_streaming
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
-
-TOY = {
-    "first": {
-        "cmd": "cp source.txt first.txt",
-        "deps": ["source.txt"],
-        "outs": ["first.txt"],
-        "desc": "a copy",
-        "meta": {"prefect": {"retries": 2, "timeout": 60, "tags": ["cpu"]}},
-    },
-    "second": {"cmd": "cat first.txt first.txt > second.txt", "deps": ["first.txt"], "outs": ["second.txt"]},
-    "aside": {"cmd": "echo aside > aside.txt", "outs": ["aside.txt"]},
-}
-
-
-def write_stages(root: Path, stages: dict[str, Any]) -> None:
-    YAML().dump({"stages": stages}, root / "dvc.yaml")
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    """A git and DVC repository with three cheap stages."""
-    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=tmp_path, check=True)
-    Repo.init(str(tmp_path)).close()
-    (tmp_path / "source.txt").write_text("1\n")
-    write_stages(tmp_path, TOY)
-    return tmp_path
-
-
-def one_stage(root: Path, cmd: str, **settings: Any) -> StageSpec:
-    write_stages(root, {"one": {"cmd": cmd, "outs": ["out.txt"], "meta": {"prefect": settings}}})
-    return read_graph(root)["one"]
-
-
-def unheard(_line: str) -> None:
-    pass
-
+from tests.helpers.toy_graph import TOY, ignore_line, one_stage, write_stages
 
 # The graph
 
@@ -134,15 +96,15 @@ def test_a_project_outside_git_is_told_what_to_do(toy: Path):
 def test_ran_unchanged_restored(toy: Path):
     graph = read_graph(toy)
     assert list_stale(toy) == ["aside", "first", "second"]
-    assert [reproduce(spec, toy, unheard) for spec in graph.values()] == ["Ran"] * 3
+    assert [reproduce(spec, toy, ignore_line) for spec in graph.values()] == ["Ran"] * 3
     assert (toy / "second.txt").read_text() == "1\n1\n"
     assert is_up_to_date(toy)
-    assert reproduce(graph["first"], toy, unheard) == "Unchanged"
+    assert reproduce(graph["first"], toy, ignore_line) == "Unchanged"
     (toy / "source.txt").write_text("2\n")
     assert not is_up_to_date(toy)
-    assert reproduce(graph["first"], toy, unheard) == "Ran"
+    assert reproduce(graph["first"], toy, ignore_line) == "Ran"
     (toy / "source.txt").write_text("1\n")
-    assert reproduce(graph["first"], toy, unheard) == "Restored"
+    assert reproduce(graph["first"], toy, ignore_line) == "Restored"
     assert (toy / "first.txt").read_text() == "1\n"
 
 
@@ -173,7 +135,7 @@ def test_lines_come_while_the_stage_runs_by_this_interpreter(toy: Path):
 )
 def test_a_failing_stage_is_one_line(toy: Path, cmd: str, said: str, explained: bool):
     with pytest.raises(StageError) as caught:
-        reproduce(one_stage(toy, cmd), toy, unheard)
+        reproduce(one_stage(toy, cmd), toy, ignore_line)
     assert (str(caught.value), caught.value.explained) == (said, explained)
 
 
@@ -199,67 +161,6 @@ def test_a_stage_waits_for_another_process_that_has_its_files(toy: Path, monkeyp
 
     assert reproduce(read_graph(toy)["first"], toy, hear) == "Ran"
     assert len([line for line in heard if line.startswith("waiting:")]) == 1
-
-
-# Nothing is left running
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie, waiting for whoever adopted it, doesn't run."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_an_interrupt_ends_the_stage_and_its_children(toy: Path):
-    spec = one_stage(toy, "sleep 300 & echo pid $!; echo pid $$; wait")
-    pids: list[int] = []
-
-    def interrupt(line: str) -> None:
-        if line.startswith("pid "):
-            pids.append(int(line.split()[1]))
-        if len(pids) == 2:
-            raise KeyboardInterrupt
-
-    start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        reproduce(spec, toy, interrupt)
-    assert [pid for pid in pids if is_alive(pid)] == []
-    assert time.monotonic() - start < 20
-
-
-def test_what_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(process, "INTERRUPT_PATIENCE", 0.3)
-    monkeypatch.setattr(process, "TERMINATE_PATIENCE", 0.3)
-    pids: list[int] = []
-
-    def interrupt(line: str) -> None:
-        pids.append(int(line))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_streaming(["sh", "-c", "trap '' INT TERM; echo $$; while true; do sleep 1; done"], tmp_path, interrupt)
-    assert not is_alive(pids[0])
-
-
-def test_a_stage_over_its_time_is_ended(toy: Path):
-    start = time.monotonic()
-    with pytest.raises(StageError, match=r"^stage one: took longer than 3 s and was ended$") as caught:
-        reproduce(one_stage(toy, "sleep 300", timeout=3), toy, unheard)
-    assert caught.value.timed_out
-    assert time.monotonic() - start < 20
-
-
-def test_a_chatty_command_is_ended_in_time(tmp_path: Path):
-    with pytest.raises(CommandTimeout):
-        run_streaming([sys.executable, "-c", "while True: print('y')"], tmp_path, unheard, timeout=1)
-
-
-def test_a_child_that_holds_the_pipe_does_not_hold_the_flow(tmp_path: Path):
-    pids: list[str] = []
-    assert run_streaming(["sh", "-c", "sleep 300 & echo $!; exit 7"], tmp_path, pids.append) == 7
-    assert not is_alive(int(pids[0]))
 
 
 # The command

@@ -174,7 +174,7 @@ def test_a_plan_is_told_without_work(
 
 @pytest.fixture
 def staged(project: Path) -> Path:
-    """The same with two stages that are called as this project's own, of which one reads what the other makes."""
+    """The project with two stages that have this project's names; one reads the output of the other."""
     stages = {
         "data": {"cmd": "mkdir d && grep size params.yaml > d/x", "params": ["data.size"], "outs": ["d"]},
         "train": {"cmd": "cp d/x out.txt", "deps": ["d"], "params": ["train.generator_turns"], "outs": ["out.txt"]},

@@ -106,7 +106,7 @@ def test_a_folder_is_known_by_its_configuration_and_another_hub_id_not(params: P
 
 
 def test_a_flat_folder_is_known_by_its_configuration_too(params: Params, tmp_path: Path) -> None:
-    """As google/ddpm-cifar10-32 lies on the hub."""
+    """The configuration of google/ddpm-cifar10-32 as the hub stores it."""
     UNet2DModel(sample_size=16, block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2,
                 up_block_types=("UpBlock2D",) * 2).save_config(tmp_path / "flat")  # fmt: skip
     given = with_values(params, teacher={"source": "folder", "folder": "flat"})

@@ -10,9 +10,9 @@ from dmd.distillation.methods import METHODS
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 from flows.plan.passes import ENCODER_SHARE, backward_passes, forward_passes, process_count
-from tests.helpers.data import reals
 from tests.helpers.networks import unet_denoiser
 from tests.helpers.params import with_values
+from tests.helpers.sources import reals
 from tests.helpers.training import draws
 
 

@@ -86,7 +86,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_distill(server: Server, toy: Path, target: str) -> subprocess.Popen[str]:
-    """As from a terminal: a shell's background jobs ignore SIGINT, and so would what the tests start in one."""
+    """Start a run that heeds SIGINT. Background jobs of a shell ignore it, and so do their children."""
     heeds = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     command = (sys.executable, "-c", heeds, sys.executable, "-m", "flows.distill", "--target", target)
     return server.start(*command, cwd=toy, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -28,8 +28,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from dmd.diffusion.denoiser import Denoiser
 from dmd.teachers.teacher import Teacher, load_teacher
 from dmd.training.tokenizer import new_tokenizer
-from tests.helpers.data import CAPTIONS
 from tests.helpers.networks import CPU
+from tests.helpers.sources import CAPTIONS
 
 BETAS: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 TOKENS = 40

@@ -13,8 +13,8 @@ from dmd.teacher_training.architectures import new_network, new_scheduler
 from dmd.teacher_training.text_unet import TrainableTextUnet
 from dmd.teacher_training.vae import set_scale
 from dmd.teachers.teacher import Teacher, load_teacher
-from tests.helpers.data import CAPTIONS, reals
 from tests.helpers.networks import CPU
+from tests.helpers.sources import CAPTIONS, reals
 
 
 def digits() -> Split:
