@@ -9,8 +9,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dmd.errors import ConfigError, UserError
-from flows.pipeline.dvc_lock import restore_abandoned
-from flows.pipeline.graph import is_up_to_date
 from flows.pipeline.request import Request, read_request
 from flows.plan.plan import plan
 from flows.registry.store import check_reachable, tracking_uri
@@ -18,6 +16,8 @@ from flows.runtime.command import run_command
 from flows.runtime.moved import list_leftovers
 from flows.services.prefect_setup import set_up_prefect
 from flows.services.servers import use_local_servers
+from flows.workspace.dvc_lock import restore_abandoned
+from flows.workspace.graph import is_up_to_date
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.registry.reproduction import reproduce
+from flows.pipeline.reproduction import reproduce
 from flows.runtime.command import run_command
 
 

@@ -20,12 +20,12 @@ from flows.ablation.comparison import FD_RATIO, format_table, load_measures, sum
 from flows.ablation.page import load_samples, write_page
 from flows.ablation.plan import Member, Plan, load_plan, split_waves
 from flows.ablation.runs import publish_comparison, publish_member
-from flows.pipeline import dvc_lock
-from flows.pipeline.repro import NOISE
 from flows.pipeline.worktrees import check_committed
 from flows.runtime import guard
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.process import STOP, CommandStopped, join_on_exit
+from flows.workspace import dvc_lock
+from flows.workspace.repro import NOISE
 
 # Lines with which DVC ends each experiment; they say nothing about the member.
 ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")

@@ -7,9 +7,9 @@ from pathlib import Path
 from dmd.config_paths import load_run_params
 from flows.pipeline.changes import Changes
 from flows.pipeline.checks import check_run
-from flows.pipeline.graph import StageSpec, read_graph, select_stages
 from flows.pipeline.presets import Variant, check_complete, make_variants
 from flows.pipeline.worktrees import check_committed
+from flows.workspace.graph import StageSpec, read_graph, select_stages
 
 
 @dataclass(frozen=True)

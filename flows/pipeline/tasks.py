@@ -16,11 +16,11 @@ from prefect.states import Completed, Failed
 from dmd.config import load_params
 from dmd.errors import UserError
 from flows.pipeline.artifacts import ProgressArtifact, create_result_artifacts
-from flows.pipeline.graph import StageSpec
-from flows.pipeline.repro import StageError, reproduce
 from flows.registry.tracking import publish
 from flows.registry.versions import CANDIDATE, describe, register
 from flows.runtime.process import STOP, join_on_exit
+from flows.workspace.graph import StageSpec
+from flows.workspace.repro import StageError, reproduce
 
 RETRY_DELAY = 5  # seconds
 

@@ -18,10 +18,10 @@ import psutil
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 from flows.pipeline.changes import change_file
-from flows.pipeline.dvc_lock import remove_missing
 from flows.pipeline.presets import Variant
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.git import git
+from flows.workspace.dvc_lock import remove_missing
 
 # git and DVC fail now and then if two processes change worktrees or experiments at the same time
 # (https://github.com/treeverse/dvc/issues/8763, https://github.com/treeverse/dvc/issues/8516).

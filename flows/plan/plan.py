@@ -8,11 +8,11 @@ from pathlib import Path
 
 from dmd.config import load_params
 from dmd.errors import UserError
-from flows.pipeline import dvc_lock
 from flows.pipeline.changes import change_file
-from flows.pipeline.graph import read_graph, select_stages
 from flows.pipeline.presets import Variant
 from flows.pipeline.worktrees import check_committed, temporary_worktree
+from flows.workspace import dvc_lock
+from flows.workspace.graph import read_graph, select_stages
 
 RUNS = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 FAILED = re.compile(r"failed to reproduce(?: stages:)? (.*)")

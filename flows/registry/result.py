@@ -16,8 +16,8 @@ from dmd.errors import UserError
 from dmd.storage.files import sha256
 from evaluation.metrics.schema import Metrics, StrictModel, read_model
 from evaluation.timing.schema import Timing
-from flows.pipeline.graph import list_stale
 from flows.runtime.git import git
+from flows.workspace.graph import list_stale
 
 GENERATOR = Path("artifacts/generator")
 DATA = Path("artifacts/data")

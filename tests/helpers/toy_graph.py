@@ -7,7 +7,7 @@ from typing import Any
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from flows.pipeline.graph import StageSpec, read_graph
+from flows.workspace.graph import StageSpec, read_graph
 
 TOY = {
     "first": {

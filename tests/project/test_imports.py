@@ -35,8 +35,9 @@ LAYERS = {
         ablate distill keep register reproduce serve watch
         ablation plan
         pipeline
-        registry
         services
+        registry
+        workspace
         runtime
     """,
 }
@@ -72,13 +73,7 @@ def test_the_layers_name_every_folder_and_module(package: str) -> None:
     assert {room(f) for f in modules(package)} - {"__init__"} == set(LAYERS[package].split())
 
 
-UNFINISHED = pytest.mark.xfail(strict=True, reason="folders that still import one another")
-
-
-PACKAGE_LAYERS = [p if p != "flows" else pytest.param(p, marks=UNFINISHED) for p in LAYERS]
-
-
-@pytest.mark.parametrize("package", PACKAGE_LAYERS)
+@pytest.mark.parametrize("package", LAYERS)
 def test_folders_import_from_the_outside_in(package: str) -> None:
     assert upward_imports(package) == []
 

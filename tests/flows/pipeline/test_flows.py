@@ -18,11 +18,11 @@ from ruamel.yaml import YAML
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 from flows import distill
-from flows.pipeline import repro
-from flows.pipeline.graph import StageSpec, is_up_to_date, list_stale, read_graph, select_stages
-from flows.pipeline.repro import StageError, reproduce
 from flows.pipeline.tasks import make_stage_task, run_stage
 from flows.runtime.file_lock import hold_lock
+from flows.workspace import repro
+from flows.workspace.graph import StageSpec, is_up_to_date, list_stale, read_graph, select_stages
+from flows.workspace.repro import StageError, reproduce
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
 from tests.helpers.toy_graph import TOY, ignore_line, one_stage, write_stages

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.pipeline.repro import StageError, reproduce
 from flows.runtime import process
 from flows.runtime.process import CommandTimeout, run_streaming
+from flows.workspace.repro import StageError, reproduce
 from tests.helpers.toy_graph import ignore_line, one_stage
 
 

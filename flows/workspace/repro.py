@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dmd.errors import UserError
-from flows.pipeline.graph import StageSpec
 from flows.runtime.process import CommandStopped, CommandTimeout, run_streaming
+from flows.workspace.graph import StageSpec
 
 # `--wait-for-lock` waits for the lock of the repository only. For a file that another process reads or writes, DVC
 # fails at once (https://github.com/treeverse/dvc/issues/5795), so this module tries again.

@@ -8,8 +8,8 @@ import pytest
 from mlflow import MlflowClient
 
 from dmd.errors import UserError
+from flows.pipeline.reproduction import fetch_original, find_differences
 from flows.pipeline.worktrees import temporary_worktree
-from flows.registry.reproduction import fetch_original, find_differences
 from tests.helpers.projects import ROOT
 
 

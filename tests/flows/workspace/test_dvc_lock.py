@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.pipeline.dvc_lock import ABLATION_LOCK, BACKUP, FILE, remove_missing, restore_abandoned, without_missing
 from flows.runtime.file_lock import hold_lock
+from flows.workspace.dvc_lock import ABLATION_LOCK, BACKUP, FILE, remove_missing, restore_abandoned, without_missing
 from tests.helpers.projects import ROOT, environment
 
 STAGES = """
@@ -69,7 +69,7 @@ def test_the_lock_is_put_back_unless_another_has_written_it(clone: Path) -> None
 
 KILLED = """
 import os, pathlib, signal
-from flows.pipeline.dvc_lock import without_missing
+from flows.workspace.dvc_lock import without_missing
 
 with without_missing(pathlib.Path.cwd()):
     os.kill(os.getpid(), signal.SIGKILL)
