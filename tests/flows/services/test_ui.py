@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page
+from prefect.utilities.callables import parameter_schema
 
+from flows.pipeline.flow import distill
 from tests.helpers.browser import chromium, visit
 from tests.helpers.params import set_params
 from tests.helpers.projects import commit, copy_of_the_project
 from tests.helpers.servers import Ui, call, free_port
 
 pytestmark = pytest.mark.slow
+# Each field of the form shows the description of its parameter.
+DESCRIPTIONS = {name: field["description"] for name, field in parameter_schema(distill).properties.items()}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
 
 def submit(page: Page, target: str, overrides: str = "") -> None:
     """Fill in the form's last field, `target`, and `overrides` where there are any, and press the button."""
-    page.get_by_text("only this stage and those it stands on").wait_for()
+    page.get_by_text(DESCRIPTIONS["target"]).wait_for()
     if overrides:
         page.get_by_text("dict", exact=True).click()
         page.locator("textarea").last.fill(overrides)
@@ -50,7 +54,7 @@ def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_
         form = f"{ui.url}/deployments/deployment/{ui.deployment('workspace')}/run"
 
         page.goto(form)
-        page.get_by_text('keys of params.yaml with other values, such as {"method.critic_turns": 10}').wait_for()
+        page.get_by_text(DESCRIPTIONS["overrides"]).wait_for()
         submit(page, "pairs", '{"teacher.steps": 41}')
         run = ui.wait_for("pairs", "COMPLETED")
         assert run["parameters"]["overrides"] == {"teacher.steps": 41}
