@@ -1,6 +1,7 @@
 """The table of measures: how each one is computed, named, compared and printed.
 
-To add a measure, write its function here and add its line to `MEASURES`. The schema of metrics.json, the summary table,
+To add a measure, write its function here and add its line to the table. A measure of another kernel also adds that
+kernel to `KERNELS` in evaluation/metrics/pairwise.py. The schema of metrics.json, the summary table,
 the report, quality.csv, the comparison, the gate and MLflow read the table, and name no measure on their own.
 
 Programs that only read results import this module, so functions that need torch import it when they run.
@@ -81,8 +82,8 @@ def fd_infinity(features: "Tensor", reference: "Gaussian", seed: int) -> float:
 
 
 def kid(c: "FeatureComparison") -> float:
-    """Unbiased squared MMD (Bińkowski et al. 2018): E k(x, x') + E k(y, y') - 2 E k(x, y)."""
-    return (c.pairs.kernel_xx + c.pairs.kernel_yy - 2 * c.pairs.kernel_xy).item()
+    """Kernel distance (Bińkowski et al. 2018): the unbiased squared MMD with the cubic kernel."""
+    return c.pairs.squared_mmd("cubic")
 
 
 def precision(c: "FeatureComparison") -> float:

@@ -5,7 +5,7 @@ so each is computed once: for all measures, for all images, and for all images w
 (image i is in group i % groups).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -18,12 +18,35 @@ ROWS = 256  # rows of a matrix of pairs that are in memory at once
 PROGRESS_PAIRS = 10**8  # number of pairs from which on progress is printed: they take seconds
 
 
+# A kernel of rows x and y, from the inner products x.y, the squared distances |x - y|^2, and the dimensions D of a row.
+Kernel = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def cubic_kernel(products: Tensor, squares: Tensor, dimensions: int) -> Tensor:
+    """Kernel (x.y / D + 1)^3 of KID."""
+    base = products.div(dimensions).add_(1)
+    return base.square().mul_(base)  # several times faster than ** 3
+
+
+# The mean of each kernel over all pairs is computed. A measure reads it by its name here: `CrossPairs.squared_mmd`.
+KERNELS: dict[str, Kernel] = {"cubic": cubic_kernel}
+
+
 @dataclass(frozen=True)
 class SetPairs:
     """Statistics over the pairs of one set: first of all rows, then without each group."""
 
     radii: Tensor  # [1 + groups, N], distance of each row to its k-th nearest other row: the radius of its ball
-    kernel: Tensor  # [1 + groups], mean kernel of two different rows
+    kernels: dict[str, Tensor]  # name -> [1 + groups], mean kernel of two different rows
+
+
+@dataclass(frozen=True)
+class KernelMeans:
+    """Means of one kernel over the pairs of x and y; scalars."""
+
+    xx: Tensor  # of two different rows of x
+    yy: Tensor  # of two different rows of y
+    xy: Tensor  # of a row of x and a row of y
 
 
 @dataclass(frozen=True)
@@ -34,26 +57,31 @@ class CrossPairs:
     is_inside_x: Tensor  # bool [N], the row of y lies in a ball of x
     ball_count: Tensor  # [M], number of balls of y that the row of x lies strictly inside
     is_covered: Tensor  # bool [N], a row of x lies strictly inside the ball of this row of y
-    kernel_xx: Tensor  # scalar, mean kernel of two different rows of x
-    kernel_yy: Tensor  # scalar, mean kernel of two different rows of y
-    kernel_xy: Tensor  # scalar, mean kernel of a row of x and a row of y
+    kernels: dict[str, KernelMeans]  # by name
+
+    def squared_mmd(self, kernel: str) -> float:
+        """Unbiased squared MMD (Bińkowski et al. 2018): E k(x, x') + E k(y, y') - 2 E k(x, y)."""
+        means = self.kernels[kernel]
+        return (means.xx + means.yy - 2 * means.xy).item()
 
 
 def pairs_within(x: Tensor, k: int, groups: int = 0) -> SetPairs:
     """Statistics over the pairs of x [N, D]; those without a group use the remaining rows only."""
     masks = group_masks(len(x), groups)
     radii = torch.empty(len(masks), len(x), dtype=torch.float64)
-    group_sums = torch.zeros(max(groups, 1), max(groups, 1), dtype=torch.float64)  # of the kernel
+    group_sums = {name: torch.zeros(max(groups, 1), max(groups, 1), dtype=torch.float64) for name in KERNELS}
     member = _membership(len(x), groups)
-    for rows, distances, kernel in _blocks(x, x):
+    for rows, distances, kernels in _blocks(x, x):
         for part, mask in enumerate(masks):
             remaining = distances if mask.all() else distances[:, mask]
             # k + 1: every row is its own nearest neighbour. topk is several times faster than kthvalue.
             radii[part, rows] = remaining.topk(k + 1, dim=1, largest=False).values[:, -1]
-        kernel[:, rows].fill_diagonal_(0)  # a row with itself is no pair
-        group_sums += member[rows].T @ (kernel @ member)
+        for name, kernel in kernels.items():
+            kernel[:, rows].fill_diagonal_(0)  # a row with itself is no pair
+            group_sums[name] += member[rows].T @ (kernel @ member)
     counts = masks.sum(dim=1).double()
-    return SetPairs(radii, _sums_without_groups(group_sums, groups) / (counts * (counts - 1)))
+    pairs = counts * (counts - 1)
+    return SetPairs(radii, {name: _sums_without_groups(sums, groups) / pairs for name, sums in group_sums.items()})
 
 
 def pairs_between(x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int = 0) -> tuple[list[CrossPairs], Tensor]:
@@ -68,9 +96,12 @@ def pairs_between(x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int =
     inside_x = torch.zeros(len(masks), len(y), dtype=torch.bool)
     covered = torch.zeros(max(groups, 1), len(y), dtype=torch.bool)  # by rows of each group
     inside_y, ball_count = torch.zeros(len(x), dtype=torch.bool), torch.zeros(len(x), dtype=torch.float64)
-    nearest, kernels = torch.empty(len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.float64)
-    for rows, distances, kernel in _blocks(x, y):
-        nearest[rows], kernels[rows] = distances.min(dim=1).values, kernel.sum(dim=1)
+    nearest = torch.empty(len(x), dtype=torch.float64)
+    row_sums = {name: torch.zeros(len(x), dtype=torch.float64) for name in KERNELS}
+    for rows, distances, kernels in _blocks(x, y):
+        nearest[rows] = distances.min(dim=1).values
+        for name, kernel in kernels.items():
+            row_sums[name][rows] = kernel.sum(dim=1)
         inside_y[rows] = (distances <= y_radii).any(dim=1)
         # Naeem et al. count what lies strictly inside a ball; Kynkäänniemi et al. count the border too.
         strictly_inside = distances < y_radii
@@ -85,19 +116,14 @@ def pairs_between(x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int =
             is_inside_x=inside_x[part],
             ball_count=ball_count[mask],
             is_covered=covered[[group for group in range(len(covered)) if group != part - 1]].any(dim=0),
-            kernel_xx=x_pairs.kernel[part],
-            kernel_yy=y_pairs.kernel[0],
-            kernel_xy=kernels[mask].mean() / len(y),
+            kernels={
+                name: KernelMeans(x_pairs.kernels[name][part], y_pairs.kernels[name][0], sums[mask].mean() / len(y))
+                for name, sums in row_sums.items()
+            },
         )
         for part, mask in enumerate(masks)
     ]
     return statistics, nearest
-
-
-def cubic_kernel_(products: Tensor, dimensions: int) -> Tensor:
-    """KID's kernel (x.y / D + 1)^3 of inner products x.y; overwrites them."""
-    base = products.div_(dimensions).add_(1)
-    return base.square().mul_(base)  # several times faster than ** 3
 
 
 def find_nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,8 +145,8 @@ def group_masks(n: int, groups: int) -> Tensor:
     return torch.stack([torch.ones(n, dtype=torch.bool), *(group != g for g in range(groups))])
 
 
-def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield rows of x, their distances to y [rows, N] and their kernel with y [rows, N], both from one product."""
+def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
+    """Yield rows of x, their distances to y [rows, N] and their kernels with y [rows, N], all from one product."""
     x, y = x.double(), y.double()
     norms = y.square().sum(dim=1)
     name = f"images compared with {len(y)}, {x.shape[1]} features"
@@ -128,9 +154,9 @@ def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         for start in range(0, len(x), ROWS):
             part = x[start : start + ROWS]
             products = part @ y.T
-            squares = torch.add(part.square().sum(dim=1)[:, None], norms).sub_(products, alpha=2)
-            kernel = cubic_kernel_(products, x.shape[1])
-            yield slice(start, start + len(part)), squares.clamp_min_(0).sqrt_(), kernel
+            squares = torch.add(part.square().sum(dim=1)[:, None], norms).sub_(products, alpha=2).clamp_min_(0)
+            kernels = {name: kernel(products, squares, x.shape[1]) for name, kernel in KERNELS.items()}
+            yield slice(start, start + len(part)), squares.sqrt_(), kernels
             if progress is not None:
                 progress.update(len(part))
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dmd.storage.files import write_text
-from evaluation.metrics.pairwise import SetPairs, find_nearest, pairs_within
+from evaluation.metrics.pairwise import KERNELS, SetPairs, find_nearest, pairs_within
 from evaluation.statistics.frechet import Gaussian
 
 # Keys of plan.json and the fields that they hold.
@@ -76,12 +76,7 @@ class Reference:
     @cached_property
     def pairs(self) -> dict[str, SetPairs]:
         """Statistics over the pairs of the real features, per extractor; for 60,000 images they take minutes."""
-        return {
-            k: SetPairs(self.stored[f"radii.{k}"], self.stored[f"kernel.{k}"])
-            if f"radii.{k}" in self.stored
-            else pairs_within(v, self.neighbours)
-            for k, v in self.features.items()
-        }
+        return {k: _stored_pairs(self.stored, k) or pairs_within(v, self.neighbours) for k, v in self.features.items()}
 
     @cached_property
     def held_out_distances(self) -> dict[str, Tensor]:
@@ -104,7 +99,8 @@ class Reference:
         for kind in ("features", "held_out"):
             tensors |= {f"{kind}.{k}": v.contiguous() for k, v in getattr(self, kind).items()}
         for k, pairs in self.pairs.items():
-            tensors |= {f"radii.{k}": pairs.radii, f"kernel.{k}": pairs.kernel}
+            tensors |= {f"radii.{k}": pairs.radii}
+            tensors |= {f"kernel.{name}.{k}": means for name, means in pairs.kernels.items()}
         tensors |= {f"nearest.{k}": v for k, v in self.held_out_distances.items()}
         save_file(tensors, folder / "reference.safetensors")
         write_text(folder / "plan.json", json.dumps(self._plan(), indent=2) + "\n")
@@ -129,3 +125,11 @@ class Reference:
             **{k: tensors[k] for k in TENSORS},
             **{name: plan[key] for key, name in PLAN.items()},
         )
+
+
+def _stored_pairs(stored: dict[str, Tensor], extractor: str) -> SetPairs | None:
+    """The statistics that `Reference.save` wrote; None if they lack a kernel that has been added since."""
+    radii, kernels = f"radii.{extractor}", {name: f"kernel.{name}.{extractor}" for name in KERNELS}
+    if not stored.keys() >= {radii, *kernels.values()}:
+        return None
+    return SetPairs(stored[radii], {name: stored[key] for name, key in kernels.items()})

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from dmd.errors import EvaluatorError
 from dmd.storage.files import write_text
@@ -17,7 +17,9 @@ from evaluation.statistics.intervals import Interval
 
 V = TypeVar("V", float, Interval)
 M = TypeVar("M", bound="StrictModel")
-M = TypeVar("M", bound="StrictModel")
+
+RANKING = "fd"  # the measure that ranks samplers and whose ratio is the result; no file is without it
+WRITING = "writing"  # validation context of a model that is about to be written
 
 
 class StrictModel(BaseModel):
@@ -29,7 +31,8 @@ class StrictModel(BaseModel):
 class MeasureFields(StrictModel, Generic[V]):
     """Base of models with a field for each measure, beside the fields that the class declares.
 
-    A measure per extractor is a dict, any other measure a single value or None.
+    A measure per extractor is a dict, any other measure a single value or None. A file may lack measures, because they
+    were added to the table after it was written; a model that is written has them all.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -41,10 +44,13 @@ class MeasureFields(StrictModel, Generic[V]):
         return (m for m in MEASURES.values() if m.has_interval)
 
     @model_validator(mode="after")
-    def _check_fields(self) -> "MeasureFields[V]":
+    def _check_fields(self, info: ValidationInfo) -> "MeasureFields[V]":
         measures = {m.name: m for m in self.measures()}
-        if wrong := sorted(measures.keys() ^ self.__pydantic_extra__.keys()):
-            raise ValueError(f"missing or unknown: {', '.join(wrong)}")
+        required = measures.keys() if info.context == WRITING else {RANKING}
+        if unknown := sorted(self.__pydantic_extra__.keys() - measures.keys()):
+            raise ValueError(f"unknown measures: {', '.join(unknown)}")
+        if missing := sorted(required - self.__pydantic_extra__.keys()):
+            raise ValueError(f"missing measures: {', '.join(missing)}")
         for name, value in self.__pydantic_extra__.items():
             if isinstance(value, dict) != measures[name].per_extractor:
                 expected = "a value for each extractor" if measures[name].per_extractor else "a single value"
@@ -54,7 +60,8 @@ class MeasureFields(StrictModel, Generic[V]):
     def values(self, name: str) -> dict[str, V]:
         """Values of a measure by extractor; the key is "" for a measure without extractors.
 
-        Empty if the measure is undefined or no field of this class. Raises KeyError for an unknown measure.
+        Empty if the measure is undefined, absent from the file, or no field of this class. Raises KeyError for an
+        unknown measure.
         """
         value = self.__pydantic_extra__.get(MEASURES[name].name)
         if isinstance(value, dict):
@@ -173,7 +180,7 @@ class Metrics(Baseline):
 
 def write_model(model: StrictModel, path: Path) -> None:
     """Write as JSON with sorted keys, after validating again: fields may have been assigned since construction."""
-    checked = type(model).model_validate(model.model_dump())
+    checked = type(model).model_validate(model.model_dump(), context=WRITING)
     write_text(path, json.dumps(checked.model_dump(), indent=2, sort_keys=True) + "\n")
 
 

@@ -9,6 +9,7 @@ from dmd.config import GateConfig
 from dmd.errors import UserError
 from flows.registry.gate import Contender, Figures, check_gate, choose, explain
 from flows.registry.result import RESULT
+from flows.registry.store import write_beside_others
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,17 +49,8 @@ def _settle_once(client: "MlflowClient", name: str, gate: GateConfig) -> bool:
 
 
 def _set_verdict(client: "MlflowClient", name: str, version: str, text: str) -> None:
-    """Set the tag. MLflow fails if two processes create a tag at once; the second attempt then finds it."""
-    from mlflow import MlflowException
-
-    for attempt in range(ATTEMPTS):
-        try:
-            if client.get_model_version(name, version).tags.get(VERDICT) != text:
-                client.set_model_version_tag(name, version, VERDICT, text)
-            return
-        except MlflowException:
-            if attempt == ATTEMPTS - 1:
-                raise
+    if client.get_model_version(name, version).tags.get(VERDICT) != text:
+        write_beside_others(lambda: client.set_model_version_tag(name, version, VERDICT, text))
 
 
 def champion(client: "MlflowClient", name: str) -> str | None:
@@ -112,8 +104,9 @@ def _crown(client: "MlflowClient", name: str, version: str) -> bool:
     if before == version:
         return False
     if before is not None:
-        client.set_registered_model_tag(name, HISTORY, ",".join([*_history(client, name), before]))
-    client.set_registered_model_alias(name, CHAMPION, version)
+        history = ",".join([*_history(client, name), before])
+        write_beside_others(lambda: client.set_registered_model_tag(name, HISTORY, history))
+    write_beside_others(lambda: client.set_registered_model_alias(name, CHAMPION, version))
     return True
 
 

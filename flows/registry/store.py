@@ -4,7 +4,7 @@ import contextlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 TIMEOUT = 15  # seconds
+WRITE_ATTEMPTS = 5  # if other processes write the same rows
 
 
 def tracking_uri(root: Path) -> str:
@@ -91,3 +92,16 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     if found.lifecycle_stage != "active":
         raise UserError(f"the MLflow experiment {name!r} was deleted; restore it, or set register.experiment")
     return found.experiment_id
+
+
+def write_beside_others(write: Callable[[], None]) -> None:
+    """Create a tag or an alias while another process may create the same one.
+
+    MLflow first looks for a row and then inserts it, so one of two processes fails. Its next attempt finds the row.
+    """
+    from mlflow import MlflowException
+
+    for _ in range(WRITE_ATTEMPTS - 1):
+        with contextlib.suppress(MlflowException):
+            return write()
+    return write()

@@ -11,7 +11,7 @@ from dmd.errors import UserError
 from flows.registry.champion import CHAMPION, VERDICT, champion, promote, rollback, settle
 from flows.registry.mlflow_model import create_version
 from flows.registry.result import RESULT, load_result
-from flows.registry.store import database, lock_store, open_store, tracking_uri
+from flows.registry.store import database, lock_store, open_store, tracking_uri, write_beside_others
 from flows.registry.tracking import find_run, publish
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def register(root: Path, run_id: str) -> str:
     with lock_store(root) as client:
         version = _find_version(client, name, result.digest) or create_version(client, result, run_id)
         if _candidate(client, name) != version:
-            client.set_registered_model_alias(name, CANDIDATE, version)
+            write_beside_others(lambda: client.set_registered_model_alias(name, CANDIDATE, version))
         settle(client, name, result.params.register_.gate)
         return version
 

@@ -90,11 +90,20 @@ def test_the_gate_the_watch_the_ablation_and_mlflow_know_it(metrics: Metrics) ->
     assert numbers["student.toy.classifier"] == value and "student.interval.toy.classifier.low" in numbers
 
 
-def test_a_measure_that_is_missing_or_not_in_the_table_is_refused() -> None:
+def test_a_measure_that_is_not_in_the_table_or_of_another_type_is_refused() -> None:
     given = json.loads(generator_measures({"a": 1.0}).model_dump_json())
     for wrong in ({"toy": {"a": 1.0}}, {"fd": 1.0}, {"accuracy": {"a": 1.0}}, {"fd": {"a": float("nan")}}):
         with pytest.raises(ValidationError):
             GeneratorMeasures.model_validate(given | wrong)
+
+
+def test_a_file_from_before_a_measure_was_added_can_be_read_but_not_written(tmp_path: Path) -> None:
+    given = json.loads(generator_measures({"a": 1.0}).model_dump_json())
     del given["recall"]
-    with pytest.raises(ValueError, match=r"^x\.json: the whole file: .*missing or unknown: recall; .*dvc repro"):
+    earlier = parse_model(GeneratorMeasures, json.dumps(given), "x.json")
+    assert earlier.values("recall") == {} and earlier.values("fd") == {"a": 1.0}
+    with pytest.raises(ValueError, match="missing measures: recall"):
+        write_model(earlier, tmp_path / "x.json")
+    del given["fd"]
+    with pytest.raises(ValueError, match=r"^x\.json: the whole file: .*missing measures: fd; .*dvc repro"):
         parse_model(GeneratorMeasures, json.dumps(given), "x.json")

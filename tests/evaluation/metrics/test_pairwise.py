@@ -33,6 +33,23 @@ def test_kernel_distance_equals_clean_fid() -> None:
     assert compute_measures(x, y, 3).kid == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_kernel_that_is_added_to_the_table_gives_its_own_squared_mmd(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rbf(products: Tensor, squares: Tensor, dimensions: int) -> Tensor:
+        return torch.exp(-squares / (2 * dimensions))
+
+    x, y = random_features(120, 16, 0), random_features(90, 16, 1, 0.3)
+    before = compute_measures(x, y, 3)
+    monkeypatch.setitem(pairwise.KERNELS, "rbf", rbf)
+    pairs = pairs_between(x, y, pairs_within(y, 3), 3)[0][0]
+
+    def mean(a: Tensor, b: Tensor) -> float:
+        kernel = torch.exp(-torch.cdist(a.double(), b.double()).square() / 32)
+        return (kernel.mean() if a is not b else (kernel.sum() - len(a)) / (len(a) * (len(a) - 1))).item()
+
+    assert pairs.squared_mmd("rbf") == pytest.approx(mean(x, x) + mean(y, y) - 2 * mean(x, y), rel=1e-9)
+    assert compute_measures(x, y, 3) == before
+
+
 def test_precision_and_recall_equal_a_brute_force_search() -> None:
     k = 3
     real, fake = random_features(150, 8, 0), random_features(130, 8, 1, 0.5)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from evaluation.metrics.pairwise import pairs_within
+from evaluation.metrics.pairwise import KERNELS, pairs_within
 from evaluation.metrics.reference import Reference
 from tests.helpers.evaluators import toy_evaluator
 
@@ -25,5 +26,18 @@ def test_derived_statistics_are_stored_with_the_reference(tmp_path: Path) -> Non
     assert loaded.stored and loaded.digest == ref.digest
     for k, x in ref.features.items():
         pairs = pairs_within(x, ref.neighbours)
-        assert torch.equal(loaded.pairs[k].radii, pairs.radii) and torch.equal(loaded.pairs[k].kernel, pairs.kernel)
+        assert torch.equal(loaded.pairs[k].radii, pairs.radii)
+        assert torch.equal(loaded.pairs[k].kernels["cubic"], pairs.kernels["cubic"])
         assert torch.equal(loaded.held_out_distances[k], ref.held_out_distances[k])
+
+
+def test_a_reference_from_before_a_kernel_was_added_computes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = toy_evaluator().reference
+    ref.save(tmp_path)
+    monkeypatch.setitem(KERNELS, "linear", lambda products, squares, dimensions: products)
+    for k, x in ref.features.items():
+        kernels = Reference.load(tmp_path).pairs[k].kernels
+        assert torch.equal(kernels["linear"], pairs_within(x, ref.neighbours).kernels["linear"])
+        assert torch.equal(kernels["cubic"], ref.pairs[k].kernels["cubic"])

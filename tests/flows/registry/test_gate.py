@@ -6,12 +6,23 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 
 from dmd.config import GateConfig
 from dmd.errors import ConfigError, UserError
 from evaluation.metrics.measures import list_compared
-from flows.registry.champion import BY_HAND, FIGURES, HISTORY, VERDICT, WITHDRAWN, champion, promote, rollback, settle
+from flows.registry.champion import (
+    BY_HAND,
+    CHAMPION,
+    FIGURES,
+    HISTORY,
+    VERDICT,
+    WITHDRAWN,
+    champion,
+    promote,
+    rollback,
+    settle,
+)
 from flows.registry.gate import Contender, Figures, advantage, check_gate, choose, missed_limit
 from flows.registry.result import RESULT
 from tests.helpers.reports import generator_measures, run_metrics
@@ -153,6 +164,24 @@ def test_a_promotion_by_hand_lasts_until_auto(client: MlflowClient) -> None:
 
 def _register_elsewhere(uri: str, fd: float) -> None:
     register(MlflowClient(uri), figures(fd))
+
+
+def test_an_alias_that_another_process_creates_first_is_set_again(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(client, figures(0.5))
+    client.delete_registered_model_alias(NAME, CHAMPION)
+    set_alias, attempts = MlflowClient.set_registered_model_alias, []
+
+    def fail_once(self: MlflowClient, *args: str) -> None:
+        attempts.append(args)
+        if len(attempts) == 1:
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: registered_model_aliases.name")
+        set_alias(self, *args)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", fail_once)
+    settle(client, NAME, GATE)
+    assert champion(client, NAME) == "1" and len(attempts) == 2
 
 
 def test_two_registrations_at_the_same_moment_give_one_champion(client: MlflowClient) -> None:
