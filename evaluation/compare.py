@@ -1,7 +1,7 @@
 """`python -m evaluation.compare A B ...`: compare generators by the same measures, labels and noise.
 
-Each source is a generator folder, a DVC revision or experiment, or models:/NAME/VERSION. The others are compared with
-the first. A difference counts if its 95 % interval, from paired replicates, excludes zero.
+Each source is a generator folder, a DVC revision or experiment, or models:/NAME/VERSION. Every other source is compared
+with the first. A difference is significant if its 95 % interval, from paired replicates, excludes zero.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("sources", nargs="+", help="folders, DVC revisions or experiments, models:/NAME/VERSION")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file")
     parser.add_argument("--evaluator", type=Path, default=Path("artifacts/evaluator"), help="folder of the evaluator")
-    parser.add_argument("--baseline", type=Path, default=Path("artifacts/baseline"), help="folder of the reference")
+    parser.add_argument("--baseline", type=Path, default=Path("artifacts/baseline"), help="folder of the baseline")
     parser.add_argument("--out", type=Path, default=Path("reports/compare.html"), help="page to write")
     args = parser.parse_args(argv)
     try:
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate_sources(sources: list[str], params: Params, evaluator_folder: Path, baseline: Path) -> list[Candidate]:
-    """Evaluate each source with the same extractors, labels and noise. Raises UserError if one cannot be found."""
+    """Evaluate each source with the same extractors, labels and noise. Raises UserError if a source is missing."""
     if not (evaluator_folder.is_dir() and baseline.is_dir()):
         raise UserError(f"{evaluator_folder} and {baseline} are needed to evaluate; run dvc repro baseline first")
     torch.set_num_threads(params.runtime.threads)
@@ -71,7 +71,7 @@ def evaluate_sources(sources: list[str], params: Params, evaluator_folder: Path,
     evaluator = Evaluator.load(evaluator_folder, baseline, params.extractors, device)
     candidates, cfg = [], params.evaluate
     with tempfile.TemporaryDirectory() as scratch:
-        # Find all sources before evaluating one: a misspelt name must not cost minutes.
+        # Find all sources first, so that a misspelt name fails before minutes of evaluation.
         folders = [find_generator(source, Path(scratch) / str(i)) for i, source in enumerate(sources)]
         for source, folder in zip(sources, folders, strict=True):
             sampler, digest = load_generator(folder, device).sampler(), sha256(folder)
@@ -129,7 +129,7 @@ def _pair_replicates(first: Candidate, other: Candidate, measure: str, extractor
 
 
 def give_verdict(interval: Interval, direction: Direction) -> str:
-    """Compare with the first generator by the interval of the difference from it."""
+    """Verdict on a generator, from the interval of its difference from the first generator."""
     if interval.low <= 0 <= interval.high:
         return "no significant difference"
     return "better" if (interval.high < 0) == (direction == "lower") else "worse"

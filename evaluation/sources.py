@@ -1,4 +1,4 @@
-"""Find the folder of a generator: a folder, a DVC revision or experiment, or a version in MLflow's registry."""
+"""Find a generator in a folder, a DVC revision or experiment, or a version of MLflow's registry."""
 
 import os
 import subprocess
@@ -13,14 +13,14 @@ GENERATOR = "artifacts/generator"  # path in dvc.yaml
 
 
 class SourceError(UserError):
-    """There is no generator at a source."""
+    """A source holds no generator."""
 
 
 def find_generator(source: str, scratch: Path) -> Path:
     """Return the folder of a generator; downloads go to `scratch`.
 
     source: a folder, models:/NAME/VERSION or models:/NAME@ALIAS, or a revision of this repository. Raises SourceError
-    if none of them has a generator.
+    if it holds no generator.
     """
     if (Path(source) / "generator.json").is_file():
         return Path(source)
@@ -42,19 +42,19 @@ def mlflow_database(root: Path) -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """The environment with an address of MLflow: the user's, or the database of the flows."""
+    """The environment with MLflow's tracking URI: the user's, or the database of the flows."""
     if os.environ.get(TRACKING_URI, "").strip():
         return dict(os.environ)
     return {**os.environ, TRACKING_URI: f"sqlite:///{mlflow_database(Path.cwd())}"}
 
 
 def _run(source: str, tool: str, *arguments: str) -> None:
-    """Run a tool as a module of this interpreter. Raises SourceError with its last line if it fails."""
+    """Run a tool as a module of this interpreter. Raises SourceError with the last line of its output if it fails."""
     command = [sys.executable, "-m", tool, *arguments]
     process = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
     if process.returncode:
         lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
         reason = lines[-1].removeprefix("ERROR: ") if lines else "no reason given"
         raise SourceError(
-            f"{source!r} is no generator folder, and no registered model or revision that has one ({reason})"
+            f"{source!r} is not a generator folder, nor a registered model or revision that holds one ({reason})"
         )

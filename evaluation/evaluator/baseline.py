@@ -1,4 +1,4 @@
-"""The baseline: reference statistics and the teacher's measures at each number of steps, once for all ablations."""
+"""Baseline: reference statistics and the teacher's measures at each number of steps, shared by all ablations."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from evaluation.metrics.schema import Baseline, Provenance, RealMeasures, write_
 class TeacherIdentity:
     """Everything that the images of a teacher's sampler depend on, apart from the sampler and its noise."""
 
-    sha256: str  # of its folder
+    sha256: str  # hash of the teacher's folder
     guidance_scale: float
 
 
@@ -43,7 +43,7 @@ def build_baseline(
     folder: Path,
 ) -> Baseline:
     """Write the reference, the measures of the teacher's samplers and their pictures; return the measures."""
-    # Without real images, those of the teacher's most careful sampler are the reference.
+    # Without real images, the reference is images of the teacher's sampler with the most network passes.
     substitute = None if data.train.has_images else max(samplers, key=lambda sampler: sampler.nfe)
     store = FeatureStore.default(extractors.sha256)
     reference = build_reference(cfg, data, extractors.networks, substitute, store, device)
@@ -72,7 +72,7 @@ def build_baseline(
 def evaluate_teacher(
     cfg: BaselineConfig, evaluator: Evaluator, samplers: list[Sampler], provenance: Provenance, real: RealMeasures
 ) -> Baseline:
-    """Evaluate the teacher's samplers, apart from those whose measures an earlier run provides."""
+    """Evaluate the teacher's samplers, except those whose measures an earlier run provides."""
     names = [sampler.name for sampler in samplers]
     reusable = find_reusable(cfg, names, provenance)
     if reusable.differences:
@@ -99,12 +99,12 @@ def evaluate_teacher(
 
 
 def describe_baseline(baseline: Baseline, measured: str) -> str:
-    """Best sampler of each extractor, the source of reused measures, and missing extractors, in one line."""
+    """One line with the best sampler by each extractor, the source of reused measures, and missing extractors."""
     best = [
         f"best by {k}: {name}, FD {baseline.teachers[name].values('fd')[k]:.3f}"
         for k, name in baseline.best_teacher.items()
     ]
-    reused = [f"taken over from {measured}: {', '.join(baseline.taken_over)}"] if baseline.taken_over else []
+    reused = [f"reused from {measured}: {', '.join(baseline.taken_over)}"] if baseline.taken_over else []
     skipped = [f"{k} left out: {reason}" for k, reason in baseline.provenance.skipped.items()]
     return "; ".join([*best, *reused, *skipped])
 

@@ -26,7 +26,7 @@ from evaluation.statistics.intervals import GROUPS
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Feature extractors, the reference that they compare with, and the features of earlier runs."""
+    """Feature extractors, the reference, and an optional store with features of earlier runs."""
 
     extractors: Extractors
     reference: Reference
@@ -43,9 +43,9 @@ class Evaluator:
     ) -> tuple[GeneratorMeasures, list[Scores]]:
         """Return the measures of a sampler over all replicates of the plan, and the scores of each replicate.
 
-        The noise of replicate r depends on (seed, r) only. A plan with a single replicate gets its intervals from the
-        jackknife, whose pseudo-values then are the scores. source: identity of the sampler's network; with it, features
-        are kept in the store.
+        The noise of replicate r depends on (seed, r) only. If the plan has a single replicate, the intervals come from
+        the jackknife and the scores are its pseudo-values. source: identity of the sampler's network; without it, the
+        store is not used.
         """
         reference = self.reference
         conditions = self._conditions(reference.labels) if sampler.conditional else None
@@ -61,7 +61,7 @@ class Evaluator:
         return summarise(scores, features, reference, sampler.nfe, seed), scores
 
     def evaluate_real(self, split: Split) -> RealMeasures:
-        """Measure held-out images; their values are the floor of every generator."""
+        """Measures of held-out real images: the floor that generators are compared with."""
         captions = self.extractors.clip.caption_features(split.captions)
         conditions = Conditions(split.labels, captions, self.extractors.classify)
         scores = compute_scores(self.reference.held_out, conditions, self.reference)[0]
@@ -79,7 +79,7 @@ class Evaluator:
     def _score(
         self, features: dict[str, Tensor], conditions: Conditions | None, source: str, groups: int = 0
     ) -> list[Scores]:
-        """Scores, stored by the content of the features and of the reference."""
+        """Compute the scores, or read them from the store by the hashes of the features and of the reference."""
         if self.store is None or not source:
             return compute_scores(features, conditions, self.reference, groups)
         key = {
@@ -91,7 +91,7 @@ class Evaluator:
     def _extract(
         self, sampler: Sampler, seed: int, batch_size: int, source: str, progress: Progress
     ) -> dict[str, Tensor]:
-        """Features of one replicate, from the store or from images that are generated now."""
+        """Features of one replicate, from the store or from newly generated images."""
         labels, generated = self.reference.labels, 0
 
         def batches() -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Generate the next batch of images in a thread while features of the last one are computed."""
+"""Generate the next batch of images in a thread while the features of the previous batch are computed."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def prefetch(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield the batches in order, each computed ahead of its use; an exception in the thread is raised here."""
+    """Yield the batches in order, each computed ahead of its use. Raises any exception of the thread in the caller."""
     results: queue.Queue[Tensor | BaseException | None] = queue.Queue(maxsize=1)
     stop = threading.Event()
     threads = torch.get_num_threads()

@@ -16,8 +16,8 @@ from evaluation.features.store import FeatureStore
 from evaluation.metrics.reference import Reference
 from evaluation.models.extractors import Extractor, extract
 
-REAL_SPLITS = {"train": ["train"], "train_and_validation": ["train", "validation"]}  # by baseline.reference
-MAX_ROWS = 100  # conditions with cells in the pictures: all classes fit, but captions may be thousands
+REAL_SPLITS = {"train": ["train"], "train_and_validation": ["train", "validation"]}  # names by baseline.reference
+MAX_ROWS = 100  # conditions in a picture: enough for all classes, but there may be thousands of captions
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class EvaluationData:
     def load(cls, folder: Path, reference: str, with_images: bool = False) -> "EvaluationData":
         """Load the splits of a data folder; reference: value of baseline.reference.
 
-        Raises DataError if a split is unusable, and with `with_images` also if there are prompts only.
+        Raises DataError if a split is unusable or, with `with_images`, if the data are prompts only.
         """
         names = REAL_SPLITS[reference]
         train, test = (load_split(folder, name, with_images) for name in ("train", "test"))
@@ -57,8 +57,8 @@ def build_reference(
 ) -> Reference:
     """Extract the features of real and of test images, and choose labels in the proportions of the train split.
 
-    substitute: the teacher's sampler that generates the images of data that are prompts only; its noise differs between
-    the two sets. store: keeps the features of stored images, which depend on the device type too.
+    substitute: the teacher's sampler that generates both sets, from different noise, if the data are prompts only.
+    store: keeps the features of images on disk; the device is part of the key because features depend on its type.
     """
     labels = data.train.labels[torch.arange(cfg.samples) % len(data.train.labels)]
 
@@ -87,7 +87,7 @@ def build_reference(
 
 
 def choose_picture_labels(conditions: int, per_condition: int) -> Tensor:
-    """Labels [0, 0, ..., 1, 1, ...] of the pictures' cells; of more than MAX_ROWS conditions an even selection."""
+    """Labels [0, 0, ..., 1, 1, ...] of the pictures' cells; at most MAX_ROWS conditions, evenly selected."""
     rows = min(conditions, MAX_ROWS)
     return (torch.arange(rows) * conditions // rows).repeat_interleave(per_condition)
 

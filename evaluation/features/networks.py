@@ -41,11 +41,11 @@ class Inception:
     resize = "clean-fid: PIL bicubic on float channels, 299x299"
 
     def __init__(self, file: Path, device: torch.device) -> None:
-        from cleanfid.inception_torchscript import InceptionV3W  # imports torchvision, and only this extractor needs it
+        from cleanfid.inception_torchscript import InceptionV3W  # imports torchvision, which most extractors do without
         from cleanfid.resize import build_resizer
 
         self.device, self.resizer = device, build_resizer("clean")
-        # clean-fid takes the folder of a file with exactly this name; without `download` it fetches nothing.
+        # clean-fid takes the folder and adds the name INCEPTION_FILE; with download=False it fetches nothing.
         self.net = InceptionV3W(str(file.parent), download=False).to(device).eval()
 
     @torch.inference_mode()
@@ -77,7 +77,7 @@ class CleanClip:
 
     @staticmethod
     def fits(model: CLIPModel) -> bool:
-        """Whether the model is OpenAI's ViT-B/32, by its shape and its activation, which later models do not share."""
+        """Whether shape and activation are those of OpenAI's ViT-B/32; later models use another activation."""
         vision = model.vision_model.config
         shape = (vision.patch_size, vision.hidden_size, vision.num_hidden_layers, model.config.projection_dim)
         return shape == (32, 768, 12, 512) and vision.hidden_act == "quick_gelu"
@@ -100,7 +100,7 @@ class Dinov2:
         return self.net(pixel_values=x).pooler_output.cpu()
 
 
-# Convolutions of an EfficientNet, of its stem, head and blocks, and the batch norm that follows each.
+# Attributes of an EfficientNet's stem, head and blocks: a convolution and the batch norm that follows it.
 NORMS = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
          ("_project_conv", "_bn2"))  # fmt: skip
 
@@ -108,7 +108,7 @@ NORMS = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"
 class EfficientNetLite0:
     """EfficientNet-Lite0, trained on ImageNet, at 224 pixels: pooled features [B, 1280].
 
-    Images of up to 64 pixels are resized to 128: they hold no more detail, and it takes a third of the time.
+    Images of up to 64 pixels are resized to 128, not 224: this loses no detail and takes a third of the time.
     """
 
     resize = "bicubic with antialiasing, 224x224; of images of up to 64x64, 128x128"
@@ -119,12 +119,12 @@ class EfficientNetLite0:
         self.device = device
         self.net = EfficientNet.from_name("efficientnet-lite0")
         self.net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        fold_norms(self.net.eval())  # together with channels last it takes two thirds of the time on a CPU
+        fold_norms(self.net.eval())  # with channels_last, it reduces the time on a CPU to two thirds
         self.net.to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        part = 16 if self.device.type == "cpu" else len(images)  # activations of more do not fit the caches of a CPU
+        part = 16 if self.device.type == "cpu" else len(images)  # activations of more images exceed the caches of a CPU
         return torch.cat([self._pool(images) for images in images.split(part)])
 
     def _pool(self, images: Tensor) -> Tensor:

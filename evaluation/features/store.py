@@ -1,6 +1,6 @@
-"""Features and scores kept between runs, so that a new measure, extractor or sampler computes only what is new.
+"""Features and scores stored between runs: after a new measure, extractor or sampler, only missing values are computed.
 
-The store lies with the checkpoints, outside DVC. It saves time, and no result depends on it.
+The store lies with the checkpoints, outside DVC. It only saves time: no result depends on it.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from evaluation.models.extractors import Extractor, extract
 ROOT = Path(__file__).resolve().parents[2]
 SCORES_CODE = ("evaluation/metrics", "evaluation/statistics")  # folders with the code that scores depend on
 FEATURES_CODE = ("dmd", "evaluation/models", "evaluation/features")  # folders with the code that features depend on
-MAX_BYTES = 2**31  # of the store; the least recently used entries go first
-MAX_IMAGE_BYTES = 2**29  # of a set of images that is kept; larger sets are generated again for a new extractor
+MAX_BYTES = 2**31  # size of the store; the least recently used entries are deleted first
+MAX_IMAGE_BYTES = 2**29  # size of a stored set of images; larger sets are generated again for a new extractor
 SCORES_ADAPTER = TypeAdapter(list[Scores])
 
 
@@ -51,7 +51,7 @@ class FeatureStore:
         generate: Callable[[], Iterable[Tensor]],
         keep_images: bool = True,
     ) -> dict[str, Tensor]:
-        """Features per extractor of the images that `generate` yields in batches, computed where they are missing.
+        """Features per extractor of the images that `generate` yields in batches; only missing features are computed.
 
         keep_images: store the images for an extractor that is added later; unnecessary for images of a data split.
         """

@@ -4,7 +4,7 @@ To add a measure, write its function here and add its line to the table. A measu
 kernel to `KERNELS` in evaluation/metrics/pairwise.py. The schema of metrics.json, the summary table,
 the report, quality.csv, the comparison, the gate and MLflow read the table, and name no measure on their own.
 
-Programs that only read results import this module, so functions that need torch import it when they run.
+Programs that only read results import this module, so torch is imported inside the functions that need it.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from evaluation.metrics.comparison import ConditionedImages, FeatureComparison
     from evaluation.statistics.frechet import Gaussian
 
-Direction = Literal["lower", "higher"]  # the better one
+Direction = Literal["lower", "higher"]  # of better values
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """One line of the table. The subclasses differ in what the measure is computed from."""
+    """One line of the table. Subclasses differ in the arguments of their `compute`."""
 
     per_extractor: ClassVar[bool] = True  # one value for each feature extractor
     has_interval: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class FeatureMeasure(Measure):
 
 @dataclass(frozen=True, kw_only=True)
 class PooledMeasure(Measure):
-    """Measure of the features [N, D] of all replicates together; the seed is that of their noise."""
+    """Measure of the features [N, D] of all replicates together; `compute` also gets the seed of their noise."""
 
     has_interval: ClassVar[bool] = False
 
@@ -157,7 +157,7 @@ _LINES: tuple[Measure, ...] = (
     ),
     FeatureMeasure(
         name="density", label="density", direction="higher", unit="neighbourhoods per image / k", compute=density,
-        description="neighbourhoods of training images around a generated image; above 1 where images crowd",
+        description="neighbourhoods of training images around a generated image; above 1 if images cluster",
     ),
     FeatureMeasure(
         name="coverage", label="coverage", direction="higher", unit="share of training images", compute=coverage,

@@ -1,8 +1,8 @@
 """Statistics over all pairs of two sets of features [N, D], in float64 and in chunks of rows.
 
 Precision, recall, density, coverage and KID read these statistics. Products of 10,000 x 60,000 features take minutes,
-so each is computed once: for all measures, for all images, and for all images without each of the jackknife's groups
-(image i is in group i % groups).
+so each is computed once and serves all measures, both of all images and of all images without each of the jackknife's
+groups (image i is in group i % groups).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dmd.progress import Progress
 
-ROWS = 256  # rows of a matrix of pairs that are in memory at once
-PROGRESS_PAIRS = 10**8  # number of pairs from which on progress is printed: they take seconds
+ROWS = 256  # rows of the matrix of pairs in memory at a time
+PROGRESS_PAIRS = 10**8  # smallest number of pairs with a progress line; so many take seconds
 
 
 # A kernel of rows x and y, from the inner products x.y, the squared distances |x - y|^2, and the dimensions D of a row.
@@ -34,7 +34,7 @@ KERNELS: dict[str, Kernel] = {"cubic": cubic_kernel}
 
 @dataclass(frozen=True)
 class SetPairs:
-    """Statistics over the pairs of one set: first of all rows, then without each group."""
+    """Statistics over the pairs of one set: entry 0 for all rows, entry 1 + g for all rows but those of group g."""
 
     radii: Tensor  # [1 + groups, N], distance of each row to its k-th nearest other row: the radius of its ball
     kernels: dict[str, Tensor]  # name -> [1 + groups], mean kernel of two different rows
@@ -66,7 +66,7 @@ class CrossPairs:
 
 
 def pairs_within(x: Tensor, k: int, groups: int = 0) -> SetPairs:
-    """Statistics over the pairs of x [N, D]; those without a group use the remaining rows only."""
+    """Statistics over the pairs of x [N, D], for all rows and for the rows that remain without each group."""
     masks = group_masks(len(x), groups)
     radii = torch.empty(len(masks), len(x), dtype=torch.float64)
     group_sums = {name: torch.zeros(max(groups, 1), max(groups, 1), dtype=torch.float64) for name in KERNELS}
@@ -77,7 +77,7 @@ def pairs_within(x: Tensor, k: int, groups: int = 0) -> SetPairs:
             # k + 1: every row is its own nearest neighbour. topk is several times faster than kthvalue.
             radii[part, rows] = remaining.topk(k + 1, dim=1, largest=False).values[:, -1]
         for name, kernel in kernels.items():
-            kernel[:, rows].fill_diagonal_(0)  # a row with itself is no pair
+            kernel[:, rows].fill_diagonal_(0)  # a row and itself are not a pair
             group_sums[name] += member[rows].T @ (kernel @ member)
     counts = masks.sum(dim=1).double()
     pairs = counts * (counts - 1)
@@ -87,14 +87,14 @@ def pairs_within(x: Tensor, k: int, groups: int = 0) -> SetPairs:
 def pairs_between(x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int = 0) -> tuple[list[CrossPairs], Tensor]:
     """Statistics over the pairs of x [M, D] and y [N, D], and the distance [M] of each row of x to its nearest of y.
 
-    y_pairs: the statistics of y with itself. The first entry of the list is for all of x, the next ones are without
-    each group of x.
+    y_pairs: the statistics of y with itself. Entry 0 of the list is for all rows of x, entry 1 + g for all rows but
+    those of group g.
     """
     x_pairs, masks, member = pairs_within(x, k, groups), group_masks(len(x), groups), _membership(len(x), groups)
     y_radii = y_pairs.radii[0]
     x_radii = torch.where(masks, x_pairs.radii, -1.0)  # the ball of an excluded row contains nothing
     inside_x = torch.zeros(len(masks), len(y), dtype=torch.bool)
-    covered = torch.zeros(max(groups, 1), len(y), dtype=torch.bool)  # by rows of each group
+    covered = torch.zeros(max(groups, 1), len(y), dtype=torch.bool)  # [g]: by a row of group g
     inside_y, ball_count = torch.zeros(len(x), dtype=torch.bool), torch.zeros(len(x), dtype=torch.float64)
     nearest = torch.empty(len(x), dtype=torch.float64)
     row_sums = {name: torch.zeros(len(x), dtype=torch.float64) for name in KERNELS}
@@ -103,7 +103,7 @@ def pairs_between(x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int =
         for name, kernel in kernels.items():
             row_sums[name][rows] = kernel.sum(dim=1)
         inside_y[rows] = (distances <= y_radii).any(dim=1)
-        # Naeem et al. count what lies strictly inside a ball; Kynkäänniemi et al. count the border too.
+        # Naeem et al. count points strictly inside a ball; Kynkäänniemi et al. also count points on its border.
         strictly_inside = distances < y_radii
         ball_count[rows] = strictly_inside.sum(dim=1).double()
         for group in range(len(covered)):

@@ -43,7 +43,7 @@ class Reference:
     labels: Tensor  # [samples], the condition of each image of a replicate
     class_names: list[str]  # empty without classes
     captions: list[str]  # caption of each label: one for each class; without classes a label is the index of a caption
-    replicates: int  # sets of images, each generated from other noise
+    replicates: int  # number of sets of images, each generated from different noise
     neighbours: int  # k of precision, recall, density and coverage
     picture_labels: Tensor  # labels of the pictures' cells
     picture_seed: int
@@ -95,7 +95,8 @@ class Reference:
 
     def save(self, folder: Path) -> None:
         """Write reference.safetensors and plan.json."""
-        tensors = {name: getattr(self, name).clone() for name in TENSORS}  # they may share memory
+        # safetensors refuses tensors that share memory.
+        tensors = {name: getattr(self, name).clone() for name in TENSORS}
         for kind in ("features", "held_out"):
             tensors |= {f"{kind}.{k}": v.contiguous() for k, v in getattr(self, kind).items()}
         for k, pairs in self.pairs.items():

@@ -1,6 +1,6 @@
-"""Contents of reports/metrics.json and artifacts/baseline/baseline.json; nothing is written that is not named here.
+"""Schema of reports/metrics.json and artifacts/baseline/baseline.json; any other key is an error.
 
-Measures are fields by the name that they have in the table of measures; `values` reads them.
+Each measure of the table of measures is a field with the name of the measure; `values` reads it.
 """
 
 import json
@@ -70,23 +70,23 @@ class MeasureFields(StrictModel, Generic[V]):
 
 
 class Intervals(MeasureFields[Interval]):
-    """95 % interval of each mean over replicates; of a single replicate, by its jackknife."""
+    """95 % interval of each mean over replicates, or of a single replicate by the jackknife."""
 
 
 class ClassMeasures(StrictModel):
-    """One class, by the classifier's features."""
+    """Measures of one class, by the classifier's features."""
 
-    accuracy: float = Field(description="share of its images that the classifier assigns to it")
-    coverage: float = Field(description="share of its training images with a generated image in their neighbourhood")
-    diversity: float = Field(description="mean distance of two of its images / that of its training images")
+    accuracy: float = Field(description="share of generated images that the classifier assigns to the class")
+    coverage: float = Field(description="share of training images with a generated image in their neighbourhood")
+    diversity: float = Field(description="mean distance of two generated images / of two training images")
 
 
 class Nearest(StrictModel):
     """Distance of images to the training split; a copy has distance 0."""
 
     median: float = Field(description="median distance to the nearest training image")
-    held_out: float = Field(description="the same for held-out images, which no generator has seen")
-    closer: float = Field(description="share nearer than 1 % of the held-out images; far above 0.01: memorised")
+    held_out: float = Field(description="median distance of held-out images, which no generator has seen")
+    closer: float = Field(description="share nearer than 1 % of the held-out images; far above 0.01 means memorised")
 
 
 class Scores(MeasureFields[float]):
@@ -97,7 +97,7 @@ class Scores(MeasureFields[float]):
 
 
 class GeneratorMeasures(MeasureFields[float]):
-    """Measures of one generator: means over `replicates` sets of `samples` images, each from other noise."""
+    """Measures of one generator: means over `replicates` sets of `samples` images, each from different noise."""
 
     nfe: int = Field(ge=1, description="network passes per image")
     nearest: dict[str, Nearest]
@@ -113,7 +113,7 @@ class GeneratorMeasures(MeasureFields[float]):
 
 
 class RealMeasures(MeasureFields[float]):
-    """The floor: held-out real images against the reference."""
+    """Measures of held-out real images against the reference: the floor."""
 
     samples: int
 
@@ -123,7 +123,7 @@ class RealMeasures(MeasureFields[float]):
 
 
 class Ratio(StrictModel):
-    """Student over the teacher's best sampler, per extractor."""
+    """FD of the student over that of the teacher's best sampler, per extractor."""
 
     fd: dict[str, float]
     interval: dict[str, Interval] = Field(description="95 % interval of the ratio, by Welch's t on logarithms of means")
@@ -132,7 +132,7 @@ class Ratio(StrictModel):
 class ExtractorFacts(StrictModel):
     """Identity of a feature extractor; figures by different extractors cannot be compared."""
 
-    sha256: str = Field(description="of its weights and settings")
+    sha256: str = Field(description="hash of its weights and settings")
     dimensions: int
     resize: str = Field(description="how images become its input")
 
@@ -140,11 +140,11 @@ class ExtractorFacts(StrictModel):
 class Provenance(StrictModel):
     """Everything that the figures depend on, apart from the generator."""
 
-    reference_sha256: str = Field(description="of the real images, or of the features of the images in their place")
+    reference_sha256: str = Field(description="hash of the real images, or of the features of their substitutes")
     reference_images: int
-    held_out_sha256: str = Field(description="of the test images, or of the test prompts")
-    conditions_sha256: str = Field(description="of the labels and captions that images are generated for")
-    teacher_sha256: str = Field(description="of its folder")
+    held_out_sha256: str = Field(description="hash of the test images, or of the test prompts")
+    conditions_sha256: str = Field(description="hash of the labels and captions that images are generated for")
+    teacher_sha256: str = Field(description="hash of the teacher's folder")
     guidance_scale: float
     neighbours: int = Field(description="k of precision, recall, density and coverage")
     extractors: dict[str, ExtractorFacts]
@@ -179,24 +179,24 @@ class Metrics(Baseline):
 
 
 def write_model(model: StrictModel, path: Path) -> None:
-    """Write as JSON with sorted keys, after validating again: fields may have been assigned since construction."""
+    """Write JSON with sorted keys. Validates again first, as fields may have been assigned since construction."""
     checked = type(model).model_validate(model.model_dump(), context=WRITING)
     write_text(path, json.dumps(checked.model_dump(), indent=2, sort_keys=True) + "\n")
 
 
 def read_model(kind: type[M], path: Path) -> M:
-    """Read a file that `write_model` wrote. Raises EvaluatorError if it does not fit."""
+    """Read a file that `write_model` wrote. Raises EvaluatorError if its contents are not of this kind."""
     return parse_model(kind, path.read_bytes(), str(path))
 
 
 def parse_model(kind: type[M], text: str | bytes, source: str) -> M:
-    """Parse JSON that `write_model` wrote. Raises EvaluatorError, beginning with `source`, if it does not fit."""
+    """Parse JSON that `write_model` wrote. Raises EvaluatorError, prefixed by `source`, if it is not of this kind."""
     try:
         return kind.model_validate_json(text)
     except ValidationError as e:
         error = e.errors()[0]
         where = ".".join(map(str, error["loc"])) or "the whole file"
         raise EvaluatorError(
-            f"{source}: {where}: {error['msg']}; another version of the project wrote it: run `dvc repro`, or check "
-            "out the commit that wrote it"
+            f"{source}: {where}: {error['msg']}; if another version of the project wrote the file, run `dvc repro` or "
+            "check out that version"
         ) from None

@@ -16,7 +16,7 @@ from evaluation.models.names import CLASSIFIER, EVALUATOR
 from evaluation.statistics.intervals import jackknife, mean_interval
 
 R = TypeVar("R", Nearest, ClassMeasures)
-CLOSE_QUANTILE = 0.01  # of the held-out images' distances: a generated image that is closer is suspiciously near
+CLOSE_QUANTILE = 0.01  # quantile of the held-out images' distances; closer generated images are suspiciously near
 
 
 def compute_scores(
@@ -24,8 +24,8 @@ def compute_scores(
 ) -> list[Scores]:
     """Scores of one set of images from its features [N, D] per extractor.
 
-    conditions: None for an unconditional generator. The first entry is of all images. With groups, the next ones are
-    without each group (image i is in group i % groups); classes and nearest images are then those of all images.
+    conditions: None for an unconditional generator. Entry 0 is for all images. With groups, entry 1 + g is for all
+    images but those of group g (image i is in group i % groups), with the classes and nearest images of all images.
     """
     pairs: dict[str, list[CrossPairs]] = {}
     nearest: dict[str, Nearest] = {}
@@ -33,7 +33,7 @@ def compute_scores(
         y, k = reference.features[name], reference.neighbours
         pairs[name], distances = pairs_between(x, y, reference.pairs[name], k, groups)
         nearest[name] = measure_nearness(distances, reference.held_out_distances[name])
-    # Captions alone are no classes.
+    # Data with captions but without classes have no labels to predict.
     predictions = conditions.classify(features[CLASSIFIER]) if conditions and reference.class_names else None
     classes = {}
     if conditions and predictions is not None:
@@ -92,9 +92,9 @@ def measure_classes(
 
 
 def jackknife_scores(scores: list[Scores]) -> list[Scores]:
-    """Scores that take the place of replicates, from those of all images and of all images without each group.
+    """Pseudo-values for the intervals of one replicate; scores: of all images, then without each group.
 
-    Measures of classes and of the nearest images have no interval; they keep the value of all images.
+    Measures of classes and of nearest images have no interval and keep the value for all images.
     """
     whole, *parts = scores
     updates: list[dict[str, dict[str, float] | float]] = [{} for _ in parts]

@@ -17,7 +17,7 @@ PARTS = ("clip", "classifier")
 
 
 def build_evaluator(cfg: EvaluatorConfig, train: Split, validation: Split, folder: Path, device: torch.device) -> str:
-    """Write the parts into `folder` and return a line that describes them. Raises EvaluatorError for a wrong source."""
+    """Write the parts into `folder` and return a line that describes them. Raises EvaluatorError for a bad source."""
     if source := find_complete_folder(cfg):
         shutil.copytree(source, folder, dirs_exist_ok=True)
         load_extractors(folder, device)

@@ -19,7 +19,7 @@ MAX_TOKENS = 77
 
 
 def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Two small transformers; patches are 2 pixels wide, or wider so that at most 8 fit along a side."""
+    """New CLIP of two small transformers; patches are 2 pixels wide, or wider so that at most 8 fit along a side."""
     tower = {
         "hidden_size": cfg.hidden_size,
         "intermediate_size": 4 * cfg.hidden_size,

@@ -1,4 +1,4 @@
-"""Download a model of the Hugging Face hub, or find it in the local cache."""
+"""Download a model from the Hugging Face hub, or find it in the local cache."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ PATTERNS = ["*.json", "*.txt", "model.safetensors"]  # tokenizer, processor, wei
 
 
 def download_snapshot(hub_id: str, revision: str) -> Path:
-    """Return the folder of the snapshot. Raises EvaluatorError if it is neither reachable nor in the local cache."""
+    """Return the folder of the snapshot. Raises EvaluatorError if neither the hub nor the local cache has it."""
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=PATTERNS))
     except (OSError, ValueError) as e:

@@ -7,18 +7,18 @@ from evaluation.report.table import list_extractors, sampler_title
 from evaluation.timing.schema import Timing
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-MEMORISED = 0.1  # share of suspiciously near images from which on the card is a warning
+MEMORISED = 0.1  # the card warns if a larger share of images is suspiciously near
 
 
 def build_cards(metrics: Metrics, timing: Timing | None) -> list[Card]:
-    """All cards that the metrics and the timing have figures for."""
+    """The cards for which the metrics and the timing have figures."""
     ratios = [ratio_card(metrics, extractor) for extractor in list_extractors(metrics)]
     speed = timing and speed_card(metrics, timing)
     return [card for card in (*ratios, speed, clip_card(metrics), memory_card(metrics)) if card]
 
 
 def ratio_card(metrics: Metrics, extractor: str) -> Card:
-    """Distance of the student over the best teacher's; better or worse only if the ratio's interval excludes 1."""
+    """FD of the student over the best teacher's; better or worse only if the interval of the ratio excludes 1."""
     best = metrics.best_teacher[extractor]
     ratio, interval = metrics.ratio.fd[extractor], metrics.ratio.interval[extractor]
     student, teacher = (m.values("fd")[extractor] for m in (metrics.student, metrics.teachers[best]))
@@ -61,8 +61,8 @@ def memory_card(metrics: Metrics) -> Card:
     """Distance of the student's images to the nearest training image, over that of held-out images."""
     nearest = metrics.student.nearest[EVALUATOR]
     text = (
-        f"{_percent(nearest.closer)} of its images are nearer to a training image than 1 % of the held-out images are; "
-        f"the median distance is {nearest.median:.3g}, that of held-out images {nearest.held_out:.3g}."
+        f"{_percent(nearest.closer)} of the student's images are nearer to a training image than 1 % of the held-out "
+        f"images are; the median distance is {nearest.median:.3g}, that of held-out images {nearest.held_out:.3g}."
     )
     label = "of held-out images' distance to the nearest training image"
     tone = "bad" if nearest.closer > MEMORISED else "even"

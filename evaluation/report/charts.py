@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
 
 STYLESHEET = Path(__file__).with_name("templates") / "style.css"
-MAX_POINTS = 150  # of a curve: more rows are averaged in bins, and a band shows the range of each bin
+MAX_POINTS = 150  # points of a curve: more rows are averaged in bins, and a band shows the range of each bin
 INK, MUTED, GRID = "#010203", "#010204", "#010205"
 SERIES = ("#010211", "#010212", "#010213", "#010214", "#010215", "#010216")
 # matplotlib writes these placeholder colours; CSS variables of the page's stylesheet replace them.
@@ -91,7 +91,7 @@ def _new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _format_tick(value: float, _: int | None = None) -> str:
-    """Format a tick without trailing zeros, from 10,000 on in thousands: 1, 0.5, 3e-05, 1200, 20k."""
+    """Format a tick without trailing zeros, and in thousands from 10,000 on: 1, 0.5, 3e-05, 1200, 20k."""
     if abs(value) >= 10_000 and value % 1000 == 0:
         return f"{value / 1000:g}k"
     return f"{value:.0f}" if 1000 <= abs(value) < 10_000 else f"{value:.3g}"

@@ -28,12 +28,12 @@ class Picture:
 
 
 def embed_png(data: bytes) -> Markup:
-    """Source of an <img> that holds the PNG itself."""
+    """Data URL of a PNG, as the source of an <img>."""
     return Markup("data:image/png;base64," + base64.b64encode(data).decode())
 
 
 def render_template(template: str, **values: Any) -> str:
-    """Fill a template. Raises UndefinedError if a value that it uses is missing."""
+    """Fill a template. Raises UndefinedError if a value that the template uses is missing."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,

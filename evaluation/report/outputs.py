@@ -18,7 +18,7 @@ def collect_facts(inputs: dict[str, Path]) -> dict[str, str]:
 def write_outputs(
     inputs: ReportInputs, metrics: Path, timing: Path, quality: Path, plots: Path, samples: Path, report: Path
 ) -> None:
-    """Write everything; the first picture is the one that DVC and MLflow show."""
+    """Write all outputs of the stage; the first picture is also written to `samples`, for DVC and MLflow."""
     write_text(report, render_report(inputs))
     write_bytes(samples, next(iter(inputs.pictures.values())))
     write_quality(inputs.metrics, quality, plots)

@@ -32,7 +32,7 @@ class ReportInputs:
 
 
 def render_report(inputs: ReportInputs) -> str:
-    """The whole page; a panel without data is left out."""
+    """HTML of the whole page; a panel without data is left out."""
     metrics, timing, pictures = inputs.metrics, inputs.timing, inputs.pictures
     text = format_cells(summary_table(metrics, timing))
     return render_template(

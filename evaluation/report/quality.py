@@ -1,6 +1,6 @@
 """Quality against cost: charts of the page, and the same charts as files for `dvc plots` and MLflow.
 
-The files hold no seconds: those differ between equal runs, so they are in timing.json and on the page only.
+The files hold no seconds, which differ between equal runs: only timing.json and the page do.
 """
 
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ def quality_table(metrics: Metrics) -> pd.DataFrame:
 
 
 def _row(kind: str, name: str, measures: GeneratorMeasures | RealMeasures, extractors: list[str]) -> dict[str, Any]:
-    """A value without an interval has an empty one: low and high are the value."""
+    """Row of one generator; for a value without an interval, low and high equal the value."""
     is_generator = isinstance(measures, GeneratorMeasures)
     row: dict[str, Any] = {"name": name, "kind": kind, "nfe": measures.nfe if is_generator else None}
     for extractor in extractors:

@@ -16,8 +16,8 @@ from evaluation.metrics.reference import Reference
 from evaluation.metrics.schema import Baseline
 from evaluation.models.names import EVALUATOR
 
-POOL = 50  # images per class that are searched for those nearest to a training image
-NEAREST = f"Of {POOL} images per class, those nearest to a training image (evaluator), and that image"
+POOL = 50  # images generated per class, to show the ones nearest to a training image
+NEAREST = f"Student's images nearest to a training image, among {POOL} per class (evaluator features), and that image"
 
 
 def draw_pictures(
@@ -29,9 +29,9 @@ def draw_pictures(
     batch_size: int,
     training: Path,
 ) -> dict[str, bytes]:
-    """Pictures of the report as PNG, by caption: the comparison first, then nearest images and those of training.
+    """PNG pictures of the report by caption: the comparison, then the nearest images, then pictures from training.
 
-    teacher [N, C, H, W]: its cells. training: folder with a picture of every validation, turn_N.png.
+    teacher: cells [N, C, H, W] of the teacher. training: folder with a picture of every validation, turn_N.png.
     """
     caption = f"Same labels: {'held-out images, ' if held_out.has_images else ''}teacher, student"
     pictures = {caption: draw_comparison(evaluator, held_out, teacher, student, batch_size)}
@@ -43,13 +43,13 @@ def draw_pictures(
 
 
 def load_teacher_cells(folder: Path, baseline: Baseline) -> Tensor:
-    """Cells [N, C, H, W] of the teacher's most careful sampler, from the folder of the baseline stage."""
+    """Cells [N, C, H, W] of the teacher's sampler with the most network passes, from the baseline stage's folder."""
     name = max(baseline.teachers, key=lambda name: baseline.teachers[name].nfe)
     return load_file(folder / "pictures.safetensors")[name]
 
 
 def draw_comparison(evaluator: Evaluator, held_out: Split, teacher: Tensor, student: Sampler, batch_size: int) -> bytes:
-    """PNG of held-out images, teacher and student. teacher [N, C, H, W]: cells of the same labels and noise."""
+    """PNG of held-out images, teacher and student. teacher: cells [N, C, H, W] from the same labels and noise."""
     reference = evaluator.reference
     name = "student, one step" if student.nfe == 1 else f"student, {student.nfe} steps"
     panels = {"real, held out": select_cells(reference, held_out)} if held_out.has_images else {}

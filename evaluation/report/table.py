@@ -10,9 +10,9 @@ from evaluation.timing.schema import Latency, Timing
 
 REAL, SUBSTITUTE = "real held-out", "teacher, other noise"  # names of the floor's row, with and without real images
 STUDENT = "student"
-HALF = "± "  # before the title of a column of half widths
+HALF = "± "  # prefix of the title of a column of half widths
 NFE, SECONDS = "NFE", "seconds per image"
-# Names of the literature for clean-fid's protocol; no other distance has them.
+# Names in the literature for distances by clean-fid's protocol; no other distance gets these names.
 PROTOCOL_NAMES = {"FD inception": "FID", "FD clip_vit_b_32": "CLIP-FID"}
 
 
@@ -68,14 +68,14 @@ def measure_of(title: str) -> Measure | None:
 
 
 def format_number(value: float, decimals: int = 3) -> str:
-    """`decimals` decimals, fewer for numbers from 10 on; empty for NaN."""
+    """Format with `decimals` decimals, with fewer from 10 on; empty for NaN."""
     if pd.isna(value):
         return ""
     return f"{value:.{decimals if abs(value) < 10 else 2 if abs(value) < 100 else 1}f}"
 
 
 def _format_cell(title: str, value: float) -> str:
-    """A number in the format of its column: counts whole, seconds to three significant digits."""
+    """Format a number as its column requires: counts as integers, seconds to three significant digits."""
     if pd.isna(value):
         return ""
     if title == NFE:

@@ -34,7 +34,7 @@ def training_figures(losses: pd.DataFrame) -> list[Figure]:
 def group_columns(losses: pd.DataFrame) -> dict[str, list[str]]:
     """Columns that share a plot, by the plot's title; a column of no group gets a plot of its own.
 
-    Left out are counters, empty columns, repetitions (the total of a single loss) and groups that never change.
+    Counters, empty columns, repetitions (the total of a single loss) and groups that never change are left out.
     """
     groups: dict[str, list[str]] = {title: [] for title in ("Losses", *GROUPS)}
     for column in map(str, losses.select_dtypes("number").columns):

@@ -31,7 +31,7 @@ class Gaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (Heusel et al. 2017).
+    """Fréchet distance |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (Heusel et al. 2017).
 
     The trace of the root is the sum of the square roots of the eigenvalues of S_b^(1/2) S_a S_b^(1/2), which is
     symmetric. Pass the reference as `b`: its root is computed once and kept.
@@ -43,8 +43,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 def extrapolate_frechet(features: Tensor, reference: Gaussian, seed: int = 0) -> float:
     """FD-infinity (Chong and Forsyth 2020) of features [N, D]: the intercept of a line through FD over 1/N.
 
-    The distance of N samples exceeds the true one by about a constant over N. Each number of samples n gets N // n
-    disjoint random subsets, so that every sample has the same weight. The distances of one n are points of the line.
+    The distance of n samples exceeds its limit by about c / n. Each n gets N // n disjoint random subsets, so that
+    every sample has the same weight; the distance of each subset is one point of the fit.
     """
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
     inverse_sizes, distances = [], []

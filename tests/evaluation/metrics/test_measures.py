@@ -36,20 +36,20 @@ TOY = FeatureMeasure(
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One more line in the table."""
+    """Add a measure to the table."""
     monkeypatch.setitem(MEASURES, "toy", TOY)
     yield
 
 
 @pytest.fixture
 def metrics(toy: None) -> Metrics:
-    """Metrics of a run whose student was really evaluated."""
+    """Metrics of a run with the measures of an actual evaluation."""
     student, scores = toy_evaluator().evaluate(sampler(), 5, 64)
     assert len({s.values("toy")["classifier"] for s in scores}) > 1
     return run_metrics(student, {"evaluator": 1.0, "classifier": 1.2})
 
 
-def test_it_is_computed_and_has_a_place_in_metrics_json(metrics: Metrics, tmp_path: Path) -> None:
+def test_a_new_measure_is_computed_and_stored_in_metrics_json(metrics: Metrics, tmp_path: Path) -> None:
     value, interval = metrics.student.values("toy")["classifier"], metrics.student.interval.values("toy")["classifier"]
     assert 0 < interval.low < value < interval.high
     write_model(metrics, tmp_path / "metrics.json")
@@ -57,7 +57,7 @@ def test_it_is_computed_and_has_a_place_in_metrics_json(metrics: Metrics, tmp_pa
     assert read_model(Metrics, tmp_path / "metrics.json") == metrics
 
 
-def test_it_is_a_column_of_the_tables_and_is_explained_on_the_page(metrics: Metrics) -> None:
+def test_a_new_measure_is_a_column_of_the_tables_and_is_explained_on_the_page(metrics: Metrics) -> None:
     table, value = summary_table(metrics, report_timing()), metrics.student.values("toy")["classifier"]
     assert table.loc["student", "toy norm classifier"] == value
     half = metrics.student.interval.values("toy")["classifier"].half_width
@@ -69,7 +69,7 @@ def test_it_is_a_column_of_the_tables_and_is_explained_on_the_page(metrics: Metr
     assert {"toy_classifier", "toy_classifier_low", "toy_classifier_high"} <= set(quality_table(metrics))
 
 
-def test_generators_are_compared_by_it(toy: None) -> None:
+def test_generators_are_compared_by_a_new_measure(toy: None) -> None:
     pair = [candidate("first", 0.0), candidate("second", 0.5)]
     differences = find_differences(pair).set_index("measure")
     assert differences.loc["toy classifier", "verdict"] in ("better", "worse", "no significant difference")
@@ -77,7 +77,7 @@ def test_generators_are_compared_by_it(toy: None) -> None:
     assert "toy classifier" in render_comparison(pair, differences.reset_index())
 
 
-def test_the_gate_the_watch_the_ablation_and_mlflow_know_it(metrics: Metrics) -> None:
+def test_the_gate_the_watch_the_ablation_and_mlflow_use_a_new_measure(metrics: Metrics) -> None:
     gate = GateConfig(measures=["toy"], margin=0.0, max_fd_ratio=2.0, min_recall_ratio=0.0)
     check_gate(gate)
     value = metrics.student.values("toy")["classifier"]

@@ -27,7 +27,7 @@ from tests.helpers.reports import NAMES, measures
 
 
 class Page(HTMLParser):
-    """Parses a page: tags without an end, attributes with references, alternative texts."""
+    """Parser of a page that records the tags with their attributes, and the tags that are still open."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -71,21 +71,21 @@ def test_page_shows_all_inputs(inputs: ReportInputs, html: str) -> None:
     assert render_report(inputs) == html
 
 
-def test_a_long_training_is_shown_from_its_first_to_its_last_picture(inputs: ReportInputs) -> None:
+def test_pictures_of_a_long_training_are_evenly_spaced_from_first_to_last(inputs: ReportInputs) -> None:
     turns = range(50, 2151, 50)
     pictures = {f"after {turn} generator turns": inputs.pictures["turn 200"] for turn in turns}
     html = render_report(replace(inputs, pictures=pictures))
-    shown = [int(a["alt"].split()[1]) for tag, a in Page(html).tags if tag == "img"]
-    assert (len(shown), shown[0], shown[-1]) == (12, 50, 2150)
-    assert {b - a for a, b in pairwise(shown)} <= {150, 200}
+    selection = [int(a["alt"].split()[1]) for tag, a in Page(html).tags if tag == "img"]
+    assert (len(selection), selection[0], selection[-1]) == (12, 50, 2150)
+    assert {b - a for a, b in pairwise(selection)} <= {150, 200}
 
 
-def test_no_panel_without_data(inputs: ReportInputs) -> None:
+def test_a_panel_without_data_is_left_out(inputs: ReportInputs) -> None:
     metrics = copy.deepcopy(inputs.metrics)
     metrics.student = metrics.student.model_copy(update={"clip_score": None})
     bare = ReportInputs(metrics, None, pd.DataFrame(), {}, {}, title="bare")
     html = render_report(bare)
-    for heading in ("Samples", "Training", "Where the figures come from", "Lineage"):
+    for heading in ("Samples", "Training", "Sources of the figures", "Lineage"):
         assert f"<h2>{heading}" not in html
     assert html.count("<svg") == len(NAMES) and "as fast as" not in html and "seconds per image" not in html
     assert "of the CLIP score" not in html
@@ -105,7 +105,7 @@ def test_page_explains_its_intervals_and_names_reused_figures(inputs: ReportInpu
 
 
 def test_each_kind_of_sampler_has_a_curve_of_its_own(metrics: Metrics, timing: Timing) -> None:
-    """On the axis, points of one kind lie between points of the other."""
+    """Points of DDIM and of Heun's method alternate along the axis, so one curve would zigzag."""
     alone = quality_figures(metrics, timing)[0].svg
     assert ">teacher</text>" in alone and "teacher DDIM" not in alone
     heun = {f"heun_{n}": measures(2 * n - 1, 0.5, 0.05) for n in (10, 25)}
@@ -115,7 +115,7 @@ def test_each_kind_of_sampler_has_a_curve_of_its_own(metrics: Metrics, timing: T
     assert sorted(d.count("L") for d in lines)[-2:] == [1, 3]
 
 
-def test_lineage(html: str) -> None:
+def test_lineage_is_escaped_and_replaced(html: str) -> None:
     once = add_lineage(html, {"model": "<b>digits</b> v1", "git sha": r"\1 & <!-- lineage -->"})
     assert "<td>&lt;b&gt;digits&lt;/b&gt; v1</td>" in once and r"<td>\1 &amp; &lt;!-- lineage --&gt;</td>" in once
     twice = add_lineage(once, {"model": "v2"})
@@ -136,7 +136,7 @@ def test_headline_claims_no_more_than_the_intervals_show(metrics: Metrics) -> No
     assert ratio_card(metrics, "clip").tone == "good" and "by 29 %" in ratio_card(metrics, "clip").text
 
 
-def test_table_numbers(metrics: Metrics, timing: Timing) -> None:
+def test_the_table_holds_the_numbers_of_metrics_and_timing(metrics: Metrics, timing: Timing) -> None:
     table = summary_table(metrics, timing)
     assert list(table.index) == ["real held-out", *(f"teacher DDIM {n}" for n in (10, 25, 50, 100)), "student"]
     assert table["NFE"].dropna().tolist() == [10, 25, 50, 100, 1]
@@ -152,7 +152,7 @@ def test_table_numbers(metrics: Metrics, timing: Timing) -> None:
     assert table.loc[["real held-out"], ["± FD clip", "seconds per image"]].isna().all(axis=None)
 
 
-def test_table_on_a_terminal(metrics: Metrics, timing: Timing) -> None:
+def test_the_table_for_a_terminal_is_aligned_and_fits_120_columns(metrics: Metrics, timing: Timing) -> None:
     lines = format_table(summary_table(metrics, timing)).splitlines()
     assert max(map(len, lines)) <= 120
     assert lines[-1].split()[:5] == ["student", "1", "0.840", "±", "0.040"]
@@ -160,7 +160,7 @@ def test_table_on_a_terminal(metrics: Metrics, timing: Timing) -> None:
     assert "seconds" not in format_table(summary_table(metrics, None))
 
 
-def test_table_head_spans_neighbours() -> None:
+def test_a_table_heading_spans_the_columns_of_its_measure() -> None:
     columns = ["NFE", "FD a", "FD b", "CLIP score", "recall a"]
     assert table_head(columns) == [
         ("NFE", 1, [""]),
@@ -171,12 +171,12 @@ def test_table_head_spans_neighbours() -> None:
 
 
 def test_every_column_is_in_one_plot() -> None:
-    shown = ["generator_dm", "critic_total", "critic_grad_norm", "generator_x_std", "validation_fd", "lr_critic", "odd"]
-    frame = pd.DataFrame({c: [float(i), i + 1.0, np.nan] for i, c in enumerate(shown)})
+    names = ["generator_dm", "critic_total", "critic_grad_norm", "generator_x_std", "validation_fd", "lr_critic", "odd"]
+    frame = pd.DataFrame({c: [float(i), i + 1.0, np.nan] for i, c in enumerate(names)})
     hidden = {"turn": [1, 2, 3], "step": [5, 10, 15], "generator_total": frame["generator_dm"], "still": 7.0}
     hidden |= {"blank": [np.nan, np.inf, np.nan]}
     groups = group_columns(frame.assign(**hidden))
-    assert sorted(c for group in groups.values() for c in group) == sorted(shown)
+    assert sorted(c for group in groups.values() for c in group) == sorted(names)
     assert groups["Losses"] == ["generator_dm", "critic_total"] and groups["odd"] == ["odd"]
 
 
@@ -202,8 +202,8 @@ def test_grid_has_every_pixel_in_its_cell(channels: int) -> None:
         assert (cell.reshape(8, size // 8, 8, size // 8, 3) == expected[:, None, :, None]).all()
 
 
-def test_comparison_puts_a_class_on_its_line() -> None:
-    """Panels of one colour per image (text is grey): three classes of two, from left to right in two panels."""
+def test_comparison_puts_each_class_on_a_line_of_its_own() -> None:
+    """Three classes of two images, each of one colour (text is grey), go from left to right through two panels."""
     images = np.zeros((12, 3, 8, 8), np.uint8)
     images[:, 0] = np.arange(1, 13, dtype=np.uint8)[:, None, None]
     panels, names = {"real": images[:6], "student": images[6:]}, ["a", "bb", "ccc"]
@@ -220,7 +220,7 @@ def test_comparison_puts_a_class_on_its_line() -> None:
         assert lefts == sorted(set(lefts))
 
 
-def test_pictures_refuse_what_they_would_show_wrongly() -> None:
+def test_pictures_refuse_images_of_a_wrong_number_type_or_channel_count() -> None:
     with pytest.raises(ValueError, match="5 images for 2 classes of 3"):
         comparison({"real": np.zeros((5, 1, 8, 8), np.uint8)}, ["a", "b"], 3)
     with pytest.raises(ValueError, match="uint8"):
