@@ -13,7 +13,7 @@ from dmd.teachers.teacher import Teacher, load_teacher
 from tests.helpers.networks import CPU
 from tests.helpers.projects import ROOT
 
-torch.set_num_threads(1)  # the networks are tiny: more threads wait for one another
+torch.set_num_threads(1)  # the networks are too tiny for more threads to help
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def params() -> Params:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
-    """The default data, prepared."""
+    """The default data, prepared as a data folder."""
     out = tmp_path_factory.mktemp("data") / "data"
     prepare(params.data, out)
     return out
@@ -38,7 +38,7 @@ def teacher_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> 
     cfg = params.teacher.model_copy(update={"channels": [8, 8]})
     net = new_unet(cfg, (1, 8, 8), 10)
     with torch.no_grad():
-        # diffusers starts the last layer near zero: let the output depend on the input
+        # diffusers starts the last layer near zero, so the output would hardly depend on the input.
         net.conv_out.weight.normal_(std=0.05)
     save_pipeline(net, new_scheduler(cfg), folder)
     return folder

@@ -11,13 +11,13 @@ from flows.registry.store import tracking_uri
 
 
 def mlflow_runs(project: Path) -> tuple[list[MlflowRun], list[MlflowRun]]:
-    """The parent runs and the child runs, none of which is still running."""
+    """The parent runs and the child runs; fails if any of them is not finished."""
     client = mlflow.MlflowClient(tracking_uri(project))
     (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]
-    found = client.search_runs([experiment])
-    assert {r.info.status for r in found} == {"FINISHED"}
-    children = [r for r in found if PARENT in r.data.tags]
-    return [r for r in found if r not in children], children
+    runs = client.search_runs([experiment])
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    children = [r for r in runs if PARENT in r.data.tags]
+    return [r for r in runs if r not in children], children
 
 
 def check_runs(project: Path, members: int, measure: str = "ratio.fd.a") -> None:
@@ -33,5 +33,5 @@ def check_runs(project: Path, members: int, measure: str = "ratio.fd.a") -> None
 
 def at_work(project: Path) -> list[psutil.Process]:
     """Processes whose working directory is the project's folder or a copy that DVC has made in it."""
-    found = psutil.process_iter(["cwd", "status"])
-    return [p for p in found if Path(p.info["cwd"] or "/").is_relative_to(project) and p.info["status"] != "zombie"]
+    processes = psutil.process_iter(["cwd", "status"])
+    return [p for p in processes if Path(p.info["cwd"] or "/").is_relative_to(project) and p.info["status"] != "zombie"]

@@ -1,4 +1,4 @@
-"""Pages in a real Chromium that has no network: their width, pictures, tables, requests and errors."""
+"""Checks of pages in a real Chromium without network: width, pictures, tables, requests and errors."""
 
 import os
 import shutil
@@ -78,17 +78,17 @@ def chromium() -> Iterator[Browser]:
 def visit(browser: Browser, url: str, width: int = 1400, scheme: str = "light", until: str = "load") -> Iterator[Visit]:
     """Open a page. scheme: light or dark. until: load, or networkidle for a page that fetches its content."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    seen = Visit(page)
+    record = Visit(page)
 
     def note(request: Request) -> None:
         if not request.url.startswith(("data:", "blob:")):
-            seen.requests.append(request.url)
+            record.requests.append(request.url)
 
     page.on("request", note)
-    page.on("pageerror", lambda error: seen.errors.append(str(error)))
-    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: record.errors.append(str(error)))
+    page.on("console", lambda message: record.errors.append(message.text) if message.type == "error" else None)
     try:
         page.goto(url, wait_until=until)  # type: ignore[arg-type]
-        yield seen
+        yield record
     finally:
         page.close()

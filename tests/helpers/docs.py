@@ -1,4 +1,4 @@
-"""The pages of the documentation, their fenced blocks, and the test that runs each command."""
+"""The pages of the documentation, their fenced blocks, and the test that runs each command on them."""
 
 import functools
 import re
@@ -27,9 +27,9 @@ FOLDERS = (
     "scripts/",
     "tests/",
 )
-OLD = {"docs/moved.md"}  # its first column holds paths that are gone
+OLD = {"docs/moved.md"}  # pages with paths of earlier versions
 
-# Pattern of a command -> the test that runs it. Tests of the same program with other words count as running it.
+# Pattern of a command -> the test that runs it, possibly with other arguments.
 RUN_BY = {
     r"git clone <this repository> onestep && cd onestep": (
         "test_a_registered_version_is_reproduced_to_the_byte_in_a_fresh_clone"
@@ -75,14 +75,14 @@ RUN_BY = {
     r"python scripts/docs_tables.py --hardware": "test_the_memory_of_each_preset_is_that_of_the_hardware_table",
     r"python tests/planted_bugs.py": "test_a_bug_can_still_be_planted",
 }
-# Commands that .ci/run runs, and cheap ones that the test below runs itself.
+# Commands that .ci/run runs, and cheap commands that test_docs.py runs itself.
 RUN_BY_CI = (r"make test( ARGS=.*)?", r"make lint", r"make docs", r"\.ci/run")
 RUN_HERE = (r"source \.venv/bin/activate", r"dvc exp show", r"python scripts/docs_tables\.py( --check)?")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page."""
+    """A fenced code block of a page."""
 
     page: str
     language: str
@@ -99,15 +99,15 @@ class Block:
 
 @functools.cache
 def blocks() -> list[Block]:
-    """Every fenced block of every page."""
-    found = []
+    """Every fenced code block of every page."""
+    result = []
     for page in PAGES:
         text = page.read_text()
         assert text.count("\n```") % 2 == 0, page
         for match in FENCE.finditer(text):
             name = str(page.relative_to(ROOT))
-            found.append(Block(name, match["language"], match["body"], bool(NOT_RUN.search(match["before"]))))
-    return found
+            result.append(Block(name, match["language"], match["body"], bool(NOT_RUN.search(match["before"]))))
+    return result
 
 
 def commands() -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from tests.helpers.networks import CPU
 
 
 def random_features(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
-    """Correlated normal features [n, d] of one distribution, shifted and scaled."""
+    """Correlated normal features [n, d], shifted and scaled; every seed has the same covariance before scaling."""
     rng = torch.Generator().manual_seed(seed)
     mix = torch.randn(d, d, generator=torch.Generator().manual_seed(99)) / d**0.5
     return (torch.randn(n, d, generator=rng) @ mix) * scale + shift

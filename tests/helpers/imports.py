@@ -48,7 +48,7 @@ def imports(file: str) -> frozenset[str]:
 
 
 def closure(file: str, without: frozenset[Edge] = frozenset()) -> set[str]:
-    """A file and every file of the project that it imports, directly or not. without: imports that are not followed."""
+    """A file and all files of the project that it imports, directly or indirectly. without: imports not followed."""
     done: set[str] = set()
     todo = {file}
     while todo:

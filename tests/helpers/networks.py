@@ -41,7 +41,7 @@ def toy_denoiser(prediction_type: str = "v_prediction", seed: int = 0, dtype: to
 
 
 def unet_denoiser(seed: int = 0, channels: tuple[int, int] = (8, 8)) -> Denoiser:
-    """A tiny class-conditional UNet2DModel, whose last layer is not near zero: its output depends on its input."""
+    """A tiny class-conditional UNet2DModel, whose last layer is not near zero, so the output depends on the input."""
     torch.manual_seed(seed)
     net = UNet2DModel(
         sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=channels,
@@ -54,6 +54,6 @@ def unet_denoiser(seed: int = 0, channels: tuple[int, int] = (8, 8)) -> Denoiser
 
 
 def denoiser_of(kind: str, net: nn.Module | None = None) -> Denoiser:
-    """A denoiser of a parametrisation, on a ToyNet in float64 unless a network is given."""
+    """A denoiser with the parametrisation `kind`, on a ToyNet in float64 unless a network is given."""
     schedulers: dict[str, Any] = {"flow": FlowMatchEulerDiscreteScheduler(shift=2.0), "edm": EDMEulerScheduler()}
     return as_denoiser(net or ToyNet().double(), schedulers.get(kind) or scheduler(kind, "linear"))

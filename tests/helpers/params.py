@@ -1,4 +1,4 @@
-"""Changes to a params.yaml by dotted keys, and to loaded parameters by their groups."""
+"""Change a params.yaml by dotted keys, and loaded parameters by groups."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from dmd.config import Params
 
 
 def set_params(file: Path, changes: dict[str, Any], renames: dict[str, str] | None = None) -> None:
-    """Set dotted keys of a YAML file, and give keys other names.
+    """Set and rename dotted keys of a YAML file.
 
     changes: dotted key -> value; the key may be new, its group may not. renames: dotted key -> its new last part.
     Raises KeyError if a group, or a key to rename, is missing.
@@ -33,5 +33,5 @@ def set_params(file: Path, changes: dict[str, Any], renames: dict[str, str] | No
 
 
 def with_values(params: Params, **groups: dict[str, Any]) -> Params:
-    """The parameters with keys of their groups replaced."""
+    """Copy of the parameters with new values for keys of groups."""
     return params.model_copy(update={g: getattr(params, g).model_copy(update=values) for g, values in groups.items()})

@@ -56,14 +56,14 @@ def environment() -> dict[str, str]:
     """The environment of a shell with the activated venv and without settings of Prefect, MLflow or this project."""
     # Importing flows, as other tests do, sets PREFECT_* and MLFLOW_* for the folder of this clone.
     dropped = ("PREFECT_", "MLFLOW_", "PYTHONPATH", "DMD_")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
     identity = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return {**kept, **identity, "PATH": path}
+    return {**variables, **identity, "PATH": path}
 
 
 def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run `python ARGS` in a folder. check: its exit code must be 0."""
+    """Run `python ARGS` in a folder. check: fail unless the exit code is 0."""
     done = subprocess.run(
         [sys.executable, *args],
         cwd=cwd,
@@ -77,7 +77,7 @@ def run(cwd: Path, *args: str, check: bool = True, **env: str) -> subprocess.Com
 
 
 def versions(project: Path) -> list[int]:
-    """The numbers of model versions, of MLflow runs, and of MLflow runs that are still RUNNING."""
+    """The number of model versions, of MLflow runs, and of MLflow runs that are still RUNNING."""
     code = (
         "import mlflow; from pathlib import Path; from flows.registry.store import tracking_uri;"
         "c = mlflow.MlflowClient(tracking_uri(Path.cwd()));"

@@ -1,4 +1,4 @@
-"""Results of a small pipeline that are published and registered in MLflow."""
+"""Small results that tests publish and register in MLflow."""
 
 import json
 import subprocess

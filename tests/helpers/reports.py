@@ -1,4 +1,4 @@
-"""Invented metrics and timing, and the inputs of a report."""
+"""Invented metrics and timing, and inputs of a report."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,9 +30,9 @@ OTHER = 0.5  # value of every measure that is not given
 def generator_measures(
     fd: Mapping[str, float], half: float = 0.1, nfe: int = 1, replicates: int = 4, **given: Any
 ) -> GeneratorMeasures:
-    """Measures of a generator by the extractors of `fd`: the given ones, and OTHER for the rest of the table.
+    """Measures of a generator by the extractors of `fd`: the given values, and OTHER for every other measure.
 
-    Every interval reaches from value - half to value + half.
+    The interval of each measure is value - half to value + half.
     """
     values: dict[str, Any] = {
         name: dict.fromkeys(fd, OTHER) if measure.per_extractor else OTHER for name, measure in MEASURES.items()
@@ -57,7 +57,7 @@ def generator_measures(
 
 
 def real_measures(names: tuple[str, ...], **given: Any) -> RealMeasures:
-    """Measures of held-out images: the given ones, and 0.9 for the rest."""
+    """Measures of held-out images: the given values, and 0.9 for every other measure."""
     values = {
         name: dict.fromkeys(names, 0.9) if m.per_extractor else 0.9 for name, m in MEASURES.items() if m.for_real_images
     }
@@ -79,7 +79,7 @@ def provenance(names: tuple[str, ...]) -> Provenance:
 
 
 def run_metrics(student: GeneratorMeasures, ratio: Mapping[str, float], **given: Any) -> Metrics:
-    """Metrics of a run: the student, its ratio per extractor, and a teacher of 50 steps like the student."""
+    """Metrics of a run: the student, its FD ratio per extractor, and a teacher of 50 steps with equal measures."""
     names = tuple(ratio)
     fields: dict[str, Any] = {
         "teachers": {"ddim_50": student.model_copy(update={"nfe": 50})},
@@ -94,9 +94,9 @@ def run_metrics(student: GeneratorMeasures, ratio: Mapping[str, float], **given:
 
 
 def measures(nfe: int, fd: float, half: float) -> GeneratorMeasures:
-    """A generator of the report: FD by the two extractors is fd and 2 fd."""
+    """Measures of a generator in the report, whose FD by the two extractors is fd and 2 fd."""
     values = dict(zip(NAMES, (fd, 2 * fd), strict=True))
-    made = generator_measures(
+    result = generator_measures(
         values,
         half,
         nfe,
@@ -111,7 +111,7 @@ def measures(nfe: int, fd: float, half: float) -> GeneratorMeasures:
         accuracy=0.97,
     )
     kid = {k: Interval(low=0.0113, high=0.0133) for k in NAMES}
-    return made.model_copy(update={"interval": made.interval.model_copy(update={"kid": kid})})
+    return result.model_copy(update={"interval": result.interval.model_copy(update={"kid": kid})})
 
 
 def report_metrics() -> Metrics:

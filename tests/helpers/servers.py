@@ -1,4 +1,4 @@
-"""Prefect servers: one that belongs to a test module, and those that `flows.services` starts in a project."""
+"""Prefect servers: a server of a test module, and the servers that `flows.services` starts in a project."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def eventually(condition: Callable[[], Any], patience: float) -> Any:
 
 
 class Server:
-    """A Prefect server on a free port with a database of its own. env: the environment of its clients."""
+    """A Prefect server on a free port with its own database. env: the environment of its clients."""
 
     def __init__(self, home: Path) -> None:
         self.log = home / "server.log"
@@ -76,20 +76,20 @@ class Server:
 
 
 def task_states(server: Server, flow_run: str) -> dict[str, str]:
-    """The states of the tasks of a flow run by name. They reach the database a moment after the flow has ended."""
+    """The states of the tasks of a flow run by name; they reach the database a moment after the flow ends."""
     runs = server.ask("task_runs", flow_runs={"id": {"any_": [flow_run]}})
     return {run["name"]: run["state_name"] for run in runs}
 
 
 def call(project: Path, what: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m flows.services WHAT` in a project, without the settings of other servers."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "PYTHONPATH"))}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "PYTHONPATH"))}
     command = [sys.executable, "-m", "flows.services", what]
-    return subprocess.run(command, cwd=project, env={**kept, **env}, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=project, env={**variables, **env}, capture_output=True, text=True, check=False)
 
 
 class Ui:
-    """Requests to the API of the Prefect server of a project, by which tests of its pages check what happened."""
+    """Client of the API of a project's Prefect server, for tests of its pages."""
 
     def __init__(self, project: Path, port: int) -> None:
         self.project, self.url = project, f"http://127.0.0.1:{port}"
@@ -116,7 +116,7 @@ class Ui:
         return runs[0]
 
     def history(self, run: str) -> list[dict[str, Any]]:
-        """The states of a flow run in the order of time."""
+        """The states of a flow run in chronological order."""
         with urllib.request.urlopen(f"{self.url}/api/flow_run_states/?flow_run_id={run}", timeout=30) as answer:
             return sorted(json.load(answer), key=lambda state: state["timestamp"])
 
@@ -133,12 +133,12 @@ class Ui:
 
     def stages(self) -> list[int]:
         """The process ids of the stages that run in the project."""
-        found = []
+        ids = []
         for process in psutil.process_iter():
             try:
                 words = " ".join(process.cmdline())
                 if "-m stages." in words and Path(process.cwd()).is_relative_to(self.project):
-                    found.append(process.pid)
+                    ids.append(process.pid)
             except (psutil.Error, OSError):
                 continue
-        return found
+        return ids

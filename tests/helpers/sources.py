@@ -1,4 +1,4 @@
-"""Writers of small data sets, and readers of the folder that is prepared from them."""
+"""Write small data sets, and read the folder that the data stage prepares from them."""
 
 import csv
 import gzip

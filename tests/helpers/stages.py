@@ -1,4 +1,4 @@
-"""A stage as a command in this process."""
+"""Run a stage as a command in this process."""
 
 import contextlib
 import io

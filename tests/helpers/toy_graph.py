@@ -27,7 +27,7 @@ def write_stages(root: Path, stages: dict[str, Any]) -> None:
 
 
 def new_toy(folder: Path) -> Path:
-    """A git and DVC repository with three cheap stages."""
+    """Create a git and DVC repository with the stages of TOY."""
     subprocess.run(["git", "init", "-q", "-b", "main"], cwd=folder, check=True)
     Repo.init(str(folder)).close()
     (folder / "source.txt").write_text("1\n")

@@ -20,7 +20,7 @@ NO_PAIRS = Pairs(torch.empty(0, 1, 8, 8), torch.empty(0, 1, 8, 8), None)
 
 
 def draws(seed: int = 7, n: int = 6, turn: str = "generator") -> RandomSource:
-    """The random source of `n` samples at step 0."""
+    """The random source for `n` samples at step 0."""
     return RandomSource(seed, 0, turn, range(n))
 
 
@@ -36,13 +36,13 @@ def batch(n: int = 6) -> tuple[Tensor, Tensor]:
 
 
 def method(params: Params, pairs: Pairs = NO_PAIRS, **changes: object) -> Method:
-    """The method of `params` with changes, without regression unless they ask for it."""
+    """The method of `params` with changes to its config, and without regression unless the changes include it."""
     cfg = MethodConfig(**{**params.method.model_dump(), "regression_weight": 0.0, **changes})  # type: ignore[arg-type]
     return METHODS[cfg.name](cfg, 1000, pairs, reals())
 
 
 def networks(different: bool = True) -> Networks:
-    """Toy networks. different: the generator and the critic differ from the teacher."""
+    """Toy networks. different: whether generator and critic differ from the teacher."""
     teacher = toy_denoiser(seed=0).requires_grad_(False)
     if not different:
         return Networks(teacher, teacher.copy(), teacher.copy())
@@ -78,5 +78,5 @@ def short_training(params: Params, warm: tuple[int, int] = (0, 0), **changes: ob
 
 
 def copies(teacher: Teacher) -> Networks:
-    """The unguided teacher and two copies of it."""
+    """Networks of the unguided teacher and two copies of it."""
     return Networks(teacher.denoiser, teacher.denoiser.copy(), teacher.denoiser.copy())

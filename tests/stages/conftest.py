@@ -1,4 +1,4 @@
-"""Fixtures of the tests of stages."""
+"""Fixtures for the tests of the stages."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.helpers.projects import ROOT
 
 @pytest.fixture
 def project(tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with params.yaml and prepared data, which is the working directory of the test."""
+    """A folder with params.yaml and prepared data; it is the working directory of the test."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(data_folder, tmp_path / "artifacts/data")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A method that is registered from the outside runs through the train stage, and its passes are counted."""
+"""A method that is registered outside the project runs in the train stage, and its passes are counted."""
 
 import csv
 from pathlib import Path
@@ -20,10 +20,10 @@ PATHS = {name: f"artifacts/{name}" for name in ("data", "teacher", "encoded", "e
 
 
 class PairsOnly(Method):
-    """Regression on the pairs, from the first turn to the last."""
+    """A method with regression on the pairs only."""
 
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
-        """One phase of the generator alone."""
+        """One phase, which trains only the generator."""
         turn = Turn("generator", 1, cfg.generator_batch_size, cfg.lr_generator)
         schedule = cfg.lr_schedule
         return (Phase(name="pairs", steps=cfg.generator_turns, turns=(turn,), loss=self.loss, lr_schedule=schedule),)

@@ -1,4 +1,4 @@
-"""A second evaluation gives equal bytes, and a further sampler changes no figure of the others."""
+"""A second evaluation writes equal bytes, and another sampler does not change the measures of the others."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ REDUCED = {
 
 @pytest.fixture
 def ready(project: Path, teacher_folder: Path, teacher: Teacher) -> Path:
-    """A project with a tiny teacher, a generator and evaluators of 20 training steps; few samples."""
+    """A project with a tiny teacher, a generator, an evaluator of 20 training steps, and few samples."""
     shutil.copytree(teacher_folder, project / "artifacts/teacher")
     export_generator(
         Generator(teacher.denoiser, (999,), teacher.shape, DIGIT_NAMES), teacher, project / "artifacts/generator"
@@ -58,13 +58,13 @@ def evaluate(project: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The bytes of all files but timing.json and the page, which shows it."""
+    """The bytes of all files except timing.json and the page, which shows the timing."""
     contents = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     return {name: data for name, data in contents.items() if name not in ("timing.json", "report.html")}
 
 
 @pytest.mark.slow
-def test_a_second_evaluation_is_equal_and_a_further_sampler_changes_no_figure(
+def test_a_second_evaluation_is_equal_and_another_sampler_changes_no_measure(
     ready: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

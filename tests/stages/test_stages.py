@@ -1,4 +1,4 @@
-"""Stages as commands: a mistake ends with one line and a non-zero exit code, and leaves no partial output."""
+"""A stage that fails prints one line, exits with a non-zero code and leaves no partial output."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ TEACHER = ("--data", "artifacts/data", "--out", "artifacts/teacher", "--losses",
 
 
 def check_error(run: tuple[int, str], name: str, *words: str) -> None:
-    """Check that a stage has failed with a single line that holds the words."""
+    """Check that a stage failed with a single error line that contains the words."""
     code, err = run
     errors = [line for line in err.splitlines() if line.startswith(f"error: {name}: ")]
     assert code != 0 and len(errors) == 1 and "Traceback" not in err, err
@@ -74,10 +74,10 @@ def test_missing_inputs_are_one_line(project: Path) -> None:
 def test_a_full_disk_is_one_line(project: Path) -> None:
     disk = project / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
+    mount = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
     )
-    if mounted.returncode:
+    if mount.returncode:
         pytest.skip("this sandbox does not allow mounts")
     try:
         check_error(stage("data", "--out", "disk/data"), "data", "the disk is full")
@@ -137,7 +137,7 @@ def test_sigterm_leaves_the_checkpoint_and_no_partial_folder(project: Path) -> N
 
 
 def test_threads_come_from_params_and_not_from_the_environment(project: Path) -> None:
-    """OMP_NUM_THREADS in the environment must not change the bits."""
+    """OMP_NUM_THREADS in the environment must not change the results."""
     code = (
         "import torch; from pathlib import Path; from dmd.config import load_params;"
         "from stages.command import prepare_torch;"

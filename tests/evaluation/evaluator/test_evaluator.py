@@ -1,4 +1,4 @@
-"""The evaluator: repeatable figures, noise by replicate, features from the store."""
+"""The evaluator gives repeatable measures, seeds noise by replicate and reads features from the store."""
 
 import subprocess
 import sys
@@ -37,13 +37,13 @@ def test_a_generator_without_conditions_has_no_clip_score() -> None:
     assert toy_evaluator().evaluate(sampler(), 5, 64)[0].clip_score is not None
 
 
-def test_the_evaluator_gives_the_same_from_the_store(tmp_path: Path) -> None:
+def test_the_store_does_not_change_the_measures(tmp_path: Path) -> None:
     plain = toy_evaluator().evaluate(sampler(), 5, 64)[0]
     stored = [toy_evaluator(FeatureStore(tmp_path, {})).evaluate(sampler(), 5, 64, "source")[0] for _ in range(2)]
     assert stored[0] == stored[1] == plain
 
 
-def test_prefetched_batches_are_the_same_and_errors_are_raised() -> None:
+def test_prefetching_keeps_the_batches_and_raises_errors() -> None:
     assert list(prefetch(iter([torch.tensor(1), torch.tensor(2)]))) == [torch.tensor(1), torch.tensor(2)]
 
     def broken():
@@ -54,12 +54,12 @@ def test_prefetched_batches_are_the_same_and_errors_are_raised() -> None:
         list(prefetch(broken()))
     for first in prefetch(torch.tensor(i) for i in range(100)):
         assert first == 0
-        break  # the producing thread ends
+        break  # this must end the producing thread
 
 
 @pytest.mark.slow
-def test_fifty_thousand_images_stay_in_memory_and_the_second_time_is_quick(tmp_path: Path) -> None:
-    """50,000 colour images of 32x32 against 10,000 take less than 3 GiB, and the second time a tenth of the seconds."""
+def test_fifty_thousand_images_need_little_memory_and_are_quick_when_stored(tmp_path: Path) -> None:
+    """50,000 colour images of 32x32 against 10,000 need less than 3 GiB; the stored ones take a tenth of the time."""
     code = f"""
 import resource, sys, time, torch
 sys.path.insert(0, {str(ROOT)!r})
@@ -93,7 +93,7 @@ seconds = []
 for _ in range(2):
     start = time.monotonic()
     evaluator = Evaluator(extractors, reference, FeatureStore(Path({str(tmp_path)!r}), known))
-    made = evaluator.evaluate(toy, 5, 500, "source")[0]
+    evaluator.evaluate(toy, 5, 500, "source")
     seconds.append(time.monotonic() - start)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, *seconds)
 """

@@ -15,8 +15,8 @@ from tests.helpers.evaluators import sampler, toy_evaluator
 from tests.helpers.networks import CPU
 
 
-class Counting:
-    """The toy sampler, which records the size of every batch."""
+class Recorder:
+    """A toy sampler that records the size of every batch."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -26,28 +26,28 @@ class Counting:
             self.sizes.append(len(z))
             return toy.sample(z, cond)
 
-        self.it = Sampler("toy", 1, (1, 8, 8), True, CPU, make)
+        self.recording = Sampler("toy", 1, (1, 8, 8), True, CPU, make)
 
     def sampler(self) -> Sampler:
-        return self.it
+        return self.recording
 
 
 def test_pictures_are_generated_in_batches_with_the_same_noise() -> None:
-    """At 512x512 the cells of a hundred conditions in one call would take hundreds of gigabytes."""
-    j, counting = toy_evaluator(), Counting()
+    """At 512x512, the cells of a hundred conditions in one call would need hundreds of gigabytes."""
+    evaluator, recorder = toy_evaluator(), Recorder()
     real: Any = SimpleNamespace(images=torch.zeros(300, 1, 8, 8, dtype=torch.uint8))
-    assert torch.equal(j.generate_pictures(counting.it, 7), j.generate_pictures(sampler(), 20))
-    sheets = [draw_nearest(j, real, s, size) for s, size in ((counting.it, 64), (sampler(), 500))]
+    assert torch.equal(evaluator.generate_pictures(recorder.recording, 7), evaluator.generate_pictures(sampler(), 20))
+    sheets = [draw_nearest(evaluator, real, s, size) for s, size in ((recorder.recording, 64), (sampler(), 500))]
     assert sheets[0] == sheets[1]
-    assert counting.sizes == [7, 7, 6, *[64] * 7, 52]
+    assert recorder.sizes == [7, 7, 6, *[64] * 7, 52]
 
 
 def test_validation_generates_images_in_batches_with_the_same_noise(tmp_path: Path) -> None:
     labels, real = torch.arange(20) % 10, sampler().images(torch.arange(40) % 10, torch.Generator().manual_seed(0))
-    found, pictures, counting = [], [], Counting()
+    distances, pictures, recorder = [], [], Recorder()
     for size in (7, 1000):
         validator = Validator(toy_evaluator().extractors.networks["evaluator"], real, labels, 10, 0, tmp_path, size)
-        found.append(validator(counting, 1)["validation_fd"])  # type: ignore[arg-type]
+        distances.append(validator(recorder, 1)["validation_fd"])  # type: ignore[arg-type]
         pictures.append((tmp_path / "turn_000001.png").read_bytes())
-    assert found[0] == pytest.approx(found[1], rel=1e-5) and pictures[0] == pictures[1]
-    assert counting.sizes == [*[7] * 11, 3, *[7] * 5, 5, 80, 40]
+    assert distances[0] == pytest.approx(distances[1], rel=1e-5) and pictures[0] == pictures[1]
+    assert recorder.sizes == [*[7] * 11, 3, *[7] * 5, 5, 80, 40]

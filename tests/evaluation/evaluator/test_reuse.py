@@ -1,4 +1,4 @@
-"""Figures of an earlier run are reused only if everything that they depend on is the same."""
+"""Measures of an earlier run are reused only if everything that they depend on is the same."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ PROVENANCE = Provenance(
 
 @pytest.fixture
 def cfg(params: Params, tmp_path: Path) -> BaselineConfig:
-    """Params of a run with the settings of an earlier run, whose file they name."""
+    """Params with the settings of an earlier run, whose file `measured` names."""
     record = Baseline(
         teachers={"ddim_10": measures(10, 3.6, 0.1), "heun_25": measures(49, 1.0, 0.1)},
         real=real_measures(NAMES, clip_score=31.0, accuracy=0.98),
@@ -44,10 +44,10 @@ def cfg(params: Params, tmp_path: Path) -> BaselineConfig:
 
 
 def test_only_the_requested_samplers_are_reused(cfg: BaselineConfig) -> None:
-    found = find_reusable(cfg, ["ddim_10", "ddim_25"], PROVENANCE)
-    assert found.differences == "" and list(found.teachers) == ["ddim_10"]
-    assert found.teachers["ddim_10"][0] == measures(10, 3.6, 0.1)
-    assert found.teachers["ddim_10"][1] == {key: [3.6, 3.6] for key in NAMES}
+    reusable = find_reusable(cfg, ["ddim_10", "ddim_25"], PROVENANCE)
+    assert reusable.differences == "" and list(reusable.teachers) == ["ddim_10"]
+    assert reusable.teachers["ddim_10"][0] == measures(10, 3.6, 0.1)
+    assert reusable.teachers["ddim_10"][1] == {key: [3.6, 3.6] for key in NAMES}
 
 
 @pytest.mark.parametrize(
@@ -61,21 +61,21 @@ def test_only_the_requested_samplers_are_reused(cfg: BaselineConfig) -> None:
     ],
 )  # fmt: skip
 def test_a_difference_in_provenance_is_named_and_prevents_reuse(cfg: BaselineConfig, change: dict[str, Any]) -> None:
-    found = find_reusable(cfg, ["ddim_10"], PROVENANCE.model_copy(update=change))
-    assert found.teachers == {} and found.differences == next(iter(change))
+    reusable = find_reusable(cfg, ["ddim_10"], PROVENANCE.model_copy(update=change))
+    assert reusable.teachers == {} and reusable.differences == next(iter(change))
 
 
 @pytest.mark.parametrize("change", [{"samples": 1000}, {"draws": 3}, {"seed": 1}])
 def test_another_plan_prevents_reuse(cfg: BaselineConfig, change: dict[str, int]) -> None:
-    found = find_reusable(cfg.model_copy(update=change), ["ddim_10"], PROVENANCE)
-    assert found.teachers == {} and found.differences == next(iter(change))
+    reusable = find_reusable(cfg.model_copy(update=change), ["ddim_10"], PROVENANCE)
+    assert reusable.teachers == {} and reusable.differences == next(iter(change))
 
 
-def test_a_missing_extractor_is_no_difference(cfg: BaselineConfig) -> None:
+def test_a_missing_extractor_does_not_prevent_reuse(cfg: BaselineConfig) -> None:
     assert find_reusable(cfg, ["ddim_10"], PROVENANCE.model_copy(update={"skipped": {"clip": "not at hand"}})).teachers
 
 
-def test_another_file_is_one_line(cfg: BaselineConfig, params: Params) -> None:
+def test_a_file_of_another_kind_is_one_line(cfg: BaselineConfig, params: Params) -> None:
     Path(cfg.measured).write_text("{}")
     with pytest.raises(EvaluatorError, match=r"baseline\.measured: \S+ is not a baseline\.json") as e:
         find_reusable(cfg, ["ddim_10"], PROVENANCE)
@@ -86,6 +86,6 @@ def test_another_file_is_one_line(cfg: BaselineConfig, params: Params) -> None:
 
 def test_the_estimate_leaves_out_reused_samplers(cfg: BaselineConfig, params: Params) -> None:
     pass_time = PassTime(forward=1.0, backward=2.0, source="")
-    asked = cfg.model_copy(update={"ddim_steps": [10, 25], "heun_steps": [25]})
-    given = params.model_copy(update={"baseline": asked})
-    assert stage_seconds(given, [], pass_time)["baseline"] == 1797 * 4 * 25
+    baseline = cfg.model_copy(update={"ddim_steps": [10, 25], "heun_steps": [25]})
+    run = params.model_copy(update={"baseline": baseline})
+    assert stage_seconds(run, [], pass_time)["baseline"] == 1797 * 4 * 25

@@ -9,7 +9,7 @@ from evaluation.features.store import FeatureStore
 
 
 def test_a_new_extractor_computes_only_its_own_features(tmp_path: Path) -> None:
-    """Nothing is generated twice; a new extractor reads the stored images; another source is generated."""
+    """A new extractor reads the stored images; only a new source or a damaged store generates images."""
     generated, extracted = [], []
 
     def batches():

@@ -1,4 +1,4 @@
-"""Measures of pairs agree with independent implementations, and react to dropped modes and to noise."""
+"""Pairwise measures agree with independent implementations, and react to dropped modes and to noise."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from tests.helpers.evaluators import random_features
 
 
 def compute_measures(x: Tensor, y: Tensor, k: int) -> SimpleNamespace:
-    """Measures of generated features x against reference features y that need no further statistics."""
+    """Pairwise measures of generated features x against reference features y."""
     statistics = pairs_between(x, y, pairs_within(y, k), k)[0][0]
     comparison = FeatureComparison("a", x, statistics, SimpleNamespace(neighbours=k))  # type: ignore[arg-type]
     names = ("kid", "precision", "recall", "density", "coverage")
@@ -27,7 +27,7 @@ def compute_measures(x: Tensor, y: Tensor, k: int) -> SimpleNamespace:
 
 
 def test_kernel_distance_equals_clean_fid() -> None:
-    """On one subset that holds every sample, both are the same estimator."""
+    """On a single subset of all samples, clean-fid's estimator is the same as ours."""
     x, y = random_features(120, 16, 0), random_features(120, 16, 1, 0.3)
     expected = cleanfid.kernel_distance(x.double().numpy(), y.double().numpy(), num_subsets=1, max_subset_size=120)
     assert compute_measures(x, y, 3).kid == pytest.approx(expected, rel=1e-6)
@@ -73,7 +73,7 @@ def test_recall_falls_with_dropped_modes_and_precision_with_noise() -> None:
 
 
 def test_density_and_coverage_equal_prdc() -> None:
-    """Precision and recall do too: prdc counts only points strictly inside a ball, and no random point lies on one."""
+    """So do precision and recall: prdc leaves out points on the border of a ball, but no random point lies there."""
     real, fake = random_features(300, 8, 0), random_features(260, 8, 1, 0.4, 0.8)
     measures = compute_measures(fake, real, 5)
     expected = compute_prdc(real_features=real.double().numpy(), fake_features=fake.double().numpy(), nearest_k=5)
@@ -98,6 +98,6 @@ def test_many_pairs_show_their_progress(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().err.splitlines()[-1].startswith("images compared with 600, 3 features: 600/600")
 
 
-def test_mean_pairwise_distance() -> None:
+def test_the_mean_pairwise_distance_leaves_out_equal_rows_and_is_zero_for_one_row() -> None:
     x = torch.tensor([[0.0], [1.0], [3.0]])
     assert mean_pairwise_distance(x) == pytest.approx((1 + 3 + 2) / 3) and mean_pairwise_distance(x[:1]) == 0

@@ -1,4 +1,4 @@
-"""Real digits in place of generated images: two halves of one set, and sets that are poor in known ways."""
+"""Measures of real digits in place of generated images: two halves of one set, and sets with known defects."""
 
 from pathlib import Path
 from statistics import fmean
@@ -33,7 +33,7 @@ def digits(data_folder: Path) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def features(digits: tuple[Tensor, Tensor]) -> Tensor:
-    """Sixteen leading principal components of the pixels, which depend on no training."""
+    """Sixteen leading principal components of the pixels: features without a trained network."""
     x = digits[0].flatten(1).double()
     vectors = torch.linalg.eigh(torch.cov(x.T)).eigenvectors
     return (x - x.mean(dim=0)) @ vectors[:, -16:] / 16
@@ -48,12 +48,12 @@ def shuffled(features: Tensor, seed: int) -> Tensor:
 
 
 def extrapolated(a: Tensor, b: Tensor) -> float:
-    """Intercept of the line through the distances of halves and of quarters over 1/N."""
+    """Intercept of a line through the distances of halves and of quarters as a function of 1/N."""
     quarters = fmean(distance(x, y) for x, y in zip(a.split(HALF // 2), b.split(HALF // 2), strict=True))
     return 2 * distance(a, b) - quarters
 
 
-def test_the_distance_of_two_halves_comes_from_their_number(features: Tensor) -> None:
+def test_the_distance_of_two_halves_is_the_bias_of_their_size(features: Tensor) -> None:
     """The extrapolated distance is nearly 0 for one distribution, and unchanged for a true difference."""
     halves = [shuffled(features, seed)[: 2 * HALF].split(HALF) for seed in SPLITS]
     plain = fmean(distance(a, b) for a, b in halves)
@@ -64,20 +64,20 @@ def test_the_distance_of_two_halves_comes_from_their_number(features: Tensor) ->
 
 def test_the_interval_of_the_ratio_contains_one_for_two_halves_but_not_for_a_poorer_set(features: Tensor) -> None:
     """For two sets of one distribution, the interval contains 1 in about 19 of 20 splits."""
-    held, seen = 0, 0
+    equal, detected = 0, 0
     for seed in SPLITS:
         reference, a, b = shuffled(features, seed)[:1797].split([597, 600, 600])
         replicates = [[distance(part, reference) for part in side.split(150)] for side in (a, b)]
         interval = ratio_interval(*replicates)
-        held += interval.low <= 1 <= interval.high
+        equal += interval.low <= 1 <= interval.high
         noise = torch.randn(15, 16, generator=torch.Generator().manual_seed(seed)).double() * 30
         poorer = [distance(torch.cat([part[:135], noise]), reference) for part in a.split(150)]
-        seen += ratio_interval(poorer, replicates[1]).low > 1
-    assert held >= 17 and seen == len(SPLITS)
+        detected += ratio_interval(poorer, replicates[1]).low > 1
+    assert equal >= 17 and detected == len(SPLITS)
 
 
 class Halves:
-    """One half is the reference; the other one stands for a faithful generator."""
+    """One half of the digits is the reference; the other half stands for a faithful generator."""
 
     def __init__(self, net: Classifier, images: Tensor, labels: Tensor) -> None:
         self.net, (self.real, self.other) = net, images[: 2 * HALF].split(HALF)
@@ -100,7 +100,7 @@ class Halves:
 def halves(
     params: Params, data_folder: Path, digits: tuple[Tensor, Tensor], tmp_path_factory: pytest.TempPathFactory
 ) -> Halves:
-    """Evaluated by the project's classifier after a short training."""
+    """The halves with features of the project's classifier after a short training."""
     folder = tmp_path_factory.mktemp("evaluator") / "classifier"
     cfg = params.evaluator.model_copy(update={"classifier_steps": 100, "classifier_width": 16})
     train, held_out = (load_split(data_folder, name) for name in ("train", "test"))
@@ -109,7 +109,7 @@ def halves(
 
 
 def test_copies_of_training_digits_are_detected(halves: Halves) -> None:
-    """Their distance is the best possible; the distance to the nearest training image detects them."""
+    """Copies have the best possible FD, but their distance to the nearest training image detects them."""
     copy, fair = (halves.score(*x) for x in ((halves.real, halves.real_labels), (halves.other, halves.labels)))
     assert copy.fd["classifier"] < 0.01 * fair.fd["classifier"]
     assert copy.nearest["classifier"].closer > 0.99 and copy.nearest["classifier"].median < 1e-3
@@ -118,11 +118,11 @@ def test_copies_of_training_digits_are_detected(halves: Halves) -> None:
 
 
 def test_two_dropped_digits_reduce_recall_and_coverage(halves: Halves) -> None:
-    """With other digits in their place precision stays, and the rows of the two classes show which are missing."""
+    """If other digits replace two classes, precision stays, and the measures of each class show which are missing."""
     fair = halves.score(halves.other, halves.labels)
-    kept = halves.other[halves.labels >= 2]
-    instead = torch.where((halves.labels >= 2)[:, None, None, None], halves.other, kept[torch.arange(HALF) % len(kept)])
-    poorer = halves.score(instead, halves.labels)
+    rest = halves.other[halves.labels >= 2]
+    images = torch.where((halves.labels >= 2)[:, None, None, None], halves.other, rest[torch.arange(HALF) % len(rest)])
+    poorer = halves.score(images, halves.labels)
     assert poorer.precision["classifier"] == pytest.approx(fair.precision["classifier"], abs=0.03)
     assert poorer.recall["classifier"] < fair.recall["classifier"] - 0.1
     assert poorer.coverage["classifier"] < fair.coverage["classifier"] - 0.1

@@ -1,4 +1,4 @@
-"""A reference can be saved and loaded with everything that is derived from it."""
+"""A reference can be saved and loaded, with its derived statistics."""
 
 from pathlib import Path
 

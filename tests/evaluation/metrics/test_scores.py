@@ -1,4 +1,4 @@
-"""Scores of a set of images, of its parts, and of sets that are poor in known ways."""
+"""Scores of a set of images, of its parts, and of sets with known defects."""
 
 import pytest
 import torch
@@ -19,16 +19,16 @@ def test_clip_score_is_a_hundred_times_the_cosine() -> None:
 
 
 def test_copies_of_training_images_are_detected() -> None:
-    """A generator that repeats its data has distance 0; one of the same distribution has that of held-out images."""
+    """Copies of training images have distance 0; images of the same distribution have the held-out distance."""
     ref = toy_evaluator().reference
-    copies, honest = ref.features["evaluator"], ref.held_out["evaluator"]
-    copied, fair = (compute_scores({"evaluator": x}, None, ref)[0].nearest["evaluator"] for x in (copies, honest))
-    assert copied.closer > 0.9 and copied.median < 1e-6
+    features = ref.features["evaluator"], ref.held_out["evaluator"]
+    copy, fair = (compute_scores({"evaluator": x}, None, ref)[0].nearest["evaluator"] for x in features)
+    assert copy.closer > 0.9 and copy.median < 1e-6
     assert fair.closer <= 0.02 and fair.median == pytest.approx(fair.held_out)
 
 
 def test_dropped_classes_and_noise_change_the_right_measures() -> None:
-    """Recall, coverage and the classes' own rows show two missing classes; precision shows a tenth of noise."""
+    """Recall, coverage and the measures of each class show two missing classes; precision shows a tenth of noise."""
     evaluator = toy_evaluator()
     labels = evaluator.reference.labels
     whole = evaluator.reference.held_out
@@ -46,14 +46,14 @@ def test_dropped_classes_and_noise_change_the_right_measures() -> None:
 
 
 def test_scores_without_a_group_are_those_of_the_remaining_images() -> None:
-    """Every measure by the single pass over all pairs equals a pass over the remaining rows."""
+    """Each measure from the single pass over all pairs equals its value from a pass over the remaining rows."""
     reference = toy_evaluator().reference
     # More than one chunk of rows, in groups of different sizes.
     x = {k: v[:290] for k, v in reference.held_out.items()}
     conditions = Conditions(reference.labels[:290], torch.randn(290, 64), lambda f: reference.labels[: len(f)])
     whole, *parts = compute_scores(x, conditions, reference, groups=4)
     apart = compute_scores(x, conditions, reference)[0]
-    # Sums of the kernel by groups have another order of summation, so they are equal up to rounding.
+    # Groups change the order in which the kernel is summed, so KID is equal up to rounding.
     assert whole.kid == pytest.approx(apart.kid, rel=1e-9)
     assert whole == apart.model_copy(update={"kid": whole.kid})
     masks = [torch.arange(290) % 4 != g for g in range(4)]

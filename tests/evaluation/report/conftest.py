@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the report: metrics, timing, inputs and the page."""
+"""Fixtures for the tests of the report: metrics, timing, inputs and the page."""
 
 import pytest
 

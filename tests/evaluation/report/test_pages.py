@@ -1,4 +1,4 @@
-"""The pages in a real browser, on a telephone and on a desk, light and dark, without network."""
+"""The pages render in a real browser, on a phone and a desktop, light and dark, without network."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +22,10 @@ def pages(html: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     folder = tmp_path_factory.mktemp("pages")
     long = "models:/a_name_that_goes_on_and_on_and_on_without_any_place_to_break_it/17"
     pair = [candidate("artifacts/generator", 0.0), candidate(long, 0.3)]
-    made = {"report": html, "compare": render_comparison(pair, find_differences(pair))}
-    for name, text in made.items():
+    contents = {"report": html, "compare": render_comparison(pair, find_differences(pair))}
+    for name, text in contents.items():
         (folder / f"{name}.html").write_text(text)
-    return {name: folder / f"{name}.html" for name in made}
+    return {name: folder / f"{name}.html" for name in contents}
 
 
 @pytest.mark.slow
@@ -50,8 +50,8 @@ def test_a_page_fits_its_window_and_every_panel_shows_something(
 
 
 @pytest.mark.slow
-def test_the_browser_sees_what_is_wrong(browser: Browser, tmp_path: Path) -> None:
-    """Too wide, a broken picture, an empty table, a stranger's host, an error: each is noticed."""
+def test_the_browser_checks_detect_every_defect(browser: Browser, tmp_path: Path) -> None:
+    """The checks detect overflow, a broken picture, an empty table, a request to another host and a script error."""
     page = tmp_path / "bad.html"
     page.write_text(
         "<div style='width:2000px'>x</div><img src='data:image/png;base64,AAAA' width=99 height=99>"
@@ -65,7 +65,7 @@ def test_the_browser_sees_what_is_wrong(browser: Browser, tmp_path: Path) -> Non
         assert any("nonsense" in e for e in seen.errors) and any("ERR_NAME_NOT_RESOLVED" in e for e in seen.errors)
 
 
-def test_a_missing_browser_is_a_failure_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_browser_fails_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"), chromium():
         pass

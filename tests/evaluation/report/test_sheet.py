@@ -1,4 +1,4 @@
-"""The sheets of images in the report."""
+"""The report's pictures show the right images."""
 
 from pathlib import Path
 

@@ -13,8 +13,8 @@ def test_frechet_distance_of_gaussians_in_closed_form() -> None:
     """Diagonal covariances: sum (mu1 - mu2)^2 + (s1 - s2)^2."""
     mu1, mu2, s1, s2 = torch.rand(4, 6, dtype=torch.float64)
     expected = ((mu1 - mu2) ** 2 + (s1 - s2) ** 2).sum().item()
-    measures = frechet_distance(Gaussian(mu1, torch.diag(s1**2)), Gaussian(mu2, torch.diag(s2**2)))
-    assert measures == pytest.approx(expected, rel=1e-10)
+    distance = frechet_distance(Gaussian(mu1, torch.diag(s1**2)), Gaussian(mu2, torch.diag(s2**2)))
+    assert distance == pytest.approx(expected, rel=1e-10)
 
 
 def test_frechet_distance_equals_clean_fid() -> None:
@@ -30,8 +30,8 @@ def test_frechet_distance_with_fewer_samples_than_dimensions() -> None:
     assert frechet_distance(Gaussian.fit(x), Gaussian.fit(y)) == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_extrapolated_distance_is_nearly_that_of_the_distributions() -> None:
-    """It is near 0 for equal distributions, unlike the plain distance, and near the closed form for others."""
+def test_the_extrapolated_distance_is_near_that_of_the_distributions() -> None:
+    """Unlike the plain distance, it is near 0 for equal distributions, and near the closed form for different ones."""
     d = 8
     same = Gaussian(torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64))
     x = torch.randn(400, d, generator=torch.Generator().manual_seed(1))

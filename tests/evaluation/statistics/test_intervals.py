@@ -1,4 +1,4 @@
-"""Intervals have the coverage that they claim."""
+"""Confidence intervals have their nominal coverage."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_the_interval_of_a_mean_has_its_coverage() -> None:
 
 
 def test_the_interval_of_a_ratio_has_its_coverage() -> None:
-    """For samples of one distribution the interval contains 1 in about 95 % of the cases."""
+    """For two samples of one distribution, the interval contains 1 in about 95 % of the cases."""
     rng, hits = np.random.default_rng(0), 0
     for _ in range(1000):
         interval = ratio_interval(*(np.exp(rng.normal(0, 0.1, 3)).tolist() for _ in range(2)))
@@ -26,7 +26,7 @@ def test_the_interval_of_a_ratio_has_its_coverage() -> None:
 
 
 def test_the_interval_of_a_ratio_allows_negative_jackknife_values() -> None:
-    """It contains the true ratio in about 19 of 20 cases."""
+    """The interval contains the true ratio in about 19 of 20 cases."""
     rng = np.random.default_rng(0)
     far = [(rng.normal(1.0, 1.2, 10) + 0.5).tolist() for _ in range(400)]
     base = np.full(10, 1.0) + rng.normal(0, 0.01, 10)

@@ -16,14 +16,14 @@ def parts(x: Tensor) -> list[Tensor]:
 
 
 def test_the_jackknife_of_a_mean_is_the_mean_of_each_group() -> None:
-    """The interval is therefore that of GROUPS independent means."""
+    """The jackknife interval of a mean is therefore that of GROUPS independent means."""
     x = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).double()
     whole, *rest = (part.mean().item() for part in parts(x))
     assert jackknife(whole, rest) == pytest.approx([x[g::GROUPS].mean().item() for g in range(GROUPS)])
 
 
 def test_the_jackknife_of_a_frechet_distance_has_the_spread_of_other_noise() -> None:
-    """Its mean is the distance of all images, and its error is the spread of independent sets' distances."""
+    """The mean pseudo-value is the distance of all images; its error is the spread of independent sets' distances."""
     real = Gaussian(torch.zeros(4).double(), torch.eye(4).double())
     rng = torch.Generator().manual_seed(0)
 

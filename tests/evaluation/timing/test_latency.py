@@ -1,4 +1,4 @@
-"""Latency is measured and compared between samplers."""
+"""Latency grows with the number of network passes."""
 
 import pytest
 import torch

@@ -1,7 +1,8 @@
-"""Train a teacher without this project: `python tests/helpers/teachers/diffusers_recipe.py OUT`.
+"""Train a teacher with diffusers alone: `python tests/helpers/teachers/diffusers_recipe.py OUT`.
 
 The recipe is that of train_unconditional.py in diffusers' examples, on scikit-learn's digits: DDPM with the linear
-schedule, eps-prediction, AdamW, cosine decay, EMAModel, saved by DDPMPipeline. It imports nothing of the project.
+schedule, eps-prediction, AdamW, cosine decay and EMAModel, saved by DDPMPipeline. The script imports nothing of the
+project.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Small teachers in the hub's format, with random weights.
 
-Their folders are laid out as those of google/ddpm-cifar10-32, facebook/DiT-XL-2-256, Stable Diffusion 1.5 and SDXL.
+The folders have the layout of google/ddpm-cifar10-32, facebook/DiT-XL-2-256, Stable Diffusion 1.5 and SDXL.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ from tests.helpers.sources import CAPTIONS
 BETAS: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 TOKENS = 40
 
-# Runs the code of each generator's card where this project cannot be imported, and saves image.npy in its folder.
+# Run the code of each generator's card where this project cannot be imported, and save image.npy in its folder.
 CARDS = """
 import importlib.util, os, sys
 import numpy
@@ -47,15 +47,15 @@ for folder in sys.argv[1:]:
 """
 
 
-# Samples an unconditional generator with the diffusers pipeline of its model_index.json, and saves stock.npy.
+# Sample an unconditional generator with the diffusers pipeline of its model_index.json, and save stock.npy.
 STOCK = """
 import importlib.util, sys
 import numpy, torch
 from diffusers import DiffusionPipeline
 assert importlib.util.find_spec("dmd") is None and importlib.util.find_spec("stages") is None
 pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
-made = pipe(num_inference_steps=1, generator=torch.Generator().manual_seed(0), output_type="np").images[0]
-numpy.save(sys.argv[1] + "/stock.npy", (made * 255).round().astype("uint8").squeeze())
+image = pipe(num_inference_steps=1, generator=torch.Generator().manual_seed(0), output_type="np").images[0]
+numpy.save(sys.argv[1] + "/stock.npy", (image * 255).round().astype("uint8").squeeze())
 """
 
 
@@ -95,7 +95,7 @@ def stable_diffusion(folder: Path) -> None:
 
 
 def sdxl(folder: Path) -> None:
-    """SDXL: two text encoders, the second pooled; conditioned on the image's size; trained without the empty prompt."""
+    """An SDXL pipeline: two text encoders, the second pooled; size conditioning; zeros for the empty prompt."""
     size_and_crop, pooled = 6 * 8, 24
     unet = text_unet(
         16 + 16, addition_embed_type="text_time", addition_time_embed_dim=8,
@@ -121,7 +121,7 @@ def hub_folder(kind: str, folder: Path) -> Path:
 
 
 def save_in_float16(folder: Path, out: Path) -> Path:
-    """Save a teacher in float16, as many on the hub are."""
+    """Save a teacher in float16, as many hub repositories do."""
     DiffusionPipeline.from_pretrained(folder, dtype=torch.float16).save_pretrained(out)
     return out
 
@@ -153,12 +153,12 @@ def text_encoder(kind: Any, **more: Any) -> Any:
 
 
 def load(folder: Path) -> Teacher:
-    """Load a teacher with the captions of digits."""
+    """Load a teacher, with the captions of digits."""
     return load_teacher(folder, CPU, captions=CAPTIONS)
 
 
 def perturb_trainable(denoiser: Denoiser) -> Denoiser:
-    """Perturb the weights that train: new adapters add nothing."""
+    """Perturb the trainable weights, since new adapters start at zero."""
     with torch.no_grad():
         for p in denoiser.parameters():
             if p.requires_grad:

@@ -39,7 +39,7 @@ def tiny_params(params: Params, network: str, **changes: object) -> Params:
 
 
 def teacher_folder(params: Params, out: Path) -> Path:
-    """Save an untrained teacher whose output depends on its input; its latents have unit spread."""
+    """Save an untrained teacher whose output depends on its input and whose latents have unit standard deviation."""
     torch.manual_seed(0)
     net, parts = new_network(params.teacher, digits())
     with torch.no_grad():
@@ -53,7 +53,7 @@ def teacher_folder(params: Params, out: Path) -> Path:
 
 
 def latent_teacher(params: Params, network: str, folder: Path) -> Teacher:
-    """Save such a teacher in `folder` and load it. network: dit or text_unet."""
+    """Save a tiny teacher in `folder` and load it. network: dit or text_unet."""
     return load_teacher(teacher_folder(tiny_params(params, network), folder), CPU, captions=CAPTIONS)
 
 
