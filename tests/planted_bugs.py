@@ -1,10 +1,10 @@
-"""Plant bugs one at a time in a copy of the project, and check that the tests find each of them.
+"""Plant bugs one at a time in a copy of the project, and check that the tests find each bug.
 
     python tests/planted_bugs.py            # all of them, about half a minute each
     python tests/planted_bugs.py guidance   # those with this word in their name
 
-Each bug could come from a careless edit: the code still runs, and it still makes images. The output is a table with the
-test that found each bug, or MISSED. tests/project/test_planted_bugs.py checks that each bug can still be planted.
+Each bug could come from a careless edit: the code still runs and still generates images. The output is a table with the
+first test that fails for each bug, or MISSED. tests/project/test_planted_bugs.py checks that each bug can be planted.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SUITE = ("distillation", "diffusion", "samplers", "training", "teacher_training"
 
 @dataclass(frozen=True)
 class Bug:
-    """An edit that replaces the only occurrence of `right` in a file by `wrong`."""
+    """An edit that replaces the only occurrence of `right` in a file with `wrong`."""
 
     name: str
     file: str
@@ -58,7 +58,7 @@ BUGS = (
         "dmd/distillation/losses.py", "(prediction - x0.detach()) ** 2", "(prediction - x0) ** 2",
     ),
     Bug(
-        "losses: the generator rewarded for being found out",
+        "losses: the generator's GAN loss with its sign turned",
         "dmd/distillation/losses.py", "return F.softplus(-fake_logits).mean()", "return F.softplus(fake_logits).mean()",
     ),
     Bug(
@@ -169,7 +169,7 @@ def copy_to(root: Path) -> None:
 
 
 def first_failure(root: Path) -> str | None:
-    """The first test that fails, or None if all pass."""
+    """Name of the first test that fails, or None if all pass."""
     tests = [f"tests/dmd/{name}" for name in SUITE]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -189,7 +189,7 @@ def main() -> None:
         root = Path(folder)
         copy_to(root)
         if (test := first_failure(root)) is not None:
-            raise SystemExit(f"without any bug, {test} fails: make the tests pass first")
+            raise SystemExit(f"without any bug, {test} fails; make the tests pass first")
         print("| bug | found by |\n|---|---|", flush=True)
         for bug in bugs:
             bug.plant(root)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of dmd: small teachers in the hub's format."""
+"""Fixtures for the tests of dmd: small teachers in the hub's format."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ from tests.helpers.teachers.hub_folders import KINDS, hub_folder
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder of each kind of teacher: ddpm, dit, sd, sdxl."""
+    """A folder for each kind of teacher: ddpm, dit, sd, sdxl."""
     root = tmp_path_factory.mktemp("hub")
     return {kind: hub_folder(kind, root / kind) for kind in KINDS}

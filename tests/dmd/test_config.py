@@ -1,4 +1,4 @@
-"""A wrong params.yaml names the key, the value and what is allowed; the reference names every key."""
+"""Errors in params.yaml name the key, the value and the allowed values; the reference names every key."""
 
 import io
 import shutil
@@ -19,12 +19,12 @@ Raw = dict[str, Any]
 
 
 def default() -> Raw:
-    """params.yaml as plain groups."""
+    """params.yaml as a dict of groups."""
     return YAML(typ="safe").load(ROOT / "params.yaml")
 
 
 def with_value(key: str, value: object, former: str | None = None) -> Raw:
-    """params.yaml with a value under a dotted key, and without the key `former` of the same group."""
+    """The groups of params.yaml with a value under a dotted key, and without the key `former` of its group."""
     raw = default()
     *path, last = key.split(".")
     group = raw
@@ -96,7 +96,7 @@ def test_every_mistake_is_one_line() -> None:
 @pytest.mark.parametrize(
     "key", ["data.folder", "teacher.folder", "evaluator.folder", "baseline.measured", "method.init_from"]
 )
-def test_the_former_value_for_nothing_names_the_new_one(key: str) -> None:
+def test_the_former_value_of_none_is_an_error_that_names_the_new_value(key: str) -> None:
     with pytest.raises(ConfigError) as e:
         validate(with_value(key, "zoo/none"), "params.yaml")
     assert str(e.value) == f"params.yaml: {key}: zoo/none is no longer used; write none"
@@ -149,7 +149,7 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path, text: str | None, words:
 
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
-    """YAML 1.2: 1e-3 is a number. YAML 1.1 parsers, such as PyYAML, read a string."""
+    """In YAML 1.2, 1e-3 is a number; YAML 1.1 parsers, such as PyYAML, read a string."""
     text = io.StringIO()
     YAML().dump(with_value("method.normaliser_min", 0.125), text)
     file = tmp_path / "params.yaml"

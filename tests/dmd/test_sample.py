@@ -1,4 +1,4 @@
-"""`python -m dmd.sample`: its labels and its grid of images."""
+"""`python -m dmd.sample` reads labels as numbers or names, and writes a grid of images."""
 
 from pathlib import Path
 

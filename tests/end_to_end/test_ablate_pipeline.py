@@ -1,4 +1,4 @@
-"""An ablation of the whole pipeline on reduced numbers, without a server, that is killed and started again."""
+"""An ablation of the whole pipeline with reduced settings, without a server, survives a kill."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ grid: {method.critic_turns: [1, 2, 3]}
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_killed_ablation_is_finished_by_the_same_command(tmp_path: Path) -> None:
+def test_the_same_command_finishes_a_killed_ablation(tmp_path: Path) -> None:
     project = copy_of_the_project(tmp_path / "project")
     (project / "experiments" / "ablations" / "k.yaml").write_text(ABLATION)
     argv = [sys.executable, "-m", "flows.ablate", "experiments/ablations/k.yaml"]
@@ -35,7 +35,7 @@ def test_a_killed_ablation_is_finished_by_the_same_command(tmp_path: Path) -> No
     first: list[str] = []
     for line in process.stderr:
         first.append(line)
-        if sum("FD ratio" in text for text in first) == 3:  # of six members; at least one more is running
+        if sum("FD ratio" in text for text in first) == 3:  # three of six members; at least one more is running
             process.send_signal(signal.SIGKILL)
             break
     first += process.communicate()[1].splitlines()

@@ -1,4 +1,4 @@
-"""Captions and prompts as conditions, from the data to a registered generator."""
+"""The pipeline runs on captions and on prompts, from the data to a registered generator."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def distill(project: Path, changes: dict[str, object]) -> str:
 
 
 def words(changes: dict[str, object]) -> list[str]:
-    """The options of the flow for changes to params.yaml."""
+    """Options of the flow that make changes to params.yaml."""
     return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
 
 
@@ -54,7 +54,7 @@ def test_the_pipeline_runs_on_captions(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.long
 def test_the_pipeline_runs_on_prompts_without_images(tmp_path: Path, params: Params) -> None:
-    """Without data, the student is compared with images of the teacher."""
+    """If the data hold no images, the student is compared with images of the teacher."""
     project = copy_of_the_project(tmp_path / "project")
     hub_folder("sd", project / "zoo/sd")
     prompts = [f"{kind} {name}" for kind in ("a bold", "a thin", "one") for name in DIGIT_NAMES]

@@ -1,4 +1,4 @@
-"""Teachers in the hub's format, through every stage to a registered version that generates images."""
+"""Teachers in the hub's format run through every stage to a registered version that generates images."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ FETCH = (
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with teachers in zoo/. Data and evaluator are made once for all tests."""
+    """A copy of the project with teachers in zoo/; its data and evaluator serve all tests."""
     folder = copy_of_the_project(tmp_path_factory.mktemp("hub") / "project")
     for kind in KINDS:
         hub_folder(kind, folder / "zoo" / kind)
@@ -36,7 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("kind", "rank"), [*itertools.product(KINDS, (0, 2)), ("recipe", 0)])
 def test_a_folder_becomes_a_registered_generator(project: Path, tmp_path: Path, kind: str, rank: int) -> None:
-    """Only the path and the rank of the adapters differ from the default parameters."""
+    """The parameters differ from the defaults only by the path and the rank of the adapters."""
     before = versions(project)[0]
     changes = ["teacher.source=folder", f"teacher.folder=zoo/{kind}", f"train.lora_rank={rank}"]
     changes += ["train.lora_adapter=true"] if rank else []

@@ -1,4 +1,4 @@
-"""Every stage by its command, with a small teacher on latents."""
+"""Every stage runs by its command, with a small teacher on latents."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.helpers.projects import ROOT
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["dit", "text_unet"])
 def test_the_stages_train_distill_and_evaluate(params: Params, tmp_path: Path, network: str) -> None:
-    """The parameters are reduced, and the stages run in the order of the pipeline."""
+    """The stages run in the order of the pipeline, with reduced parameters."""
     from ruamel.yaml import YAML
 
     yaml = YAML()

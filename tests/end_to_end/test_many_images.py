@@ -1,4 +1,4 @@
-"""Preparation of 200,000 images: bounded memory, resume after a kill, and the check of hashes."""
+"""Preparation of 200,000 images has bounded memory, resumes after a kill, and checks hashes."""
 
 import os
 import signal
@@ -65,18 +65,18 @@ def test_many_images_need_little_memory_and_a_killed_preparation_resumes(project
     print(f"{COUNT:,} images: {memory / GIB:.2f} GiB")  # shown by pytest -rP
     assert memory < 1.5 * GIB
 
-    killed, scratch = start(project, "killed", "stages.data", "--out", "again"), project / "killed"
+    first, scratch = start(project, "killed", "stages.data", "--out", "again"), project / "killed"
     while len(shards := sorted(scratch.glob("data-*/*.done.json"))) < 4:
-        assert killed.poll() is None, killed.communicate()
+        assert first.poll() is None, first.communicate()
         time.sleep(0.2)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
     assert not (project / "again").exists()
     before = {file.name: file.stat().st_mtime_ns for file in shards[0].parent.glob("*.safetensors")}
     code, err, _ = wait(start(project, "killed", "stages.data", "--out", "again"))
     assert code == 0, err
-    kept = [name for name, then in before.items() if (project / "again" / name).stat().st_mtime_ns == then]
-    assert len(kept) >= 4
+    untouched = [name for name, then in before.items() if (project / "again" / name).stat().st_mtime_ns == then]
+    assert len(untouched) >= 4
     for file in (project / "whole").iterdir():
         assert (project / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 

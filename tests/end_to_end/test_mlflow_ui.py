@@ -30,8 +30,8 @@ def test_two_versions_are_opened_and_compared_with_their_metrics_and_pictures(tm
     try:
         up = call(project, "up", **ports)
         assert up.returncode == 0, up.stdout + up.stderr
-        with chromium() as browser, visit(browser, f"{url}/#/models/{NAME}") as seen:
-            page = seen.page
+        with chromium() as browser, visit(browser, f"{url}/#/models/{NAME}") as view:
+            page = view.page
             page.get_by_text("Version 2").first.wait_for(timeout=PATIENCE)
             _, first, second = page.locator("input[type=checkbox]").all()  # the first checkbox selects all
             first.click()
@@ -42,20 +42,20 @@ def test_two_versions_are_opened_and_compared_with_their_metrics_and_pictures(tm
             table = rows(page)
             assert table["Model Version:"] == ["1", "2"] and table["train.seed"] == ["0", "1"]
             assert len(set(table["ratio.fd.classifier"])) == len(set(table["student.fd.evaluator"])) == 2
-            seen.screenshot("mlflow-compare", tmp_path)
+            view.screenshot("mlflow-compare", tmp_path)
             for number in (1, 2):
                 page.goto(f"{url}/#/models/{NAME}/versions/{number}")
                 page.get_by_text(f"Version {number}", exact=True).first.wait_for(timeout=PATIENCE)
                 source = page.locator("a[href*='/runs/']").first
                 source.wait_for(timeout=PATIENCE)
                 assert page.get_by_text("Measures").first.is_visible()  # a heading of the model card
-                seen.screenshot(f"mlflow-version-{number}", tmp_path)
+                view.screenshot(f"mlflow-version-{number}", tmp_path)
                 href = source.get_attribute("href") or ""
                 assert re.search(r"/experiments/\d+/runs/\w+", href)
                 page.goto(f"{url}/{href}/artifacts/pictures/samples.png")
                 picture = page.locator("img[src^='blob:'], img[src*='samples.png']").first
                 picture.wait_for(timeout=PATIENCE)
                 assert picture.evaluate("e => e.complete && e.naturalWidth > 300")
-                seen.screenshot(f"mlflow-pictures-{number}", tmp_path)
+                view.screenshot(f"mlflow-pictures-{number}", tmp_path)
     finally:
         call(project, "down", **ports)

@@ -1,4 +1,4 @@
-"""The whole pipeline on reduced numbers, by its commands: flow, second run, experiments, second clone, registry."""
+"""The whole pipeline with reduced settings, by its commands: flow, second run, experiments, second clone, registry."""
 
 import json
 import os
@@ -44,8 +44,8 @@ def test_a_second_run_changes_nothing(project: Path) -> None:
     assert versions(project) == [1, 1, 0]
 
 
-def test_the_figures_of_a_teacher_are_reused_from_an_earlier_run(project: Path, tmp_path: Path) -> None:
-    """If all settings are equal, the teacher makes images only for the pictures, and every figure is the same."""
+def test_the_measures_of_a_teacher_are_reused_from_an_earlier_run(project: Path, tmp_path: Path) -> None:
+    """If all settings are equal, the teacher generates images only for the pictures, and every measure is equal."""
     earlier = tmp_path / "baseline.json"
     shutil.copy(project / "artifacts/baseline/baseline.json", earlier)
     other = Path(shutil.copy(project / "params.yaml", tmp_path))
@@ -67,7 +67,7 @@ def test_a_registered_version_is_reproduced_to_the_byte_in_a_fresh_clone(project
     subprocess.run(["git", "clone", "-q", str(project), str(clone)], check=True)
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{project / 'runs/mlflow/mlflow.db'}"}
     done = run(clone, "-m", "flows.reproduce", "models:/digits-one-step@champion", check=False, **store)
-    if done.returncode:  # on such small numbers the gate may refuse the version
+    if done.returncode:  # after so little training, the gate may refuse the version
         assert "error: " in done.stderr and "champion" in done.stderr
         done = run(clone, "-m", "flows.reproduce", "models:/digits-one-step/1", **store)
     assert "equal to the byte" in done.stdout and "Running stage 'train'" in done.stderr
@@ -90,9 +90,9 @@ def test_the_watch_reproduces_the_recorded_figures(project: Path) -> None:
 
 def test_two_simultaneous_runs_with_changes_are_two_experiments(project: Path) -> None:
     before = (project / "params.yaml").read_bytes()
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "PYTHONPATH", "DMD_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "PYTHONPATH", "DMD_"))}
     command = [sys.executable, "-m", "flows.distill", "--set", "train.generator_turns=3", "--seeds"]
-    both = [subprocess.Popen([*command, seed], cwd=project, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    both = [subprocess.Popen([*command, seed], cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             for seed in ("1", "2")]  # fmt: skip
     for process in both:
         output = process.communicate(timeout=900)[0].decode()
@@ -119,7 +119,7 @@ def test_importing_every_module_makes_no_stage_stale(project: Path) -> None:
 
 
 def test_another_clone_gives_the_same_bytes(project: Path, tmp_path: Path) -> None:
-    """Plain `dvc repro` at another path, without Prefect and MLflow."""
+    """The other clone runs plain `dvc repro` at another path, without Prefect and MLflow."""
     other = copy_of_the_project(tmp_path / "a/much/deeper/path")
     run(other, "-m", "dvc", "repro")
     for name in ("data", "teacher", "evaluator", "pairs", "generator"):

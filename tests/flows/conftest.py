@@ -1,4 +1,4 @@
-"""Fixtures of the tests of flows: a Prefect server."""
+"""Fixtures for the tests of flows: a Prefect server."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from tests.helpers.servers import Server, eventually
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running server, one for each module of tests."""
+    """A running server for the tests of one module."""
     home = tmp_path_factory.mktemp("prefect")
     server = Server(home)
     argv = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", server.url.split(":")[2].split("/")[0]]

@@ -15,7 +15,7 @@ DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES = DVC["stages"]
 OUT_KEYS = ("outs", "metrics", "plots")
 
-# The stages that run again after an edit in a folder. The stages behind them follow only where an output changes.
+# Stages that run again after an edit in a folder. Later stages follow only if an output changes.
 STALE = {
     "dmd/preparation": "data",
     "dmd/data": "data teacher encode evaluator baseline pairs train evaluate",
@@ -41,14 +41,14 @@ STALE = {
     "evaluation/timing": "evaluate",
     "evaluation/report": "evaluate",
 }
-# Modules directly in dmd/ that stages import. They hold no numbers, so an edit in them makes no stage stale.
+# Modules directly in dmd/ that stages import. They do not affect results, so an edit in them makes no stage stale.
 WITHOUT_NUMBERS = {"config", "config_errors", "config_paths", "device", "errors", "progress"}
-# Only a teacher that is fetched needs these: the code that reads other people's teachers retrains none of this project.
+# Code that only fetched teachers need: a new reader of foreign checkpoints must not retrain this project's own teacher.
 LAZY = frozenset({("stages/teacher.py", f"dmd/teachers/{name}.py") for name in ("__init__", "fetch")})
 
 
 def needed_code(stage: str) -> set[str]:
-    """The files that a stage imports and must declare, on their own or by their folder."""
+    """The files that a stage imports and must declare, as files or by their folder."""
     files = closure(f"stages/{stage}.py", without=LAZY)
     return {f for f in files if holds_code(f) and not (f.startswith("dmd/") and f.count("/") == 1)}
 
@@ -77,7 +77,7 @@ def test_a_stage_uses_every_folder_that_it_declares(stage: str) -> None:
     assert [d for d in declared_code(stage) if not (ROOT / d).exists()] == []
 
 
-def test_the_modules_directly_in_dmd_that_stages_import_are_known() -> None:
+def test_the_list_of_modules_directly_in_dmd_is_complete() -> None:
     imported = {f for stage in STAGES for f in closure(f"stages/{stage}.py") if f.count("/") == 1}
     assert {Path(f).stem for f in imported if f.startswith("dmd/")} - {"__init__"} == WITHOUT_NUMBERS
 
@@ -93,7 +93,7 @@ def test_an_edit_in_a_folder_makes_the_stages_of_the_table_stale() -> None:
 
 @pytest.mark.slow
 def test_dvc_finds_the_stages_of_the_table_stale(tmp_path: Path) -> None:
-    """`dvc status` in a copy whose outputs are stand-ins, after a new file in a folder or a module."""
+    """Compare with `dvc status` in a copy with stand-ins for outputs, after a new file in a folder or a module."""
     project = copy_of_the_project(tmp_path / "project")
     for stage in STAGES.values():
         for out in (o if isinstance(o, str) else next(iter(o)) for key in OUT_KEYS for o in stage.get(key, [])):
@@ -161,9 +161,9 @@ def test_the_default_parameters_are_valid() -> None:
 
 
 def test_no_artifact_is_a_pickle() -> None:
-    """Only the checkpoints of a run are written as pickles, and they are read with weights_only.
+    """Only the checkpoints of a run are pickles, and they are read with weights_only.
 
-    Only the reader of edm's checkpoints opens foreign ones, and it admits plain data alone.
+    Only the reader of edm's checkpoints opens foreign pickles, and it admits only plain data.
     """
     for file in (f for package in PACKAGES for f in modules(package)):
         text = (ROOT / file).read_text()

@@ -1,4 +1,4 @@
-"""README and docs: figures come from files, links lead somewhere, every shell command is run or says why not."""
+"""README and docs: figures come from files, links have targets, and shell commands are run by tests or marked."""
 
 import ast
 import functools
@@ -46,10 +46,10 @@ def test_every_command_is_run_by_a_test_or_marked(page: str) -> None:
         assert tests <= names_of_tests(), f"{command!r}: there is no test {tests}"
 
 
-def test_no_entry_is_left_without_a_command() -> None:
-    written = [command for _, command in commands()]
+def test_every_entry_of_run_by_matches_a_command() -> None:
+    all_commands = [command for _, command in commands()]
     patterns = (*RUN_BY, *RUN_BY_CI, *RUN_HERE)
-    assert [p for p in patterns if not any(matches(p, command) for command in written)] == []
+    assert [p for p in patterns if not any(matches(p, command) for command in all_commands)] == []
 
 
 def test_make_runs_what_the_pages_say() -> None:
@@ -69,18 +69,18 @@ def test_cheap_commands_run(command: str) -> None:
 
 
 def modules() -> dict[str, set[str]]:
-    """Modules of this project that a page runs by `python -m`, with the options that it gives them."""
-    found: dict[str, set[str]] = {}
+    """Modules that a page runs by `python -m`, with their options."""
+    options: dict[str, set[str]] = {}
     for block in blocks():
         for command in block.commands if block.language == "sh" else ():
             words = shlex.split(command.replace("<", "").replace(">", ""))
             if words[:2] == ["python", "-m"]:
-                found.setdefault(words[2], set()).update(w.partition("=")[0] for w in words if w.startswith("--"))
-    return found
+                options.setdefault(words[2], set()).update(w.partition("=")[0] for w in words if w.startswith("--"))
+    return options
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_a_module_takes_the_options_that_the_pages_give_it(module: str) -> None:
+def test_a_module_has_the_options_that_the_pages_use(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"],
         cwd=ROOT,
@@ -133,7 +133,7 @@ def test_yaml_blocks_are_valid(block: Block, tmp_path: Path) -> None:
 
 
 def is_key(params: dict[str, Any], words: list[str]) -> bool:
-    """Whether dotted words are a key of params.yaml; true for words that begin with no group of it."""
+    """Whether dotted words are a key of params.yaml; true also for words that do not begin with one of its groups."""
     here: Any = params
     for word in words:
         if not isinstance(here, dict) or word not in here:
@@ -148,16 +148,16 @@ def modules_of_the_project() -> list[Path]:
 
 
 def strings(file: Path) -> list[str]:
-    """The texts of a Python file, with a line break in place of each value; other files as they are."""
+    """Strings of a Python file, with a line break in place of each f-string value; the whole text of other files."""
     if file.suffix != ".py":
         return [file.read_text()]
-    found = []
+    texts = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.JoinedStr):
-            found.append("".join(v.value if isinstance(v, ast.Constant) else "\n" for v in node.values))
+            texts.append("".join(v.value if isinstance(v, ast.Constant) else "\n" for v in node.values))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.append(node.value)
-    return found
+            texts.append(node.value)
+    return texts
 
 
 def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
@@ -177,7 +177,7 @@ def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> Non
             assert len(words.split()) < 3 or any(words in text for text in texts), f"{message!r}: {words!r}"
 
 
-def test_where_things_moved_to_exists() -> None:
+def test_the_new_path_of_everything_that_moved_exists() -> None:
     rows = re.findall(r"^\| (.+?) \| (.+?) \|$", (ROOT / "docs/moved.md").read_text(), re.MULTILINE)
     for was, now in rows:
         for path in CODE.findall(now):
@@ -196,10 +196,10 @@ def test_python_blocks_parse_and_import_what_exists(block: Block) -> None:
             assert all(hasattr(module, alias.name) for alias in node.names)
 
 
-def test_the_lines_of_the_readme_make_the_generators_images(
+def test_the_code_of_the_readme_gives_the_generators_images(
     teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a folder without this project, with the noise of the seed."""
+    """The code runs in a folder without this project, with the noise of the seed."""
     generator = Generator(teacher.denoiser, (999,), teacher.shape, tuple("abcdefghij"), teacher.codec)
     export_generator(generator, teacher, tmp_path / "artifacts" / "generator")
     (lines,) = (b.body for b in blocks() if b.page == "README.md" and b.language == "python")

@@ -1,4 +1,4 @@
-"""Commands of the pages that no other test runs: taking over an experiment, and the plan of every preset."""
+"""Commands of the pages that no other test runs: applying an experiment, and the dry run of every preset."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Imports go one way: between the packages, and between the folders of a package from the outside in."""
+"""Imports go in one direction, between the packages and between the folders of a package."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.helpers.imports import PACKAGES, imported_names, imports, modules
 from tests.helpers.projects import ROOT
 
 TOOLS = {"dvc", "prefect", "mlflow"}
-# A line imports only from the lines below it; the names in a line do not import one another.
+# Each line imports only from the lines below it; names on the same line do not import each other.
 LAYERS = {
     "dmd": """
         sample
@@ -45,14 +45,14 @@ LAYERS = {
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_import_in_one_direction(package: str) -> None:
-    """flows -> stages -> evaluation -> dmd; only flows knows the tools of the pipeline."""
+    """The direction is flows -> stages -> evaluation -> dmd; only flows imports the tools of the pipeline."""
     forbidden = set(PACKAGES[PACKAGES.index(package) + 1 :]) | (TOOLS if package != "flows" else set())
     wrong = {f: {n.split(".")[0] for n in imported_names(f)} & forbidden for f in modules(package)}
     assert {f: names for f, names in wrong.items() if names} == {}
 
 
 def room(file: str) -> str:
-    """The folder or the module directly in its package that a file belongs to."""
+    """The top-level folder or module of its package that a file belongs to."""
     return file.split("/")[1].removesuffix(".py")
 
 
@@ -74,12 +74,12 @@ def test_the_layers_name_every_folder_and_module(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", LAYERS)
-def test_folders_import_from_the_outside_in(package: str) -> None:
+def test_folders_import_only_from_lower_layers(package: str) -> None:
     assert upward_imports(package) == []
 
 
-def test_the_stages_import_only_what_they_share() -> None:
-    """A stage imports no other stage."""
+def test_no_stage_imports_another_stage() -> None:
+    """Stages share only `stages.command`."""
     wrong = {f: imports(f) & set(modules("stages")) for f in modules("stages")}
     assert {f for f, files in wrong.items() if files - {"stages/command.py", "stages/__init__.py"}} == set()
 
@@ -90,7 +90,7 @@ def test_no_test_imports_another_test() -> None:
         for f in (ROOT / "tests").rglob("*.py")
     }
     wrong = {
-        f: {n for n in found if "conftest" in n or any(part.startswith("test_") for part in n.split(".")[:-1])}
-        for f, found in names.items()
+        f: {n for n in dotted if "conftest" in n or any(part.startswith("test_") for part in n.split(".")[:-1])}
+        for f, dotted in names.items()
     }
-    assert {f for f, found in wrong.items() if found} == set()
+    assert {f for f, tests in wrong.items() if tests} == set()

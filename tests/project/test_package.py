@@ -1,4 +1,4 @@
-"""The project offers no wheel: what pip builds from pyproject.toml holds the dependencies and no module."""
+"""The project has no wheel to publish: pip builds from pyproject.toml only the dependencies, and no module."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ NEEDED = ("pyproject.toml", "README.md", "LICENSE")  # to build the metadata
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel of a copy of the source, built without network and without touching the clone."""
+    """The wheel of a copy of the source, built without network and without a change to the clone."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in NEEDED:
         shutil.copy(ROOT / name, source / name)

@@ -1,4 +1,4 @@
-"""Each planted bug can still be planted. `python tests/planted_bugs.py` checks that the tests find it."""
+"""Each bug can still be planted; `python tests/planted_bugs.py` checks that the tests find it."""
 
 import pytest
 

@@ -37,7 +37,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def project(tmp_path: Path, metrics: Metrics) -> Path:
-    """A repository with the real dvc.yaml and templates, and with results."""
+    """A repository with the real dvc.yaml and templates, and with small results."""
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     run(tmp_path, "git", "init", "-q")
@@ -55,16 +55,16 @@ def project(tmp_path: Path, metrics: Metrics) -> Path:
 
 
 def results(metrics: Metrics, student: float) -> Metrics:
-    """The metrics with the extractors that every run has and the given distance of the student."""
+    """Metrics with the extractors that every run has and the given FD of the student."""
     renamed = Metrics.model_validate_json(metrics.model_dump_json().replace('"clip"', '"evaluator"'))
     renamed.student = generator_measures({"evaluator": student, "classifier": 2 * student}, half=0.1)
     return renamed
 
 
-def wait_for_charts(seen: Visit) -> list[dict[str, float]]:
+def wait_for_charts(view: Visit) -> list[dict[str, float]]:
     """Wait until Vega has drawn every chart, and return the pictures of the page."""
-    seen.page.wait_for_function("n => document.querySelectorAll('canvas').length == n", arg=CHARTS, timeout=60_000)
-    return seen.pictures()
+    view.page.wait_for_function("n => document.querySelectorAll('canvas').length == n", arg=CHARTS, timeout=60_000)
+    return view.pictures()
 
 
 @pytest.mark.slow
@@ -75,11 +75,11 @@ def test_plots_are_drawn_without_network(project: Path, tmp_path: Path) -> None:
     run(project, *dvc, "diff", "HEAD", "-o", "compared")
     with chromium() as browser:
         for folder, images in (("shown", 3), ("compared", 6)):
-            with visit(browser, (project / folder / "index.html").as_uri()) as seen:
-                pictures = wait_for_charts(seen)
+            with visit(browser, (project / folder / "index.html").as_uri()) as view:
+                pictures = wait_for_charts(view)
                 assert len(pictures) == CHARTS + images and all(p["own"] > 100 for p in pictures), pictures
-                assert all(url.startswith("file://") for url in seen.requests) and seen.errors == []
-                seen.screenshot(f"dvc-plots-{folder}", tmp_path)
+                assert all(url.startswith("file://") for url in view.requests) and view.errors == []
+                view.screenshot(f"dvc-plots-{folder}", tmp_path)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""scripts/setup.sh: errors of one line before any work, the stamp, and torch from another index."""
+"""scripts/setup.sh gives errors of one line before any work, keeps a stamp, and takes torch from another index."""
 
 import base64
 import hashlib
@@ -49,26 +49,26 @@ class Repo:
         self.shim("python3", f"""[ "$1" = -c ] || exit 99\nexec {sys.executable} -c "import sys\n{prelude}\n$2" """)
 
     def setup(self, **variables: str) -> subprocess.CompletedProcess[str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "GIT_", "PYTHON", "TORCH", "LOCK"))}
+        shell = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "GIT_", "PYTHON", "TORCH", "LOCK"))}
         offline = {"PATH": str(self.bin), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
         index = {"PIP_INDEX_URL": (self.root / "index").as_uri()}
         return subprocess.run(
             ["sh", "scripts/setup.sh"],
             cwd=self.root,
-            env={**kept, **offline, **index, **variables},
+            env={**shell, **offline, **index, **variables},
             capture_output=True,
             text=True,
             check=False,
         )
 
     def source(self, module: str) -> str:
-        """The source of an installed stand-in module; empty if it is not installed."""
+        """The index that an installed stand-in module came from; empty if it is not installed."""
         files = list((self.root / ".venv").glob(f"lib/python*/site-packages/{module}.py"))
         return files[0].read_text().strip() if files else ""
 
 
 def wheel(folder: Path, name: str, version: str, source: str) -> None:
-    """Write a wheel with one module, which holds the name of its source."""
+    """Write a wheel with one module, which holds the name of the index it comes from."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     files = {
@@ -87,7 +87,7 @@ def wheel(folder: Path, name: str, version: str, source: str) -> None:
 
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment, made once because it takes seconds."""
+    """A virtual environment, created once per session because it takes seconds."""
     folder = tmp_path_factory.mktemp("made") / "venv"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     return folder
@@ -111,7 +111,7 @@ def repo(tmp_path: Path, venv: Path) -> Repo:
 
 
 def check_error(repo: Repo, line: str, **variables: str) -> None:
-    """Check that setup.sh fails with one line on stderr, nothing on stdout, and makes no environment."""
+    """Check that setup.sh fails with one line on stderr and nothing on stdout, and creates no environment."""
     result = repo.setup(**variables)
     assert result.returncode != 0
     assert result.stdout == ""
@@ -154,7 +154,7 @@ def test_not_a_work_tree(repo: Repo) -> None:
 def test_too_little_disk(repo: Repo, free: float, index: str, enough: bool) -> None:
     repo.shim("df", f"echo header; echo disk 99999999 1 {int(free * 2**20)} 1% /")
     wheel(repo.root / "given", "torch", "2.0", "source = 1")
-    if enough:  # then python3 is asked for an environment, which this one refuses
+    if enough:  # the next step calls the shim of python3, which creates no environment
         repo.python("pass")
         assert repo.setup(TORCH_INDEX=index).returncode == 99
     else:
@@ -192,7 +192,7 @@ def test_install_stamp_change_and_repair(repo: Repo) -> None:
 
 
 def test_torch_from_an_index_of_its_own(repo: Repo) -> None:
-    """From a folder, which is remembered; from an index; and again from the default index."""
+    """torch comes from a folder, which setup.sh remembers, then from an index, and again from the default index."""
     wheel(repo.root / "index/onlyhere", "onlyhere", "1.0", "pass")
     for place, version in (("wheels", "2.0+cpu"), ("pep503/torch", "2.0+cpu"), ("index/torch", "2.0")):
         wheel(repo.root / place, "torch", version, f"source = {place!r}")

@@ -1,4 +1,4 @@
-"""Latents of a VAE, and teachers that work on them with labels or captions."""
+"""The VAE codec of latents, and teachers on latents with labels or captions."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def teacher(request: pytest.FixtureRequest, params: Params, tmp_path: Path) -> T
     return latent_teacher(params, request.param, tmp_path / "teacher")
 
 
-def test_the_latents_have_unit_spread_and_decode_to_images(teacher: Teacher) -> None:
+def test_the_latents_have_unit_standard_deviation_and_decode_to_images(teacher: Teacher) -> None:
     assert isinstance(teacher.codec, Latents) and teacher.shape == (4, 4, 4)
     x = teacher.codec.encode(reals().x)
     assert x.shape == (40, 4, 4, 4) and x.std().item() == pytest.approx(1.0, rel=1e-4)
@@ -58,7 +58,7 @@ def test_latents_are_decoded_in_batches_by_the_size_of_their_images(
 
 
 def test_the_output_depends_on_the_condition_and_the_last_one_is_null(teacher: Teacher) -> None:
-    """There are eleven conditions: ten classes or captions, and the null condition of guidance."""
+    """The eleven conditions are ten classes or captions, and the null condition of guidance."""
     assert teacher.conditions == 11
     z, t = torch.randn(1, 4, 4, 4).repeat(3, 1, 1, 1), torch.full((3,), 500)
     a, b, none = teacher.denoiser(z, t, torch.tensor([0, 1, 10]))

@@ -1,4 +1,4 @@
-"""Denoisers of all parametrisations give the same x0 as diffusers, and their processes the same noise levels."""
+"""Denoisers of all parametrisations give the same x0 as diffusers, and processes give the same noise levels."""
 
 from types import SimpleNamespace
 
@@ -61,7 +61,7 @@ class Constant(nn.Module):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_that_returns_its_target_gives_the_exact_x0(kind: str) -> None:
-    """In float64 the conversion to x0 inverts `target`, also at both ends of the schedule."""
+    """In float64, the conversion to x0 inverts `target`, even at both ends of the schedule."""
     x0, eps = torch.randn(2, len(T), 1, 8, 8).double()
     denoiser = denoiser_of(kind)
     denoiser.net = Constant(denoiser.target(x0, eps, T))
@@ -82,7 +82,7 @@ def test_the_error_of_float32_grows_only_by_the_amplification(kind: str) -> None
 
 
 def test_equal_predictions_in_all_parametrisations_give_equal_x0() -> None:
-    """One x0 is expressed as eps, v and x0 on one process, and as a velocity on the flow process."""
+    """The network predicts one x0 as eps, v or x0 on a DDPM process, or as a velocity on the flow process."""
     process = process_of(scheduler(beta_schedule="linear"))
     x_t, x0 = torch.randn(2, len(T), 1, 8, 8).double()
     alpha, sigma = append_dims(process.alpha(T), 4), append_dims(process.sigma(T), 4)
@@ -107,7 +107,7 @@ def test_loss_weights_are_those_of_the_reference_implementations() -> None:
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_the_grid_of_flow_matching_equals_diffusers(shift: float) -> None:
-    """The grids agree in opposite order, with a shift towards noise; the time input of the network is 1000 sigma."""
+    """The grids are equal in reverse order, with a shift towards noise; the network's time input is 1000 sigma."""
     process, theirs = flow_process(shift, 1000), FlowMatchEulerDiscreteScheduler(shift=shift)
     torch.testing.assert_close(process.sigma(torch.arange(1000)).float(), theirs.sigmas.flip(0), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(process.time(torch.arange(1000)), theirs.timesteps.flip(0), rtol=1e-5, atol=1e-3)
@@ -131,7 +131,7 @@ def test_edm_preconditioning_equals_the_paper_and_diffusers() -> None:
 
 
 def test_zero_terminal_snr_is_exact_for_v_and_an_error_for_eps() -> None:
-    """With alpha(T-1) = 0, x0 = -v there; a prediction of the noise does not determine x0 there."""
+    """If alpha(T-1) = 0, then x0 = -v at T-1, but eps does not determine x0."""
     config = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True}
     v = as_denoiser(ToyNet(), DDPMScheduler(1000, prediction_type="v_prediction", **config))
     z, last = torch.randn(2, 1, 8, 8), torch.tensor([999, 999])
@@ -149,7 +149,7 @@ def test_the_prior_is_noise_at_the_scale_of_the_process() -> None:
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "edm"])
 def test_guidance_commutes_with_the_conversion_to_x0(kind: str) -> None:
-    """Guided x0 is u + s (c - u), as for the network's output; scale 1 is the conditional prediction."""
+    """Guidance u + s (c - u) of x0 equals that of the network's output; scale 1 is the conditional prediction."""
     inner = denoiser_of(kind)
     x_t, t, y = torch.randn(3, 1, 8, 8).double(), torch.tensor([5, 400, 990]), torch.tensor([1, 2, 3])
     u, c = inner(x_t, t, torch.full_like(y, 10)), inner(x_t, t, y)
@@ -177,7 +177,7 @@ def test_the_weighted_x0_error_equals_the_networks_training_loss(kind: str) -> N
 
 
 def test_a_half_precision_network_is_converted_in_float32() -> None:
-    """sigma / alpha is 157 at the end of the linear schedule, and bfloat16 has three digits."""
+    """bfloat16 has three digits, and sigma / alpha amplifies the error up to 157 times on the linear schedule."""
     torch.manual_seed(0)
     denoiser = as_denoiser(ToyNet().bfloat16(), scheduler("epsilon", "linear"))
     x_t, t = torch.randn(2, 1, 8, 8).bfloat16(), torch.tensor([999, 999])

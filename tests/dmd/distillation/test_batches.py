@@ -1,4 +1,4 @@
-"""A batch in parts, or shared by processes, gives the result of the whole batch in one process."""
+"""A batch that is split in parts or among processes gives the same result as the whole batch in one process."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ PARTS = {"generator", "critic", "discriminator", "ema"}
 
 
 def new_state(method: Method, cfg: TrainConfig) -> TrainState:
-    """The state at the start, with networks in float64."""
+    """The training state before the first step, with networks in float64."""
     denoiser = unet_denoiser(0).double().requires_grad_(False)
     nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
     assert nets.discriminator is not None
@@ -47,9 +47,10 @@ def weights(
     stop: int = 0,
     name: str = "dmd2",
 ) -> dict[str, Tensor]:
-    """All trained weights in float64, by name, after a training with two critic turns per generator turn.
+    """All trained weights in float64, by name, after training with two critic turns per generator turn.
 
-    shard: spread the weights over the processes. stop: resume from a checkpoint, in new networks, after so many turns.
+    shard: shard the weights over the processes. stop: number of turns after which training resumes from a checkpoint
+    in new networks.
     """
     gan = GanConfig(**{**params.method.gan.model_dump(), "weight": 0.1, "critic_weight": 0.1, "r1_weight": 0.1})
     cfg = params.method.model_copy(update={"name": name, "critic_turns": 2, "regression_weight": 0.0, "gan": gan})
@@ -95,13 +96,13 @@ def test_four_parts_of_sixteen_equal_a_batch_of_sixty_four(params: Params, name:
 
 @pytest.mark.parametrize("turn", ["critic", "generator"])
 def test_the_gradient_of_one_step_in_float32_equals_that_of_the_whole_batch(params: Params, turn: str) -> None:
-    """To 1e-5 of the norm of each tensor, or of a hundredth of the largest norm where the true gradient is zero."""
+    """The tolerance is 1e-5 of each tensor's norm, or of 1 % of the largest norm if the true gradient is zero."""
     cfg = params.method.model_copy(update={"name": "dmd2", "regression_weight": 0.0})
     method = METHODS["dmd2"](cfg, 1000, NO_PAIRS, reals())
     denoiser = unet_denoiser(0).requires_grad_(False)
     nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
     nets.generator.load_state_dict(unet_denoiser(1).state_dict())
-    # With the teacher's weights in the critic the gradient would be only rounding.
+    # If the critic had the teacher's weights, the gradient would be rounding error only.
     nets.critic.load_state_dict(unet_denoiser(2).state_dict())
 
     def gradient(parts: int) -> list[Tensor]:
@@ -136,7 +137,7 @@ def train_in_process(rank: int, port: int, shard: bool, stop: int, out: Path) ->
 def test_two_processes_with_half_the_batch_each_equal_one(
     params: Params, tmp_path: Path, shard: bool, stop: int
 ) -> None:
-    """20 steps in float64 over gloo, 10 of them with a generator turn; with shards, also resumed from a checkpoint."""
+    """Train 20 steps in float64 over gloo, 10 of them with a generator turn; with shards, also resume."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

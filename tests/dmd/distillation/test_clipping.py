@@ -1,4 +1,4 @@
-"""Generated images are clipped to [-1, 1], and features of images are refused for a teacher on latents."""
+"""Generated images are clipped to [-1, 1]; losses on images are an error for a teacher on latents."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from tests.helpers.training import gan_method as method
 from tests.helpers.training import gan_networks as networks
 
 
-def test_gradients_move_a_clipped_value_back_into_the_range_only() -> None:
-    """Beyond the range, a gradient that points further out is zero, and one that points back is kept."""
+def test_gradients_move_a_clipped_value_only_back_into_the_range() -> None:
+    """Outside the range, a gradient that points further out becomes zero, and a gradient that points back stays."""
     x = torch.tensor([-1.5, -1.0, -0.95, 0.5, 1.0, 1.5], requires_grad=True)
     assert clip(x).tolist() == pytest.approx([-1, -1, -0.95, 0.5, 1, 1])
     clip(x).sum().backward()  # descent lowers every value
@@ -24,7 +24,7 @@ def test_gradients_move_a_clipped_value_back_into_the_range_only() -> None:
 
 
 def test_a_method_clips_the_inputs_of_its_losses(params: Params) -> None:
-    seen = []
+    inputs = []
     for clipped in (True, False):
         m = method(params, clip=clipped)
         nets = networks(m)
@@ -32,9 +32,9 @@ def test_a_method_clips_the_inputs_of_its_losses(params: Params) -> None:
             nets.generator.net.conv_out.weight.mul_(30)  # images leave the range
         z, y = batch(4)
         x = m.generate("generator", nets, z, y, draws("generator", 4))  # type: ignore[attr-defined]
-        seen.append(x)
-    assert seen[1].abs().max() > 1
-    assert torch.equal(seen[0], seen[1].clamp(-1, 1))
+        inputs.append(x)
+    assert inputs[1].abs().max() > 1
+    assert torch.equal(inputs[0], inputs[1].clamp(-1, 1))
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,12 @@ def test_the_innermost_activations_carry_gradients() -> None:
     denoiser = unet_denoiser(0)
     z, y = batch(2)
     z.requires_grad_()
-    seen: list[Tensor] = []
-    handle = denoiser.net.mid_block.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    outputs: list[Tensor] = []
+    handle = denoiser.net.mid_block.register_forward_hook(lambda _m, _i, out: outputs.append(out))
     denoiser(z, torch.tensor([5, 900]), y)
     handle.remove()
     (features,) = activations(denoiser, z, torch.tensor([5, 900]), y)
-    assert torch.equal(features, seen[0])
+    assert torch.equal(features, outputs[0])
     after: list[Tensor] = []
     denoiser.net.conv_out.register_forward_hook(lambda _m, _i, out: after.append(out))
     assert torch.equal(activations(denoiser, z, torch.tensor([5, 900]), y)[0], features) and not after
@@ -60,7 +60,7 @@ def test_the_innermost_activations_carry_gradients() -> None:
 
 
 def test_encoder_activations_are_the_last_of_each_resolution() -> None:
-    """They equal the skip connections and the middle of a whole pass, although the pass ends early."""
+    """The activations equal the skip connections and the middle block of a whole pass, although the pass ends early."""
     denoiser = unet_denoiser(0)
     z, y = batch(2)
     given: list[tuple[Tensor, ...]] = []
@@ -77,7 +77,7 @@ def test_encoder_activations_are_the_last_of_each_resolution() -> None:
     assert torch.equal(middle, activations(denoiser, z, torch.tensor([5, 900]), y)[0])
 
 
-def test_residual_features_show_faint_contrast_in_units_of_the_noise() -> None:
+def test_residual_features_scale_faint_contrast_by_the_noise_level() -> None:
     """A difference of 0.01 on black gives features of order 1 when sigma is 0.01."""
     sigma = torch.tensor([0.01, 0.1])
     x = torch.full((2, 1, 8, 8), -1.0)

@@ -1,4 +1,4 @@
-"""DMD2 and f-distill: which networks the GAN loss trains, at which noise levels, with which labels and phases."""
+"""The GAN loss of DMD2 and f-distill trains the right networks, at the right noise levels, labels and phases."""
 
 import pytest
 import torch
@@ -35,16 +35,16 @@ def test_t_max_limits_the_noise_levels_of_the_discriminator(params: Params, monk
     m = method(params, gan={"t_max": 0.03, "features": "encoder"})
     nets = networks(m)
     assert nets.discriminator is not None and len(nets.discriminator.heads) == 3
-    seen: list[Tensor] = []
-    monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: seen.append(t) or activations(d, x, t, c, w))
+    calls: list[Tensor] = []
+    monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: calls.append(t) or activations(d, x, t, c, w))
     for seed in range(20):
         m.critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
         m.generator_gan(nets, *batch(), draws(seed, turn="generator"))  # type: ignore[attr-defined]
-    assert torch.cat(seen).max() == 29 and torch.cat(seen).min() == 0
+    assert torch.cat(calls).max() == 29 and torch.cat(calls).min() == 0
 
 
 def test_a_head_on_images_reads_only_the_noised_image(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither critic nor teacher makes a pass, and the gradient reaches the generated image directly."""
+    """Critic and teacher make no pass, and the gradient reaches the generated image directly."""
     m = method(params, gan={"t_max": 0.03, "features": "image", "weight": 1.0})
     nets = networks(m)
     assert nets.discriminator is not None and len(nets.discriminator.heads) == 1
@@ -65,7 +65,7 @@ def test_a_head_on_images_reads_only_the_noised_image(params: Params, monkeypatc
 @pytest.mark.parametrize("name", ["dmd2", "f_distill"])
 @pytest.mark.parametrize("turn", ["critic", "generator"])
 def test_an_adversarial_turn_changes_only_its_own_network(params: Params, turn: str, name: str) -> None:
-    """The generator's gradient passes through critic and head, and neither accumulates any."""
+    """The generator's gradient passes through critic and head, which accumulate none."""
     m = method(params, name, gan={"weight": 1.0, "critic_weight": 1.0, "r1_weight": 1.0})
     nets = networks(m)
     parts = {"teacher": nets.teacher, "generator": nets.generator, "critic": nets.critic, "head": nets.discriminator}
@@ -109,14 +109,14 @@ def test_the_discriminator_learns_to_tell_real_from_generated(params: Params, fe
 
 
 def test_real_images_are_classified_with_their_own_labels(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the labels of generated images, a label that does not fit would reveal a real image."""
+    """Otherwise a label that does not fit its image would reveal a real image."""
     m = method(params, gan={"r1_weight": 1.0})
     nets = networks(m)
-    seen: list[Tensor | None] = []
-    monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: seen.append(c) or activations(d, x, t, c, w))
+    calls: list[Tensor | None] = []
+    monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: calls.append(c) or activations(d, x, t, c, w))
     x, y = batch(32)
     m.critic_gan(nets, x, y, draws(0, 32))  # type: ignore[attr-defined]
-    fake_labels, real_labels, perturbed_labels = seen
+    fake_labels, real_labels, perturbed_labels = calls
     _, labels = m.data.draw(draws(0, 32), x)
     assert torch.equal(fake_labels, y)
     assert torch.equal(real_labels, labels) and torch.equal(perturbed_labels, labels)
@@ -128,11 +128,11 @@ def test_real_and_generated_images_have_independent_noise_levels(
 ) -> None:
     m = method(params)
     nets = networks(m)
-    seen: list[tuple[Tensor, Tensor]] = []
-    monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: seen.append((t, c)) or activations(d, x, t, c, w))
+    calls: list[tuple[Tensor, Tensor]] = []
+    monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: calls.append((t, c)) or activations(d, x, t, c, w))
     for seed in range(40):
         m.critic_gan(nets, *batch(), draws(seed))  # type: ignore[attr-defined]
-    fake, real = torch.cat([t for t, _ in seen[::2]]), torch.cat([t for t, _ in seen[1::2]])
+    fake, real = torch.cat([t for t, _ in calls[::2]]), torch.cat([t for t, _ in calls[1::2]])
     assert not torch.equal(fake, real)
     for t in (fake, real):
         assert t.min() < 30 and t.max() > 970
@@ -151,7 +151,7 @@ def test_f_distill_weights_samples_for_the_jensen_shannon_divergence(
 
 
 def test_f_distill_equals_dmd2_before_its_discriminator_trains(params: Params) -> None:
-    """In the phase without the GAN loss the two are equal to the bit."""
+    """In the phase without the GAN loss, both methods give bit-identical results."""
     losses = {}
     for name in ("dmd2", "f_distill"):
         m = method(params, name, gan={"from_turn": 4})
@@ -189,7 +189,7 @@ def test_a_gan_loss_from_the_start_gives_one_phase_at_full_rates(params: Params)
 
 @pytest.mark.parametrize(("from_turn", "learns"), [(0, True), (3, False)])
 def test_the_discriminator_trains_while_the_critic_catches_up(params: Params, from_turn: int, learns: bool) -> None:
-    """If the GAN loss is there from the start, an untrained discriminator would give the generator noise."""
+    """If the GAN loss acts from the start, the gradient of an untrained discriminator would be noise."""
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 3})
     m = method(params, gan={"from_turn": from_turn})
     first = m.phases(train_cfg(params).model_copy(update={"warm_start": warm}))[0]

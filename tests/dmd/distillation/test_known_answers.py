@@ -1,4 +1,4 @@
-"""Distillation with exact scores: of a Gaussian, and of a mixture with two modes."""
+"""Distillation with exact scores reaches a Gaussian, and both modes of a mixture."""
 
 import pytest
 import torch
@@ -20,8 +20,8 @@ PROCESS = toy_denoiser().process
 V = toy_denoiser().parametrisation
 
 
-class Known(Denoiser):
-    """A denoiser without a network; subclasses compute the exact x0."""
+class BareDenoiser(Denoiser):
+    """Base of denoisers that wrap no network; subclasses compute x0."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity(), PROCESS, V)
@@ -30,8 +30,8 @@ class Known(Denoiser):
         return append_dims(PROCESS.alpha(t), 4).float(), append_dims(PROCESS.sigma(t), 4).float()
 
 
-class GaussianDenoiser(Known):
-    """E[x0|x_t] = mean + alpha S (alpha^2 S + sigma^2)^-1 (x_t - alpha mean), S = L L^T; images of two pixels."""
+class GaussianDenoiser(BareDenoiser):
+    """E[x0|x_t] = mean + alpha S (alpha^2 S + sigma^2)^-1 (x_t - alpha mean), S = L L^T, for images of two pixels."""
 
     def __init__(self, mean: list[float], root: list[list[float]]) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def learn(
 
 
 def test_the_generator_reaches_the_mean_and_the_covariance_of_a_gaussian(params: Params) -> None:
-    """Including the correlation, from another mean, spread and orientation."""
+    """The generator starts from another mean, standard deviation and correlation."""
     target = GaussianDenoiser([0.5, -0.3], [[0.5, 0.0], [0.3, 0.2]]).requires_grad_(False)
     start = ([-0.5, 0.5], [[0.8, 0.0], [0.0, 0.8]])
     nets = Networks(target, LinearGenerator(*start), GaussianDenoiser(*start))
@@ -86,8 +86,8 @@ def test_the_generator_reaches_the_mean_and_the_covariance_of_a_gaussian(params:
 MODE, WIDTH = 2.0, 0.3
 
 
-class Mixture(Known):
-    """The exact denoiser of half N(-2, 0.3^2), half N(2, 0.3^2); images of one pixel."""
+class Mixture(BareDenoiser):
+    """The exact denoiser of the mixture of N(-2, 0.3^2) and N(2, 0.3^2), for images of one pixel."""
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         alpha, sigma = self.levels(t)
@@ -97,8 +97,8 @@ class Mixture(Known):
         return (1 - weight) * means[0] + weight * means[1]
 
 
-class Small(Known):
-    """A small network of x_t and t with v-prediction."""
+class Small(BareDenoiser):
+    """A trainable denoiser with v-prediction by a small network of x_t and t."""
 
     def __init__(self, bias: float, seed: int) -> None:
         super().__init__()
@@ -122,11 +122,11 @@ def teachers_pairs(n: int = 512) -> Pairs:
     return Pairs(z, x.float().reshape(n, 1, 1, 1), None)
 
 
-@pytest.mark.parametrize(("weight", "kept"), [(0.0, False), (1.0, True)])
-def test_the_regression_term_keeps_both_modes(params: Params, weight: float, kept: bool) -> None:
-    """From a generator on one mode, reverse KL alone stays on it, and with the teacher's pairs it reaches both.
+@pytest.mark.parametrize(("weight", "both_modes"), [(0.0, False), (1.0, True)])
+def test_the_regression_term_keeps_both_modes(params: Params, weight: float, both_modes: bool) -> None:
+    """A generator that starts on one mode stays there by reverse KL alone, and covers both with the teacher's pairs.
 
-    t stays below 0.4 T, because at higher noise the modes overlap and the score difference alone finds the other.
+    t stays below 0.4 T: at higher noise levels the modes overlap, and the score difference alone reaches both.
     """
     nets = Networks(Mixture().requires_grad_(False), Small(MODE, 1), Small(MODE, 2))
     generator = learn(
@@ -136,5 +136,5 @@ def test_the_regression_term_keeps_both_modes(params: Params, weight: float, kep
         z = torch.randn(2000, 1, 1, 1, generator=torch.Generator().manual_seed(1))
         x = generator(z, torch.full((2000,), 999))
     share = (x < 0).double().mean().item()
-    assert (0.35 < share < 0.65) == kept, share
+    assert (0.35 < share < 0.65) == both_modes, share
     assert (x.abs() - MODE).abs().median().item() < 0.5  # most samples lie on the modes

@@ -1,4 +1,4 @@
-"""LoRA adapters: they start as the teacher, they alone train, and they merge into plain weights."""
+"""LoRA adapters start as the teacher, are the only weights that train, and merge into plain weights."""
 
 import io
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.helpers.training import alone
 
 
 def train_config(params: Params, **changes: Any) -> TrainConfig:
-    """A training of two generator turns on batches of four."""
+    """Config of a training with two generator turns and batches of four."""
     size = {"batch_size": 4, "generator_batch_size": 4, "generator_turns": 2, "warmup_turns": 0}
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
     return params.train.model_copy(update={**size, "warm_start": warm, "ema_half_lives": [8], **changes})
@@ -134,7 +134,7 @@ def test_a_checkpoint_holds_the_trained_weights_and_training_resumes_from_it(
 
 
 def saved_file(state: dict[str, Any]) -> io.BytesIO:
-    """A state in the format of torch.save."""
+    """Bytes of a training state in the format of torch.save."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)

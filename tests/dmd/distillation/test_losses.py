@@ -10,7 +10,7 @@ B, SHAPE = 4, (3, 8, 8)
 
 
 def triple(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """x, real and fake [B, C, H, W] in float64."""
+    """Random x, real and fake [B, C, H, W] in float64."""
     rng = torch.Generator().manual_seed(seed)
     x, real, fake = (torch.randn(B, *SHAPE, generator=rng, dtype=torch.float64) for _ in range(3))
     return x.requires_grad_(), real, fake
@@ -42,7 +42,7 @@ def test_the_gradient_is_zero_when_the_scores_agree() -> None:
 
 
 def test_the_gradient_does_not_depend_on_the_scale_of_the_differences() -> None:
-    """Scaling (fake - real) and (x - real) together leaves it as it is."""
+    """Scaling (fake - real) and (x - real) by the same factor does not change the gradient."""
     x, real, fake = triple()
     scaled = (real + 7 * (x - real)).detach().requires_grad_()
     torch.testing.assert_close(
@@ -79,7 +79,7 @@ def test_denoising_loss_gives_its_target_no_gradient() -> None:
 
 
 def test_huber_regression_is_linear_far_from_the_target() -> None:
-    """0.5 d^2 within 0.1 of the target, 0.1 (|d| - 0.05) beyond."""
+    """The loss is 0.5 d^2 if |d| <= 0.1, and 0.1 (|d| - 0.05) beyond."""
     x, target = torch.tensor([[0.05, 1.0]]), torch.zeros(1, 2)
     assert regression_loss(x, target, "huber").item() == pytest.approx((0.5 * 0.05**2 + 0.1 * 0.95) / 2)
 

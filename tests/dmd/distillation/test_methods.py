@@ -1,4 +1,4 @@
-"""The turns of DMD: their order, their noise levels, their losses and the networks that they train."""
+"""The turns of DMD have the right order, noise levels and losses, and train the right networks."""
 
 import pytest
 import torch
@@ -65,14 +65,14 @@ def test_a_turn_gives_gradients_to_its_own_network_only(params: Params, turn: st
 
 
 def test_equal_teacher_and_critic_give_no_gradient(params: Params) -> None:
-    """The score difference, and with it the gradient of distribution matching, is exactly zero."""
+    """The score difference is exactly zero, and so is the gradient of distribution matching."""
     nets = networks(different=False)
     method(params).loss("generator", nets, *batch(), draws())["total"].backward()
     assert max(p.grad.abs().max().item() for p in nets.generator.parameters() if p.grad is not None) == 0
 
 
 def test_the_loss_of_a_generator_turn_is_the_papers_formula(params: Params) -> None:
-    """x = G(z, T-1), t in [0.02 T, 0.98 T], real and fake predicted from one x_t with labels."""
+    """x = G(z, T-1), t is in [0.02 T, 0.98 T], and real and fake are predicted from the same x_t and labels."""
     nets, (z, y) = networks(), batch()
     got = method(params).loss("generator", nets, z, y, draws())
     r = draws()
@@ -85,7 +85,7 @@ def test_the_loss_of_a_generator_turn_is_the_papers_formula(params: Params) -> N
 
 
 def test_the_loss_of_a_critic_turn_is_the_teachers_loss_on_generated_images(params: Params) -> None:
-    """For v-prediction it is the mean squared error of v over the whole range of t."""
+    """For v-prediction, the loss is the mean squared error of v over the whole range of t."""
     nets, (z, y) = networks(), batch()
     got = method(params).loss("critic", nets, z, y, draws())
     r = draws()
@@ -99,13 +99,13 @@ def test_the_loss_of_a_critic_turn_is_the_teachers_loss_on_generated_images(para
 
 
 def noised_times(params: Params, turn: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Tensor:
-    """All t at which a turn adds noise, in 60 batches of 64."""
-    seen: list[Tensor] = []
+    """Every t at which a turn adds noise, in 60 batches of 64."""
+    times: list[Tensor] = []
     nets = networks()
     add_noise = nets.teacher.process.add_noise
 
     def spy(x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        seen.append(t)
+        times.append(t)
         return add_noise(x0, eps, t)
 
     for net in (nets.teacher, nets.critic):
@@ -113,7 +113,7 @@ def noised_times(params: Params, turn: str, monkeypatch: pytest.MonkeyPatch, **c
     m = method(params, **changes)
     for seed in range(60):
         m.loss(turn, nets, *batch(64), draws(seed, 64))
-    return torch.cat(seen)
+    return torch.cat(times)
 
 
 def test_score_differences_are_taken_inside_the_range(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_an_earlier_generator_timestep_is_used_and_a_later_one_is_an_error(param
 
 
 def test_the_default_generator_timestep_depends_on_the_parametrisation(params: Params) -> None:
-    """T-1, except for eps-prediction, where x0 from pure noise would amplify the network's error 157 times."""
+    """The default is T-1, except for eps-prediction, where x0 from pure noise amplifies the error 157 times."""
     kinds = {"epsilon": "linear", "v_prediction": "linear", "sample": "squaredcos_cap_v2"}
     starts = {kind: as_denoiser(ToyNet(), scheduler(kind, beta)) for kind, beta in kinds.items()}
     process, t = starts["epsilon"].process, starts["epsilon"].default_generator_timestep()

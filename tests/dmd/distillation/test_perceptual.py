@@ -29,19 +29,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lpips_formula(file: Path, x: Tensor, y: Tensor) -> Tensor:
-    """LPIPS: the sum over blocks of the mean over positions of sum_c w_c (a_c - b_c)^2, a and b of unit length."""
+    """LPIPS: sum over blocks of the mean over positions of sum_c w_c (a_c - b_c)^2, with unit vectors a and b."""
     heads, net = LPIPS(net="vgg", pnet_rand=True, verbose=False), vgg16(weights=None)
     net.load_state_dict(torch.load(file, weights_only=True), strict=False)
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     sides = []
     for images in (x, y):
         a = F.interpolate(images.expand(-1, 3, -1, -1), size=(224, 224), mode="bilinear", align_corners=False)
-        a, found = (a - shift.reshape(1, 3, 1, 1)) / scale.reshape(1, 3, 1, 1), []
+        a, units = (a - shift.reshape(1, 3, 1, 1)) / scale.reshape(1, 3, 1, 1), []
         for i, layer in enumerate(net.features):
             a = layer(a)
             if i + 1 in ENDS:
-                found.append(a / (a.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
-        sides.append(found)
+                units.append(a / (a.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
+        sides.append(units)
     weights = [getattr(heads, f"lin{i}").model[1].weight for i in range(5)]
     parts = [(w * (a - b) ** 2).sum(dim=1).mean() for w, a, b in zip(weights, *sides, strict=True)]
     return torch.stack(parts).sum()

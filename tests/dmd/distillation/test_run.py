@@ -27,68 +27,68 @@ PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12
 
 
 def run_distill(params: Params, teacher: Teacher, tmp_path: Path, scores: list[float], **changes: object) -> tuple:
-    """Run `distill` with the given validation scores; return the results and all validated weights."""
+    """Run `distill` with these validation scores; return its results and all validated weights."""
     cfg = short_training(
         params, generator_turns=5, validate_every=1, checkpoint_every=1, **{"validation_tolerance": 0.0, **changes}
     )
-    seen: list[dict[str, Tensor]] = []
+    states: list[dict[str, Tensor]] = []
 
     def validate(generator: Generator, turn: int) -> dict[str, float]:
-        seen.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
+        states.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
         return {"validation_fd": scores[turn - 1]}
 
     scratch = Scratch("train", {}, {})
     results = distill(
         method(params, PAIRS), copies(teacher), cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone()
     )
-    return *results, seen
+    return *results, states
 
 
 def test_the_best_generator_is_exported_not_the_last(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    generator, kept, rows, seen = run_distill(params, teacher, tmp_path, [5.0, 2.0, 1.0, 3.0, 4.0])
-    assert len(rows) == 5 and kept == 3
-    assert all(torch.equal(v, seen[2][k]) for k, v in generator.denoiser.state_dict().items())
+    generator, best, rows, states = run_distill(params, teacher, tmp_path, [5.0, 2.0, 1.0, 3.0, 4.0])
+    assert len(rows) == 5 and best == 3
+    assert all(torch.equal(v, states[2][k]) for k, v in generator.denoiser.state_dict().items())
 
 
 def test_within_the_tolerance_the_later_generator_is_kept(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1.2 is within a quarter of the lowest score, 1.0; 1.3 and 1.4 are not."""
+    """The score 1.2 is within a quarter of the lowest score, 1.0; 1.3 and 1.4 are not."""
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
     scores = [2.0, 1.0, 1.2, 1.3, 1.4]
-    _, kept, _, _ = run_distill(params, teacher, tmp_path, scores, validation_tolerance=0.25)
-    assert kept == 3
+    _, best, _, _ = run_distill(params, teacher, tmp_path, scores, validation_tolerance=0.25)
+    assert best == 3
 
 
 def test_a_generator_of_the_warm_start_is_never_kept(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    generator, kept, rows, seen = run_distill(
+    generator, best, rows, states = run_distill(
         params, teacher, tmp_path, [0.1, 0.1, 4.0, 3.0, 5.0, 9.0, 9.0], warm=(2, 1)
     )
-    assert len(rows) == 7 and kept == 4
-    assert all(torch.equal(v, seen[3][k]) for k, v in generator.denoiser.state_dict().items())
+    assert len(rows) == 7 and best == 4
+    assert all(torch.equal(v, states[3][k]) for k, v in generator.denoiser.state_dict().items())
 
 
 def test_patience_ends_a_run_that_no_longer_improves(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    _, kept, rows, _ = run_distill(params, teacher, tmp_path, [2.0, 1.0, 3.0, 3.0, 0.0], patience=2)
-    assert (kept, len(rows)) == (2, 4)
-    # Started again, as after a kill before the export: nothing is validated again.
-    _, kept, again, seen = run_distill(params, teacher, tmp_path, [0.0] * 5, patience=2)
-    assert (kept, repr(again), seen) == (2, repr(rows), [])
+    _, best, rows, _ = run_distill(params, teacher, tmp_path, [2.0, 1.0, 3.0, 3.0, 0.0], patience=2)
+    assert (best, len(rows)) == (2, 4)
+    # A second run, as after a kill before the export, validates nothing again.
+    _, best, again, states = run_distill(params, teacher, tmp_path, [0.0] * 5, patience=2)
+    assert (best, repr(again), states) == (2, repr(rows), [])
 
 
 def test_patience_applies_to_the_last_phase_from_its_beginning(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plateau in the phase without the GAN loss does not end the run, and does not count for the next phase."""
+    """A plateau in the phase without the GAN loss neither ends the run nor counts in the next phase."""
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
     gan = params.method.gan.model_copy(update={"from_turn": 3})
     cfg = short_training(params, generator_turns=9, validate_every=1, validation_tolerance=0.0, patience=2)
@@ -100,8 +100,8 @@ def test_patience_applies_to_the_last_phase_from_its_beginning(
 
     scratch = Scratch("train", {}, {})
     nets = m.networks(teacher, 0)
-    _, kept, rows = distill(m, nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
-    assert [r["phase"] for r in rows] == ["distill"] * 3 + ["adversarial"] * 4 and kept == 5
+    _, best, rows = distill(m, nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    assert [r["phase"] for r in rows] == ["distill"] * 3 + ["adversarial"] * 4 and best == 5
 
 
 def test_validation_chooses_among_several_averages(
@@ -110,21 +110,21 @@ def test_validation_chooses_among_several_averages(
     """Each average is validated, and the one with the lowest score is kept."""
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
     cfg = short_training(params, generator_turns=3, validate_every=3, ema_half_lives=[1, 20, 5000], lr_generator=1e-2)
-    nets, seen = copies(teacher), []
+    nets, states = copies(teacher), []
 
     def validate(generator: Generator, turn: int) -> dict[str, float]:
-        seen.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
-        return {"validation_fd": [2.0, 1.0, 3.0][len(seen) - 1]}
+        states.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
+        return {"validation_fd": [2.0, 1.0, 3.0][len(states) - 1]}
 
     scratch = Scratch("train", {}, {})
-    kept, _, rows = distill(method(params, PAIRS), nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
-    assert len(seen) == 3 and rows[-1]["ema_half_life"] == 20
-    assert all(torch.equal(v, seen[1][k]) for k, v in kept.denoiser.state_dict().items())
-    assert not all(torch.equal(v, seen[0][k]) for k, v in kept.denoiser.state_dict().items())
+    best, _, rows = distill(method(params, PAIRS), nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    assert len(states) == 3 and rows[-1]["ema_half_life"] == 20
+    assert all(torch.equal(v, states[1][k]) for k, v in best.denoiser.state_dict().items())
+    assert not all(torch.equal(v, states[0][k]) for k, v in best.denoiser.state_dict().items())
 
 
 def test_training_can_begin_from_a_finished_generator(teacher: Teacher, tmp_path: Path) -> None:
-    """The networks take over its weights to the bit; a network of another shape is an error."""
+    """The networks take its weights bit by bit; a network of another shape is an error."""
     finished = Generator(toy_denoiser(seed=5), (999,), (1, 8, 8), ())
     nets = Networks(toy_denoiser(), toy_denoiser(), toy_denoiser())
     load_weights(nets.generator, finished, tmp_path)

@@ -1,4 +1,4 @@
-"""A generator of several steps: its sampler, backward simulation and warm start."""
+"""A generator of several steps: sampler, backward simulation and warm start."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_steps_are_spread_over_the_range() -> None:
     )
 
 
-def test_each_further_step_noises_the_prediction_with_new_noise() -> None:
+def test_each_later_step_adds_new_noise_to_the_prediction() -> None:
     """x0 is predicted from pure noise, noised to the next index with z_k, and predicted again."""
     g, z, y = toy_denoiser(), torch.randn(5, 3, 1, 8, 8), torch.arange(5)
     x = g(z[:, 0], torch.full((5,), 999), y)
@@ -81,7 +81,7 @@ def test_the_warm_start_of_several_steps_trains_every_step(params: Params) -> No
     pairs = Pairs(torch.randn(12, 1, 8, 8), torch.randn(12, 1, 8, 8), torch.arange(12) % 10)
     cfg = params.method.model_copy(update={"steps": 4})
     m = METHODS["dmd"](cfg, 1000, pairs, reals())
-    nets, seen = networks(method(params)), set()
+    nets, indices = networks(method(params)), set()
     for seed in range(30):
         loss = m.warm_start_loss("generator", nets, torch.empty(0), None, draws(seed))["total"]  # type: ignore[attr-defined]
         rng = draws(seed)
@@ -91,5 +91,5 @@ def test_the_warm_start_of_several_steps_trains_every_step(params: Params) -> No
         x_t = process.prior(drawn.z, t) if k == 0 else process.add_noise(drawn.x, rng.noise(1, 8, 8), t)
         target = drawn.x if k == 0 else teacher_trajectory(nets.teacher, x_t, int(t[0]), drawn.labels)
         assert loss.item() == pytest.approx(F.mse_loss(nets.generator(x_t, t, drawn.labels), target).item(), rel=1e-5)
-        seen.add(k)
-    assert seen == {0, 1, 2, 3}
+        indices.add(k)
+    assert indices == {0, 1, 2, 3}

@@ -1,4 +1,4 @@
-"""The training loop: resuming is exact, each turn changes its own network, and budgets count generator turns."""
+"""The training loop resumes exactly, changes only the network of each turn, and counts generator turns."""
 
 import math
 from itertools import islice
@@ -27,7 +27,7 @@ PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12
 def train_rows(
     teacher: Teacher, params: Params, cfg: TrainConfig, state: TrainState, turns: int | None = None
 ) -> list[dict[str, float]]:
-    """Train with three critic turns per generator turn, and return the rows of the log. turns: stop after so many."""
+    """Train with three critic turns per generator turn, and return the rows of the log. turns: number to stop after."""
     m = method(params, PAIRS, critic_turns=3)
     return list(islice(train(state, m, cfg, teacher.shape, LABELS, alone()), turns))
 
@@ -70,7 +70,7 @@ def test_budgets_count_generator_turns(teacher: Teacher, params: Params) -> None
 def test_each_turn_changes_its_own_network_and_a_generator_turn_the_average(
     teacher: Teacher, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The weights are compared after every turn. The teacher's never change."""
+    """The weights are compared after every turn; those of the teacher never change."""
     cfg = short_training(params, generator_turns=2)
     state = TrainState(copies(teacher), cfg)
     before = weights(state)
@@ -112,18 +112,18 @@ def test_the_warm_start_changes_no_critic_and_the_catch_up_no_generator(teacher:
     assert [row["phase"] for row in islice(rows, 4)] == ["warm_start"] * 4
     warm = weights(state)
     assert all(torch.equal(warm[k], start[k]) == k.startswith("critic") for k in warm if "conv" in k and "weight" in k)
-    generator, seen = state.nets.generator, []
+    generator, calls = state.nets.generator, []
     before = {k: v.clone() for k, v in generator.state_dict().items()}
     loss = m.loss
 
     def spy(turn: str, *args: object) -> dict[str, Tensor]:
         same = all(torch.equal(v, before[k]) for k, v in generator.state_dict().items())
-        seen.append((turn, same))
+        calls.append((turn, same))
         return loss(turn, *args)  # type: ignore[arg-type]
 
     m.loss = spy  # type: ignore[method-assign]
     next(train(state, m, cfg, teacher.shape, LABELS, alone()))
-    assert seen == [("critic", True)] * (2 + 3) + [("generator", True)]
+    assert calls == [("critic", True)] * (2 + 3) + [("generator", True)]
 
 
 def test_each_phase_starts_with_new_optimizers(teacher: Teacher, params: Params) -> None:
@@ -175,7 +175,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_step(teacher: Teac
 
 
 def test_gradient_checkpointing_does_not_change_the_weights(teacher: Teacher, params: Params) -> None:
-    """Up to rounding; the hooks of the GAN loss also work with it."""
+    """The weights are equal up to rounding, also with the hooks of the GAN loss."""
     cfg = short_training(params)
     for name in ("dmd", "dmd2"):
         m = METHODS[name](params.method.model_copy(update={"name": name}), 1000, PAIRS, reals())
@@ -194,14 +194,14 @@ def test_gradient_checkpointing_does_not_change_the_weights(teacher: Teacher, pa
 
 
 def test_monitors_of_a_batch_in_parts_average_the_parts_that_have_a_value(teacher: Teacher, params: Params) -> None:
-    """With one image per part, each part has a value in one quarter of t; no quarter is lost."""
+    """With one image per part, each part has a value in only one quarter of t, and no quarter may get lost."""
     cfg = short_training(params, generator_turns=1, batch_size=16, generator_batch_size=16)
     m = method(params, PAIRS, critic_turns=1)
-    found = []
+    rows = []
     for parts in (1, 16):
         state = TrainState(copies(teacher), cfg)
-        found.append(next(train(state, m, cfg, teacher.shape, LABELS, alone(parts))))
-    whole, split = found
+        rows.append(next(train(state, m, cfg, teacher.shape, LABELS, alone(parts))))
+    whole, split = rows
     quarters = [f"generator_grad_t{i}" for i in range(4)]
     assert not any(math.isnan(whole[q]) for q in quarters)
     assert [split[q] for q in quarters] == pytest.approx([whole[q] for q in quarters], rel=1e-4)

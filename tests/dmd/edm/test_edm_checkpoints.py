@@ -1,4 +1,4 @@
-"""Pickles of NVlabs' edm are read as plain data; the code that they carry never runs."""
+"""Pickles of NVlabs' edm are read as plain data; the code in them never runs."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from tests.helpers.projects import ROOT
 
 
 class Persistent(nn.Module):
-    """An object that is pickled as by edm's `persistence.persistent_class`: source text, class name and state."""
+    """An object that pickles as edm's `persistence.persistent_class` does: source text, class name and state."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
 
 @pytest.fixture
 def as_edm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module with the name of edm's, which the pickler needs."""
+    """Register a module under edm's name, which the pickler needs."""
     module: Any = types.ModuleType("torch_utils.persistence")
     monkeypatch.setattr(_reconstruct_persistent_obj, "__module__", "torch_utils.persistence")
     module._reconstruct_persistent_obj = _reconstruct_persistent_obj
@@ -128,7 +128,7 @@ def test_a_pickle_inside_a_tensor_is_an_error(tmp_path: Path) -> None:
 
 
 class State:
-    """An object that an admitted function makes, and that then gets a state from the pickle."""
+    """An object that pickles as a call of an admitted function and a state to set on its result."""
 
     def __init__(self, function: Any, args: tuple[Any, ...], state: Any) -> None:
         self.call = function, args, state
@@ -141,7 +141,7 @@ SCALAR: Any = np.float64(0).__reduce__()[0]
 
 
 def test_only_numbers_of_numpy_are_read(tmp_path: Path) -> None:
-    """A forged dtype would read 8 bytes as a pointer, and so return an object by its address."""
+    """A forged object dtype would read 8 bytes as a pointer, and return the object at that address."""
     target = {"alive": True}
     fields = {"f0": (np.dtype("O"), 0)}
     forged = State(np.dtype, ("V8", False, True), (3, "|", None, ("f0",), fields, 8, 1, 0))
@@ -158,7 +158,7 @@ def test_only_numbers_of_numpy_are_read(tmp_path: Path) -> None:
 
 
 def test_only_inert_objects_take_a_state(tmp_path: Path) -> None:
-    """On any other object, a function of this project too, the pickle could set attributes."""
+    """Otherwise a pickle could set attributes of any object, even of a function of this project."""
     storage = torch.storage.TypedStorage(2, dtype=torch.float32, _internal=True)
     function = b"cnumpy.core.multiarray\nscalar\n" + pickle.dumps({"__name__": "x"}, 0)[:-1] + b"b."
     for content, kind in (

@@ -28,7 +28,7 @@ EMB = 512
 
 
 def block(w: dict[str, Tensor], name: str, c_in: int, c_out: int, attention: bool = False) -> None:
-    """Random tensors of a residual block under edm's names."""
+    """Random tensors of a residual block, with edm's names."""
     w |= {f"{name}.norm0.weight": torch.randn(c_in), f"{name}.norm0.bias": torch.randn(c_in)}
     w |= {f"{name}.norm1.weight": torch.randn(c_out), f"{name}.norm1.bias": torch.randn(c_out)}
     for conv, i, o in (("conv0", c_in, c_out), ("conv1", c_out, c_out)):
@@ -78,15 +78,15 @@ def conv(w: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def residual(w: dict[str, Tensor], name: str, x: Tensor, emb: Tensor) -> Tensor:
-    def resized(v: Tensor) -> Tensor:
+    def resize(v: Tensor) -> Tensor:
         if name.endswith("_down"):
             return F.avg_pool2d(v, 2)
         return v.repeat_interleave(2, 2).repeat_interleave(2, 3) if name.endswith("_up") else v
 
-    h = conv(w, f"{name}.conv0", resized(F.silu(norm(w, f"{name}.norm0", x))))
+    h = conv(w, f"{name}.conv0", resize(F.silu(norm(w, f"{name}.norm0", x))))
     scale, shift = F.linear(emb, w[f"{name}.affine.weight"], w[f"{name}.affine.bias"])[:, :, None, None].chunk(2, dim=1)
     h = conv(w, f"{name}.conv1", F.silu(norm(w, f"{name}.norm1", h) * (scale + 1) + shift))
-    x = (conv(w, f"{name}.skip", x) if f"{name}.skip.weight" in w else resized(x)) + h
+    x = (conv(w, f"{name}.skip", x) if f"{name}.skip.weight" in w else resize(x)) + h
     if f"{name}.qkv.weight" not in w:
         return x
     q, k, v = (
@@ -97,7 +97,7 @@ def residual(w: dict[str, Tensor], name: str, x: Tensor, emb: Tensor) -> Tensor:
 
 
 def dhariwal(w: dict[str, Tensor], x: Tensor, noise: Tensor, one_hot: Tensor) -> Tensor:
-    """edm's forward pass of ADM: time embedding, encoder, and a decoder that reads the encoder's outputs."""
+    """ADM's forward pass as in edm: time embedding, encoder, and a decoder that reads the encoder's outputs."""
     wave = noise[:, None] * (1 / 10000) ** (torch.arange(64) / 64)
     emb = F.silu(F.linear(torch.cat([wave.cos(), wave.sin()], dim=1), w["map_layer0.weight"], w["map_layer0.bias"]))
     emb = F.silu(F.linear(emb, w["map_layer1.weight"], w["map_layer1.bias"]) + one_hot @ w["map_label.weight"].T)
@@ -138,7 +138,7 @@ def test_the_converted_network_equals_edms(tmp_path: Path) -> None:
     out = dhariwal(w, x / scale, sigma.flatten().log() / 4, one_hot)
     want = 0.25 / scale**2 * x + sigma * 0.5 / scale * out
     torch.testing.assert_close(denoiser(x, t, labels), want, rtol=1e-3, atol=1e-4)
-    assert (denoiser(x, t, torch.zeros_like(labels)) - want).abs().max() > 0.01, "it heeds the label"
+    assert (denoiser(x, t, torch.zeros_like(labels)) - want).abs().max() > 0.01, "the output depends on the label"
 
 
 def test_the_folder_is_a_teacher(tmp_path: Path) -> None:

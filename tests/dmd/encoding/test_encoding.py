@@ -1,4 +1,4 @@
-"""Stage `encode` stores the outputs of the VAE and of the text encoders, which teachers then read from disk."""
+"""Stage `encode` stores the outputs of the VAE and of the text encoders, and teachers read them from disk."""
 
 import copy
 from pathlib import Path
@@ -80,7 +80,9 @@ def test_embeddings_from_disk_equal_those_in_memory(
     assert not torch.allclose(on_disk.guided(x, t, labels[:1].expand(3)), on_disk.denoiser(x, t, labels[:1].expand(3)))
 
 
-def test_copies_of_a_network_share_the_last_read(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
+def test_copies_of_a_network_share_the_embeddings_read_last(
+    folders: dict[str, Path], split: Split, tmp_path: Path
+) -> None:
     tables = encode_and_load(folders["sd"], split, tmp_path).texts
     assert tables is not None
     reads: list[Tensor] = []

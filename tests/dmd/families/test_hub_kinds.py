@@ -20,7 +20,7 @@ from tests.helpers.teachers.hub_folders import KINDS, load, save_in_float16, tex
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_teacher_in_float16_is_loaded_in_float32(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
-    """With a text encoder in float16 the stock pipeline could not run the generator."""
+    """With a text encoder in float16, the stock pipeline could not run the generator."""
     pipe = load_pipeline(save_in_float16(folders[kind], tmp_path / "half"))
     parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     assert {p.dtype for part in parts.values() for p in part.parameters()} == {torch.float32}, parts.keys()
@@ -34,7 +34,7 @@ def pixel_unet(**more: Any) -> UNet2DModel:
 
 
 def load_error(folder: Path) -> str:
-    """The error of one line that loading a folder raises."""
+    """Text of the error that loading a folder raises, which must be one line."""
     with pytest.raises(TeacherError) as e:
         load_pipeline(folder)
     assert "\n" not in str(e.value)
@@ -61,7 +61,7 @@ def test_a_unet_with_a_learned_variance_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_network_for_inpainting_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Its input also holds the masked image and the mask."""
+    """The input of such a network also holds the masked image and the mask."""
     pipe = StableDiffusionPipeline.from_pretrained(folders["sd"], unet=text_unet(16, in_channels=9))
     pipe.save_pretrained(tmp_path)
     assert "takes 9 channels, its VAE's latents have 4; inpainting and editing" in load_error(tmp_path)
@@ -79,7 +79,7 @@ def test_an_unknown_pipeline_is_an_error(
 
 
 def test_the_conditioning_of_sdxl_equals_its_pipelines(folders: dict[str, Path]) -> None:
-    """Embeddings, pooled embeddings and zeros for the null condition, as from encode_prompt; the size as time ids."""
+    """Embeddings, pooled embeddings and zeros for the null condition equal encode_prompt's; time ids hold sizes."""
     net = load(folders["sdxl"]).denoiser.net
     pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(folders["sdxl"])
     embedding, none, pooled, none_pooled = pipe.encode_prompt(CAPTIONS[3], device=CPU)

@@ -1,4 +1,4 @@
-"""Generators with and without adapters in the stock pipelines of all kinds of teachers."""
+"""Generators with and without adapters run in the stock pipelines of all kinds of teachers."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from tests.helpers.teachers.hub_folders import CARDS, KINDS, load, perturb_train
 def test_every_kind_of_generator_runs_in_its_stock_pipeline_without_this_project(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    """The code of its card, in a process that cannot import this project, gives this project's image."""
+    """The code of the card gives this project's image in a process that cannot import this project."""
     generators: dict[Path, Generator] = {}
     for kind, folder in folders.items():
         teacher = load(folder)
@@ -55,7 +55,7 @@ def test_every_kind_of_generator_runs_in_its_stock_pipeline_without_this_project
 def test_the_teacher_with_the_exported_adapter_equals_the_generator(
     folders: dict[str, Path], tmp_path: Path, kind: str, alpha: int
 ) -> None:
-    """diffusers or peft load the folder of the adapter into the teacher, and its merged weights are the generator's."""
+    """diffusers or peft load the adapter folder into the teacher, whose merged weights are then the generator's."""
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
     teacher = load(folders[kind])

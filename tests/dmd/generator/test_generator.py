@@ -40,7 +40,7 @@ def test_every_kind_of_teacher_loads_unchanged_and_its_generator_runs_by_the_car
     params: Params, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The teacher is saved and loaded as a diffusers folder, and then exported."""
-    # The output depends on the time: more channels than normalisation groups, and a last layer that is not near zero.
+    # More channels than normalisation groups, and a last layer that is not near zero: the output depends on the time.
     cfg = params.teacher.model_copy(update={"channels": [16, 32], "prediction_type": kind, "beta_schedule": "linear"})
     torch.manual_seed(0)
     net = new_unet(cfg, (1, 8, 8), 10)
@@ -49,7 +49,7 @@ def test_every_kind_of_teacher_loads_unchanged_and_its_generator_runs_by_the_car
     save_pipeline(net, new_scheduler(cfg), tmp_path / "teacher")
     teacher = load_teacher(tmp_path / "teacher", CPU)
     z, y, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 7]), torch.tensor([999, 400])
-    # Frozen, as the loaded one is: on some CPUs weights that train use other kernels, with other last bits.
+    # Frozen like the loaded generator: on some CPUs, trainable weights use other kernels, which change the last bits.
     frozen = as_denoiser(net, new_scheduler(cfg)).eval().requires_grad_(False)
     assert torch.equal(teacher.denoiser(z, t, y), frozen(z, t, y))
     generator = generator_folder(teacher, tmp_path / "generator", 999, 499)
@@ -81,8 +81,8 @@ def test_a_saved_generator_loads_unchanged(teacher: Teacher, tmp_path: Path) -> 
     assert names == expected
 
 
-def test_exports_hold_no_path(teacher: Teacher, teacher_folder: Path, tmp_path: Path) -> None:
-    """diffusers writes the path of a loaded network into its config, by which two clones would differ."""
+def test_exported_files_hold_no_path(teacher: Teacher, teacher_folder: Path, tmp_path: Path) -> None:
+    """diffusers writes the path of a loaded network into its config, so the files of two clones would differ."""
     generator_folder(teacher, tmp_path / "generator")
     for file in (tmp_path / "generator").rglob("*.json"):
         assert str(teacher_folder.parent) not in file.read_text() and "_name_or_path" not in file.read_text(), file

@@ -1,4 +1,4 @@
-"""Generators of teachers on latents: their cards, their timesteps, their folder and the registered model."""
+"""Generators of teachers on latents: cards, timesteps, folders and the registered model."""
 
 import base64
 import io
@@ -45,7 +45,7 @@ def test_the_code_of_the_cards_gives_this_projects_images(params: Params, tmp_pa
     for out, generator in generators.items():
         assert "dmd" not in (out / "README.md").read_text().split("```")[1]
         rng, times = torch.Generator().manual_seed(0), generator.times
-        # The pipeline draws the noise of each step at that step.
+        # The pipeline draws the noise of each step when it takes the step.
         z = torch.stack([torch.randn(1, 4, 4, 4, generator=rng) for _ in times], dim=1)
         noise = z if len(times) > 1 else z[:, 0]
         ours = generator.codec.decode(generate(generator.denoiser, noise, times, torch.tensor([0])))
@@ -69,7 +69,7 @@ def test_a_timestep_at_which_the_pipeline_of_a_transformer_cannot_start_is_an_er
 def test_the_timesteps_of_a_transformer_are_those_of_its_pipeline(
     teacher: Teacher, first: int, steps: int, takes: int
 ) -> None:
-    """DiTPipeline accepts only the number of steps, so with other timesteps its images would differ."""
+    """DiTPipeline takes only a number of steps, so at other timesteps its images would differ."""
     check_exportable(teacher, step_times(takes, steps))
     if teacher.captions:
         check_exportable(teacher, step_times(first, steps))
@@ -87,7 +87,7 @@ def test_a_saved_generator_loads_unchanged(teacher: Teacher, tmp_path: Path) -> 
 
 
 def test_the_registered_model_accepts_labels_and_prompts(teacher: Teacher, tmp_path: Path) -> None:
-    """Its images equal those of the sampler at the same seed; a prompt gives the images of its label."""
+    """Images of the model equal those of the sampler at the same seed; a prompt gives the images of its label."""
     from flows.registry.pyfunc_generator import OneStepGenerator
 
     generator = export(teacher, tmp_path / "generator", 999, 499)

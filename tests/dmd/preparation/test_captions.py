@@ -1,4 +1,4 @@
-"""Captions of a folder of images are its conditions."""
+"""The captions of a folder of images are the conditions."""
 
 from pathlib import Path
 

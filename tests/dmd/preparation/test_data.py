@@ -1,4 +1,4 @@
-"""Prepared data: complete or absent, reproducible, resumable, and checked against their hashes."""
+"""Prepared data are complete or absent, reproducible, resumable, and checked against their hashes."""
 
 from pathlib import Path
 
@@ -114,17 +114,17 @@ def test_a_changed_byte_in_any_shard_is_an_error(coloured: DataConfig, tmp_path:
 def test_an_interrupted_preparation_resumes(
     coloured: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It repeats no work and gives the result of an uninterrupted run; other parameters start from the beginning."""
+    """A resumed run repeats no work and gives the result of an uninterrupted run; other parameters start anew."""
     prepare(coloured, tmp_path / "whole")
     read = []
 
-    def stopping(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    def fit_or_interrupt(image: Image.Image, size: int, channels: int) -> np.ndarray:
         read.append(image.filename)
         if len(read) == 18:
             raise MemoryError
         return fit_image(image, size, channels)
 
-    monkeypatch.setattr("dmd.preparation.shards.fit_image", stopping)
+    monkeypatch.setattr("dmd.preparation.shards.fit_image", fit_or_interrupt)
     monkeypatch.setattr("dmd.preparation.prepare.WORKERS", 1)
     with pytest.raises(MemoryError):
         prepare(coloured, tmp_path / "out")
@@ -142,11 +142,11 @@ def test_a_kill_while_shards_are_moved_loses_nothing(
     """Some shards have already left the scratch folder, and the output folder does not exist yet."""
     prepare(coloured, tmp_path / "whole")
 
-    def killed(*_: object) -> None:
+    def kill(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dmd.preparation.prepare.new_manifest", killed)
+        patch.setattr("dmd.preparation.prepare.new_manifest", kill)
         with pytest.raises(KeyboardInterrupt):
             prepare(coloured, tmp_path / "data")
     prepare(coloured, tmp_path / "data")

@@ -1,4 +1,4 @@
-"""Data that could be misread without notice: tables, splits, labels, links, shards, and interrupted preparations."""
+"""Odd data are never misread silently: tables, splits, labels, links, shards and interrupted preparations."""
 
 import errno
 import io
@@ -48,8 +48,8 @@ def test_prompts_that_are_not_text_are_an_error_and_a_byte_order_mark_is_dropped
     (tmp_path / "in/valley.txt").write_text("\ufeffa red cat\na dog\na bird\n", encoding="utf-8")
     chosen = new_config(source="prompts", folder=tmp_path / "in", captions="prompt", test=1, validation=1)
     assert prepare(chosen, tmp_path / "out").counts == {"train": 1, "validation": 1, "test": 1}
-    found = [c for s in ("train", "validation", "test") for c in load_split(tmp_path / "out", s, False).captions]
-    assert sorted(found) == ["a bird", "a dog", "a red cat"]
+    captions = [c for s in ("train", "validation", "test") for c in load_split(tmp_path / "out", s, False).captions]
+    assert sorted(captions) == ["a bird", "a dog", "a red cat"]
     pyarrow.parquet.write_table(pyarrow.table({"prompt": [b"a fish"]}), tmp_path / "in/b.parquet")
     with pytest.raises(DataError, match=r"'prompt' \(data\.captions\) is of type binary, not text"):
         prepare(chosen, tmp_path / "other")
@@ -76,10 +76,10 @@ def test_the_name_of_a_shard_gives_its_split(new_config: NewConfig, tmp_path: Pa
 def test_copies_of_held_out_images_in_train_are_counted(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/train/cat", 20)
     write_pictures(tmp_path / "in/test/cat", 6, first=17)
-    made = prepare(new_config(source="folder", folder=tmp_path / "in", test="all", validation=1), tmp_path / "out")
+    manifest = prepare(new_config(source="folder", folder=tmp_path / "in", test="all", validation=1), tmp_path / "out")
     train = values(stored(tmp_path / "out")["train"])
-    assert made.also_in_train == {"validation": 0, "test": len({17, 18, 19} & set(train))}
-    assert made.also_in_train["test"] >= 2
+    assert manifest.also_in_train == {"validation": 0, "test": len({17, 18, 19} & set(train))}
+    assert manifest.also_in_train["test"] >= 2
 
 
 def test_a_link_to_a_parent_folder_is_an_error(new_config: NewConfig, tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_a_broken_link_and_a_name_that_is_not_utf8_are_one_image_each(new_config
     write_pictures(tmp_path / "in/cat", 20)
     (tmp_path / "in/cat/zz.png").symlink_to("nothing.png")
     (tmp_path / "in/cat/000.png").rename(os.fsdecode(os.fsencode(tmp_path / "in/cat") + b"/caf\xe9.png"))
-    made = prepare(new_config(source="folder", folder=tmp_path / "in", max_bad=0.1), tmp_path / "out")
-    assert sum(made.counts.values()) == 20 and [name for _, name, _ in made.skipped] == ["cat/zz.png"]
+    manifest = prepare(new_config(source="folder", folder=tmp_path / "in", max_bad=0.1), tmp_path / "out")
+    assert sum(manifest.counts.values()) == 20 and [name for _, name, _ in manifest.skipped] == ["cat/zz.png"]
 
 
 def test_classes_named_by_numbers_are_in_numeric_order(new_config: NewConfig, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_classes_named_by_numbers_are_in_numeric_order(new_config: NewConfig, tm
 
 
 def test_a_line_break_in_a_caption_becomes_a_space(new_config: NewConfig, tmp_path: Path) -> None:
-    """Captions are stored one per line, so a line break would shift all that follow."""
+    """Captions are stored one per line, so a line break would shift all later captions."""
     write_pictures(tmp_path / "in/cat", 9)
     write_pictures(tmp_path / "in/d\u2028g", 9, first=20)
     prepare(new_config(source="folder", folder=tmp_path / "in", caption="a photo\nof a {name}\n"), tmp_path / "out")
@@ -174,7 +174,7 @@ def test_the_last_class_needs_no_newline(new_config: NewConfig, tmp_path: Path, 
 
 
 def test_a_shard_that_ends_in_zeros_is_an_error(new_config: NewConfig, tmp_path: Path) -> None:
-    """An interrupted download may have its full length and end in zeros."""
+    """An interrupted download may have its full length but end in zeros."""
     shard = tmp_path / "in/a.tar"
     write_shard(shard, 0, 1500)
     with tarfile.open(shard) as tar:
@@ -186,7 +186,7 @@ def test_a_shard_that_ends_in_zeros_is_an_error(new_config: NewConfig, tmp_path:
 
 
 def test_the_reasons_for_skipped_files_are_the_same_in_every_run(new_config: NewConfig, tmp_path: Path) -> None:
-    """A reason that changes would change the hash of the folder, and run every stage again."""
+    """A different text would change the hash of the folder and make every stage run again."""
     write_shard(tmp_path / "in/a.tar", 0, 20)
     with tarfile.open(tmp_path / "in/a.tar", "a") as tar:
         for name, content in (("9999.png", b"no picture"), ("9999.cls", b"0")):
@@ -215,7 +215,7 @@ def test_a_temporary_disk_error_does_not_skip_an_image(
 
 
 def test_a_repaired_image_is_read_again(new_config: NewConfig, tmp_path: Path) -> None:
-    """Even if its modification time is unchanged: the list of unusable files is not kept."""
+    """The list of unusable files is not kept, so the image may have its former modification time."""
     write_pictures(tmp_path / "in/cat", 20)
     file = tmp_path / "in/cat/007.png"
     whole, times = file.read_bytes(), (1, 1)
@@ -267,20 +267,20 @@ def test_transparent_pixels_of_16_bits_are_white_and_32_bits_are_unusable(
 
 
 def test_splits_of_the_hub_that_disagree_are_an_error(new_config: NewConfig, tmp_path: Path) -> None:
-    """With other class names the labels would mean something else, and one of two test splits would be lost."""
+    """With other class names, labels would change their meaning; of two test splits, one would be lost."""
     datasets = pytest.importorskip("datasets")
 
-    def made(*names: str) -> object:
+    def rows(*names: str) -> object:
         features = datasets.Features({"image": datasets.Image(), "kind": datasets.ClassLabel(names=list(names))})
         rows = {"image": [picture(i) for i in range(12)], "kind": [i % 2 for i in range(12)]}
         return datasets.Dataset.from_dict(rows, features=features)
 
-    def refused(splits: dict[str, object], words: str) -> None:
+    def check_refusal(splits: dict[str, object], words: str) -> None:
         folder = tmp_path / words[:3]
         datasets.DatasetDict(splits).save_to_disk(folder)
         with pytest.raises(DataError, match=words):
             prepare(new_config(source="huggingface", folder=folder), tmp_path / "out")
 
-    refused({"train": made("a", "b"), "test": made("b", "a")}, "split test has other class names than train")
-    two = {"train": made("a", "b"), "test_matched": made("a", "b"), "test_mismatched": made("a", "b")}
-    refused(two, "two splits to test by: test_matched, test_mismatched")
+    check_refusal({"train": rows("a", "b"), "test": rows("b", "a")}, "split test has other class names than train")
+    two = {"train": rows("a", "b"), "test_matched": rows("a", "b"), "test_mismatched": rows("a", "b")}
+    check_refusal(two, "two splits to test by: test_matched, test_mismatched")

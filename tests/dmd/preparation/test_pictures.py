@@ -45,8 +45,8 @@ def test_transparent_pixels_become_white() -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_is_stored_in_one_shape(mode: str, channels: int) -> None:
-    made = fit_image(reread(Image.new(mode, (13, 9)), "TIFF"), 8, channels)
-    assert made.shape == (channels, 8, 8) and made.dtype == np.uint8
+    image = fit_image(reread(Image.new(mode, (13, 9)), "TIFF"), 8, channels)
+    assert image.shape == (channels, 8, 8) and image.dtype == np.uint8
 
 
 def test_the_shorter_side_is_resized_and_the_centre_cropped() -> None:
@@ -54,7 +54,7 @@ def test_the_shorter_side_is_resized_and_the_centre_cropped() -> None:
     wide.paste(200, (16, 0, 32, 16))  # only the middle third stays
     assert (fit_image(wide, 8, 1)[0, :, 2:-2] == 200).all()
     stripes = Image.fromarray(np.tile(np.array([[0, 255]], np.uint8), (64, 32)))
-    # Grey by antialiasing, and not one of the stripes.
+    # Antialiasing gives grey, not the value of a stripe.
     assert np.abs(fit_image(stripes, 8, 1).astype(int) - 127).max() < 8
     same = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
     assert (fit_image(same, 8, 1)[0] == np.asarray(same)).all()

@@ -1,4 +1,4 @@
-"""Each source of data is read from small files; unusable files are listed and skipped, or are an error."""
+"""Each data source is read from small files; unusable files are listed and skipped, or are an error."""
 
 import csv
 import io
@@ -23,16 +23,16 @@ def test_folder_names_are_the_classes(new_config: NewConfig, tmp_path: Path) -> 
     summary = prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
     assert (summary.counts, summary.skipped) == ({"train": 15, "validation": 2, "test": 3}, [])
     assert not (tmp_path / "out" / SKIPPED).exists()
-    seen = []
+    grey_values = []
     for split in stored(tmp_path / "out").values():
         assert split.class_names == ("cat", "dog") and split.class_captions == ("a cat", "a dog")
         assert split.labels.tolist() == [int(v >= 100) for v in values(split)]
         assert split.captions == [f"a {split.class_names[y]}" for y in split.labels.tolist()]
-        seen += values(split)
-    assert sorted(seen) == [*range(10), *range(100, 110)]
+        grey_values += values(split)
+    assert sorted(grey_values) == [*range(10), *range(100, 110)]
 
 
-def test_a_folder_with_its_own_splits_keeps_them_apart(new_config: NewConfig, tmp_path: Path) -> None:
+def test_a_folder_with_its_own_splits_keeps_the_splits_apart(new_config: NewConfig, tmp_path: Path) -> None:
     """The folder `test` is the test split, and none of its images is in the other splits."""
     for top, first in (("train", 0), ("test", 100)):
         for name in ("cat", "dog"):
@@ -50,7 +50,7 @@ def test_a_folder_with_its_own_splits_keeps_them_apart(new_config: NewConfig, tm
         prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
 
 
-def test_unusable_files_are_listed_and_skipped_up_to_a_share(new_config: NewConfig, tmp_path: Path) -> None:
+def test_unusable_files_are_listed_and_skipped_up_to_max_bad(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 96)
     (tmp_path / "in/cat/000.png").write_bytes(b"not a picture")
     whole = (tmp_path / "in/cat/001.png").read_bytes()
@@ -96,7 +96,7 @@ def test_a_folder_without_classes_has_one_class(new_config: NewConfig, tmp_path:
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 def test_a_table_gives_captions_and_labels(new_config: NewConfig, tmp_path: Path, ending: str) -> None:
-    """Images without a row or a caption, and rows without an image, are listed; the others keep their captions."""
+    """Incomplete images and rows are listed; all other images keep their captions and labels."""
     write_pictures(tmp_path / "in", 20)
     rows = [
         {"file_name": f"{i:03d}.png", "caption": f'no. {i}, "quoted"\nline', "label": "ab"[i % 2]} for i in range(20)
@@ -239,7 +239,7 @@ def test_prompts_are_read_without_images(new_config: NewConfig, tmp_path: Path) 
         load_split(tmp_path / "out", "train")
 
 
-def test_a_missing_library_is_named_with_its_extra(
+def test_a_missing_library_is_an_error_that_names_the_extra(
     new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)

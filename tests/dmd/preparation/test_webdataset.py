@@ -1,4 +1,4 @@
-"""Shards in the WebDataset format."""
+"""Shards in the WebDataset format are read with labels and captions, and damaged shards are an error."""
 
 import tarfile
 from pathlib import Path
@@ -42,16 +42,16 @@ def test_shards_are_downloaded_once(
         prepare(new_config(source="webdataset", url=f"file://{where}/no-such.tar"), tmp_path / "out")
 
 
-@pytest.mark.parametrize("kept", [0.35, 0.999, "boundary"])
-def test_a_truncated_shard_is_an_error(new_config: NewConfig, tmp_path: Path, kept: float | str) -> None:
-    """Also if it ends between two files, which tarfile takes for the end of the archive."""
+@pytest.mark.parametrize("cut", [0.35, 0.999, "boundary"])
+def test_a_truncated_shard_is_an_error(new_config: NewConfig, tmp_path: Path, cut: float | str) -> None:
+    """This includes a shard that ends between two files, which tarfile takes for the end of the archive."""
     shard = tmp_path / "in/train-000.tar"
     write_shard(shard, 0, 20)
     with tarfile.open(shard) as tar:
         boundary = tar.getmembers()[30].offset
         end = tar.getmembers()[-1].offset_data
     content = shard.read_bytes()
-    shard.write_bytes(content[: boundary if kept == "boundary" else int(float(kept) * end)])
+    shard.write_bytes(content[: boundary if cut == "boundary" else int(float(cut) * end)])
     with pytest.raises(DataError, match=r"train-000\.tar is truncated"):
         prepare(new_config(source="webdataset", folder=tmp_path / "in"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

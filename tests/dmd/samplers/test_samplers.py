@@ -1,4 +1,4 @@
-"""DDIM and Heun agree with diffusers' solvers, with the published algorithms and with exact solutions."""
+"""DDIM and Heun's method agree with diffusers' solvers, with the published algorithms and with exact solutions."""
 
 from typing import Any
 
@@ -21,15 +21,15 @@ from tests.helpers.networks import ToyNet, denoiser_of, scheduler
 
 def ddim_states(denoiser: Denoiser, z: Tensor, steps: int) -> list[Tensor]:
     """The inputs x_t of the network along a DDIM trajectory, and its end."""
-    seen: list[Tensor] = []
+    states: list[Tensor] = []
 
     class Spy(Denoiser):
         def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-            seen.append(x_t)
+            states.append(x_t)
             return super().forward(x_t, t, cond)
 
-    seen.append(ddim(Spy(denoiser.net, denoiser.process, denoiser.parametrisation), z, steps))
-    return seen
+    states.append(ddim(Spy(denoiser.net, denoiser.process, denoiser.parametrisation), z, steps))
+    return states
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -50,7 +50,7 @@ def test_ddim_equals_diffusers_step_by_step(kind: str, steps: int) -> None:
 
 
 def test_more_steps_than_the_schedule_has_are_an_error() -> None:
-    """The last step would reach index -1, which is the noisiest one."""
+    """The last step would reach index -1, which is the highest noise level."""
     assert ode_times(4, 4) == (3, 2, 1, 0)
     with pytest.raises(ValueError, match="5 steps on a schedule of 4"):
         ode_times(4, 5)
@@ -58,7 +58,7 @@ def test_more_steps_than_the_schedule_has_are_an_error() -> None:
 
 @pytest.mark.parametrize("kind", ["flow", "edm"])
 def test_ddim_equals_diffusers_euler_step_by_step(kind: str) -> None:
-    """Euler for flow matching and for EDM, on the noise levels of our grid; the last step goes to sigma 0."""
+    """Compare with Euler for flow matching and for EDM, on our noise levels; the last step goes to sigma 0."""
     denoiser, steps = denoiser_of(kind), 10
     t = torch.tensor(ode_times(1000, steps))
     sigmas = torch.cat([denoiser.process.sigma(t), torch.zeros(1).double()])
@@ -109,7 +109,7 @@ def test_heun_equals_the_algorithm_of_karras_for_edm() -> None:
 
 @pytest.mark.parametrize("process", ["vp", "flow"])
 def test_heun_is_of_second_order(process: str) -> None:
-    """On data N(m, s^2), twice the steps leave a fourth of the error of Heun and half of the error of DDIM."""
+    """On data N(m, s^2), doubling the steps divides the error of Heun by four and that of DDIM by two."""
     p = ddpm_process(scheduler(beta_schedule="linear").alphas_cumprod) if process == "vp" else flow_process(1.0, 1000)
     m, s = 0.4, 0.5
 

@@ -1,4 +1,4 @@
-"""A checkpoint is bound to its code, parameters and inputs, and a damaged one is an error."""
+"""A checkpoint is bound to its code, parameters and inputs, and a damaged checkpoint is an error."""
 
 import subprocess
 from pathlib import Path

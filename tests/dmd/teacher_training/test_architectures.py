@@ -1,4 +1,4 @@
-"""Networks in the training of a teacher: the VAE, the text encoder and the labels of a transformer."""
+"""Networks that train with a teacher: the VAE, the text encoder and the label embedding of a transformer."""
 
 import torch
 
@@ -10,7 +10,7 @@ from tests.helpers.teachers.latent_teachers import digits, tiny_params
 
 
 def test_diffusers_own_label_dropout_is_off(params: Params) -> None:
-    """It would draw from the global generator; the trainer drops the labels."""
+    """diffusers would draw from the global random generator; the trainer drops labels itself."""
     torch.manual_seed(0)
     net, _ = new_network(tiny_params(params, "dit").teacher, digits())
     denoiser = as_denoiser(net, new_scheduler(params.teacher))

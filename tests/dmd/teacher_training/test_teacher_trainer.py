@@ -1,4 +1,4 @@
-"""The training of a teacher resumes exactly and drops labels at its rate."""
+"""The training of a teacher resumes exactly and drops labels at the configured rate."""
 
 from itertools import islice
 
@@ -32,9 +32,9 @@ def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(params: Param
 def test_labels_are_dropped_at_the_given_rate(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = params.teacher.model_copy(update={"steps": 30, "batch_size": 100, "label_dropout": 0.25})
     denoiser = toy_denoiser()
-    seen: list[Tensor] = []
+    conditions: list[Tensor] = []
     predict = denoiser.predict
-    monkeypatch.setattr(denoiser, "predict", lambda x, t, cond: seen.append(cond) or predict(x, t, cond))
+    monkeypatch.setattr(denoiser, "predict", lambda x, t, cond: conditions.append(cond) or predict(x, t, cond))
     list(train_teacher(TeacherState(denoiser, cfg), cfg, torch.zeros(50, 1, 8, 8), torch.arange(50) % 10, 10))
-    share = (torch.cat(seen) == 10).float().mean().item()
+    share = (torch.cat(conditions) == 10).float().mean().item()
     assert share == pytest.approx(0.25, abs=0.03)

@@ -1,4 +1,4 @@
-"""Whether a teacher fits the data, and the line that describes it."""
+"""A teacher must fit the data, and one line describes it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_a_teacher_of_another_shape_is_an_error(teacher: Teacher) -> None:
 
 
 def test_a_teacher_with_other_labels_than_the_data_is_an_error(teacher: Teacher, teacher_folder: Path) -> None:
-    """Its eleven labels are ten classes and the null label, or eleven classes without guidance."""
+    """The teacher's eleven labels are ten classes and the null label, or eleven classes without guidance."""
     for classes in (1, 9, 12, 100):
         with pytest.raises(
             TeacherError, match=f"has 11 labels with the null one, the data have {classes}; labels of teacher"

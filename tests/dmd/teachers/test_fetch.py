@@ -1,4 +1,4 @@
-"""Teachers from a folder and from the hub."""
+"""Teachers are fetched from a folder or from the hub."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_a_hub_id_without_network_is_an_error_of_one_line(monkeypatch: pytest.Mo
 def test_an_answer_of_the_hub_becomes_an_error_that_explains_it(
     monkeypatch: pytest.MonkeyPatch, answer: type[HfHubHTTPError], message: str, hidden: bool
 ) -> None:
-    """hidden: diffusers raises an error about its cache in place of the hub's."""
+    """hidden: whether diffusers raises an error about its cache instead of the hub's error."""
 
     def refuse(*_: object, **__: object) -> str:
         error = answer("no", response=httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co")))

@@ -34,15 +34,15 @@ def test_interrupted_pairs_resume(
     """Complete batches are not repeated, and the result equals that of an uninterrupted run."""
     cfg = params.pairs.model_copy(update={"count": 7, "steps": 4, "batch_size": 3})
     whole = make_pairs(teacher, torch.arange(5), cfg, CPU)
-    sizes: list[int] = []  # batches that the solver has made
+    sizes: list[int] = []  # of the batches that the solver was called with
 
-    def interrupted(denoiser: Denoiser, z: Tensor, steps: int, cond: Tensor) -> Tensor:
+    def solve_or_interrupt(denoiser: Denoiser, z: Tensor, steps: int, cond: Tensor) -> Tensor:
         if len(sizes) == 2:
             raise KeyboardInterrupt
         sizes.append(len(z))
         return ddim(denoiser, z, steps, cond)
 
-    monkeypatch.setitem(SOLVERS, "ddim", Solver(interrupted, lambda steps: steps))
+    monkeypatch.setitem(SOLVERS, "ddim", Solver(solve_or_interrupt, lambda steps: steps))
     with pytest.raises(KeyboardInterrupt):
         make_pairs(teacher, torch.arange(5), cfg, CPU, tmp_path)
     sizes[:] = [0]

@@ -1,4 +1,4 @@
-"""Loading a teacher: guidance, damaged files and other folders."""
+"""A teacher loads with guidance; damaged files and other folders are errors."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from dmd.teachers.teacher import load_teacher
 from tests.helpers.networks import CPU
 
 
-def test_guidance_takes_the_last_label_for_the_null_label(teacher_folder: Path, tmp_path: Path) -> None:
+def test_guidance_uses_the_last_label_as_the_null_label(teacher_folder: Path, tmp_path: Path) -> None:
     teacher = load_teacher(teacher_folder, CPU, guidance_scale=2.0)
     z, y, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 7]), torch.tensor([600, 600])
     u, c = teacher.denoiser(z, t, torch.full_like(y, 10)), teacher.denoiser(z, t, y)

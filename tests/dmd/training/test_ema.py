@@ -1,4 +1,4 @@
-"""The moving average of weights, and its half-life."""
+"""The exponential moving average of weights, and its half-life in images."""
 
 import pytest
 import torch
@@ -18,6 +18,6 @@ def test_the_average_equals_its_closed_form() -> None:
 
 
 def test_the_half_life_is_counted_in_images() -> None:
-    """After that many images half of the old average is left, whatever the number of turns."""
+    """After one half-life of images, half of the old average is left, whatever the number of turns."""
     for images in (1, 64, 500):
         assert decay_from_half_life(4000, images) ** (4000 / images) == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""The optimizer step: learning rates, clipping and the scaling of fp16."""
+"""The optimizer step: learning rates, gradient clipping and loss scaling in fp16."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_the_gradient_is_clipped_per_network() -> None:
 
 
 def test_fp16_skips_a_step_whose_scaled_loss_overflows() -> None:
-    """The weights stay, the scale is halved, and the next step uses the true gradient."""
+    """The weights do not change, the scale is halved, and the next step uses the true gradient."""
     net = torch.nn.Linear(1, 1, bias=False)
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=100)

@@ -36,17 +36,17 @@ def test_a_page_fits_its_window_and_every_panel_shows_something(
     browser: Browser, pages: dict[str, Path], tmp_path: Path, name: str, width: int, scheme: str
 ) -> None:
     url = pages[name].as_uri()
-    with visit(browser, url, width, scheme) as seen:
-        assert seen.overflow() <= 0
-        assert seen.requests == [url] and seen.errors == []
-        pictures = seen.pictures()
+    with visit(browser, url, width, scheme) as view:
+        assert view.overflow() <= 0
+        assert view.requests == [url] and view.errors == []
+        pictures = view.pictures()
         assert len(pictures) >= 2 and all(p["area"] > 1000 and p["own"] > 0 for p in pictures), pictures
-        assert seen.page.locator("table").count() >= 2 and seen.empty_tables() == 0
-        figures = seen.page.locator("figure").count()
-        assert figures == seen.page.locator("figure:has(img, svg)").count() > 0
-        paper = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert view.page.locator("table").count() >= 2 and view.empty_tables() == 0
+        figures = view.page.locator("figure").count()
+        assert figures == view.page.locator("figure:has(img, svg)").count() > 0
+        paper = view.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == {"light": "rgb(246, 245, 241)", "dark": "rgb(20, 22, 27)"}[scheme]
-        assert seen.screenshot(f"{name}-{width}-{scheme}", tmp_path).stat().st_size > 10_000
+        assert view.screenshot(f"{name}-{width}-{scheme}", tmp_path).stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -58,11 +58,11 @@ def test_the_browser_checks_detect_every_defect(browser: Browser, tmp_path: Path
         "<svg width=99 height=99></svg><canvas width=99 height=99></canvas><table><tr><td> </td></tr></table>"
         "<script src='https://example.com/x.js'></script><script>nonsense()</script>"
     )
-    with visit(browser, page.as_uri(), 390) as seen:
-        assert seen.overflow() > 1000 and seen.empty_tables() == 1
-        assert [p["own"] for p in seen.pictures()] == [0, 0, 0]
-        assert seen.requests[1:] == ["https://example.com/x.js"]
-        assert any("nonsense" in e for e in seen.errors) and any("ERR_NAME_NOT_RESOLVED" in e for e in seen.errors)
+    with visit(browser, page.as_uri(), 390) as view:
+        assert view.overflow() > 1000 and view.empty_tables() == 1
+        assert [p["own"] for p in view.pictures()] == [0, 0, 0]
+        assert view.requests[1:] == ["https://example.com/x.js"]
+        assert any("nonsense" in e for e in view.errors) and any("ERR_NAME_NOT_RESOLVED" in e for e in view.errors)
 
 
 def test_a_missing_browser_fails_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The file, the members and the comparison of an ablation."""
+"""The file of an ablation, its members and their comparison."""
 
 import json
 import shutil
@@ -20,9 +20,9 @@ from tests.helpers.reports import generator_measures, run_metrics
 DOWNSTREAM = {"method", "train", "evaluate"}
 
 
-def metrics(ratio: float, **given: Any) -> Metrics:
+def metrics(ratio: float, **values: Any) -> Metrics:
     shares = {"precision": {"a": 0.5, "b": 0.7}, "recall": {"a": 0.9, "b": 0.9}}
-    student = generator_measures({"a": 1.0, "b": 3.0}, **{"kid": {}, "clip_score": 70 + ratio} | shares | given)
+    student = generator_measures({"a": 1.0, "b": 3.0}, **{"kid": {}, "clip_score": 70 + ratio} | shares | values)
     return run_metrics(student, {"a": ratio, "b": ratio + 1})
 
 
@@ -33,9 +33,9 @@ def ablation(**changes: object) -> Ablation:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments" / "ablations").glob("*.yaml")), ids=lambda f: f.stem)
 def test_the_shipped_ablations_fit_params_yaml(file: Path) -> None:
-    made = load_plan(ROOT, file).members
-    assert len({m.experiment for m in made}) == len(made)
-    assert len({m.upstream for m in made}) == {"teachers": 4}.get(file.stem, 1)
+    members = load_plan(ROOT, file).members
+    assert len({m.experiment for m in members}) == len(members)
+    assert len({m.upstream for m in members}) == {"teachers": 4}.get(file.stem, 1)
 
 
 def test_the_downstream_groups_come_from_dvc_yaml() -> None:
@@ -43,12 +43,12 @@ def test_the_downstream_groups_come_from_dvc_yaml() -> None:
 
 
 def test_a_member_is_a_row_with_a_seed_and_its_name_depends_on_its_parameters() -> None:
-    made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    assert [(m.row, m.seed) for m in made] == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
-    assert made[3].changes == {"method.critic_turns": 2, "train.seed": 1}
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    assert [(m.row, m.seed) for m in members] == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
+    assert members[3].changes == {"method.critic_turns": 2, "train.seed": 1}
     again = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
     other = list_members("x", ablation(base={"train.batch_size": 32}), ROOT / "params.yaml", DOWNSTREAM)
-    assert made == again and not {m.experiment for m in made} & {m.experiment for m in other}
+    assert members == again and not {m.experiment for m in members} & {m.experiment for m in other}
 
 
 def test_a_preset_comes_before_base_and_rows(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_a_change_that_params_do_not_allow_names_its_row(changes: dict, words: s
 
 
 def test_rows_have_mean_and_spread_over_seeds() -> None:
-    made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    results = dict(zip(made, [*(headline(metrics(r)) for r in (1.0, 2.0, 5.0)), None], strict=True))
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    results = dict(zip(members, [*(headline(metrics(r)) for r in (1.0, 2.0, 5.0)), None], strict=True))
     one, two = summarize(ablation(), results)
     assert one.measures["fd_ratio.a"] == (1.5, pytest.approx(0.5**0.5)) and one.measures["fd_ratio"].mean == 2.0
     assert one.seeds == [0, 1] and one.failed == [] and two.seeds == [0] and two.failed == [1]
@@ -133,22 +133,22 @@ def test_rows_have_mean_and_spread_over_seeds() -> None:
     assert "| two | 1 (missing: 1) | 5.500 ± 0.000 |" in text
 
 
-def test_a_row_survives_the_json() -> None:
-    made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    _, row = summarize(ablation(), {m: headline(metrics(1.0 + m.seed)) for m in made})
-    written = json.loads(json.dumps(row.to_dict()))
-    assert written["changes"] == {"method.critic_turns": 2} and written["fd_ratio"]["mean"] == 2.0
-    assert RowSummary.from_dict(written) == row
+def test_a_row_is_equal_after_writing_and_reading_json() -> None:
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    _, row = summarize(ablation(), {m: headline(metrics(1.0 + m.seed)) for m in members})
+    record = json.loads(json.dumps(row.to_dict()))
+    assert record["changes"] == {"method.critic_turns": 2} and record["fd_ratio"]["mean"] == 2.0
+    assert RowSummary.from_dict(record) == row
 
 
 def test_a_measure_that_a_seed_lacks_is_left_out() -> None:
-    """A run without conditioning has no CLIP score; the log of another method may lack a column."""
-    made = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    results = {m: headline(metrics(1.0)) | ({"generator_x_mean": 0.5} if m.seed == 0 else {}) for m in made}
+    """A run without conditioning has no CLIP score, and the log of another method may lack a column."""
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    results = {m: headline(metrics(1.0)) | ({"generator_x_mean": 0.5} if m.seed == 0 else {}) for m in members}
     assert all("generator_x_mean" not in row.measures for row in summarize(ablation(), results))
     blind = metrics(1.0, clip_score=None)
     assert "clip_score" not in headline(blind)
-    row, _ = summarize(ablation(), dict.fromkeys(made, headline(blind)))
+    row, _ = summarize(ablation(), dict.fromkeys(members, headline(blind)))
     assert "| \N{EN DASH} |" in format_table([row])
 
 

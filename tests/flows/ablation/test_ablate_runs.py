@@ -1,4 +1,4 @@
-"""An ablation of a small project as a Prefect flow and as MLflow runs, also after a kill."""
+"""An ablation of a small project is a Prefect flow and MLflow runs, also after a kill."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 class Run:
-    """`python -m flows.ablate` in the project, with the server of this module."""
+    """A process of `python -m flows.ablate` in the project, with the server of this module."""
 
     def __init__(self, server: Server, project: Path, sleep: float = 0) -> None:
         env = {**server.env, **environment(project.parent), "ABLATE_SLEEP": str(sleep)}
@@ -118,7 +118,7 @@ def last_states(server: Server) -> tuple[dict[str, Any], dict[str, str]]:
 
 def test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated(server: Server, project: Path) -> None:
     code, out, err = Run(server, project).end()
-    assert code == 1, out + err  # the table shows the row that fails, and the other rows run
+    assert code == 1, out + err  # one row fails, the other rows run, and the table shows both
     assert err.count("error: k7 seed 0: train: seven is not available\n") == 1
     assert "| k7 | 0 (missing: 0, 1) | failed |" in out
     rows = {row["name"]: row for row in json.loads((project / "reports/ablations/k.json").read_text())["rows"]}
@@ -156,11 +156,11 @@ def test_a_killed_ablation_resumes(server: Server, project: Path, number: signal
     Run(server, project, sleep=4).signal_after("FD ratio", number)
     assert eventually(lambda: not at_work(project), patience=45), at_work(project)
     assert not list((project / ".dvc/tmp/exps/standalone").glob("tmp*"))
-    kept = experiments(project)
-    assert kept and len(mlflow_runs(project)[1]) == 1  # a member is published at once, and no run stays open
+    before = experiments(project)
+    assert before and len(mlflow_runs(project)[1]) == 1  # a member is published at once, and no run stays open
     _, _, err = Run(server, project).end()
-    assert err.count("already there: k-") == len(kept)
+    assert err.count("already there: k-") == len(before)
     check_runs(project, 4)
     rows = json.loads((project / "reports/ablations/k.json").read_text())["rows"]
     assert [row["seeds"] for row in rows] == [[0, 1], [0, 1], []]
-    assert len(experiments(project)) == 4 and set(kept) < set(experiments(project))
+    assert len(experiments(project)) == 4 and set(before) < set(experiments(project))

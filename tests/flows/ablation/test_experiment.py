@@ -1,4 +1,4 @@
-"""A member as a DVC experiment: its failures, the remains of a killed one, and its single run in MLflow."""
+"""A member is a DVC experiment with a reason for its failure, cleanup after a kill, and a single run in MLflow."""
 
 import os
 import subprocess
@@ -67,12 +67,12 @@ def test_a_row_shows_the_samples_of_its_first_seed(project: Path) -> None:
     assert load_samples(project, [later, MEMBER]) == {}  # the first seed has no samples
 
 
-def fake_dvc(outcomes: list[tuple[int, list[str], Callable[[], None]]], asked: list[str]) -> Callable[..., int]:
-    """A stand-in for run_streaming: call n logs the lines, calls the function and returns the code of outcome n."""
+def fake_dvc(outcomes: list[tuple[int, list[str], Callable[[], None]]], commands: list[str]) -> Callable[..., int]:
+    """A stand-in for run_streaming: call n logs the lines of outcome n, calls its function and returns its code."""
 
     def run_streaming(argv: Sequence[str], _cwd: Path, on_line: Callable[[str], None]) -> int:
-        asked.append(" ".join(argv[3:]))
-        code, lines, act = outcomes[len(asked) - 1]
+        commands.append(" ".join(argv[3:]))
+        code, lines, act = outcomes[len(commands) - 1]
         for line in lines:
             on_line(line)
         act()
@@ -93,23 +93,25 @@ def fake_dvc(outcomes: list[tuple[int, list[str], Callable[[], None]]], asked: l
 def test_a_member_that_fails_has_a_reason(
     project: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], reason: str
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(experiment, "run_streaming", fake_dvc([(3, lines, lambda: None)], asked))
+    commands: list[str] = []
+    monkeypatch.setattr(experiment, "run_streaming", fake_dvc([(3, lines, lambda: None)], commands))
     with pytest.raises(MemberError) as caught:
         experiment.run(project, MEMBER, lambda _: None)
     assert str(caught.value) == reason
-    assert asked == ["exp run --temp -n x-row-seed1-abc -S train.seed=1"]
+    assert commands == ["exp run --temp -n x-row-seed1-abc -S train.seed=1"]
 
 
-def test_an_experiment_that_another_process_took_runs_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_another_process_uses_first_makes_the_experiment_run_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcomes = [(0, [], lambda: None), (255, ["ERROR: already exists"], lambda: make_experiment(project))]
-    asked: list[str] = []
-    monkeypatch.setattr(experiment, "run_streaming", fake_dvc(outcomes, asked))
+    commands: list[str] = []
+    monkeypatch.setattr(experiment, "run_streaming", fake_dvc(outcomes, commands))
     experiment.run(project, MEMBER, lambda _: None)
-    assert len(asked) == 2
+    assert len(commands) == 2
     (project / ".git/refs/exps").rename(project / "gone")
     outcomes[:] = [(0, [], lambda: None)] * 2
-    asked.clear()
+    commands.clear()
     with pytest.raises(MemberError, match="without an error and without an experiment"):
         experiment.run(project, MEMBER, lambda _: None)
 
@@ -142,7 +144,7 @@ def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path) -> None
     assert child.data.metrics["ratio.fd.a"] == 1.5 and child.data.params["train.seed"] == "0"
     assert [m.value for m in client.get_metric_history(child.info.run_id, "train.generator_x_mean")] == [0.5, 0.25]
     assert [f.path for f in client.list_artifacts(child.info.run_id, "pictures")] == ["pictures/samples.png"]
-    # The state after a kill while publishing: the process does not exist, and its run is still open.
+    # Imitate a kill while publishing: the process does not exist, and its run is still open.
     client.update_run(child.info.run_id, status="RUNNING")
     client.set_tag(child.info.run_id, "publisher.pid", "999999999")
     publish_member(project, "x", MEMBER)

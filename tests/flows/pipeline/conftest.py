@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the pipeline."""
+"""Fixtures for the tests of the pipeline."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The flow is the graph of DVC, and a task reports what DVC did."""
+"""The flow is DVC's graph, and a task reports whether DVC ran, restored or skipped its stage."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from tests.helpers.toy_graph import TOY, ignore_line, one_stage, write_stages
 
 
 def owner(path: str, stages: dict[str, Any]) -> str | None:
-    """The stage of dvc.yaml whose out `path` is, or lies in."""
+    """The stage of dvc.yaml that has `path`, or a folder of `path`, as an output."""
     for name, entry in stages.items():
         outs = [
             next(iter(o)) if isinstance(o, dict) else o
@@ -51,9 +51,9 @@ def test_the_flow_has_the_stages_of_dvc_yaml_and_their_settings():
         owners = {owner(dep, stages) for dep in stages[name].get("deps", [])}
         assert set(spec.deps) == owners - {None}
         settings = stages[name].get("meta", {}).get("prefect", {})
-        made = make_stage_task(spec)
-        assert (made.name, made.task_run_name, made.retries) == (name, name, settings.get("retries", 0))
-        assert (spec.timeout, made.tags) == (settings.get("timeout"), set(settings.get("tags", [])))
+        task = make_stage_task(spec)
+        assert (task.name, task.task_run_name, task.retries) == (name, name, settings.get("retries", 0))
+        assert (spec.timeout, task.tags) == (settings.get("timeout"), set(settings.get("tags", [])))
 
 
 def test_a_stage_added_to_dvc_yaml_alone_is_in_the_flow(toy: Path):
@@ -66,7 +66,7 @@ def test_a_stage_added_to_dvc_yaml_alone_is_in_the_flow(toy: Path):
     assert graph["first"] == StageSpec(name="first", deps=(), desc="a copy", retries=2, timeout=60, tags=("cpu",))
 
 
-def test_stages_come_after_what_they_stand_on(toy: Path):
+def test_stages_come_after_their_dependencies(toy: Path):
     write_stages(toy, dict(reversed(TOY.items())))
     order = list(read_graph(toy))
     assert order.index("first") < order.index("second")
@@ -84,16 +84,16 @@ def test_a_broken_dvc_yaml_is_one_line(toy: Path):
         read_graph(toy)
 
 
-def test_a_project_outside_git_is_told_what_to_do(toy: Path):
+def test_a_project_outside_git_is_an_error_with_a_remedy(toy: Path):
     shutil.rmtree(toy / ".git")
     with pytest.raises(UserError, match=r"^DVC can't read the graph in .*; use git clone, not an archive$"):
         read_graph(toy)
 
 
-# What DVC did
+# Outcomes of stages
 
 
-def test_ran_unchanged_restored(toy: Path):
+def test_a_stage_reports_ran_unchanged_or_restored(toy: Path):
     graph = read_graph(toy)
     assert list_stale(toy) == ["aside", "first", "second"]
     assert [reproduce(spec, toy, ignore_line) for spec in graph.values()] == ["Ran"] * 3
@@ -108,20 +108,20 @@ def test_ran_unchanged_restored(toy: Path):
     assert (toy / "first.txt").read_text() == "1\n"
 
 
-def test_lines_come_while_the_stage_runs_by_this_interpreter(toy: Path):
+def test_a_stage_runs_by_this_interpreter_and_its_output_streams(toy: Path):
     spec = one_stage(toy, 'python -c "import sys; print(sys.executable)" && sleep 2 && echo done > out.txt && echo end')
-    heard: dict[str, float] = {}
+    lines: dict[str, float] = {}
 
     def hear(line: str) -> None:
-        heard[line] = time.monotonic()
+        lines[line] = time.monotonic()
 
     reproduce(spec, toy, hear)
-    assert heard["end"] - heard[sys.executable] > 1
-    assert not [line for line in heard if "git add" in line or "dvc push" in line]
+    assert lines["end"] - lines[sys.executable] > 1
+    assert not [line for line in lines if "git add" in line or "dvc push" in line]
 
 
 @pytest.mark.parametrize(
-    "cmd, said, explained",
+    "cmd, message, explained",
     [
         ("echo 'error: one: the sky fell' >&2; exit 1", "stage one: the sky fell", True),
         ("echo nonsense; exit 3", "stage one: failed to run: echo nonsense; exit 3, exited with 3", False),
@@ -133,40 +133,40 @@ def test_lines_come_while_the_stage_runs_by_this_interpreter(toy: Path):
         ("true", "stage one: output 'out.txt' does not exist", False),
     ],
 )
-def test_a_failing_stage_is_one_line(toy: Path, cmd: str, said: str, explained: bool):
-    with pytest.raises(StageError) as caught:
+def test_a_failing_stage_is_one_line(toy: Path, cmd: str, message: str, explained: bool):
+    with pytest.raises(StageError) as e:
         reproduce(one_stage(toy, cmd), toy, ignore_line)
-    assert (str(caught.value), caught.value.explained) == (said, explained)
+    assert (str(e.value), e.value.explained) == (message, explained)
 
 
-def test_only_a_failure_without_a_reason_is_tried_again():
+def test_only_a_failure_without_a_reason_is_retried():
     assert run_stage.retry_condition_fn is not None
     for explained in (True, False):
         state = Failed(data=StageError("one", "gone", explained=explained))
         assert run_stage.retry_condition_fn(run_stage, None, state) is not explained  # pyright: ignore[reportArgumentType]
 
 
-def test_a_stage_waits_for_another_process_that_has_its_files(toy: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_stage_waits_for_another_process_that_locks_its_files(toy: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(repro, "BUSY_DELAY", 0.1)
-    held = toy / ".dvc" / "tmp" / "rwlock"
-    held.parent.mkdir(exist_ok=True)
+    lock = toy / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(exist_ok=True)
     holder = {"pid": os.getpid(), "cmd": "another dvc"}
-    held.write_text(json.dumps({"write": {str(toy / "first.txt"): holder}}))
-    heard: list[str] = []
+    lock.write_text(json.dumps({"write": {str(toy / "first.txt"): holder}}))
+    lines: list[str] = []
 
     def hear(line: str) -> None:
-        heard.append(line)
+        lines.append(line)
         if line.startswith("waiting:"):
-            held.write_text("{}")
+            lock.write_text("{}")
 
     assert reproduce(read_graph(toy)["first"], toy, hear) == "Ran"
-    assert len([line for line in heard if line.startswith("waiting:")]) == 1
+    assert len([line for line in lines if line.startswith("waiting:")]) == 1
 
 
 # The command
 
 
-def test_a_wrong_params_file_is_told_before_any_work(toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+def test_a_wrong_params_file_is_an_error_before_any_work(toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     shutil.copy(ROOT / "params.yaml", toy)
     set_params(toy / "params.yaml", {}, renames={"method.critic_turns": "critic_turn"})
     monkeypatch.chdir(toy)
@@ -179,14 +179,14 @@ def test_a_wrong_params_file_is_told_before_any_work(toy: Path, monkeypatch: pyt
     assert list_stale(toy) == ["aside", "first", "second"]
 
 
-def test_a_folder_without_a_pipeline_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+def test_a_folder_without_a_pipeline_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_args: None)
     assert distill.main([]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path} has no dvc.yaml: run this in the project's own folder\n"
 
 
-def test_a_second_run_in_the_same_folder_is_told_who_works_there(tmp_path: Path):
+def test_a_second_run_in_the_same_folder_is_an_error_that_names_the_first(tmp_path: Path):
     lock = tmp_path / "lock"
     with hold_lock(lock):
         mine = rf"^at work \(pid {os.getpid()}\)$"
@@ -196,7 +196,7 @@ def test_a_second_run_in_the_same_folder_is_told_who_works_there(tmp_path: Path)
         pass
 
 
-def test_a_lock_is_waited_for(tmp_path: Path):
+def test_a_process_waits_for_a_lock(tmp_path: Path):
     order: list[str] = []
 
     def second() -> None:
@@ -212,7 +212,7 @@ def test_a_lock_is_waited_for(tmp_path: Path):
     assert order == ["first", "second"]
 
 
-def test_the_main_worktree_is_found_from_another(toy: Path, tmp_path_factory: pytest.TempPathFactory):
+def test_another_worktree_knows_the_main_worktree(toy: Path, tmp_path_factory: pytest.TempPathFactory):
     author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "toy"], cwd=toy, check=True)
     other = tmp_path_factory.mktemp("other") / "tree"

@@ -1,4 +1,4 @@
-"""A stage that is interrupted, or that takes too long, ends with all its children."""
+"""A stage that is interrupted or exceeds its time limit ends with all its children."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ from tests.helpers.toy_graph import ignore_line, one_stage
 
 
 def is_alive(pid: int) -> bool:
-    """A zombie, waiting for whoever adopted it, doesn't run."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -37,7 +37,7 @@ def test_an_interrupt_ends_the_stage_and_its_children(toy: Path):
     assert time.monotonic() - start < 20
 
 
-def test_what_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_process_that_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(process, "INTERRUPT_PATIENCE", 0.3)
     monkeypatch.setattr(process, "TERMINATE_PATIENCE", 0.3)
     pids: list[int] = []
@@ -51,7 +51,7 @@ def test_what_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.Monk
     assert not is_alive(pids[0])
 
 
-def test_a_stage_over_its_time_is_ended(toy: Path):
+def test_a_stage_over_its_time_limit_is_ended(toy: Path):
     start = time.monotonic()
     with pytest.raises(StageError, match=r"^stage one: took longer than 3 s and was ended$") as caught:
         reproduce(one_stage(toy, "sleep 300", timeout=3), toy, ignore_line)
@@ -59,12 +59,12 @@ def test_a_stage_over_its_time_is_ended(toy: Path):
     assert time.monotonic() - start < 20
 
 
-def test_a_chatty_command_is_ended_in_time(tmp_path: Path):
+def test_a_command_with_much_output_is_ended_in_time(tmp_path: Path):
     with pytest.raises(CommandTimeout):
         run_streaming([sys.executable, "-c", "while True: print('y')"], tmp_path, ignore_line, timeout=1)
 
 
-def test_a_child_that_holds_the_pipe_does_not_hold_the_flow(tmp_path: Path):
+def test_a_child_that_keeps_the_pipe_open_does_not_block_the_flow(tmp_path: Path):
     pids: list[str] = []
     assert run_streaming(["sh", "-c", "sleep 300 & echo $!; exit 7"], tmp_path, pids.append) == 7
     assert not is_alive(int(pids[0]))

@@ -1,4 +1,4 @@
-"""Changes of a run: from presets, overrides and seeds, checked before any work, and the experiment they become."""
+"""Presets, overrides and seeds change a run; they are checked before any work, and the run becomes an experiment."""
 
 import shutil
 import subprocess
@@ -32,7 +32,7 @@ def dvc(root: Path, *words: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A repository with this project's parameters and a stage that copies one of them."""
+    """A repository with this project's parameters and a stage that copies one parameter."""
     root = tmp_path / "project"
     (root / "experiments" / "presets").mkdir(parents=True)
     git(root, "init", "-q")
@@ -77,12 +77,12 @@ def test_a_preset_shares_its_batches_equally_and_says_whether_it_was_run(name: s
 
 @pytest.mark.parametrize(("name", "gpus"), [("sd15", 64), ("sdxl", 64), ("imagenet64", 7), ("cifar10", 8)])
 def test_a_warm_up_is_as_long_as_in_dmd2s_code(name: str, gpus: int) -> None:
-    """Accelerate advances its schedule of 500 steps once for each process, critic turns without a generator's too."""
+    """Accelerate advances DMD2's schedule of 500 steps once per process, even in turns of the critic only."""
     changes = load_preset(ROOT, name).changes
     assert changes["train.warmup_turns"] == max(1, 500 // gpus // int(changes["method.critic_turns"]))
 
 
-def test_what_only_the_user_can_give_is_named_before_any_work(
+def test_a_path_that_only_the_user_knows_is_requested_before_any_work(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(project)
@@ -93,8 +93,8 @@ def test_what_only_the_user_can_give_is_named_before_any_work(
     assert variant.missing == {"teacher.folder": "a diffusers folder"} and "teacher.folder" not in variant.changes
     assert main(["--preset", "own"]) == 2
     assert capsys.readouterr().err == "error: --set teacher.folder=PATH is needed: a diffusers folder\n"
-    (given,) = make_variants(project, "own", {"teacher.folder": str(project)}, [])
-    assert not given.missing and given.fill(project) == given.changes
+    (variant,) = make_variants(project, "own", {"teacher.folder": str(project)}, [])
+    assert not variant.missing and variant.fill(project) == variant.changes
 
 
 def test_an_override_comes_after_the_preset_and_a_seed_after_both(project: Path) -> None:
@@ -132,7 +132,7 @@ def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
         load_preset(project, "bad")
 
 
-def test_a_run_elsewhere_leaves_the_workspace_alone_and_becomes_an_experiment(project: Path) -> None:
+def test_a_run_in_a_worktree_leaves_the_workspace_unchanged_and_becomes_an_experiment(project: Path) -> None:
     before = (project / "params.yaml").read_bytes()
     (variant,) = make_variants(project, "more", {}, [])
     with temporary_worktree(project, check_committed(project)) as place:
@@ -147,7 +147,7 @@ def test_a_run_elsewhere_leaves_the_workspace_alone_and_becomes_an_experiment(pr
         check_committed(project)
 
 
-def test_a_plan_is_told_without_work(
+def test_a_dry_run_prints_the_plan_without_any_work(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(project)
@@ -158,9 +158,9 @@ def test_a_plan_is_told_without_work(
     assert main(["--dry-run"]) == 0 and capsys.readouterr().out.split() == ["one", "unchanged"]
     assert main(["--dry-run", "--force", "one"]) == 0 and "one  runs" in capsys.readouterr().out
     assert main(["--dry-run", "--set", "method.critic_turns=3", "--seeds", "4"]) == 0
-    said = capsys.readouterr().out
-    assert "run-seed4-" in said and "(method.critic_turns 3, train.seed 4)" in said
-    for word, said in (
+    out = capsys.readouterr().out
+    assert "run-seed4-" in out and "(method.critic_turns 3, train.seed 4)" in out
+    for word, message in (
         ("method.critic_turns", "--set method.critic_turns: write KEY=VALUE, such as method.critic_turns=10\n"),
         ("=1", "--set =1: write KEY=VALUE, such as method.critic_turns=10\n"),
         ("method.critic_turns=[1", "--set method.critic_turns=[1: not valid YAML: "),
@@ -168,13 +168,13 @@ def test_a_plan_is_told_without_work(
     ):
         assert main(["--dry-run", "--set", word]) == 2
         err = capsys.readouterr().err
-        assert err.startswith(f"error: {said}") and err.count("\n") == 1
+        assert err.startswith(f"error: {message}") and err.count("\n") == 1
     assert git(project, "worktree", "list").count("\n") == 0
 
 
 @pytest.fixture
-def staged(project: Path) -> Path:
-    """The project with two stages that have this project's names; one reads the output of the other."""
+def pipeline(project: Path) -> Path:
+    """The project with two stages named as in this project, where the second reads the output of the first."""
     stages = {
         "data": {"cmd": "mkdir d && grep size params.yaml > d/x", "params": ["data.size"], "outs": ["d"]},
         "train": {"cmd": "cp d/x out.txt", "deps": ["d"], "params": ["train.generator_turns"], "outs": ["out.txt"]},
@@ -187,71 +187,71 @@ def staged(project: Path) -> Path:
 
 
 def test_a_plan_says_what_a_run_would_need_and_writes_nothing(
-    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.chdir(staged)
+    monkeypatch.chdir(pipeline)
     monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
 
     def files() -> dict[Path, int]:
-        own = (p for p in staged.rglob("*") if p.is_file() and not {".git", "tmp", "runs"} & set(p.parts[-5:]))
+        own = (p for p in pipeline.rglob("*") if p.is_file() and not {".git", "tmp", "runs"} & set(p.parts[-5:]))
         return {p: p.stat().st_mtime_ns for p in own}
 
     before = files()
     assert main(["--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "train  unchanged  generator trains on 284,800 images, critic on 54,400; writes 694 KiB" in said
-    assert "memory of train, per CPU process: " in said and "time: none" in said
+    out = capsys.readouterr().out
+    assert "train  unchanged  generator trains on 284,800 images, critic on 54,400; writes 694 KiB" in out
+    assert "memory of train, per CPU process: " in out and "time: none" in out
     assert main(["--dry-run", "--force", "train"]) == 0
-    said = capsys.readouterr().out
-    assert "\n  time: " in said and "CPU hours" in said and "  per image " in said
+    out = capsys.readouterr().out
+    assert "\n  time: " in out and "CPU hours" in out and "  per image " in out
     assert main(["--dry-run", "--set", "train.generator_turns=600"]) == 0
-    said = capsys.readouterr().out
-    assert "data   unchanged" in said and "generator trains on 371,200 images, critic on 198,400" in said
-    assert files() == before and git(staged, "status", "--porcelain") == ""
+    out = capsys.readouterr().out
+    assert "data   unchanged" in out and "generator trains on 371,200 images, critic on 198,400" in out
+    assert files() == before and git(pipeline, "status", "--porcelain") == ""
 
 
-def test_a_fresh_clone_has_everything_before_it(
-    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def test_the_plan_of_a_fresh_clone_has_every_stage(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Its dvc.lock names results that no cache here has."""
-    monkeypatch.chdir(staged)
+    """The dvc.lock of a fresh clone names results that no local cache has."""
+    monkeypatch.chdir(pipeline)
     monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
-    shutil.rmtree(staged / ".dvc" / "cache")
-    shutil.rmtree(staged / "d")
-    (staged / "out.txt").unlink()
+    shutil.rmtree(pipeline / ".dvc" / "cache")
+    shutil.rmtree(pipeline / "d")
+    (pipeline / "out.txt").unlink()
     assert main(["--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("runs or is restored from DVC's cache") == 2 and "time: none" not in said
-    assert git(staged, "status", "--porcelain") == ""
+    out = capsys.readouterr().out
+    assert out.count("runs or is restored from DVC's cache") == 2 and "time: none" not in out
+    assert git(pipeline, "status", "--porcelain") == ""
 
 
 def test_a_plan_ends_at_the_target(
-    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.chdir(staged)
+    monkeypatch.chdir(pipeline)
     monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
     for changes in ([], ["--set", "data.size=12"]):
         assert main(["--dry-run", "--target", "data", "--force", "train", *changes]) == 0
-        said = capsys.readouterr().out
-        assert "data  " in said and "train" not in said and "time: none" in said
+        out = capsys.readouterr().out
+        assert "data  " in out and "train" not in out and "time: none" in out
     assert main(["--dry-run", "--target", "train"]) == 0
-    said = capsys.readouterr().out
-    assert "  data   unchanged" in said and "  train  unchanged" in said and "memory of train" in said
+    out = capsys.readouterr().out
+    assert "  data   unchanged" in out and "  train  unchanged" in out and "memory of train" in out
 
 
-def test_a_plan_reaches_beyond_what_is_yet_to_be_made(
-    staged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+def test_a_plan_reaches_beyond_stages_with_missing_outputs(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """In a worktree there are no outputs: DVC's dry run stumbles over the stage behind a changed one."""
-    monkeypatch.chdir(staged)
+    """A worktree has no outputs, so DVC's own dry run fails at the stage after a changed one."""
+    monkeypatch.chdir(pipeline)
     monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
     text = "description: d\nneeds: {teacher.folder: a teacher}\nchanges: {data.size: 12, teacher.source: folder}\n"
-    (staged / "experiments" / "presets" / "own.yaml").write_text(text)
+    (pipeline / "experiments" / "presets" / "own.yaml").write_text(text)
     assert main(["--dry-run", "--preset", "own"]) == 0
-    said = capsys.readouterr().out
-    assert "--set teacher.folder=PATH is needed: a teacher" in said
-    assert said.count("runs or is restored from DVC's cache") == 2 and "1,797 images of 144 B" in said
-    assert "memory and time: unknown, teacher.folder is not set" in said
+    out = capsys.readouterr().out
+    assert "--set teacher.folder=PATH is needed: a teacher" in out
+    assert out.count("runs or is restored from DVC's cache") == 2 and "1,797 images of 144 B" in out
+    assert "memory and time: unknown, teacher.folder is not set" in out
     trouble = subprocess.CompletedProcess([], 255, "", "WARNING: no room\nERROR: failed to reproduce 'train'\n")
     monkeypatch.setattr("flows.plan.plan.subprocess.run", lambda *_, **__: trouble)
     assert main(["--dry-run"]) == 1 and "DVC cannot tell which stages would run" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Reproduction of a version: the comparison of files, the worktree, and refusals before any work."""
+"""A version is reproduced in a worktree and compared file by file; errors come before any work."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_byte_or_a_further_file_is_a_difference(tmp_path: Path) -> None:
+def test_a_changed_byte_or_an_additional_file_is_a_difference(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "unet").mkdir(parents=True)
         (tmp_path / name / "unet" / "w.safetensors").write_bytes(b"weights")
@@ -42,7 +42,7 @@ def test_a_byte_or_a_further_file_is_a_difference(tmp_path: Path) -> None:
     assert find_differences(tmp_path / "a", tmp_path / "b") == ["more.json", "unet/w.safetensors"]
 
 
-def test_a_worktree_has_commit_and_cache_and_is_removed_afterwards(project: Path) -> None:
+def test_a_worktree_has_the_commit_and_the_cache_and_is_removed_afterwards(project: Path) -> None:
     commit = git(project, "rev-parse", "HEAD")
     (project / "params.yaml").write_text("a: 2\n")
     with pytest.raises(KeyboardInterrupt), temporary_worktree(project, commit) as place:
@@ -54,7 +54,7 @@ def test_a_worktree_has_commit_and_cache_and_is_removed_afterwards(project: Path
     assert not place.exists() and git(project, "worktree", "list").count("\n") == 0
 
 
-def test_the_worktree_of_a_killed_process_is_removed_and_that_of_another_process_is_not(project: Path) -> None:
+def test_the_worktree_of_a_killed_process_is_removed_but_not_that_of_a_running_one(project: Path) -> None:
     commit = git(project, "rev-parse", "HEAD")
     code = (
         "import os, signal, sys; from pathlib import Path; from flows.pipeline.worktrees import temporary_worktree\n"
@@ -80,7 +80,7 @@ def test_a_missing_commit_is_one_line(project: Path) -> None:
         pass
 
 
-def test_a_version_of_uncommitted_code_is_refused(tmp_path: Path) -> None:
+def test_a_version_of_uncommitted_code_is_an_error(tmp_path: Path) -> None:
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     client.create_registered_model("m")
     client.create_model_version("m", "somewhere", tags={"git.dirty": "true", "git.sha": "0" * 40})

@@ -1,4 +1,4 @@
-"""Memory of stage `train`: by hand for small networks, and against what the CPU keeps."""
+"""Estimated memory of stage `train` equals a calculation by hand, and the tensors that autograd keeps on the CPU."""
 
 from typing import Any
 
@@ -17,15 +17,15 @@ from tests.helpers.params import with_values
 META = torch.device("meta")
 
 
-def test_memory_of_a_small_unet_is_that_of_its_numbers(params: Params) -> None:
-    """Everything that is not activations, by hand from the network as it is really made."""
+def test_memory_of_a_small_unet_equals_a_calculation_by_hand(params: Params) -> None:
+    """Everything except activations is calculated from the actual network."""
     net = new_unet(params.teacher, (1, 8, 8), 10)
     weights = sum(p.numel() for p in net.parameters())
-    grids = 4 * params.teacher.timesteps * 8  # of the process: alpha, sigma, prior and time, eight bytes each
-    given = with_values(params, train={"ema_half_lives": [1, 2]})
-    found = train_memory(blank_teacher(given, None, META), given, turn_costs(given))
-    assert found.pop("activations") > 0
-    assert found == {
+    grids = 4 * params.teacher.timesteps * 8  # buffers of the process: alpha, sigma, prior and time, eight bytes each
+    run = with_values(params, train={"ema_half_lives": [1, 2]})
+    memory = train_memory(blank_teacher(run, None, META), run, turn_costs(run))
+    assert memory.pop("activations") > 0
+    assert memory == {
         "teacher": 4 * weights + grids,
         "generator": 4 * weights + grids,
         "critic": 4 * weights + grids,
@@ -37,9 +37,9 @@ def test_memory_of_a_small_unet_is_that_of_its_numbers(params: Params) -> None:
     }
 
 
-def test_adapters_share_the_teachers_weights_and_alone_have_moments(params: Params) -> None:
-    given = with_values(params, train={"lora_rank": 2, "lora_rank_critic": 2})
-    small, whole = (train_memory(blank_teacher(p, None, META), p, turn_costs(p)) for p in (given, params))
+def test_adapters_share_the_teachers_weights_and_have_the_only_moments(params: Params) -> None:
+    run = with_values(params, train={"lora_rank": 2, "lora_rank_critic": 2})
+    small, whole = (train_memory(blank_teacher(p, None, META), p, turn_costs(p)) for p in (run, params))
     assert small["teacher"] == whole["teacher"]
     adapters = small["best so far"]
     grids = small["generator"] - adapters
@@ -49,8 +49,8 @@ def test_adapters_share_the_teachers_weights_and_alone_have_moments(params: Para
 
 def test_processes_parts_and_precision_divide_activations(params: Params) -> None:
     def of(**train: Any) -> dict[str, int]:
-        given = with_values(params, train=train)
-        return train_memory(blank_teacher(given, None, META), given, turn_costs(given))
+        run = with_values(params, train=train)
+        return train_memory(blank_teacher(run, None, META), run, turn_costs(run))
 
     one = of()
     assert "exchanged gradients" not in one and "cast weights" not in one
@@ -74,7 +74,7 @@ def test_saved_activations_are_counted_once_and_without_weights() -> None:
 
 
 def test_the_meta_device_counts_what_the_cpu_keeps(params: Params) -> None:
-    """Within the few bytes that attention of the CPU keeps beside inputs and output."""
+    """Both counts agree within 3 %, since attention on the CPU keeps a few more bytes than inputs and output."""
     counted, middle = saved_bytes(blank_teacher(params, None, META).denoiser.requires_grad_(True), (1, 8, 8), 11)
     real = blank_teacher(params, None, CPU).denoiser.requires_grad_(True)
     index = torch.zeros(1, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Teachers from configurations: those that come with presets, those of folders, and unknown ones."""
+"""Teachers are built from configurations of presets, of the hub cache and of folders; others are unknown."""
 
 import json
 from pathlib import Path
@@ -18,13 +18,13 @@ META = torch.device("meta")
 
 
 def hub(params: Params, hub_id: str, revision: str) -> Params:
-    """params with a teacher of the hub."""
+    """Parameters with a teacher from the hub."""
     return with_values(params, teacher={"source": "hub", "hub_id": hub_id, "revision": revision})
 
 
 @pytest.fixture
 def empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No hub id is in the local cache."""
+    """Make the local hub cache look empty."""
     monkeypatch.setattr("flows.plan.network_config.try_to_load_from_cache", lambda *_, **__: None)
 
 
@@ -42,8 +42,8 @@ def test_published_networks_have_their_published_sizes(
 ) -> None:
     changes = load_preset(ROOT, preset).changes
     missing = () if preset != "imagenet64" else {"teacher.folder"}
-    given = params if missing else hub(params, str(changes["teacher.hub_id"]), str(changes["teacher.revision"]))
-    teacher = blank_teacher(given, teacher_configs(given, ROOT, preset, missing), META)
+    run = params if missing else hub(params, str(changes["teacher.hub_id"]), str(changes["teacher.revision"]))
+    teacher = blank_teacher(run, teacher_configs(run, ROOT, preset, missing), META)
     assert sum(p.numel() for p in teacher.denoiser.parameters()) == parameters and teacher.shape == shape
     if shape[0] == 4:
         assert teacher.codec.image_shape(teacher.shape) == (3, shape[1] * 8, shape[2] * 8)
@@ -64,39 +64,41 @@ def test_the_hub_cache_comes_before_the_configuration_of_a_preset(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = load_preset(ROOT, "cifar10").changes
-    given = hub(params, str(changes["teacher.hub_id"]), str(changes["teacher.revision"]))
+    run = hub(params, str(changes["teacher.hub_id"]), str(changes["teacher.revision"]))
     UNet2DModel(sample_size=16, block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2,
                 up_block_types=("UpBlock2D",) * 2).save_config(tmp_path / "unet")  # fmt: skip
-    asked: list[object] = []
+    requests: list[object] = []
 
-    def cached(hub_id: str, name: str, revision: str) -> str:
-        asked.append((hub_id, revision))
+    def look_up(hub_id: str, name: str, revision: str) -> str:
+        requests.append((hub_id, revision))
         return str(tmp_path / name)
 
-    monkeypatch.setattr("flows.plan.network_config.try_to_load_from_cache", cached)
-    assert blank_teacher(given, teacher_configs(given, ROOT, "cifar10"), META).shape == (3, 16, 16)
-    assert asked == [(changes["teacher.hub_id"], changes["teacher.revision"])]
+    monkeypatch.setattr("flows.plan.network_config.try_to_load_from_cache", look_up)
+    assert blank_teacher(run, teacher_configs(run, ROOT, "cifar10"), META).shape == (3, 16, 16)
+    assert requests == [(changes["teacher.hub_id"], changes["teacher.revision"])]
 
 
-def test_a_preset_does_not_speak_for_another_hub_id_or_revision(params: Params, empty_cache: None) -> None:
+def test_the_configuration_of_a_preset_is_not_used_for_another_hub_id_or_revision(
+    params: Params, empty_cache: None
+) -> None:
     changes = load_preset(ROOT, "cifar10").changes
     pinned = str(changes["teacher.hub_id"]), str(changes["teacher.revision"])
     for hub_id, revision in (("a/b", pinned[1]), (pinned[0], "main")):
-        given = hub(params, hub_id, revision)
+        run = hub(params, hub_id, revision)
         with pytest.raises(Unknown, match=f"the local hub cache has no {hub_id} at revision {revision}"):
-            teacher_configs(given, ROOT, "cifar10")
+            teacher_configs(run, ROOT, "cifar10")
 
 
-def test_a_folder_is_known_by_its_configuration_and_another_hub_id_not(params: Params, tmp_path: Path) -> None:
+def test_a_folder_has_a_configuration_and_an_uncached_hub_id_is_unknown(params: Params, tmp_path: Path) -> None:
     net = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), norm_num_groups=4,
                       down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
     net.save_config(tmp_path / "own" / "unet")
-    given = with_values(params, teacher={"source": "folder", "folder": "own"})
-    found = blank_teacher(given, teacher_configs(given, tmp_path), META)
-    assert sum(p.numel() for p in found.denoiser.parameters()) == net.num_parameters()
-    assert (found.shape, found.conditions) == ((1, 8, 8), 0)
+    run = with_values(params, teacher={"source": "folder", "folder": "own"})
+    teacher = blank_teacher(run, teacher_configs(run, tmp_path), META)
+    assert sum(p.numel() for p in teacher.denoiser.parameters()) == net.num_parameters()
+    assert (teacher.shape, teacher.conditions) == ((1, 8, 8), 0)
     for unknown, why in (
-        (with_values(given, teacher={"folder": "none"}), "has no unet"),
+        (with_values(run, teacher={"folder": "none"}), "has no unet"),
         (hub(params, "a/b", "main"), "cache has no a/b"),
     ):
         with pytest.raises(Unknown, match=why):
@@ -105,22 +107,22 @@ def test_a_folder_is_known_by_its_configuration_and_another_hub_id_not(params: P
         assert line.startswith("memory and time: unknown") and why in line
 
 
-def test_a_flat_folder_is_known_by_its_configuration_too(params: Params, tmp_path: Path) -> None:
-    """The configuration of google/ddpm-cifar10-32 as the hub stores it."""
+def test_a_flat_folder_has_a_configuration_too(params: Params, tmp_path: Path) -> None:
+    """The hub stores google/ddpm-cifar10-32 as a flat folder."""
     UNet2DModel(sample_size=16, block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2,
                 up_block_types=("UpBlock2D",) * 2).save_config(tmp_path / "flat")  # fmt: skip
-    given = with_values(params, teacher={"source": "folder", "folder": "flat"})
-    assert blank_teacher(given, teacher_configs(given, tmp_path), META).shape == (3, 16, 16)
+    run = with_values(params, teacher={"source": "folder", "folder": "flat"})
+    assert blank_teacher(run, teacher_configs(run, tmp_path), META).shape == (3, 16, 16)
     (tmp_path / "flat/config.json").write_text('{"_class_name": "AutoencoderKL"}')
     with pytest.raises(Unknown, match="has no unet"):
-        teacher_configs(given, tmp_path)
+        teacher_configs(run, tmp_path)
 
 
-def test_the_configuration_of_a_preset_stands_in_for_a_folder_that_is_not_set(params: Params, tmp_path: Path) -> None:
-    given = with_values(params, teacher={"source": "folder"}, data={"size": 64, "channels": 3})
+def test_the_configuration_of_a_preset_replaces_a_folder_that_is_not_set(params: Params, tmp_path: Path) -> None:
+    run = with_values(params, teacher={"source": "folder"}, data={"size": 64, "channels": 3})
     needs = load_preset(ROOT, "imagenet64").needs
-    known = estimate(given, ROOT, set(), needs, "imagenet64")
+    known = estimate(run, ROOT, set(), needs, "imagenet64")
     assert "295,900,035 parameters" in known.stages["teacher"] and known.summary[0].startswith("memory of train")
     for root, preset in ((ROOT, None), (tmp_path, "imagenet64")):
-        unknown = estimate(given, root, set(), {"teacher.folder": "a teacher"}, preset)
+        unknown = estimate(run, root, set(), {"teacher.folder": "a teacher"}, preset)
         assert unknown.summary == ["memory and time: unknown, teacher.folder is not set"]

@@ -1,4 +1,4 @@
-"""Counts of images, and numbers as text."""
+"""Counts of images, and the format of numbers with units."""
 
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ def test_images_are_counted_by_the_splits_that_a_source_has(params: Params) -> N
     assert of(source="folder") is None
 
 
-def test_units() -> None:
+def test_numbers_get_a_unit_that_fits_their_size() -> None:
     assert [amount(v) for v in (12, 2048, 3.5 * 2**20, 2**40)] == ["12 B", "2 KiB", "3.5 MiB", "1 TiB"]
     assert [duration(v) for v in (0.0012, 30, 600, 7200, 86400 * 3, 86400 * 3652.5)] == [
         "1.2 ms", "30 s", "10 min", "2 h", "3 days", "10 years",
     ]  # fmt: skip
 
 
-def test_an_estimate_has_two_digits() -> None:
+def test_an_estimate_has_two_significant_digits() -> None:
     assert [rounded(v) for v in (0.02013, 0.96, 4.73, 31.5, 334.0, 58_760.0)] == [
         "0.02", "0.96", "4.7", "32", "330", "59,000",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Seconds and operations of a pass."""
+"""Seconds and floating-point operations of a pass."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,28 +16,28 @@ from tests.helpers.networks import CPU
 META = torch.device("meta")
 
 
-def test_a_small_network_is_timed_on_the_threads_of_a_stage_and_a_large_one_counted(
+def test_a_small_network_is_timed_with_the_threads_of_a_stage_and_a_large_one_is_estimated(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = torch.get_num_threads()
-    made: list[torch.device] = []
+    devices: list[torch.device] = []
 
     def blank(device: torch.device) -> Teacher:
-        made.append(device)
+        devices.append(device)
         return blank_teacher(params, None, device)
 
     runtime = params.runtime.model_copy(update={"device": "cpu"})
-    measured = measure_pass_time(blank, 64, "fp32", runtime)
-    assert 0 < measured.forward < 1 and 0 < measured.backward < 1
-    assert "1 CPU thread" in measured.source and made == [META, CPU]
+    small = measure_pass_time(blank, 64, "fp32", runtime)
+    assert 0 < small.forward < 1 and 0 < small.backward < 1
+    assert "1 CPU thread" in small.source and devices == [META, CPU]
     monkeypatch.setattr("flows.plan.throughput.LARGE", 1.0)
-    counted = measure_pass_time(blank, 64, "fp32", runtime)
-    assert made[2:] == [META] and counted.backward == pytest.approx(2 * counted.forward) and "GFLOP" in counted.source
+    large = measure_pass_time(blank, 64, "fp32", runtime)
+    assert devices[2:] == [META] and large.backward == pytest.approx(2 * large.forward) and "GFLOP" in large.source
     assert torch.get_num_threads() == threads and convolution_speed(CPU, "fp32", 1) > 0
 
 
-def test_operations_are_those_of_its_layers(params: Params) -> None:
-    """One convolution: two per weight and pixel."""
+def test_operations_are_counted_over_the_layers(params: Params) -> None:
+    """A convolution has two operations per weight and pixel."""
     teacher = blank_teacher(params, None, META)
     conv = nn.Conv2d(1, 1, 3, padding=1, bias=False, device="meta")
 

@@ -1,4 +1,4 @@
-"""Fixtures of the registry: a workspace whose results are published and registered."""
+"""Fixtures for the tests of the registry: a workspace whose results are published and registered."""
 
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.helpers.published import NAME, OUTS, REPORTS, commit, make_results, r
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A git and DVC repository with one stage, which has written all results."""
+    """A git and DVC repository with one stage, which wrote all results."""
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

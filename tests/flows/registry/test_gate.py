@@ -1,4 +1,4 @@
-"""The rule of the gate does not depend on the order of versions, and the registry keeps its verdicts and history."""
+"""The gate's rule does not depend on the order of versions, and the registry keeps verdicts and history."""
 
 import itertools
 from collections.abc import Iterator
@@ -36,22 +36,22 @@ def figures(fd: float, recall: float = 0.8, noise: float = 0.1, protocol: str = 
     return Figures(measures, {"fd a": fd, "fd b": fd, "recall a": recall / 0.8}, protocol)
 
 
-def contender(version: int, given: Figures) -> Contender:
-    return Contender(str(version), f"{version:064d}", given)
+def contender(version: int, values: Figures) -> Contender:
+    return Contender(str(version), f"{version:064d}", values)
 
 
 def test_figures_are_read_from_the_metrics() -> None:
     student = generator_measures({"a": 2.0}, half=0.2, recall={"a": 0.6})
     teacher = generator_measures({"a": 1.8}, nfe=50, recall={"a": 0.75})
     metrics = run_metrics(student, {"a": 1.1}, teachers={"ddim_50": teacher})
-    found = Figures.from_metrics(metrics)
-    assert found.ratios == {"fd a": 1.1, "recall a": pytest.approx(0.8)}
-    assert found.measures["fd a"] == (2.0, pytest.approx(0.2))
-    assert found.measures["clip_score"] == (0.5, pytest.approx(0.2))
-    assert set(found.measures) == {f"{m.name} a" if m.per_extractor else m.name for m in list_compared()}
-    assert Figures.from_json(found.to_json()).protocol == found.protocol
+    result = Figures.from_metrics(metrics)
+    assert result.ratios == {"fd a": 1.1, "recall a": pytest.approx(0.8)}
+    assert result.measures["fd a"] == (2.0, pytest.approx(0.2))
+    assert result.measures["clip_score"] == (0.5, pytest.approx(0.2))
+    assert set(result.measures) == {f"{m.name} a" if m.per_extractor else m.name for m in list_compared()}
+    assert Figures.from_json(result.to_json()).protocol == result.protocol
     metrics.provenance.reference_sha256 = "y"
-    assert Figures.from_metrics(metrics).protocol != found.protocol
+    assert Figures.from_metrics(metrics).protocol != result.protocol
 
 
 def test_a_gate_that_names_no_measure_is_one_line() -> None:
@@ -63,7 +63,7 @@ def test_a_gate_that_names_no_measure_is_one_line() -> None:
 def test_only_a_difference_beyond_the_noise_counts() -> None:
     base = figures(1.0)
     assert advantage(figures(0.8), base, GATE) and not advantage(base, figures(0.8), GATE)
-    assert not advantage(figures(0.99), base, GATE)  # sqrt(2) x 0.1 of noise
+    assert not advantage(figures(0.99), base, GATE)  # the noise of the difference is sqrt(2) x 0.1
     assert not advantage(figures(0.8, recall=0.7), base, GATE), "better by one measure, worse by another"
     assert advantage(figures(0.8, recall=0.79), base, GATE), "worse within the noise"
     wide = GATE.model_copy(update={"margin": 0.5})
@@ -78,8 +78,8 @@ def test_a_missed_limit_is_named() -> None:
 
 
 def test_the_champion_does_not_depend_on_the_order() -> None:
-    """The versions include ties, cycles and one beyond the limits."""
-    given = [
+    """The versions include ties, cycles and a version beyond the limits."""
+    values = [
         figures(1.0),
         figures(0.99),
         figures(0.8, recall=0.75),
@@ -87,7 +87,7 @@ def test_the_champion_does_not_depend_on_the_order() -> None:
         figures(0.99),
         figures(0.9, noise=0.5),
     ]
-    field = [contender(i, f) for i, f in enumerate(given)]
+    field = [contender(i, f) for i, f in enumerate(values)]
     for n in (2, 3, 6):
         for some in itertools.combinations(field, n):
             chosen = [choose(order, GATE) for order in itertools.islice(itertools.permutations(some), 24)]
@@ -102,9 +102,9 @@ def client(tmp_path: Path) -> Iterator[MlflowClient]:
     yield client
 
 
-def register(client: MlflowClient, given: Figures) -> str:
+def register(client: MlflowClient, values: Figures) -> str:
     number = len(client.search_model_versions(f"name = '{NAME}'")) + 1
-    tags = {RESULT: f"{number:064d}", FIGURES: given.to_json()}
+    tags = {RESULT: f"{number:064d}", FIGURES: values.to_json()}
     version = str(client.create_model_version(NAME, "somewhere", tags=tags).version)
     settle(client, NAME, GATE)
     return version
@@ -185,7 +185,7 @@ def test_an_alias_that_another_process_creates_first_is_set_again(
 
 
 def test_two_registrations_at_the_same_moment_give_one_champion(client: MlflowClient) -> None:
-    """Two processes without a common lock: the better version wins in each of three rounds."""
+    """In each of three rounds, two processes without a common lock register, and the better version wins."""
     uri = client.tracking_uri
     with ProcessPoolExecutor(2) as pool:
         for pair in ((1.0, 0.9), (0.7, 0.8), (0.5, 0.6)):

@@ -36,12 +36,12 @@ def test_registering_twice_makes_one_version(workspace: Path, client: MlflowClie
 
 
 def test_a_version_carries_lineage_and_headline_figures(client: MlflowClient, run_id: str, version: str):
-    found = client.get_model_version_by_alias(NAME, "candidate")
-    assert str(found.version) == version
-    assert found.run_id == run_id
+    result = client.get_model_version_by_alias(NAME, "candidate")
+    assert str(result.version) == version
+    assert result.run_id == run_id
     tags = client.get_run(run_id).data.tags
-    assert {found.tags[key] == tags[key] for key in (RESULT, "git.sha", "dvc.data.md5", "dvc.lock.sha256")} == {True}
-    figures = {key: float(found.tags[key]) for key in ("fd.clip", "fd.cnn", "ratio.clip", "clip_score", "nfe")}
+    assert {result.tags[key] == tags[key] for key in (RESULT, "git.sha", "dvc.data.md5", "dvc.lock.sha256")} == {True}
+    figures = {key: float(result.tags[key]) for key in ("fd.clip", "fd.cnn", "ratio.clip", "clip_score", "nfe")}
     assert figures == {"fd.clip": 1.25, "fd.cnn": 0.5, "ratio.clip": 1.0, "clip_score": 21.5, "nfe": 1}
 
 
@@ -110,7 +110,7 @@ def test_a_new_process_gets_the_images_of_diffusers(
 
 
 def expected_images(workspace: Path, labels: list[int], seed: int) -> np.ndarray:
-    """One-step sampling by v-prediction at the last timestep: x0 = alpha x - sigma v."""
+    """Images of one-step sampling with v-prediction at the last timestep: x0 = alpha x - sigma v."""
     unet = UNet2DModel.from_pretrained(workspace / "artifacts" / "generator", subfolder="unet").eval()
     rng = torch.Generator().manual_seed(seed)
     z = torch.stack([torch.randn(SHAPE, generator=rng) for _ in labels])

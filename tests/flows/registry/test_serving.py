@@ -1,4 +1,4 @@
-"""MLflow's scoring server with the registered model answers good requests with images, bad ones with a sentence."""
+"""MLflow's scoring server answers valid requests with images, and invalid requests with a sentence."""
 
 import base64
 import io

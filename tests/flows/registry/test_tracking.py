@@ -1,4 +1,4 @@
-"""A result is published once, complete with parameters, measures, curves, pictures and lineage."""
+"""A result is published once, with parameters, measures, curves, pictures and lineage."""
 
 import os
 import socket
@@ -65,22 +65,24 @@ def test_the_store_lies_in_the_main_worktree(workspace: Path, client: MlflowClie
     assert tracking_uri(other) == tracking_uri(workspace) == f"sqlite:///{store / 'mlflow.db'}"
 
 
-def test_a_registered_generator_is_found_for_a_comparison(
+def test_a_comparison_can_load_a_registered_generator(
     workspace: Path, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """evaluation finds the version by name in the database of the flows, and writes nothing to the folder."""
+    """`find_generator` looks the version up in the database of the flows, and writes nothing to the folder."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(workspace)
-    found = find_generator(f"models:/{NAME}/{version}", tmp_path)
+    folder = find_generator(f"models:/{NAME}/{version}", tmp_path)
     own = workspace / "artifacts" / "generator"
-    assert (found / "generator.json").read_bytes() == (own / "generator.json").read_bytes()
+    assert (folder / "generator.json").read_bytes() == (own / "generator.json").read_bytes()
     assert not (workspace / "mlflow.db").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
     with pytest.raises(SourceError, match="no registered model"):
         find_generator(f"models:/{NAME}/{version}", tmp_path / "again")
 
 
-def test_a_relative_store_is_made_absolute_and_a_file_store_refused(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_path_of_a_relative_store_becomes_absolute_and_a_file_store_is_an_error(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
     assert tracking_uri(workspace) == f"sqlite:///{workspace / 'here.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////there/mlflow.db")
@@ -92,14 +94,14 @@ def test_a_relative_store_is_made_absolute_and_a_file_store_refused(workspace: P
 
 
 def test_an_unreachable_server_is_one_line(workspace: Path, monkeypatch: pytest.MonkeyPatch):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # not listening: refused at once
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # not listening: refused at once
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{bound.getsockname()[1]}")
         with pytest.raises(UserError, match=r"^the MLflow server http://127.* can't be reached .*$"):
             publish(workspace)
 
 
-def test_a_workspace_that_differs_from_dvc_lock_is_refused(workspace: Path, run_id: str):
+def test_a_workspace_that_differs_from_dvc_lock_is_an_error(workspace: Path, run_id: str):
     card = workspace / "artifacts" / "generator" / "generator.json"
     before = card.read_text()
     card.chmod(0o644)

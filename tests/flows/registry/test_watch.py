@@ -1,4 +1,4 @@
-"""The watch: recorded noise gives equal figures to the last digit, fresh noise agrees within the noise."""
+"""The watch expects equal measures for the recorded seed, and measures within the noise for a fresh seed."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ def measures(fd: float) -> GeneratorMeasures:
     return generator_measures({"a": fd}, half=0.1, replicates=3)
 
 
-def test_the_same_noise_must_give_the_last_digit() -> None:
+def test_the_recorded_seed_must_give_equal_measures_to_the_last_digit() -> None:
     assert find_exact_differences(measures(1.0), measures(1.0)) == []
     changed = find_exact_differences(measures(1.0), measures(1.0 + 1e-15))
     assert changed == ["fd a: 1.0 recorded, 1.000000000000001 now"]
 
 
-def test_fresh_noise_may_differ_by_the_noise_of_both() -> None:
+def test_a_fresh_seed_may_differ_by_the_noise_of_both_measures() -> None:
     assert find_drift(measures(1.0), measures(1.14)) == []
     assert find_drift(measures(1.0), measures(1.15)) == ["fd a: 1 recorded, 1.15 with fresh noise, noise 0.14"]
 
@@ -30,7 +30,9 @@ def test_fresh_noise_may_differ_by_the_noise_of_both() -> None:
     ("extractors", "samples", "draws", "key"),
     [({"a": "2"}, 1797, 3, "extractors"), ({"a": "1"}, 11, 3, "samples"), ({"a": "1"}, 1797, 2, "draws")],
 )
-def test_another_protocol_is_no_comparison(extractors: dict[str, str], samples: int, draws: int, key: str) -> None:
+def test_measures_by_different_protocols_are_not_compared(
+    extractors: dict[str, str], samples: int, draws: int, key: str
+) -> None:
     champion = Champion("3", measures(1.0), {"a": "1"}, Path("generator"), [])
     check_comparable(champion, {"a": "1"}, 1797, 3)
     with pytest.raises(UserError, match=f"version 3 was evaluated with other {key} than this workspace has"):

@@ -1,4 +1,4 @@
-"""A killed process leaves nothing behind: its descendants are ended by the guard, other processes are not."""
+"""The guard ends the descendants of a killed process, and no other process."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import psutil
 from tests.helpers.projects import ROOT
 from tests.helpers.servers import eventually
 
-# A command in a session of its own, as every stage is, and one beside it; each starts a child.
+# Start a command in a session of its own, like a stage, and one in the parent's session; each starts a child.
 PARENT = """
 import subprocess, sys, time
 from flows.runtime import guard
@@ -30,12 +30,12 @@ def is_alive(pid: int) -> bool:
 
 
 def guards(parent: int) -> list[psutil.Process]:
-    wanted = ["flows.runtime.guard", str(parent)]
-    return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == wanted]
+    arguments = ["flows.runtime.guard", str(parent)]
+    return [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[-2:] == arguments]
 
 
 def start(seconds: float) -> tuple["subprocess.Popen[str]", list[int]]:
-    """The parent, and the four processes below it, once its guard has seen them."""
+    """Start the parent; return it with the ids of its four descendants, once its guard knows them."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-c", PARENT, str(seconds)]
     parent = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True)
@@ -47,14 +47,14 @@ def start(seconds: float) -> tuple["subprocess.Popen[str]", list[int]]:
     return parent, pids
 
 
-def test_what_a_killed_process_has_started_is_ended() -> None:
+def test_the_descendants_of_a_killed_process_are_ended() -> None:
     bystander = subprocess.Popen(["sleep", "300"])
     parent, pids = start(300)
     try:
-        os.killpg(parent.pid, signal.SIGKILL)  # its whole group: the guard is in a session of its own
+        os.killpg(parent.pid, signal.SIGKILL)  # the guard survives, as it has a session of its own
         parent.wait(10)
         assert any(is_alive(pid) for pid in pids)
-        # The next one waits: nothing of the killed one is left when it begins.
+        # The next process waits until no descendant of the killed process is left.
         argv = [sys.executable, "-c", "from flows.runtime import guard; guard.start()"]
         subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=90)
         assert not any(is_alive(pid) for pid in pids) and not guards(parent.pid)
@@ -65,7 +65,7 @@ def test_what_a_killed_process_has_started_is_ended() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def test_the_guard_goes_with_the_process() -> None:
+def test_the_guard_ends_with_its_process() -> None:
     parent, pids = start(6)
     try:
         assert parent.wait(30) == 0

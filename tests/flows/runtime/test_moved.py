@@ -1,4 +1,4 @@
-"""Each old path and module gives one line with the new one."""
+"""Each old path or module is an error of one line that names the new one."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from tests.helpers.projects import ROOT, environment
 
 
 @pytest.mark.parametrize(("old", "new"), PATHS.items())
-def test_an_old_path_has_a_new_one_that_exists(old: str, new: str) -> None:
+def test_an_old_path_maps_to_a_new_path_that_exists(old: str, new: str) -> None:
     assert find_new_path(old) == find_new_path(f"./{old}") == new
     assert not (ROOT / old).exists() and (ROOT / new).exists()
     assert find_new_path(f"{old}/a/b.yaml") == f"{new}/a/b.yaml"
@@ -24,7 +24,7 @@ def test_an_old_path_has_a_new_one_that_exists(old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), MODULES.items())
-def test_an_old_module_names_the_new_one(old: str, new: str) -> None:
+def test_importing_an_old_module_names_the_new_module(old: str, new: str) -> None:
     argv = [sys.executable, "-m", old]
     done = subprocess.run(argv, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
@@ -50,7 +50,7 @@ def test_a_preset_given_by_a_path_names_the_preset(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mine", "presets/mine.yaml"])
-def test_a_preset_in_the_old_folder_names_the_new_one(tmp_path: Path, name: str) -> None:
+def test_a_preset_in_the_old_folder_names_the_new_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "mine.yaml").write_text("description: d\nchanges: {}\n")
     hint = "presets have moved: git mv presets/mine.yaml experiments/presets/, then --preset mine"
@@ -76,7 +76,7 @@ def test_the_ablate_command_names_the_new_path() -> None:
 
 
 @pytest.mark.parametrize("key", ["data.folder", "teacher.folder", "evaluator.folder", "method.init_from"])
-def test_the_old_value_for_no_folder_names_the_new_one(key: str, params: Params) -> None:
+def test_the_old_value_for_no_folder_names_the_new_value(key: str, params: Params) -> None:
     with pytest.raises(ConfigError, match=f"^preset old: {key}: zoo/none is no longer used; write none$"):
         change_params(params.model_dump(by_alias=True), {key: "zoo/none"}, "preset old", ROOT)
 

@@ -1,4 +1,4 @@
-"""A run whose machine went down: it is missed, marked, and goes on from its checkpoint once there is a worker again."""
+"""A run that a machine lost is marked as crashed, and resumes from its checkpoint once a worker is there again."""
 
 import json
 import time
@@ -23,15 +23,15 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> None:
         time.sleep(0.5)
 
 
-def test_a_killed_run_is_missed_marked_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_run_is_marked_as_crashed_and_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     project, port = copy_of_the_project(tmp_path / "project"), free_port()
     set_params(project / "params.yaml", {"teacher.steps": 40_000})
     ports = {"PREFECT_PORT": str(port), "MLFLOW_PORT": str(free_port())}
     try:
         assert call(project, "up", **ports).returncode == 0
         ui = Ui(project, port)
-        asked = {"parameters": {"root": str(project), "target": "teacher"}, "state": {"type": "SCHEDULED"}}
-        started = ui.ask(f"deployments/{ui.deployment('workspace')}/create_flow_run", **asked)
+        request = {"parameters": {"root": str(project), "target": "teacher"}, "state": {"type": "SCHEDULED"}}
+        run = ui.ask(f"deployments/{ui.deployment('workspace')}/create_flow_run", **request)
         until(lambda: list((project / "runs").glob("teacher-*/state.pt")), 240, "a checkpoint")
 
         worker = psutil.Process(json.loads((project / "runs/services/deployments.json").read_text())["pid"])
@@ -41,15 +41,15 @@ def test_a_killed_run_is_missed_marked_and_goes_on_from_its_checkpoint(tmp_path:
         until(lambda: not ui.stages(), 60, "the guard ends the stage")
 
         def states() -> list[str]:
-            return [state["type"] for state in ui.history(started["id"])]
+            return [state["type"] for state in ui.history(run["id"])]
 
-        assert states()[-1] == "RUNNING", "nobody has told the server"
-        until(lambda: "CRASHED" in states(), SILENCE.total_seconds() + 120, "it is missed")
-        until(lambda: states()[-1] == "SCHEDULED", 60, "it is to start again")
+        assert states()[-1] == "RUNNING", "the server knows of the kill too early"
+        until(lambda: "CRASHED" in states(), SILENCE.total_seconds() + 120, "the run is marked as crashed")
+        until(lambda: states()[-1] == "SCHEDULED", 60, "the run is scheduled again")
         assert call(project, "up", **ports).returncode == 0
-        until(lambda: states()[-1] == "RUNNING" and ui.stages(), 240, "it runs again")
-        until(lambda: any("teacher: " in line for line in ui.messages(started["id"], after="CRASHED")), 120, "progress")
-        (first, *_) = [line for line in ui.messages(started["id"], after="CRASHED") if "/40000 steps" in line]
+        until(lambda: states()[-1] == "RUNNING" and ui.stages(), 240, "the run resumes")
+        until(lambda: any("teacher: " in line for line in ui.messages(run["id"], after="CRASHED")), 120, "progress")
+        (first, *_) = [line for line in ui.messages(run["id"], after="CRASHED") if "/40000 steps" in line]
         assert int(first.split("teacher: ")[1].split("/")[0]) > 250, first
     finally:
         call(project, "down", **ports)

@@ -1,4 +1,4 @@
-"""A real Prefect server: it starts, its scheduler works, and the command line behaves under it.
+"""A real Prefect server starts, its scheduler works, and the command line works with it.
 
 With fastapi 0.155 or later the server of Prefect 3.8 does not start; with SQLAlchemy 2.1 its scheduler starts no run.
 """
@@ -39,7 +39,7 @@ TOY = {
 }
 
 
-def test_a_scheduled_run_happens(server: Server, tmp_path: Path):
+def test_a_scheduled_run_completes(server: Server, tmp_path: Path):
     (tmp_path / "tick.py").write_text(TICK)
     with (tmp_path / "serve.log").open("w") as log:
         serving = server.start(sys.executable, "tick.py", cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
@@ -86,7 +86,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_distill(server: Server, toy: Path, target: str) -> subprocess.Popen[str]:
-    """Start a run that heeds SIGINT. Background jobs of a shell ignore it, and so do their children."""
+    """Start a run that SIGINT interrupts. Background jobs of a shell, and their children, ignore SIGINT by default."""
     heeds = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     command = (sys.executable, "-c", heeds, sys.executable, "-m", "flows.distill", "--target", target)
     return server.start(*command, cwd=toy, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -118,7 +118,7 @@ def test_a_failing_stage_fails_the_flow_in_one_line(server: Server, toy: Path):
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_everything(server: Server, toy: Path, number: signal.Signals, code: int):
+def test_a_signal_ends_the_run_and_all_its_processes(server: Server, toy: Path, number: signal.Signals, code: int):
     process = start_distill(server, toy, "endless")
     assert process.stderr is not None
     pids: list[int] = []

@@ -1,4 +1,4 @@
-"""`make up` and `make down` with real servers: they answer, a second call starts nothing, and nothing stays behind."""
+"""`make up` starts servers that answer, a second call starts nothing, and `make down` leaves no process."""
 
 import json
 import os
@@ -24,7 +24,7 @@ NAMES = ("prefect", "mlflow", "deployments")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The parts of this project that the services need, as a git repository."""
+    """A git repository with the parts of this project that the services need."""
     root = tmp_path / "project"
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -37,16 +37,16 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def alive(project: Path) -> list[psutil.Process]:
+def processes_in(project: Path) -> list[psutil.Process]:
     """Processes whose working directory is the project."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if Path(process.cwd()) == project and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                processes.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return processes
 
 
 @pytest.mark.slow
@@ -68,31 +68,31 @@ def test_up_twice_and_down(project: Path) -> None:
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(query, timeout=10) as answer:
-            found = {d["name"]: d for d in json.load(answer)}
-        assert found.keys() == {"workspace", "experiment", "ablation", "champion"}
-        assert not any(schedule["active"] for d in found.values() for schedule in d["schedules"])
-        fields = found["workspace"]["parameter_openapi_schema"]["properties"]
+            deployments = {d["name"]: d for d in json.load(answer)}
+        assert deployments.keys() == {"workspace", "experiment", "ablation", "champion"}
+        assert not any(schedule["active"] for d in deployments.values() for schedule in d["schedules"])
+        fields = deployments["workspace"]["parameter_openapi_schema"]["properties"]
         assert all(field.get("description") for field in fields.values()) and "overrides" in fields
         again = call(project, "up", **ports)
         assert again.returncode == 0 and again.stdout.count("already runs") == 3
         assert {n: json.loads((project / f"runs/services/{n}.json").read_text())["pid"] for n in NAMES} == pids
     finally:
         ended = call(project, "down", **ports)
-    assert ended.stdout.count(": ended") == 3 and not alive(project)
+    assert ended.stdout.count(": ended") == 3 and not processes_in(project)
     assert call(project, "down", **ports).stdout == ""
 
 
-def test_a_taken_port_is_told(project: Path) -> None:
+def test_a_port_in_use_is_an_error_that_names_the_variable(project: Path) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         s.listen()
-        refused = call(project, "up", PREFECT_PORT=str(s.getsockname()[1]))
-    assert refused.returncode == 1 and "is in use by another program; set PREFECT_PORT" in refused.stderr
-    assert not alive(project)
+        result = call(project, "up", PREFECT_PORT=str(s.getsockname()[1]))
+    assert result.returncode == 1 and "is in use by another program; set PREFECT_PORT" in result.stderr
+    assert not processes_in(project)
 
 
-def test_a_pid_that_is_used_again_is_not_ours(tmp_path: Path) -> None:
-    """Only the process that was started is ended, not whatever has its number now."""
+def test_a_pid_that_another_process_reuses_is_ignored(tmp_path: Path) -> None:
+    """`make down` must end only the process that `make up` started, not a later process with the same pid."""
     about = {"pid": os.getpid(), "started": psutil.Process().create_time() - 1000, "url": ""}
     (tmp_path / "prefect.json").write_text(json.dumps(about))
     assert find_process(tmp_path, "prefect") is None
@@ -100,7 +100,7 @@ def test_a_pid_that_is_used_again_is_not_ours(tmp_path: Path) -> None:
     assert find_process(tmp_path, "prefect") is not None
 
 
-def test_a_run_uses_the_servers_that_are_up_unless_others_are_named(
+def test_a_run_uses_the_local_servers_unless_variables_name_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "runs" / "services"
@@ -116,13 +116,13 @@ def test_a_run_uses_the_servers_that_are_up_unless_others_are_named(
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
 
 
-def test_a_port_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_port_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_PORT", "70000")
     with pytest.raises(UserError, match="MLFLOW_PORT: '70000' is not a port; use 1 to 65535"):
         list_services(tmp_path)
 
 
-def test_a_teams_mlflow_server_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_mlflow_server_is_started_beside_that_of_a_team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
     assert [s.name for s in list_services(tmp_path)] == ["prefect", "deployments"]
     assert list_services(tmp_path)[1].env["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
@@ -142,7 +142,7 @@ def test_serving_needs_no_folder_and_help_starts_nothing(
     assert serve([]) == 1 and (tmp_path / "runs" / "prefect").is_dir()
 
 
-def test_work_pools_have_the_deployments_that_are_served() -> None:
+def test_work_pools_have_the_same_deployments_as_flows_serve() -> None:
     pools = {d["name"]: d for d in YAML(typ="safe").load(ROOT / "deploy" / "prefect.yaml")["deployments"]}
     served = {f"pool-{d.name}": d for d in list_deployments()}
     assert set(pools) == set(served)

@@ -1,4 +1,4 @@
-"""`make up` and the Prefect UI in a real Chromium: a run is started by its form, seen to end, another cancelled."""
+"""The Prefect UI after `make up`, in a real Chromium: its form starts a run, shows its end, and cancels another run."""
 
 import time
 from collections.abc import Iterator
@@ -46,11 +46,11 @@ def submit(page: Page, target: str, overrides: str = "") -> None:
 
 
 def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_path: Path) -> None:
-    with chromium() as browser, visit(browser, f"{ui.url}/deployments", until="networkidle") as seen:
-        page = seen.page
+    with chromium() as browser, visit(browser, f"{ui.url}/deployments", until="networkidle") as view:
+        page = view.page
         for name in ("workspace", "experiment", "ablation", "champion"):
             page.get_by_text(name, exact=True).first.wait_for()
-        seen.screenshot("prefect-deployments", tmp_path)
+        view.screenshot("prefect-deployments", tmp_path)
         form = f"{ui.url}/deployments/deployment/{ui.deployment('workspace')}/run"
 
         page.goto(form)
@@ -62,10 +62,10 @@ def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_
         page.goto(f"{ui.url}/runs/flow-run/{run['id']}")
         page.get_by_text("Completed").first.wait_for()
         page.get_by_text("Task Runs").last.click()
-        done = page.locator(".task-run-list-item .state-list-item--completed .state-list-item__name")
-        done.nth(3).wait_for()
-        assert done.all_inner_texts() == ["pairs", "encode", "teacher", "data"]  # the latest first
-        seen.screenshot("prefect-run", tmp_path)
+        tasks = page.locator(".task-run-list-item .state-list-item--completed .state-list-item__name")
+        tasks.nth(3).wait_for()
+        assert tasks.all_inner_texts() == ["pairs", "encode", "teacher", "data"]  # the latest first
+        view.screenshot("prefect-run", tmp_path)
         assert ui.completed_tasks(run["id"]) == ["data", "teacher", "encode", "pairs"]
 
         page.goto(form)
@@ -77,40 +77,40 @@ def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_
         page.goto(f"{ui.url}/runs/flow-run/{ui.wait_for('teacher', 'RUNNING')['id']}")
         page.get_by_role("button", name="Cancel").click()
         page.get_by_role("button", name="Confirm").click()
-        asked = time.monotonic()
-        while ui.stages() and time.monotonic() - asked < 60:
+        start = time.monotonic()
+        while ui.stages() and time.monotonic() - start < 60:
             time.sleep(0.2)
-        assert time.monotonic() - asked < 30 and not ui.stages()
+        assert time.monotonic() - start < 30 and not ui.stages()
         ui.wait_for("teacher", "CANCELLED")
-        seen.screenshot("prefect-cancelled", tmp_path)
+        view.screenshot("prefect-cancelled", tmp_path)
     assert not (ui.project / "artifacts/teacher").exists()
 
 
 def test_a_schedule_of_every_minute_fires(ui: Ui, tmp_path: Path) -> None:
-    """Set in the UI; its first run starts within two minutes, and is ended with the schedule."""
+    """The schedule is set in the UI; its first run starts within minutes and is then cancelled with the schedule."""
     deployment = ui.deployment("workspace")
-    with chromium() as browser, visit(browser, f"{ui.url}/deployments/deployment/{deployment}") as seen:
-        page = seen.page
+    with chromium() as browser, visit(browser, f"{ui.url}/deployments/deployment/{deployment}") as view:
+        page = view.page
         page.get_by_role("button", name="Schedule", exact=True).click()
         form = page.locator(".p-modal")
         form.locator("input[type=number]").first.fill("1")
         form.get_by_role("button", name="Save").click()
         page.get_by_text("Every minute").wait_for()
-        seen.screenshot("prefect-schedule", tmp_path)
+        view.screenshot("prefect-schedule", tmp_path)
 
-        def begun() -> list[dict[str, Any]]:
+        def scheduled_runs() -> list[dict[str, Any]]:
             own = {"deployment_id": {"any_": [deployment]}, "state": {"type": {"any_": ["RUNNING"]}}}
             return [run for run in ui.ask("flow_runs/filter", flow_runs=own) if run["auto_scheduled"]]
 
         deadline = time.monotonic() + 240
-        while not begun() and time.monotonic() < deadline:
+        while not scheduled_runs() and time.monotonic() < deadline:
             time.sleep(0.5)
-        (run,) = begun()
+        (run,) = scheduled_runs()
         assert run["created_by"]["type"] == "SCHEDULE"
-        page.locator(".p-toggle__control--checked").click()  # no further ones
+        page.locator(".p-toggle__control--checked").click()  # stop the schedule
         page.goto(f"{ui.url}/runs/flow-run/{run['id']}")
         page.get_by_text("Running").first.wait_for()
-        seen.screenshot("prefect-scheduled-run", tmp_path)
+        view.screenshot("prefect-scheduled-run", tmp_path)
         page.get_by_role("button", name="Cancel").click()
         page.get_by_role("button", name="Confirm").click()
         while ui.history(run["id"])[-1]["type"] != "CANCELLED" and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""A lock of results that are not at hand does not hide what has been computed here."""
+"""A dvc.lock that names results without local files does not hide results that were computed locally."""
 
 import signal
 import subprocess
@@ -31,7 +31,7 @@ def repro(root: Path) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone with another machine's lock, on a machine where `draw` has written other bytes."""
+    """A clone with the dvc.lock of another machine, where stage `draw` wrote other bytes than here."""
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     Repo.init(str(tmp_path)).close()
     (tmp_path / "dvc.yaml").write_text(STAGES)
@@ -50,14 +50,14 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_result_of_this_machine_is_found_again(clone: Path) -> None:
+def test_a_result_of_this_machine_is_restored(clone: Path) -> None:
     assert remove_missing(clone) == ["draw"]
     repro(clone)
     assert (clone / "drawn").read_text() == (clone / "ours").read_text()
     assert remove_missing(clone) == []
 
 
-def test_the_lock_is_put_back_unless_another_has_written_it(clone: Path) -> None:
+def test_the_lock_is_restored_unless_another_process_wrote_it(clone: Path) -> None:
     theirs = (clone / FILE).read_bytes()
     with without_missing(clone) as missing:
         assert missing == ["draw"] and b"draw:" not in (clone / FILE).read_bytes()
@@ -77,14 +77,14 @@ with without_missing(pathlib.Path.cwd()):
 
 
 def kill_within(root: Path) -> None:
-    """A process that SIGKILL ends while the lock is short."""
+    """Run a process that SIGKILL ends while stages are missing from the lock."""
     done = subprocess.run(
         [sys.executable, "-c", KILLED], cwd=root, env={**environment(), "PYTHONPATH": str(ROOT)}, check=False
     )
     assert done.returncode == -signal.SIGKILL and b"draw:" not in (root / FILE).read_bytes()
 
 
-def test_what_a_killed_process_left_is_put_back_by_the_next(clone: Path) -> None:
+def test_the_next_process_restores_the_lock_of_a_killed_process(clone: Path) -> None:
     theirs = (clone / FILE).read_bytes()
     kill_within(clone)
     with without_missing(clone) as missing:
