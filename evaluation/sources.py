@@ -13,7 +13,7 @@ GENERATOR = "artifacts/generator"  # path in dvc.yaml
 
 
 class SourceError(UserError):
-    """A source holds no generator."""
+    """Raised if a source holds no generator."""
 
 
 def find_generator(source: str, scratch: Path) -> Path:

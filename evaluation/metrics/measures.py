@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evaluation.metrics.comparison import ConditionedImages, FeatureComparison
     from evaluation.statistics.frechet import Gaussian
 
-Direction = Literal["lower", "higher"]  # of better values
+Direction = Literal["lower", "higher"]  # where better values lie
 
 
 @dataclass(frozen=True, kw_only=True)

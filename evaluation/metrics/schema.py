@@ -78,7 +78,7 @@ class ClassMeasures(StrictModel):
 
     accuracy: float = Field(description="share of generated images that the classifier assigns to the class")
     coverage: float = Field(description="share of training images with a generated image in their neighbourhood")
-    diversity: float = Field(description="mean distance of two generated images / of two training images")
+    diversity: float = Field(description="mean distance between generated images / between training images")
 
 
 class Nearest(StrictModel):
@@ -86,7 +86,7 @@ class Nearest(StrictModel):
 
     median: float = Field(description="median distance to the nearest training image")
     held_out: float = Field(description="median distance of held-out images, which no generator has seen")
-    closer: float = Field(description="share nearer than 1 % of the held-out images; far above 0.01 means memorised")
+    closer: float = Field(description="share nearer than 1 % of the held-out images; well above 0.01: memorised images")
 
 
 class Scores(MeasureFields[float]):

@@ -92,7 +92,7 @@ def measure_classes(
 
 
 def jackknife_scores(scores: list[Scores]) -> list[Scores]:
-    """Pseudo-values for the intervals of one replicate; scores: of all images, then without each group.
+    """Pseudo-values of a single replicate, from the scores of all images and of all images without each group.
 
     Measures of classes and of nearest images have no interval and keep the value for all images.
     """

@@ -1,6 +1,6 @@
 """Quality against cost: charts of the page, and the same charts as files for `dvc plots` and MLflow.
 
-The files hold no seconds, which differ between equal runs: only timing.json and the page do.
+The files hold no seconds, which differ between equal runs; timing.json and the page show them.
 """
 
 from dataclasses import dataclass

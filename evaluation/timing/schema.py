@@ -11,7 +11,7 @@ class Latency(StrictModel):
     nfe: int
     seconds_per_image: float = Field(description="seconds per image in batches of batch_size")
     seconds_alone: float = Field(description="seconds of one image in a batch of its own")
-    gflops_per_image: float = Field(description="all network passes and decoding; multiply and add count as two")
+    gflops_per_image: float = Field(description="1e9 operations of all passes and decoding; multiply and add are two")
 
 
 class Host(StrictModel):

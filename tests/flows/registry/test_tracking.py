@@ -76,7 +76,7 @@ def test_a_comparison_can_load_a_registered_generator(
     assert (folder / "generator.json").read_bytes() == (own / "generator.json").read_bytes()
     assert not (workspace / "mlflow.db").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
-    with pytest.raises(SourceError, match="no registered model"):
+    with pytest.raises(SourceError, match="nor a registered model"):
         find_generator(f"models:/{NAME}/{version}", tmp_path / "again")
 
 
