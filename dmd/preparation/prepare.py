@@ -46,7 +46,7 @@ class Prepared:
 
 def prepare(cfg: DataConfig, out: Path) -> Prepared:
     """Prepare a data set. Raises DataError if too many records are unusable, or nothing is left to train on."""
-    source = SOURCES[cfg.source](cfg)
+    source = SOURCES[cfg.source].list_records(cfg)
     if name := next((n for n in source.class_names if n != n.encode(errors="replace").decode()), None):
         raise DataError(f"class {name!r}: its name is not UTF-8 text; rename it")
     parts = partition(cfg, source)

@@ -14,7 +14,7 @@ from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.cost import TurnCost, small_method
 from dmd.distillation.gan.activations import innermost
 from dmd.distillation.lora import frozen_copy
-from dmd.distillation.networks import TRAINED
+from dmd.distillation.networks import TRAINED, Networks
 from dmd.teachers.teacher import Teacher
 from flows.plan.passes import process_count
 
@@ -53,10 +53,19 @@ def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dic
         sizes["pairs"] = pairs_bytes(teacher, params)
     saved = {name: saved_bytes(getattr(nets, name), teacher.shape, teacher.conditions) for name in TRAINED}
     sizes["activations"] = max(_activations(cost, saved, params) for cost in costs)
-    if cfg.precision != "fp32":  # autocast keeps its copies of the weights until the turn ends
-        weights = (p.numel() for net in (nets.generator, nets.critic) for p in net.parameters())
-        sizes["cast weights"] = HALF * sum(weights)
+    if cfg.precision != "fp32":
+        sizes["cast weights"] = _cast_bytes(nets, cfg.gradient_checkpointing)
     return sizes
+
+
+def _cast_bytes(nets: Networks, checkpointed: bool) -> int:
+    """Bytes of the half-precision copies of weights that one turn keeps.
+
+    Autocast keeps its copies of weights that train until the turn ends. It casts a frozen weight, such as the base of
+    LoRA adapters, for each use; the graph keeps that copy until backward, unless the layer is checkpointed.
+    """
+    weights = (p for net in (nets.generator, nets.critic) for p in net.parameters())
+    return HALF * sum(p.numel() for p in weights if p.requires_grad or not checkpointed)
 
 
 def pairs_bytes(teacher: Teacher, params: Params) -> int:

@@ -25,11 +25,11 @@ from dmd.families.sdxl import SdxlWrapper
 from dmd.families.stable_diffusion import TextUnetWrapper
 from dmd.networks.dit import DitWrapper
 from dmd.networks.wrapper import unwrap
+from dmd.preparation.sources import SOURCES
 from dmd.teacher_training.architectures import new_network
 from dmd.teachers.teacher import Teacher
 from flows.pipeline.presets import FOLDER
 
-CLASS_COUNTS = {"digits": 10, "mnist": 10, "fashion_mnist": 10, "cifar10": 10}
 CLIP_TOKENS = 77  # per caption, in every published CLIP text encoder
 NETWORKS: dict[str, Any] = {net.__name__: net for net in (UNet2DModel, DiTTransformer2DModel, UNet2DConditionModel)}
 PARTS = ("unet", "transformer", "vae")
@@ -92,7 +92,7 @@ def blank_teacher(
     Its schedule and parametrisation are stand-ins of equal cost. class_count is that of the prepared data; without it
     the source of the data decides. Raises Unknown for a network that is not supported.
     """
-    count = class_count if class_count is not None else CLASS_COUNTS.get(params.data.source, 0)
+    count = class_count if class_count is not None else SOURCES[params.data.source].classes
     with torch.device(device), torch.random.fork_rng(devices=[]):
         inner, vae, tokens = _untrained(params, count) if configs is None else _configured(configs)
         net, conditions = _conditioned(inner, count, tokens)

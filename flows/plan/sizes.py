@@ -11,18 +11,11 @@ from dmd.config import EvaluatorConfig, Params, TeacherConfig
 from dmd.distillation.cost import TurnCost
 from dmd.encoding.encode import TYPES
 from dmd.families.tables import TableInMemory
+from dmd.preparation.sources import SOURCES
 from dmd.teachers.teacher import Teacher
 from evaluation.evaluator.reuse import compare_plans, read_earlier
 from flows.plan.passes import passes_per_prediction
 from flows.plan.units import amount
-
-IMAGES = {  # per split of a data set that defines its own splits
-    "digits": {"train": 1797},
-    "mnist": {"train": 60_000, "test": 10_000},
-    "fashion_mnist": {"train": 60_000, "test": 10_000},
-    "cifar10": {"train": 50_000, "test": 10_000},
-    "celeba": {"train": 162_770, "validation": 19_867, "test": 19_962},
-}
 
 
 def read_manifest(params: Params, root: Path) -> dict[str, Any] | None:
@@ -39,8 +32,8 @@ def count_images(params: Params, root: Path) -> int | None:
     """Images of all splits; None if the source must be listed first."""
     if (manifest := read_manifest(params, root)) is not None:
         return sum(manifest["counts"].values())
-    own = IMAGES.get(params.data.source)
-    if own is None:
+    own = SOURCES[params.data.source].images
+    if not own:
         return None
     limits = {"train": "all", "validation": params.data.validation, "test": params.data.test}
     return sum(n if limits[split] == "all" else min(n, int(limits[split])) for split, n in own.items())

@@ -4,14 +4,29 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
+from dmd.config import DataConfig
 from dmd.data.splits import load_split
 from dmd.errors import DataError
 from dmd.preparation.prepare import SKIPPED, prepare
+from dmd.preparation.sources import SOURCES
 from tests.helpers.sources import NewConfig, picture, skipped, stored, values, write_mnist, write_pictures
+
+
+def test_params_accept_the_names_of_the_table() -> None:
+    assert set(SOURCES) == set(get_args(DataConfig.model_fields["source"].annotation))
+
+
+def test_a_source_of_known_size_has_that_size(new_config: NewConfig) -> None:
+    """The digits come with scikit-learn, so that their line of the table can be compared with the files."""
+    source = SOURCES["digits"].list_records(new_config(source="digits"))
+    assert {split: len(pool) for split, pool in source.pools.items()} == SOURCES["digits"].images
+    assert len(source.class_names) == SOURCES["digits"].classes
+
 
 # Folders of images
 

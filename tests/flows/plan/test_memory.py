@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from dmd.config import Params
 from dmd.distillation.cost import turn_costs
@@ -45,6 +46,34 @@ def test_adapters_share_the_teachers_weights_and_have_the_only_moments(params: P
     grids = small["generator"] - adapters
     assert 0 < adapters < whole["best so far"] / 4 and grids == 4 * 1000 * 8
     assert small["AdamW"] == 2 * 2 * adapters and small["gradients"] == adapters
+
+
+def test_frozen_weights_are_cast_for_each_use_if_their_layers_are_checkpointed(params: Params) -> None:
+    def cast(**train: Any) -> int:
+        run = with_values(params, train={"precision": "bf16", **train})
+        return train_memory(blank_teacher(run, None, META), run, turn_costs(run))["cast weights"]
+
+    adapters = {"lora_rank": 2, "lora_rank_critic": 2}
+    assert cast() == cast(gradient_checkpointing=True)
+    run = with_values(params, train=adapters)
+    sizes = train_memory(blank_teacher(run, None, META), run, turn_costs(run))
+    assert cast(**adapters, gradient_checkpointing=True) == 2 * 2 * sizes["best so far"] // 4
+    assert cast(**adapters) > cast()
+
+
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_autograd_keeps_the_cast_of_a_frozen_weight_only_without_checkpointing(checkpointed: bool) -> None:
+    """PyTorch itself behaves as the count of cast weights assumes."""
+    layer, casts = nn.Linear(13, 13, bias=False).requires_grad_(False), []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        casts.extend([tensor] * (tensor.shape == layer.weight.shape and tensor.dtype == torch.bfloat16))
+        return tensor
+
+    x = torch.randn(4, 13, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), torch.autocast("cpu", torch.bfloat16):
+        checkpoint(layer, x, use_reentrant=False) if checkpointed else layer(x)
+    assert len(casts) == (0 if checkpointed else 1)
 
 
 def test_processes_parts_and_precision_divide_activations(params: Params) -> None:
