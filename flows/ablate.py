@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code: 1 if a member failed."""
     parser = argparse.ArgumentParser(prog="python -m flows.ablate", description=__doc__)
     parser.add_argument("file", type=Path, help="an ablation file, such as experiments/ablations/dmd2_paper.yaml")
-    parser.add_argument("--at-once", type=int, help="members at the same time, instead of the file's own number")
+    parser.add_argument("--at-once", type=int, help="members that run at the same time; overrides at_once of the file")
     args = parser.parse_args(argv)
     return run_command(lambda: _run(Path.cwd(), args.file, args.at_once))
 
@@ -46,7 +46,7 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
 def _print_comparison(root: Path, name: str) -> None:
     print(f"\n{format_table(load_comparison(root, name))}\n\n{comparison_path(root, name).with_suffix('.html')}")
     print(f"MLflow: {tracking_uri(root)}, run {name}\n")
-    print("next:\n  dvc exp show\n  dvc exp apply NAME    # take one over", flush=True)
+    print("next:\n  dvc exp show\n  dvc exp apply NAME    # take its files into the workspace", flush=True)
 
 
 if __name__ == "__main__":

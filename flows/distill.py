@@ -26,8 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--preset", metavar="NAME", help="a file of experiments/presets/; the run becomes a DVC experiment"
     )
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="as method.critic_turns=10")
-    parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[], help="train.seed: an experiment each")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="such as method.critic_turns=10"
+    )
+    parser.add_argument(
+        "--seeds", metavar="N", type=int, nargs="+", default=[], help="values of train.seed, one experiment each"
+    )
     parser.add_argument("--force", metavar="STAGE", nargs="+", default=[], help="stages that run even if unchanged")
     parser.add_argument("--no-register", action="store_true", help="publish the result without registering a version")
     parser.add_argument(
@@ -63,7 +67,8 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
     message = _run_flow(root, {**parameters, "register_model": not args.no_register, "target": args.target})
     if request.variants and not args.target:
         last = request.variants[-1].experiment
-        print(f"{message}\n\nnext:\n  dvc exp show\n  dvc exp apply {last}    # take it over", flush=True)
+        text = f"{message}\n\nnext:\n  dvc exp show\n  dvc exp apply {last}    # take its files into the workspace"
+        print(text, flush=True)
         return 0
     if args.target or args.no_register:
         print(message, flush=True)

@@ -1,6 +1,6 @@
 """`python -m flows.keep experiments/ablations/NAME.yaml ROW`: keep a row of an ablation as a record, in records/NAME/.
 
-The row's experiments are those of the present commit. records/README.md lists the files of a record.
+The row's experiments must belong to the present commit. records/README.md lists the files of a record.
 """
 
 import argparse

@@ -13,16 +13,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.register", description=__doc__)
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--rollback", action="store_true", help="withdraw the champion and restore its predecessor")
-    action.add_argument("--promote", metavar="VERSION", help="champion by hand; auto returns the choice to the gate")
+    action.add_argument("--promote", metavar="VERSION", help="make VERSION champion; `auto` lets the gate choose again")
     args = parser.parse_args(argv)
     return run_command(lambda: _run(Path.cwd(), args.rollback, args.promote))
 
 
-def _run(root: Path, is_rollback: bool, promoted: str | None) -> int:
+def _run(root: Path, is_rollback: bool, version: str | None) -> int:
     if is_rollback:
         print(restore_champion(root))
-    elif promoted:
-        print(set_champion(root, promoted))
+    elif version:
+        print(set_champion(root, version))
     else:
         print(register_workspace(root))
     return 0

@@ -1,6 +1,6 @@
 """`python -m flows.reproduce models:/NAME/3`: run the pipeline of a registered version again and compare the weights.
 
-Exit code 0: equal to the byte; 1: different, or the run failed.
+Exit code 0: identical weights; 1: different weights, or a failed run.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def _run(root: Path, model: str) -> int:
     if reproduction.differences:
         print(f"{model}: different: {', '.join(reproduction.differences)}")
         return 1
-    print(f"{model}: equal to the byte (sha256 {reproduction.sha256})")
+    print(f"{model}: identical byte for byte (sha256 {reproduction.sha256})")
     return 0
 
 

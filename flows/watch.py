@@ -1,4 +1,4 @@
-"""`python -m flows.watch`: evaluate the champion again and compare with the figures that are recorded for it.
+"""`python -m flows.watch`: evaluate the champion again and compare its figures with the recorded ones.
 
 Exit code 0: the figures agree; 1: they do not, or the evaluation failed.
 """
@@ -17,7 +17,7 @@ from flows.services.servers import use_local_servers
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.watch", description=__doc__)
-    parser.add_argument("--seed", type=int, help="seed of the fresh noise; the time of day by default")
+    parser.add_argument("--seed", type=int, help="seed of the fresh noise; by default the time in seconds")
     args = parser.parse_args(argv)
     return run_command(lambda: _run(Path.cwd(), args.seed))
 

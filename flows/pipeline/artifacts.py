@@ -29,7 +29,7 @@ Log = Callable[[str], None]
 
 
 class ProgressArtifact:
-    """Logs the lines of a stage, and sets its progress bar from lines that contain a percentage."""
+    """Logs the lines of a stage and updates its progress bar from each line that contains a percentage."""
 
     def __init__(self, stage: str, log: Log) -> None:
         self.stage, self.log = stage, log
@@ -45,7 +45,7 @@ class ProgressArtifact:
             self._update(int(match[1]))
         except Exception as e:  # no failure of the server may end a stage that trains for days
             self.failed = True
-            self.log(f"its progress is no longer shown in the Prefect UI: {one_line(e)}")
+            self.log(f"the Prefect UI no longer shows the progress of this stage: {one_line(e)}")
 
     def _update(self, percent: int) -> None:
         if self.artifact is None:

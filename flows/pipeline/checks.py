@@ -1,4 +1,4 @@
-"""Checks of the parameters that only the registry and the methods can make, before any work of a run."""
+"""Checks of the parameters against the registry's gate and the method, made before a run starts its work."""
 
 from dmd.config import Params
 from flows.registry.gate import check_gate

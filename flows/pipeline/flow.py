@@ -16,7 +16,7 @@ from flows.pipeline.tasks import publish_result, register_result, run_stages, sh
 from flows.pipeline.worktrees import open_folder, save_experiment
 from flows.runtime import guard
 
-STAGES_AT_ONCE = 2  # teacher beside evaluator, baseline beside train; each uses runtime.threads threads
+STAGES_AT_ONCE = 2  # teacher and evaluator, then baseline and train; each uses runtime.threads threads
 
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE)
 
@@ -37,13 +37,13 @@ def distill(
     commit and becomes a DVC experiment, one for each seed. A failed stage does not stop a stage that runs beside it.
 
     Args:
-        root: the project's folder; empty for the one the flow is served from
+        root: the project's folder; by default the folder that the flow is served from
         preset: a file of experiments/presets/ without its ending, such as quick
         overrides: keys of params.yaml with other values, such as {"method.critic_turns": 10}
         seeds: values of train.seed; an experiment for each
         force: stages to run even if nothing has changed for them, such as ["evaluate"]
-        register_model: whether the result becomes a version in the model registry, where the gate judges it
-        target: only this stage and those it depends on; publishes nothing, saves no experiment
+        register_model: whether to register the generator as a version, which the gate may then make champion
+        target: run only this stage and the stages it depends on; publish nothing, save no experiment
     """
     guard.start()
     root = (root or Path.cwd()).resolve()
@@ -59,13 +59,13 @@ def distill(
 
 
 def _distill_once(request: Request, commit: str, variant: Variant | None, register_model: bool) -> State[Any]:
-    """Run the steps in one folder. A failure is a state with one line, so that the next variant still runs."""
+    """Run the steps in one folder. An error becomes a failed state with its message, so the next variant still runs."""
     name = variant.experiment if variant else None
     prefix = f"{name}: " if name else ""
     try:
         with open_folder(request.root, commit, variant) as folder:
             outcomes = run_stages(request.stages, folder, request.force)
-            if request.partial:  # DVC saves no experiment that lacks outputs; its cache keeps those of these stages
+            if request.partial:  # DVC saves no experiment that lacks outputs; its cache keeps the outputs of the stages
                 return Completed(message=f"{prefix}{outcomes}")
             if name:
                 save_experiment(folder, name)

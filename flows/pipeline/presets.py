@@ -1,4 +1,4 @@
-"""Variants of params.yaml that a run asks for: a preset (experiments/presets/NAME.yaml), overrides and seeds."""
+"""Variants of params.yaml for a run, made from a preset (experiments/presets/NAME.yaml), overrides and seeds."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ class Preset(BaseModel):
 
 @dataclass(frozen=True)
 class Variant:
-    """One set of changes to params.yaml, and the name of the experiment that a run with them becomes."""
+    """One set of changes to params.yaml, and the name of the experiment that runs with them."""
 
     experiment: str
     changes: Changes
-    missing: Mapping[str, str] = field(default_factory=dict)  # keys that the user has yet to give -> their meaning
+    missing: Mapping[str, str] = field(default_factory=dict)  # keys that still need a value -> their meaning
 
     def fill(self, root: Path) -> dict[str, Change | list[int]]:
-        """Return the changes with an existing folder for each missing key: valid for the schema and for a plan."""
+        """Return the changes with an existing folder as each missing value, which is enough to validate and plan."""
         return {**self.changes, **dict.fromkeys(self.missing, str(root / FOLDER))}
 
 
@@ -61,18 +61,18 @@ def load_preset(root: Path, name: str) -> Preset:
 
 
 def make_variants(root: Path, preset: str | None, overrides: Changes, seeds: Sequence[int]) -> list[Variant]:
-    """Return a variant for each seed, or one without seeds; none if nothing is to be changed.
+    """Return one variant per seed, a single variant if there are no seeds, or an empty list without any change.
 
-    Overrides replace values of the preset. A key that the preset needs and that is not given is in `missing`.
+    Overrides replace values of the preset. `missing` holds the keys that the preset needs and that have no value yet.
 
     Raises ConfigError for an unknown preset, a repeated seed, or changes that params.yaml does not allow.
     """
     if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds: {', '.join(map(str, seeds))}: one is there twice")
+        raise ConfigError(f"seeds: {', '.join(map(str, seeds))}: list each seed once")
     base = YAML(typ="safe").load(root / "params.yaml")
-    chosen = load_preset(root, preset) if preset is not None else Preset(description="none", changes={})
-    common = {**chosen.changes, **overrides}
-    missing = {key: meaning for key, meaning in chosen.needs.items() if key not in common}
+    settings = load_preset(root, preset) if preset is not None else Preset(description="none", changes={})
+    common = {**settings.changes, **overrides}
+    missing = {key: meaning for key, meaning in settings.needs.items() if key not in common}
     if not common and not seeds and not preset:
         return []
     variants = []
@@ -87,7 +87,7 @@ def make_variants(root: Path, preset: str | None, overrides: Changes, seeds: Seq
 
 
 def check_complete(variants: Sequence[Variant]) -> None:
-    """Raise ConfigError with one line for each key that a preset needs and that is not given."""
+    """Raise ConfigError with one line for each key that a preset needs and that has no value."""
     missing = {key: meaning for variant in variants for key, meaning in variant.missing.items()}
     if missing:
         raise ConfigError("\n".join(f"--set {key}=PATH is needed: {meaning}" for key, meaning in missing.items()))

@@ -1,7 +1,7 @@
 """Run the pipeline of a registered version again and compare the generators byte by byte.
 
-Code, parameters and data are those of the version, in a temporary worktree. Every stage up to `train` runs: nothing is
-taken from DVC's cache.
+A temporary worktree holds the version's code, parameters and data. Every stage up to `train` runs; DVC's cache is not
+used.
 """
 
 import os
@@ -53,7 +53,7 @@ def reproduce(root: Path, model: str) -> Reproduction:
     with tempfile.TemporaryDirectory() as scratch:
         with open_store(root) as client:
             original = fetch_original(client, model, Path(scratch))
-        _log(f"{model}: version {original.version}, commit {original.commit[:12]}; runs every stage up to train")
+        _log(f"{model}: version {original.version}, commit {original.commit[:12]}; running every stage up to train")
         with temporary_worktree(root, original.commit) as place:
             (place / "params.yaml").write_bytes(original.params.read_bytes())
             _run_stages(place, Path(scratch))
@@ -62,7 +62,7 @@ def reproduce(root: Path, model: str) -> Reproduction:
 
 
 def fetch_original(client: "MlflowClient", model: str, scratch: Path) -> Original:
-    """Download a version into `scratch`. Raises UserError if the address is malformed or no commit holds its code."""
+    """Download a version into `scratch`. Raises UserError for a malformed address or code that was not committed."""
     import mlflow
 
     if not (match := ADDRESS.fullmatch(model)):
@@ -94,7 +94,7 @@ def _run_stages(place: Path, scratch: Path) -> None:
 
 
 def find_differences(original: Path, copy: Path) -> list[str]:
-    """Relative names of the files that are not in both folders with the same bytes, in order."""
+    """Return the sorted relative paths of the files that differ between the folders or exist in only one of them."""
     names = {p.relative_to(folder) for folder in (original, copy) for p in folder.rglob("*") if p.is_file()}
     return sorted(
         str(name)

@@ -18,14 +18,14 @@ class Request:
 
     root: Path
     stages: dict[str, StageSpec]  # by name, in an order in which they can run
-    variants: list[Variant]  # each becomes an experiment; empty: run in the project's folder, with its params.yaml
+    variants: list[Variant]  # each becomes an experiment; if empty, the project's folder is used with its params.yaml
     force: Sequence[str]  # stages that run even if nothing has changed
-    partial: bool  # only the stages up to a target: there is no result to publish
+    partial: bool  # whether the stages end at a target, so that there is no result to publish
 
     def check_ready(self) -> str:
         """Return the commit that the experiments start from; "" without variants.
 
-        Raises UserError if a preset needs a value that is not given, or if the project has uncommitted changes.
+        Raises UserError if a key that a preset needs has no value, or if the project has uncommitted changes.
         """
         check_complete(self.variants)
         return check_committed(self.root) if self.variants else ""

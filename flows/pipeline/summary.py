@@ -49,7 +49,7 @@ def _suggest_commands(root: Path, uri: str, name: str) -> list[str]:
 
 
 def _activation(root: Path) -> list[str]:
-    """Return the command that activates this environment; none if it is active.
+    """Return the command that activates this environment; an empty list if it is active.
 
     DVC's stages call `python`, which must be this interpreter.
     """

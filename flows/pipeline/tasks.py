@@ -31,7 +31,7 @@ R = TypeVar("R")
 def run_stages(specs: dict[str, StageSpec], root: Path, force: Sequence[str]) -> str:
     """Run each stage as soon as the stages it depends on are done; return the outcomes in one line.
 
-    Raises UserError with one line for each stage that failed. An interrupt ends the stages that run.
+    Raises UserError with one line for each stage that failed. An interrupt ends the running stages.
     """
     STOP.clear()
     futures: dict[str, PrefectFuture[Any]] = {}
@@ -80,8 +80,8 @@ def make_stage_task(spec: StageSpec) -> Task[[StageSpec, Path, bool], State[Any]
 def step(name: str, state_name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Run a function as a task whose failure is one line: a failed state in Prefect and a UserError in the flow.
 
-    name: of the task
-    state_name: of the state of a completed task
+    name: name of the task
+    state_name: name of the state of a completed task
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

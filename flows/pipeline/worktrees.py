@@ -1,6 +1,7 @@
 """Temporary git worktrees that share DVC's cache: folders to run other code or parameters in.
 
-`dvc exp run --temp` works in a copy too, but runs the stages as one command: no task, retry or timeout for each stage.
+`dvc exp run --temp` works in a copy too, but runs all stages in one command, without a task, retries or a timeout for
+each stage.
 """
 
 import contextlib
@@ -23,10 +24,10 @@ from flows.runtime.file_lock import hold_lock
 from flows.runtime.git import git
 from flows.workspace.dvc_lock import remove_missing
 
-# git and DVC fail now and then if two processes change worktrees or experiments at the same time
+# git and DVC sometimes fail if two processes change worktrees or experiments at the same time
 # (https://github.com/treeverse/dvc/issues/8763, https://github.com/treeverse/dvc/issues/8516).
 LOCK = Path("runs") / "worktrees.lock"
-OWNER = re.compile(r"onestep-(\d+)-")  # the process that removes a folder, in the folder's name
+OWNER = re.compile(r"onestep-(\d+)-")  # a folder's name holds the pid of the process that will remove it
 
 
 @contextlib.contextmanager
@@ -49,7 +50,7 @@ def temporary_worktree(root: Path, commit: str) -> Iterator[Path]:
     """Check out a commit in a new folder, which is removed at the end of the block. Raises UserError."""
     main = main_worktree(root)
     if git(main, "cat-file", "-e", f"{commit}^{{commit}}") is None:
-        raise UserError(f"this repository has no commit {commit}; git fetch may bring it")
+        raise UserError(f"this repository has no commit {commit}; run git fetch and try again")
     place = Path(tempfile.mkdtemp(prefix=f"onestep-{os.getpid()}-")) / main.name
     try:
         with hold_lock(main / LOCK):
@@ -95,7 +96,8 @@ def check_committed(root: Path) -> str:
         raise UserError("an experiment starts from the last commit, and this folder has none: git init, then commit")
     outputs = (":(exclude)dvc.lock", ":(exclude)reports")  # written by every run
     if dirty := git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs):
-        raise UserError(f"commit your changes first, experiments start from the last commit: {dirty.split()[-1]}")
+        reason = "commit your changes first, experiments start from the last commit"
+        raise UserError(f"{dirty.split()[-1]} has uncommitted changes; {reason}")
     return sha
 
 

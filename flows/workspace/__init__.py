@@ -1,1 +1,1 @@
-"""The requests that a run makes of DVC: its graph, the reproduction of a stage, and its lock file."""
+"""Interface to DVC: read its graph, reproduce a stage, and edit its lock file."""

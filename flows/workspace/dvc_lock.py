@@ -1,8 +1,8 @@
 """Entries of dvc.lock whose results are not in DVC's cache, as in a fresh clone.
 
-DVC looks into its cache of earlier runs only for a stage without an entry in dvc.lock. An entry whose files are missing
-therefore hides the result that another run has computed here, and every experiment computes it again. DVC had the same
-fault inside its cache of runs (https://github.com/treeverse/dvc/issues/9420). This module takes such entries out.
+DVC looks into its run cache only for a stage without an entry in dvc.lock. An entry whose files are missing therefore
+hides the result that another run has computed in this clone, and every experiment computes it again. DVC once had a
+similar bug within the run cache (https://github.com/treeverse/dvc/issues/9420). This module removes such entries.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ def remove_missing(root: Path) -> list[str]:
 
 
 def _without(root: Path, names: list[str]) -> bytes:
-    """Return dvc.lock without some stages."""
+    """Return the content of dvc.lock without the named stages."""
     yaml = YAML()
     lock = yaml.load(root / FILE)
     for name in names:
@@ -52,9 +52,9 @@ def _without(root: Path, names: list[str]) -> bytes:
 
 @contextlib.contextmanager
 def without_missing(root: Path) -> Iterator[list[str]]:
-    """Remove the missing stages for a block and yield their names; afterwards restore dvc.lock.
+    """Remove the missing stages for the duration of a block and yield their names; afterwards restore dvc.lock.
 
-    dvc.lock stays as it is if something else has written it in the block. A backup lies in a file, so that the next
+    dvc.lock is not restored if another process has written it during the block. The backup is a file, so that the next
     process can restore dvc.lock if this one is killed.
     """
     restore(root)

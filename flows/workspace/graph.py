@@ -1,4 +1,4 @@
-"""DVC's graph. dvc.yaml is the only place that lists the stages and what they depend on."""
+"""DVC's graph, read from dvc.yaml, the only place that lists the stages and their dependencies."""
 
 import graphlib
 from pathlib import Path
@@ -83,7 +83,7 @@ def select_stages(graph: dict[str, StageSpec], target: str) -> list[str]:
 
 
 def list_stale(root: Path) -> list[str]:
-    """Return the stages that differ from dvc.lock, as `dvc status` finds them. Raises UserError.
+    """Return the stages that `dvc status` reports as different from dvc.lock. Raises UserError.
 
     Runs in this process, which takes tenths of a second.
     """

@@ -70,7 +70,7 @@ def test_a_registered_version_is_reproduced_to_the_byte_in_a_fresh_clone(project
     if done.returncode:  # after so little training, the gate may refuse the version
         assert "error: " in done.stderr and "champion" in done.stderr
         done = run(clone, "-m", "flows.reproduce", "models:/digits-one-step/1", **store)
-    assert "equal to the byte" in done.stdout and "Running stage 'train'" in done.stderr
+    assert "identical byte for byte" in done.stdout and "Running stage 'train'" in done.stderr
     worktrees = subprocess.run(
         ["git", "worktree", "list"], cwd=clone, capture_output=True, text=True, check=True
     ).stdout

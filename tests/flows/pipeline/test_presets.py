@@ -125,7 +125,7 @@ def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             make_variants(project, preset, overrides, [])
-    with pytest.raises(ConfigError, match="seeds: 0, 1, 0: one is there twice"):
+    with pytest.raises(ConfigError, match="seeds: 0, 1, 0: list each seed once"):
         make_variants(project, "more", {}, [0, 1, 0])
     (project / "experiments" / "presets" / "bad.yaml").write_text("changes: {a: 1}\n")
     with pytest.raises(ConfigError, match=r"bad\.yaml: description: field required"):
@@ -143,7 +143,7 @@ def test_a_run_in_a_worktree_leaves_the_workspace_unchanged_and_becomes_an_exper
     assert git(project, "status", "--porcelain") == "" and (project / "params.yaml").read_bytes() == before
     dvc(project, "exp", "apply", "-q", variant.experiment)
     assert "7" in (project / "out.txt").read_text()
-    with pytest.raises(UserError, match=r"commit your changes first, .*: params\.yaml"):
+    with pytest.raises(UserError, match=r"params\.yaml has uncommitted changes; commit your changes first, .*commit"):
         check_committed(project)
 
 

@@ -74,7 +74,7 @@ def test_the_worktree_of_a_killed_process_is_removed_but_not_that_of_a_running_o
 
 def test_a_missing_commit_is_one_line(project: Path) -> None:
     with (
-        pytest.raises(UserError, match="this repository has no commit 0123456; git fetch may bring it"),
+        pytest.raises(UserError, match="this repository has no commit 0123456; run git fetch and try again"),
         temporary_worktree(project, "0123456"),
     ):
         pass
