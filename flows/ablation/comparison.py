@@ -22,7 +22,7 @@ from flows.runtime.git import git
 FD_RATIO = "fd_ratio"  # FD of the student over FD of the teacher's best sampler; rows are ranked by it
 # Columns of the table; the json has every measure.
 COLUMNS = (FD_RATIO, *(m.name for m in MEASURES.values() if m.headline and m.name != "fd"))
-# Columns of losses.csv, with their titles. A drift shows as a difference between generated and data pixels.
+# Columns of losses.csv, with their titles. If the generator drifts, its pixels differ from those of the data.
 PIXELS = {
     "generator_x_mean": "pixel mean",
     "generator_x_std": "pixel std",
@@ -47,7 +47,7 @@ class RowSummary:
 
     name: str
     changes: Mapping[str, Change]
-    seeds: list[int]  # with a result
+    seeds: list[int]  # seeds with a result
     failed: list[int]  # seeds without a result
     measures: dict[str, Spread]
 

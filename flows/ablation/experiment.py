@@ -1,4 +1,4 @@
-"""A member of an ablation as a DVC experiment: run it in a temporary copy of the project, read its files from git."""
+"""DVC experiments of an ablation's members: run one in a temporary copy of the project, read its files from git."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from flows.runtime.process import run_streaming
 Log = Callable[[str], None]
 
 ATTEMPTS = 2
-START_UP = 60.0  # seconds in which a new temporary folder may not yet have a process in it
+START_UP = 60.0  # seconds during which a new temporary folder may not yet have a process in it
 
 
 class MemberError(UserError):
@@ -63,8 +63,8 @@ def exists(root: Path, member: Member) -> bool:
 def run(root: Path, member: Member, log: Log) -> None:
     """Run `dvc exp run --temp` and hand its output to `log` line by line. Raises MemberError if a stage fails.
 
-    DVC processes that start at once share one queue. Now and then a process executes the entry of another one, which
-    then ends without an error and without an experiment; it is run a second time.
+    DVC processes that start at the same time share one queue. Sometimes a process executes the queue entry of another
+    process, which then ends without an error and without an experiment. In that case this function runs it again.
     """
     sets = [word for key, value in member.changes.items() for word in ("-S", f"{key}={json.dumps(value)}")]
     argv = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", member.experiment, *sets]

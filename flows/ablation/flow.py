@@ -27,9 +27,9 @@ from flows.runtime.process import STOP, CommandStopped, join_on_exit
 from flows.workspace import dvc_lock
 from flows.workspace.repro import NOISE
 
-# Lines with which DVC ends each experiment; they say nothing about the member.
+# DVC prints these lines at the end of each experiment; they hold no information about the member.
 ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")
-INCOMPLETE = "Incomplete"  # state of a flow run that has a comparison in which seeds are missing
+INCOMPLETE = "Incomplete"  # state of a flow run whose comparison lacks the results of some seeds
 
 
 @task(task_run_name="{member.row} seed {member.seed}", cache_policy=NO_CACHE, persist_result=False)
@@ -108,8 +108,8 @@ def ablate(file: Path, root: Path | None = None, at_once: Annotated[int | None, 
 
     Args:
         file: the ablation's file, such as experiments/ablations/dmd2_paper.yaml
-        root: the project's folder; empty for the one the flow is served from
-        at_once: members at the same time, instead of the file's own number
+        root: the project's folder; by default the folder that the flow is served from
+        at_once: number of members that run at the same time; by default the number in the file
     """
     guard.start()
     root = (root or Path.cwd()).resolve()
@@ -120,14 +120,16 @@ def ablate(file: Path, root: Path | None = None, at_once: Annotated[int | None, 
             experiment.remove_stale(root)
             with dvc_lock.without_missing(root) as missing:
                 if missing:
-                    get_run_logger().info(f"not in DVC's cache here, so computed once for all: {', '.join(missing)}")
+                    get_run_logger().info(
+                        f"missing from DVC's cache, computed once for all members: {', '.join(missing)}"
+                    )
                 states = run_members(root, plan, at_once or plan.ablation.at_once)
             reasons = {m: state.message or state.name or "failed" for m, state in states.items() if state.is_failed()}
-            published = write_and_publish(root, plan, reasons, return_state=True)
+            comparison = write_and_publish(root, plan, reasons, return_state=True)
     except UserError as e:
         return Failed(message=str(e), data=e)
-    if not published.is_completed():
-        return Failed(message=published.message)
+    if not comparison.is_completed():
+        return Failed(message=comparison.message)
     if reasons:
         return Failed(name=INCOMPLETE, message="\n".join(f"{m.row} seed {m.seed}: {why}" for m, why in reasons.items()))
-    return Completed(message=f"{len(states)} members, MLflow run {published.message}")
+    return Completed(message=f"{len(states)} members, MLflow run {comparison.message}")

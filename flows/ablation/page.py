@@ -107,7 +107,7 @@ def make_cards(rows: list[RowSummary], members: int, failed: int) -> list[Card]:
 def find_sweeps(plan: Plan, rows: list[RowSummary]) -> list[Sweep]:
     """A sweep for each parameter that has two values or more while all other parameters are equal.
 
-    A parameter that a row does not change has its value of params.yaml.
+    A parameter that a row does not change has its value from `base` or from params.yaml.
     """
     keys = list(dict.fromkeys(key for row in rows for key in row.changes))
     sweeps = []
@@ -125,7 +125,7 @@ def find_sweeps(plan: Plan, rows: list[RowSummary]) -> list[Sweep]:
 
 
 def parameter(plan: Plan, row: RowSummary, key: str) -> Change:
-    """Value of a parameter in a row."""
+    """Value of a parameter in a row, from the row's changes, else from `base`, else from params.yaml."""
     value: Any = {**plan.ablation.base, **row.changes}.get(key, plan.params)
     if value is plan.params:
         for part in key.split("."):

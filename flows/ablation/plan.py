@@ -1,4 +1,4 @@
-"""An ablation file, which lists changes to params.yaml and seeds, and the experiments that it stands for."""
+"""An ablation file, which lists changes to params.yaml and seeds, and the experiments that it defines."""
 
 import hashlib
 import itertools
@@ -18,7 +18,7 @@ from flows.pipeline.presets import load_preset
 from flows.runtime.moved import check_path
 
 NAME = r"^[a-z0-9][a-z0-9_]*$"
-LAST_STAGES = ("train", "evaluate")  # members with other parameters of these stages share all earlier stages
+LAST_STAGES = ("train", "evaluate")  # members that differ only in parameters of these stages share all earlier stages
 
 
 class Row(BaseModel):
@@ -34,7 +34,7 @@ class Ablation(BaseModel):
     """Content of an ablation file.
 
     `rows` lists variants, `grid` makes a variant of each combination of values, and `base` applies to all variants.
-    A change of `preset` gives way to one of `base`, and that to one of a row.
+    Changes of a row override those of `base`, which override those of `preset`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,7 +51,7 @@ class Ablation(BaseModel):
     def _check_rows_and_seeds(self) -> "Ablation":
         names = [row.name for row in self.all_rows()]
         if not names:
-            raise ValueError("rows: there is none; list variants under rows, or values under grid")
+            raise ValueError("rows: the file has no variant; list variants under rows, or values under grid")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"rows: {repeated[0]!r} occurs twice; give each row its own name")
         if len(set(self.seeds)) < len(self.seeds):
@@ -78,13 +78,13 @@ class Member:
     row: str
     seed: int
     changes: dict[str, Change | list[int]] = field(hash=False)
-    experiment: str  # DVC's name for it, which is the same for the same file, row and parameters
+    experiment: str  # name of the DVC experiment; it depends only on the file, the row, the seed and the changes
     upstream: str  # members with the same value share teacher, evaluator, baseline and pairs
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An ablation with its members, all of which fit the schema."""
+    """An ablation with its members, whose parameters are valid."""
 
     name: str
     ablation: Ablation
@@ -125,7 +125,7 @@ def downstream_groups(root: Path) -> set[str]:
 
 
 def list_members(name: str, ablation: Ablation, params_file: Path, downstream: set[str]) -> list[Member]:
-    """Every row with every seed; `downstream` holds the groups of params.yaml that only the last stages read.
+    """Return a member for each row and seed; `downstream` holds the groups of params.yaml that only LAST_STAGES read.
 
     Raises ConfigError for a change that the schema of params.yaml does not allow.
     """
@@ -145,7 +145,7 @@ def list_members(name: str, ablation: Ablation, params_file: Path, downstream: s
 def split_waves(members: list[Member]) -> tuple[list[Member], list[Member]]:
     """Split members into those that run first and those that run afterwards.
 
-    The first member of each teacher runs first; the others then find its stages in DVC's cache.
+    The first member for each value of `upstream` runs first; the others then find its stages in DVC's cache.
     """
     first: dict[str, Member] = {}
     for member in members:

@@ -24,10 +24,10 @@ def keep(root: Path, file: Path, row: str) -> str:
     The record holds files of the row's first seed, and the figures of every seed in seeds.json.
     Raises UserError if the file has no such row, or if the present commit lacks one of its experiments.
     """
-    planned = load_plan(root, file).members
-    members = [m for m in planned if m.row == row]
+    plan = load_plan(root, file)
+    members = [m for m in plan.members if m.row == row]
     if not members:
-        raise UserError(f"{file} has no row {row!r}; it has {', '.join(dict.fromkeys(m.row for m in planned))}")
+        raise UserError(f"{file} has no row {row!r}; it has {', '.join(dict.fromkeys(m.row for m in plan.members))}")
     if missing := [m.experiment for m in members if not experiment.exists(root, m)]:
         raise UserError(
             f"the present commit has no experiment {', '.join(missing)}; run python -m flows.ablate {file} first"

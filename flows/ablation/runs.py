@@ -31,11 +31,11 @@ class _Store(NamedTuple):
 
     client: "MlflowClient"
     experiment: str  # id of the MLflow experiment
-    tags: dict[str, str]  # of the ablation at the present commit
+    tags: dict[str, str]  # tags that identify the ablation at the present commit
 
 
 def publish_member(root: Path, name: str, member: Member) -> None:
-    """Log the run of a finished member. A finished run is left as it is; an incomplete one is replaced."""
+    """Log the run of a finished member. A finished run stays as it is; an incomplete run is replaced."""
     with _open(root, name) as store:
         tags = {**store.tags, PARENT: _parent(store, name), EXPERIMENT: member.experiment}
         runs = _find(store, tags)
@@ -66,7 +66,7 @@ def _open(root: Path, name: str) -> Iterator[_Store]:
 
 
 def _parent(store: _Store, name: str) -> str:
-    """Id of the parent run. A new one ends at once: the ablation may be killed, and its members outlive it."""
+    """Id of the parent run. A new parent run is ended at once, since the ablation may be killed before its members."""
     parents = [run for run in _find(store, store.tags) if EXPERIMENT not in run.data.tags]
     if parents:
         return parents[-1].info.run_id
@@ -81,7 +81,10 @@ def _find(store: _Store, tags: dict[str, str]) -> list["Run"]:
 
 @contextlib.contextmanager
 def _new_run(store: _Store, tags: dict[str, str], name: str) -> Iterator[str]:
-    """Create a run that ends with the block, as failed if the block raises. `close_stale_runs` ends it after a kill."""
+    """Create a run that ends with the block, as failed if the block raises.
+
+    If this process is killed, `close_stale_runs` of the next process ends the run.
+    """
     publisher = {"publisher.host": socket.gethostname(), "publisher.pid": str(os.getpid())}
     run = store.client.create_run(store.experiment, tags={**tags, **publisher}, run_name=name).info.run_id
     try:

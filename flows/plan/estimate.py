@@ -1,4 +1,4 @@
-"""Estimates for --dry-run: what each stage handles, memory of stage `train`, time of the stages that run networks.
+"""Estimates for --dry-run: size of each stage's work, memory of stage `train`, time of the stages that run networks.
 
 Nothing is trained and nothing is written.
 """
@@ -46,7 +46,9 @@ def estimate(
 ) -> Estimate:
     """Estimate the sizes of all stages, the memory of stage `train` and the time of the stages in `runs`.
 
-    missing: parameters that the user has yet to set, with a description; preset: where the params come from.
+    missing: parameters that still need a value, each with a description
+    preset: name of the preset that params come from
+    memory: whether to estimate the memory
     """
     costs = turn_costs(params)
     stages = stage_sizes(params, root, costs)
@@ -73,7 +75,7 @@ def estimate(
 
 
 def memory_lines(sizes: Mapping[str, int], params: Params) -> list[str]:
-    """The total of one process of stage `train`, its parts, and what is left out."""
+    """Lines with the memory of one process of stage `train`, its parts, and the parts that are not counted."""
     parts = ", ".join(f"{name} {amount(size, DIGITS)}".replace(" ", NO_BREAK) for name, size in sizes.items())
     on_gpu = _device_type(params) == "cuda" or process_count(params.train.launcher) > 1
     return [
@@ -84,9 +86,9 @@ def memory_lines(sizes: Mapping[str, int], params: Params) -> list[str]:
 
 
 def stage_seconds(params: Params, costs: list[TurnCost], pass_time: PassTime) -> dict[str, float]:
-    """Seconds of the passes of each stage; each process of stage `train` has a device like the measured one."""
+    """Seconds of the network passes of each stage, with a device like the measured one for each process of `train`."""
     images, guidance = evaluated_images(params), passes_per_prediction(params)
-    trained = params.teacher.steps * params.teacher.batch_size if params.teacher.source == "train" else 0
+    teacher_images = params.teacher.steps * params.teacher.batch_size if params.teacher.source == "train" else 0
     pairs = params.pairs.count * passes_of(params.pairs.solver, params.pairs.steps)
     forward = sum(cost.images * forward_passes(cost.passes) for cost in costs)
     backward = sum(cost.images * backward_passes(cost.passes) for cost in costs)
@@ -94,7 +96,7 @@ def stage_seconds(params: Params, costs: list[TurnCost], pass_time: PassTime) ->
         forward += backward
     train = forward * pass_time.forward + backward * pass_time.backward
     return {
-        "teacher": trained * (pass_time.forward + pass_time.backward),
+        "teacher": teacher_images * (pass_time.forward + pass_time.backward),
         "baseline": images * sum(baseline_passes(params)) * guidance * pass_time.forward,
         "pairs": pairs * guidance * pass_time.forward,
         "train": train / process_count(params.train.launcher),
@@ -103,7 +105,7 @@ def stage_seconds(params: Params, costs: list[TurnCost], pass_time: PassTime) ->
 
 
 def time_lines(seconds: Mapping[str, float], runs: set[str], params: Params, pass_time: PassTime) -> list[str]:
-    """Time of the stages that run, their cost in device hours, and what is left out."""
+    """Lines with the time of the stages that run, their cost in device hours, and the work that is not counted."""
     todo = {name: s for name, s in seconds.items() if name in runs and s > 0}
     count = process_count(params.train.launcher)
     cost = sum(todo.values()) + (count - 1) * todo.get("train", 0)

@@ -20,11 +20,11 @@ from flows.plan.passes import process_count
 
 FLOAT = 4  # bytes; weights, gradients and moments are float32 at every precision
 HALF = 2
-MOMENTS = 2  # of AdamW, per weight
+MOMENTS = 2  # moments that AdamW keeps per weight
 
 
 def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dict[str, int]:
-    """Bytes by what they hold, where weights that networks share count once; the teacher is on the meta device."""
+    """Bytes of each kind of content. Weights that networks share count once. The teacher is on the meta device."""
     cfg = params.train
     with torch.device("meta"):
         nets = small_method(params).networks(teacher, 0, (cfg.lora_rank, cfg.lora_rank_critic))
@@ -39,7 +39,7 @@ def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dic
         "critic": _uncounted_bytes(nets.trained_in("critic"), counted),
         "averages": sum(_uncounted_bytes(net, counted) for net in averages),
         "best so far": FLOAT * trainable["generator"],
-        "gradients": FLOAT * max(trainable.values()),  # those of one network are cleared before the other's turn
+        "gradients": FLOAT * max(trainable.values()),  # one network's gradients are cleared before the other's turn
         "AdamW": MOMENTS * FLOAT * sum(trainable.values()),
     }
     if (n := process_count(cfg.launcher)) > 1 and cfg.shard:
@@ -96,7 +96,7 @@ def _activations(cost: TurnCost, saved: Mapping[str, tuple[int, int]], params: P
 
 
 def saved_bytes(net: Denoiser, shape: tuple[int, ...], classes: int) -> tuple[int, int]:
-    """Bytes that autograd saves in one image's float32 forward pass: in the whole network, and up to its middle.
+    """Bytes that autograd saves in the float32 forward pass of one image: in the whole network, and up to its middle.
 
     The network is on the meta device.
     """
@@ -114,7 +114,7 @@ def saved_bytes(net: Denoiser, shape: tuple[int, ...], classes: int) -> tuple[in
 
 
 class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
-    """Counts the bytes that autograd saves: each storage once, weights not at all."""
+    """Counts the bytes that autograd saves. Each storage counts once; weights do not count."""
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         self.bytes = 0
@@ -135,9 +135,9 @@ def _storage(tensor: Tensor) -> int:
 
 
 class FusedAttention(TorchFunctionMode):
-    """Lets attention on the meta device save its inputs and output alone, as kernels of CPU and GPU do.
+    """Makes attention on the meta device save only its inputs and output, like the kernels of CPU and GPU.
 
-    By itself the meta device falls back to an implementation that saves the whole attention matrix.
+    Without this mode, the meta device falls back to an implementation that saves the whole attention matrix.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -46,14 +46,15 @@ def teacher_configs(
 ) -> Configs | None:
     """Read the configurations of the teacher's networks; None for a teacher that is trained here.
 
-    A folder is read itself, a hub id in the local hub cache. experiments/presets/PRESET.teacher.json serves if the
-    cache does not hold that revision or if teacher.folder is among the `missing` parameters. Raises Unknown otherwise.
+    The configurations of a folder are read from the folder, those of a hub id from the local hub cache. If the cache
+    does not hold that revision, or if teacher.folder is among the `missing` parameters, they are read from
+    experiments/presets/PRESET.teacher.json. Raises Unknown if no source has them.
     """
-    cfg, published = params.teacher, _published(root, preset)
+    cfg, of_preset = params.teacher, _preset_configs(root, preset)
     if "teacher.folder" in missing:
-        if published is None:
+        if of_preset is None:
             raise Unknown("teacher.folder is not set")
-        return published
+        return of_preset
     if cfg.source == "train":
         return None
     if cfg.source == "folder":
@@ -61,19 +62,19 @@ def teacher_configs(
     index = try_to_load_from_cache(cfg.hub_id, "model_index.json", revision=cfg.revision)
     if isinstance(index, str):
         return _read_folder(Path(index).parent)
-    if published is not None and (published["hub_id"], published["revision"]) == (cfg.hub_id, cfg.revision):
-        return published
+    if of_preset is not None and (of_preset["hub_id"], of_preset["revision"]) == (cfg.hub_id, cfg.revision):
+        return of_preset
     raise Unknown(f"the local hub cache has no {cfg.hub_id} at revision {cfg.revision}")
 
 
-def _published(root: Path, preset: str | None) -> Configs | None:
-    """The configurations that come with a preset, if any."""
+def _preset_configs(root: Path, preset: str | None) -> Configs | None:
+    """The configurations that belong to a preset; None if it has none."""
     file = root / FOLDER / f"{preset}.teacher.json"
     return json.loads(file.read_text()) if preset and file.is_file() else None
 
 
 def _read_folder(folder: Path) -> Configs:
-    """The json files of a diffusers pipeline folder. Raises Unknown without a supported network."""
+    """The json files of a diffusers pipeline folder. Raises Unknown if it holds no supported network."""
     files = {name: folder / name / "config.json" for name in PARTS}
     configs = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
     flat = folder / "config.json"  # a pipeline of a single network may be stored without subfolders
@@ -87,15 +88,15 @@ def _read_folder(folder: Path) -> Configs:
 def blank_teacher(
     params: Params, configs: Configs | None, device: torch.device, class_count: int | None = None
 ) -> Teacher:
-    """Build an unguided teacher with meaningless weights, from `configs`, or from params if it is None.
+    """Build an unguided teacher with untrained weights, from `configs`, or from params if `configs` is None.
 
-    Its schedule and parametrisation are stand-ins of equal cost. class_count is that of the prepared data; without it
-    the source of the data decides. Raises Unknown for a network that is not supported.
+    Its schedule and parametrisation are stand-ins of equal cost. `class_count` is the number of classes of the prepared
+    data; if it is None, data.source determines the number. Raises Unknown for a network that is not supported.
     """
     count = class_count if class_count is not None else SOURCES[params.data.source].classes
     with torch.device(device), torch.random.fork_rng(devices=[]):
-        inner, vae, tokens = _untrained(params, count) if configs is None else _configured(configs)
-        net, conditions = _conditioned(inner, count, tokens)
+        inner, vae, tokens = _networks_of_params(params, count) if configs is None else _networks_of_configs(configs)
+        net, conditions = _add_conditions(inner, count, tokens)
         process = ddpm_process(torch.linspace(0.999, 0.001, params.teacher.timesteps))
         denoiser = Denoiser(net, process, PARAMETRISATIONS["sample"]).eval().requires_grad_(False).to(device)
         codec = PIXELS if vae is None else Latents(vae.eval().requires_grad_(False))
@@ -106,8 +107,8 @@ def blank_teacher(
     return Teacher(denoiser, denoiser, no_pipeline, shape, conditions, codec)
 
 
-def _untrained(params: Params, class_count: int) -> tuple[Any, Any, int]:
-    """The network that stage `teacher` would train, its VAE or None, and the tokens of a caption."""
+def _networks_of_params(params: Params, class_count: int) -> tuple[Any, Any, int]:
+    """The network that stage `teacher` would train, its VAE or None, and the number of tokens of a caption."""
     names = (*DIGIT_NAMES, *map(str, range(len(DIGIT_NAMES), class_count)))[:class_count]
     captions = tuple(params.data.caption.format(name=name) for name in names)
     if params.teacher.network == "text_unet" and not captions:
@@ -115,12 +116,14 @@ def _untrained(params: Params, class_count: int) -> tuple[Any, Any, int]:
     shape = (params.data.channels, params.data.size, params.data.size)
     split = SimpleNamespace(shape=shape, class_names=names, class_captions=captions)
     net, parts = new_network(params.teacher, cast(Split, split))
-    tokens = max((len(caption.encode()) for caption in captions), default=0) + 2  # bytes, begin and end
+    tokens = (
+        max((len(caption.encode()) for caption in captions), default=0) + 2
+    )  # one per byte, one for the beginning, one for the end
     return unwrap(net), getattr(parts, "vae", None), tokens
 
 
-def _configured(configs: Configs) -> tuple[Any, Any, int]:
-    """The network of these configurations, its VAE or None, and the tokens of a caption."""
+def _networks_of_configs(configs: Configs) -> tuple[Any, Any, int]:
+    """The network of these configurations, its VAE or None, and the number of tokens of a caption."""
     config = configs.get("unet") or configs["transformer"]
     kind = config.get("_class_name")
     if kind not in NETWORKS:
@@ -133,8 +136,11 @@ def _configured(configs: Configs) -> tuple[Any, Any, int]:
     return net, AutoencoderKL.from_config(configs["vae"]), CLIP_TOKENS
 
 
-def _conditioned(inner: Any, class_count: int, tokens: int) -> tuple[nn.Module, int]:
-    """The network with its conditions as indices, and their number; embeddings of captions are zeros."""
+def _add_conditions(inner: Any, class_count: int, tokens: int) -> tuple[nn.Module, int]:
+    """Wrap the network so that it takes conditions as indices; return it with their number.
+
+    Embeddings of captions are zeros.
+    """
     if isinstance(inner, DiTTransformer2DModel):
         return DitWrapper(inner), inner.config["num_embeds_ada_norm"] + 1
     if isinstance(inner, UNet2DModel):

@@ -1,11 +1,11 @@
-"""Network passes that follow from params, in units of a pass through the whole network."""
+"""Numbers of network passes that follow from params, in units of a pass through the whole network."""
 
 import re
 
 from dmd.config import Params
 from dmd.distillation.cost import Passes
 
-ENCODER_SHARE = 0.5  # of a whole pass, for a pass through the encoder alone
+ENCODER_SHARE = 0.5  # cost of a pass through the encoder alone, as a share of a whole pass
 
 
 def forward_passes(passes: Passes) -> float:
@@ -19,11 +19,11 @@ def backward_passes(passes: Passes) -> float:
 
 
 def passes_per_prediction(params: Params) -> int:
-    """Passes of one prediction of the teacher: two with guidance, which also predicts without the condition."""
+    """Network passes per prediction of the teacher: two with guidance, which also predicts without the condition."""
     return 1 if params.guidance.scale == 1 else 2
 
 
 def process_count(launcher: str) -> int:
-    """Number of processes that share a batch: the launcher's --num_processes, 1 without it."""
+    """Number of processes that share a batch: the launcher's --num_processes, or 1 without that option."""
     match = re.search(r"--num[_-]processes[= ](\d+)", launcher)
     return int(match.group(1)) if match else 1

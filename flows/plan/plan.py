@@ -1,4 +1,4 @@
-"""The text of --dry-run: which stages would run, by DVC's own judgement, and what the run would need."""
+"""The text of --dry-run: the stages that DVC would run, and the memory and time that the run would need."""
 
 import re
 import subprocess
@@ -18,45 +18,50 @@ RUNS = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 FAILED = re.compile(r"failed to reproduce(?: stages:)? (.*)")
 MISSING = "[Errno 2] No such file or directory"
 QUOTED = re.compile(r"'([^']+)'")
-LISTED = 12  # changes of a variant that are listed one by one
+MAX_LISTED = 12  # a variant with more changes is described by their number alone
 RUN, UNCHANGED = "runs or is restored from DVC's cache", "unchanged"
 
 
 def plan(
     root: Path, variants: list[Variant], force: list[str], target: str | None = None, preset: str | None = None
 ) -> str:
-    """A line for each stage up to the target, in the workspace or for each variant, and memory and time of the run."""
+    """Return a line for each stage up to the target, and the memory and time of the run.
+
+    The plan is that of the workspace, or one for each variant.
+    """
     if not variants:
-        return _plan_of(root, force, target, {}, preset)
+        return _plan_folder(root, force, target, {}, preset)
     commit, parts = check_committed(root), []
     for variant in variants:
         with temporary_worktree(root, commit) as place:
             change_file(variant.fill(root), place / "params.yaml")
-            lines = _plan_of(place, force, target, variant.missing, preset)
-        parts.append(f"{variant.experiment} ({_changes(variant)}):\n{lines}")
+            lines = _plan_folder(place, force, target, variant.missing, preset)
+        parts.append(f"{variant.experiment} ({_describe_changes(variant)}):\n{lines}")
     return "\n\n".join(parts)
 
 
-def _changes(variant: Variant) -> str:
-    """The changes of a variant, or only their number if they are many: a preset's can be read in its file."""
-    if len(variant.changes) > LISTED:
+def _describe_changes(variant: Variant) -> str:
+    """The changes of a variant; only their number if there are many, since the preset's file lists them."""
+    if len(variant.changes) > MAX_LISTED:
         return f"{len(variant.changes)} changes to params.yaml"
     return ", ".join(f"{key} {value}" for key, value in variant.changes.items()) or "no changes"
 
 
-def _plan_of(root: Path, force: list[str], target: str | None, missing: Mapping[str, str], preset: str | None) -> str:
+def _plan_folder(
+    root: Path, force: list[str], target: str | None, missing: Mapping[str, str], preset: str | None
+) -> str:
     graph = read_graph(root)
     names = select_stages(graph, target) if target else list(graph)
-    changed = _changed(root, force)
-    runs = {name for name in names if changed & set(select_stages(graph, name))}
+    stale = _find_stale(root, force)
+    runs = {name for name in names if stale & set(select_stages(graph, name))}
     sizes: Mapping[str, str] = {}
     summary: list[str] = []
-    if "train" in graph:  # it is this project
+    if "train" in graph:  # a dvc.yaml without that stage has no networks to estimate
         from flows.plan.estimate import estimate  # imports torch and diffusers, which takes seconds
 
         params = load_params(root / "params.yaml")
-        estimated = estimate(params, root, runs, missing, preset, memory="train" in names)
-        sizes, summary = estimated.stages, estimated.summary
+        result = estimate(params, root, runs, missing, preset, memory="train" in names)
+        sizes, summary = result.stages, result.summary
     needed = [f"--set {key}=PATH is needed: {what}" for key, what in missing.items()]
     state = {name: RUN if name in runs else UNCHANGED for name in names}
     widths = max(map(len, names)), max(map(len, state.values()))
@@ -64,12 +69,13 @@ def _plan_of(root: Path, force: list[str], target: str | None, missing: Mapping[
     return "\n".join(f"  {line}" for line in (*needed, *stages, *summary))
 
 
-def _changed(root: Path, force: list[str]) -> set[str]:
-    """Stages that DVC finds changed, that are forced, or whose results the cache lacks, without those behind them.
+def _find_stale(root: Path, force: list[str]) -> set[str]:
+    """Stages that DVC reports as changed, that are forced, or whose results are not in the cache.
 
-    With --allow-missing DVC takes results that no cache has, as in a fresh clone, for unchanged. If the inputs of a
-    changed stage are missing, as in a fresh worktree, DVC fails on the stage; the stage then counts as changed. Raises
-    UserError with DVC's message if DVC fails otherwise.
+    Stages that only depend on such stages are not included. With --allow-missing, DVC treats results that no cache
+    has, as in a fresh clone, as unchanged. If the inputs of a changed stage are missing, as in a fresh worktree, DVC
+    fails on that stage, which then counts as changed. Raises UserError with DVC's message if DVC fails for another
+    reason.
     """
     argv = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", "--keep-going"]
     done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)

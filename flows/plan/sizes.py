@@ -19,7 +19,7 @@ from flows.plan.units import amount
 
 
 def read_manifest(params: Params, root: Path) -> dict[str, Any] | None:
-    """The manifest of the prepared data, if they have the source and size that params ask for."""
+    """The manifest of the prepared data; None if there is none, or if its source or image size differs from params."""
     try:
         manifest = json.loads((root / "artifacts" / "data" / "manifest.json").read_text())
     except (OSError, json.JSONDecodeError):
@@ -29,7 +29,7 @@ def read_manifest(params: Params, root: Path) -> dict[str, Any] | None:
 
 
 def count_images(params: Params, root: Path) -> int | None:
-    """Images of all splits; None if the source must be listed first."""
+    """Number of images of all splits; None if it is unknown until stage `data` has read the source."""
     if (manifest := read_manifest(params, root)) is not None:
         return sum(manifest["counts"].values())
     own = SOURCES[params.data.source].images
@@ -41,9 +41,9 @@ def count_images(params: Params, root: Path) -> int | None:
 
 def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, str]:
     """The size of each stage's work, by its name."""
-    trained = {"generator": 0, "critic": 0}
+    images = {"generator": 0, "critic": 0}
     for cost in costs:
-        trained[cost.turn.network] += cost.images
+        images[cost.turn.network] += cost.images
     return {
         "data": _data(params, root),
         "teacher": _source(params.teacher),
@@ -51,13 +51,13 @@ def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, 
         "evaluator": _source(params.evaluator),
         "baseline": _baseline(params),
         "pairs": f"{params.pairs.count:,} pairs",
-        "train": f"generator trains on {trained['generator']:,} images, critic on {trained['critic']:,}",
+        "train": f"generator trains on {images['generator']:,} images, critic on {images['critic']:,}",
         "evaluate": f"{evaluated_images(params):,} images",
     }
 
 
 def encoded_size(teacher: Teacher, params: Params) -> str:
-    """The bytes that stage `encode` stores per training image and caption; the teacher is on the meta device."""
+    """Text with the bytes that stage `encode` stores per image and caption; the teacher is on the meta device."""
     width = TYPES[params.encode.precision].itemsize
     tables = [part.table for part in teacher.denoiser.net.children() if isinstance(part, TableInMemory)]
     numbers = {
@@ -73,7 +73,7 @@ def evaluated_images(params: Params) -> int:
 
 
 def baseline_passes(params: Params) -> list[int]:
-    """Network passes per image, without guidance, of each teacher sampler whose figures are not yet measured."""
+    """Network passes per image, without guidance, of each teacher sampler that baseline.measured does not cover."""
     cfg = params.baseline
     samplers = [("ddim", n) for n in cfg.ddim_steps] + [("heun", n) for n in cfg.heun_steps]
     earlier = read_earlier(cfg)
@@ -82,7 +82,7 @@ def baseline_passes(params: Params) -> list[int]:
 
 
 def passes_of(solver: str, steps: int) -> int:
-    """Network passes per image of a sampler: Heun's method takes two per step, but one in the last."""
+    """Network passes per image of a sampler: one per step of DDIM; two per step of Heun's method, one in its last."""
     return steps if solver == "ddim" else 2 * steps - 1
 
 
@@ -93,7 +93,7 @@ def _data(params: Params, root: Path) -> str:
 
 
 def _source(cfg: TeacherConfig | EvaluatorConfig) -> str:
-    """The origin of a stage's network."""
+    """Text with the origin of a stage's network."""
     training = f"trains on {cfg.steps * cfg.batch_size:,} images"
     return {"train": training, "folder": "from a folder", "hub": cfg.hub_id}[cfg.source]
 

@@ -1,4 +1,4 @@
-"""Seconds that this machine takes to pass an image through a teacher's network, measured on meaningless weights."""
+"""Seconds that this machine takes to pass an image through a teacher's network, measured with untrained weights."""
 
 import time
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from dmd.device import choose_device
 from dmd.teachers.teacher import Teacher
 from flows.plan.units import rounded
 
-LARGE = 40e9  # operations per pass above which the network is not run but its operations are counted
-AT_ONCE = 4e9  # operations of a batch that is timed, about
+LARGE = 40e9  # operations per pass; above this the network is not run, and its operations are counted instead
+AT_ONCE = 4e9  # approximate number of operations in a timed batch
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -59,7 +59,7 @@ def count_operations(teacher: Teacher) -> int:
 
 
 def convolution_speed(device: torch.device, precision: str, threads: int) -> float:
-    """Operations per second of a 3x3 convolution of 320 channels, of which a large UNet mostly consists."""
+    """Operations per second of a 3x3 convolution of 320 channels, the main operation of a large UNet."""
     layer = torch.nn.Conv2d(320, 320, 3, padding=1, device=device).requires_grad_(False)
     x = torch.randn(1, 320, 64, 64, device=device)
 
@@ -71,7 +71,7 @@ def convolution_speed(device: torch.device, precision: str, threads: int) -> flo
 
 
 def _run_pass(teacher: Teacher, batch: int, precision: str, backward: bool) -> None:
-    """Run a forward pass of a batch, and a backward pass if asked for."""
+    """Run a forward pass of a batch and, if `backward`, a backward pass."""
     denoiser = teacher.denoiser.requires_grad_(backward)
     with _autocast(next(denoiser.parameters()).device, precision):
         out = _predict(teacher, batch)
@@ -81,7 +81,7 @@ def _run_pass(teacher: Teacher, batch: int, precision: str, backward: bool) -> N
 
 
 def _predict(teacher: Teacher, batch: int) -> Tensor:
-    """x0 [batch, C, H, W] of noise."""
+    """Predict x0 [batch, C, H, W] from noise."""
     device = next(teacher.denoiser.parameters()).device
     index = torch.zeros(batch, dtype=torch.long, device=device)
     return teacher.denoiser.predict(
@@ -90,9 +90,9 @@ def _predict(teacher: Teacher, batch: int) -> Tensor:
 
 
 def _seconds(run: Callable[[], object], device: torch.device, threads: int) -> float:
-    """Seconds of a call on that many CPU threads or on the GPU, the shortest of three after a first one.
+    """Return the seconds of the fastest of three calls, on `threads` CPU threads or on the GPU.
 
-    On the CPU only this process counts, not other load on the machine.
+    On the CPU this is the process time divided by `threads`, so that other load on the machine does not count.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -1,11 +1,11 @@
-"""Numbers of an estimate as text, with no more digits than they deserve."""
+"""Format the sizes, durations and numbers of an estimate with few significant digits."""
 
-DIGITS = 2  # of an estimate
-EXACT_DIGITS = 3  # of a size that follows from shapes
+DIGITS = 2  # significant digits of an estimate
+EXACT_DIGITS = 3  # significant digits of a size that follows from shapes
 
 
 def amount(size: float, digits: int = EXACT_DIGITS) -> str:
-    """Bytes in the unit that suits them."""
+    """Format a number of bytes in the smallest unit that gives less than 1,000."""
     unit = "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if size < 1000:
@@ -15,7 +15,7 @@ def amount(size: float, digits: int = EXACT_DIGITS) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Format seconds in the largest unit of which there are at least two."""
     for unit, length in (("years", 365.25 * 86400), ("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= 2 * length:
             return f"{rounded(seconds / length)} {unit}"

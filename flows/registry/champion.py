@@ -1,4 +1,4 @@
-"""The alias `champion` of a registered model: set by the gate, withdrawn by a rollback, or set by hand.
+"""The alias `champion` of a registered model, which the gate, a rollback or a user moves between versions.
 
 Tags of the model and of its versions hold the history.
 """
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 FIGURES, VERDICT, WITHDRAWN = "gate.figures", "gate.verdict", "gate.withdrawn"  # tags of a version
 HISTORY, BY_HAND = "champion.history", "champion.by_hand"  # tags of the model
-ATTEMPTS = 5  # if another process registers at the same moment
+ATTEMPTS = 5  # for the case that another process registers at the same time
 
 
 def settle(client: "MlflowClient", name: str, gate: GateConfig) -> None:
     """Give the alias to the version that the gate chooses, and write the reason into a tag of each version.
 
-    Two processes that do this at once end with the same champion: the choice depends on the versions alone, and each
-    process repeats it until nothing changes.
+    Two processes that do this at the same time agree on the champion: the choice depends on the versions alone, and
+    each process repeats it until nothing changes.
     """
     check_gate(gate)
     for _ in range(ATTEMPTS):
@@ -33,16 +33,16 @@ def settle(client: "MlflowClient", name: str, gate: GateConfig) -> None:
 
 
 def _settle_once(client: "MlflowClient", name: str, gate: GateConfig) -> bool:
-    """Return whether the champion changed."""
+    """Let the gate choose once; return whether the champion changed."""
     contenders, current = _contenders(client, name), champion(client, name)
     if by_hand := _model_tags(client, name).get(BY_HAND):
         verdicts = {c.version: f"not compared: version {by_hand} is champion by hand" for c in contenders}
         verdicts[by_hand] = "champion: by hand"
-        chosen = None
+        choice = None
     else:
-        chosen = choose(_comparable(contenders, current), gate)
-        verdicts = {c.version: explain(c, chosen or c, gate) for c in contenders}
-    has_changed = chosen is not None and _crown(client, name, chosen.version)
+        choice = choose(_comparable(contenders, current), gate)
+        verdicts = {c.version: explain(c, choice or c, gate) for c in contenders}
+    has_changed = choice is not None and _set_alias(client, name, choice.version)
     for version, text in verdicts.items():
         _set_verdict(client, name, version, text)
     return has_changed
@@ -54,9 +54,9 @@ def _set_verdict(client: "MlflowClient", name: str, version: str, text: str) -> 
 
 
 def champion(client: "MlflowClient", name: str) -> str | None:
-    """Version that is champion; None if there is none."""
-    found = client.get_registered_model(name).aliases.get(CHAMPION)
-    return None if found is None else str(found)
+    """Number of the champion's version; None if there is no champion."""
+    version = client.get_registered_model(name).aliases.get(CHAMPION)
+    return None if version is None else str(version)
 
 
 def rollback(client: "MlflowClient", name: str) -> tuple[str, str]:
@@ -74,17 +74,17 @@ def rollback(client: "MlflowClient", name: str) -> tuple[str, str]:
     client.set_model_version_tag(name, current, VERDICT, f"withdrawn: rolled back to version {former[-1]}")
     client.set_registered_model_tag(name, HISTORY, ",".join(history[: history.index(former[-1])]))
     client.set_registered_model_alias(name, CHAMPION, former[-1])
-    _release(client, name)
+    _clear_by_hand(client, name)
     return current, former[-1]
 
 
 def promote(client: "MlflowClient", name: str, version: str, gate: GateConfig) -> str:
-    """Make a version champion by hand, until `auto` returns the choice to the gate. Return the champion's version.
+    """Make a version champion by hand and return it; the version `auto` lets the gate choose again.
 
     Raises UserError if the model has no such version.
     """
     if version == "auto":
-        _release(client, name)
+        _clear_by_hand(client, name)
         settle(client, name, gate)
         return champion(client, name) or "none"
     versions = {str(v.version): v for v in client.search_model_versions(f"name = '{name}'")}
@@ -92,14 +92,14 @@ def promote(client: "MlflowClient", name: str, version: str, gate: GateConfig) -
         raise UserError(f"{name} has no version {version}; it has {', '.join(sorted(versions, key=int)) or 'none'}")
     if WITHDRAWN in versions[version].tags:
         client.delete_model_version_tag(name, version, WITHDRAWN)
-    _crown(client, name, version)
+    _set_alias(client, name, version)
     client.set_registered_model_tag(name, BY_HAND, version)
     settle(client, name, gate)
     return version
 
 
-def _crown(client: "MlflowClient", name: str, version: str) -> bool:
-    """Give the alias to a version; return whether that changed anything."""
+def _set_alias(client: "MlflowClient", name: str, version: str) -> bool:
+    """Make a version champion and record its predecessor; return whether the champion changed."""
     before = champion(client, name)
     if before == version:
         return False
@@ -110,7 +110,7 @@ def _crown(client: "MlflowClient", name: str, version: str) -> bool:
     return True
 
 
-def _release(client: "MlflowClient", name: str) -> None:
+def _clear_by_hand(client: "MlflowClient", name: str) -> None:
     if BY_HAND in _model_tags(client, name):
         client.delete_registered_model_tag(name, BY_HAND)
 
@@ -122,7 +122,7 @@ def _contenders(client: "MlflowClient", name: str) -> list[Contender]:
 
 
 def _comparable(contenders: list[Contender], current: str | None) -> list[Contender]:
-    """Contenders evaluated by the protocol of the champion, or of the first version if there is no champion."""
+    """Contenders with the evaluation protocol of the champion, or of the first version if there is no champion."""
     protocol = next((c.figures.protocol for c in contenders if c.version == current), None)
     if protocol is None and contenders:
         protocol = min(contenders, key=lambda c: int(c.version)).figures.protocol

@@ -1,7 +1,7 @@
-"""Compare the recorded figures of a version with figures that are measured again.
+"""Compare the recorded figures of a version with those of a new evaluation.
 
-The recorded noise must give the recorded figures to the last digit; if it does not, libraries, data or hardware have
-changed. Fresh noise must give figures that agree within the noise of both.
+The recorded sampling noise must give the recorded figures to the last digit; if it does not, libraries, data or
+hardware have changed. Fresh sampling noise must give figures that agree within the intervals of both.
 """
 
 import math
@@ -20,9 +20,9 @@ class DriftReport:
 
     model: str
     changed: list[str]  # figures that the recorded noise does not reproduce
-    drifted: list[str]  # figures that fresh noise moves by more than the noise
-    packages: list[str]  # packages whose installed version is not the recorded one
-    seed: int  # of the fresh noise
+    drifted: list[str]  # figures that differ with fresh noise by more than the intervals allow
+    packages: list[str]  # packages whose installed version differs from the recorded version
+    seed: int  # seed of the fresh noise
     recorded: dict[str, Any]
     fresh: dict[str, Any]
 
@@ -45,14 +45,14 @@ class DriftReport:
         }
 
     def text(self) -> str:
-        """The report in words: one line if all is steady, else a list of the differences."""
+        """The report as text: one line if the champion is steady, else a list of the differences."""
         if self.steady:
             return f"{self.model}: steady; the recorded noise gives the recorded figures, fresh noise agrees with them"
         lines = [f"{self.model}: not steady"]
         for title, differences in (
             ("the recorded noise gives other figures: libraries, data or hardware have changed", self.changed),
-            ("fresh noise gives figures outside the noise", self.drifted),
-            ("packages of other versions", self.packages),
+            ("fresh noise gives figures that differ by more than the intervals allow", self.drifted),
+            ("packages are installed in other versions than recorded", self.packages),
         ):
             if differences:
                 lines += [f"{title}:", *(f"- {line}" for line in differences)]
@@ -70,7 +70,7 @@ def find_exact_differences(recorded: GeneratorMeasures, repeated: GeneratorMeasu
 
 
 def find_drift(recorded: GeneratorMeasures, fresh: GeneratorMeasures) -> list[str]:
-    """Figures that differ by more than the noise of both: sqrt(a^2 + b^2) of the half widths of their intervals."""
+    """Figures that differ by more than sqrt(a^2 + b^2), where a and b are the half widths of their intervals."""
     differences = []
     for name in (measure.name for measure in list_compared()):
         for extractor, value in recorded.values(name).items():
@@ -83,7 +83,7 @@ def find_drift(recorded: GeneratorMeasures, fresh: GeneratorMeasures) -> list[st
 
 
 def find_other_packages(requirements: list[str]) -> list[str]:
-    """Packages of a requirements file (NAME==VERSION) that are installed in another version or not at all."""
+    """Packages of a requirements file (NAME==VERSION) that are missing or installed in another version."""
     differences = []
     for requirement in requirements:
         name, _, recorded = requirement.partition("==")

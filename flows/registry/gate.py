@@ -1,9 +1,9 @@
 """The rule that chooses the champion: a pure function of recorded figures that ignores the order of the versions.
 
-A version that misses an absolute limit is out. Among the others, one version *beats* another if it is better in a
-gated measure by more than the noise of both, and worse in none. The champion is the unbeaten version with the lowest
-Fréchet distance over its teacher's. Between equals within the noise that choice is arbitrary, but it does not depend
-on which version was registered first.
+A version that misses an absolute limit is refused. Among the others, version A *beats* version B if A is better in a
+gated measure by more than the noise of both, and worse in no measure. The champion is the unbeaten version with the
+lowest ratio of its Fréchet distance to its teacher's. Between versions that are equal within the noise the choice is
+arbitrary, but it does not depend on the order of registration.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class Figures:
 
     measures: dict[str, tuple[float, float]]  # value, and half the width of its 95 % interval
     ratios: dict[str, float]  # FD and recall over those of the teacher's best sampler
-    protocol: str  # sha256 of extractors and reference; only figures of one protocol can be compared
+    protocol: str  # sha256 of extractors and reference; figures of different protocols cannot be compared
 
     def to_json(self) -> str:
         """Text of the tag that holds the figures of a version."""
@@ -62,7 +62,7 @@ class Contender:
 
 
 def check_gate(gate: GateConfig) -> None:
-    """Raise ConfigError if the gate names a measure that generators are not compared by."""
+    """Raise ConfigError if the gate names a measure that does not compare generators."""
     names = [measure.name for measure in list_compared()]
     for name in gate.measures:
         if name not in names:
@@ -97,14 +97,14 @@ def advantage(a: Figures, b: Figures, gate: GateConfig) -> str | None:
 
 
 def choose(contenders: Sequence[Contender], gate: GateConfig) -> Contender | None:
-    """The contender that should be champion; None if no one meets the limits."""
+    """The contender that should be champion; None if no contender meets the limits."""
     fit = [c for c in contenders if missed_limit(c.figures, gate) is None]
     unbeaten = [c for c in fit if not any(advantage(other.figures, c.figures, gate) for other in fit)]
     return min(unbeaten or fit, key=_rank, default=None)
 
 
 def explain(contender: Contender, champion: Contender, gate: GateConfig) -> str:
-    """One sentence that says why a version is champion or is not."""
+    """The reason why a version is champion or not, in one sentence."""
     if reason := missed_limit(contender.figures, gate):
         return f"refused: {reason}"
     if contender.version == champion.version:

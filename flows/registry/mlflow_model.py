@@ -1,4 +1,4 @@
-"""A generator as a model in MLflow's registry: its code, requirements, signature, tags and card; no pickle."""
+"""A generator as a model in MLflow's registry, without a pickle: its code, requirements, signature, tags and card."""
 
 import tempfile
 from importlib.metadata import version as package_version
@@ -62,13 +62,13 @@ def create_version(client: "MlflowClient", result: Result, run_id: str) -> str:
 
 
 def standalone_code() -> str:
-    """Source of the registered model: pyfunc_generator.py with the sampling loop in place of its import."""
+    """Source of the registered model: pyfunc_generator.py with the code of the sampling loop instead of its import."""
     before, _, after = CODE.read_text().partition(IMPORT)
     return f"{before}\n{SOURCE}\n{after}"
 
 
 def _headline(result: Result) -> dict[str, str]:
-    """Tags with the figures that a list of versions shows. Without conditioning there is no CLIP score."""
+    """Tags with the headline figures of a version. A generator without conditioning has no CLIP score."""
     figures: dict[str, float] = {"nfe": result.metrics.student.nfe}
     figures |= {f"ratio.{k}": v for k, v in result.metrics.ratio.fd.items()}
     for measure in (m for m in MEASURES.values() if m.headline):

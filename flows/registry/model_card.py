@@ -37,7 +37,7 @@ and compares the weights byte by byte: `python -m flows.reproduce models:/{name}
 
 
 def model_card(result: Result, lineage: dict[str, str], run: str) -> str:
-    """Markdown text; `lineage` holds the tags of the version, `run` is the id of its MLflow run."""
+    """Markdown text of the card; `lineage` holds tags of the version, `run` is the id of its MLflow run."""
     params, student = result.params, result.metrics.student
     return CARD.format(
         name=params.register_.name,
@@ -70,7 +70,7 @@ def _describe_guidance(params: Params) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of text in Markdown."""
+    """Format a table of strings in Markdown."""
     head = ["", *map(str, table.columns)]
     rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))

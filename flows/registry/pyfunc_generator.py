@@ -1,6 +1,6 @@
 """The registered model: PNG images from labels or prompts, one network pass for each step.
 
-The copy of this file in the registry holds the source of `run_steps` in place of its import, so that it runs without
+The copy of this file in the registry holds the source of `run_steps` instead of its import, so that it runs without
 this project.
 """
 
@@ -28,7 +28,7 @@ BATCH = 512
 class OneStepGenerator(PythonModel):
     """The generator behind MLflow's interface.
 
-    Noise is drawn image by image from the seed of the request, so a longer request begins like a shorter one.
+    Noise is drawn image by image from the seed of the request, so the first images do not depend on their number.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -104,13 +104,13 @@ class OneStepGenerator(PythonModel):
         return {"class_labels": torch.tensor(conditions)} if self.conditional else {}
 
     def _sdxl_conditioning(self, pooled: torch.Tensor) -> dict[str, torch.Tensor]:
-        """SDXL's further conditioning: pooled text [B, D]; original size, crop offset (none) and target size."""
+        """SDXL's additional conditioning: pooled text [B, D]; original size, crop offset (zero) and target size."""
         size = [side * self.pipe.vae_scale_factor for side in self.shape[1:]]
         return {"text_embeds": pooled, "time_ids": torch.tensor([[*size, 0, 0, *size]]).expand(len(pooled), -1)}
 
 
 def _png(image: np.ndarray) -> str:
-    """PNG in base64 of an image [H, W, C], uint8."""
+    """Encode an image [H, W, C], uint8, as a PNG in base64."""
     file = io.BytesIO()
     Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()

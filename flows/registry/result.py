@@ -29,7 +29,7 @@ SAMPLES = Path("reports/samples.png")
 REPORT = Path("reports/index.html")
 PLOTS = Path("reports/plots")
 
-RESULT = "result.sha256"  # tag of an MLflow run and of a model version, by which both are found again
+RESULT = "result.sha256"  # tag that identifies the result of an MLflow run and of a model version
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _output_md5(root: Path, path: Path) -> str:
 
 
 def lineage_tags(result: Result, flow_run: str | None, experiment: str | None = None) -> dict[str, str]:
-    """MLflow tags for the origin of a result and for the publishing process; `experiment` is its name in DVC."""
+    """MLflow tags for the origin of a result and for the publishing process; `experiment` is the DVC experiment."""
     root = result.root
     sha = git(root, "rev-parse", "HEAD") or "none"
     tags = {

@@ -1,4 +1,4 @@
-"""The MLflow store of a project, by an absolute address: a stage or flow may run in a temporary worktree."""
+"""The MLflow store of a project. Its address is absolute, since a stage or flow may run in a temporary worktree."""
 
 import contextlib
 import os
@@ -62,7 +62,7 @@ def open_store(root: Path) -> Iterator["MlflowClient"]:
     check_reachable(uri)
     if file := database(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
-    import mlflow  # takes seconds, which a command that fails before this point does not pay
+    import mlflow  # takes seconds; imported here so that a command with a mistake fails at once
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
@@ -78,20 +78,20 @@ def open_store(root: Path) -> Iterator["MlflowClient"]:
 
 @contextlib.contextmanager
 def lock_store(root: Path) -> Iterator["MlflowClient"]:
-    """`open_store` for writing: one process of the project at a time."""
+    """Open the store for writing, which one process of the project does at a time."""
     with hold_lock(main_worktree(root) / "runs" / "publish.lock"), open_store(root) as client:
         yield client
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
     """Find or create an MLflow experiment. A sqlite store keeps its artifacts beside the database."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         file = database(client.tracking_uri)
         return client.create_experiment(name, artifact_location=(file.parent / "artifacts").as_uri() if file else None)
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise UserError(f"the MLflow experiment {name!r} was deleted; restore it, or set register.experiment")
-    return found.experiment_id
+    return experiment.experiment_id
 
 
 def write_beside_others(write: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
 """Publish the workspace's result to MLflow once.
 
-Everything is read from files, so a result that DVC restores from its cache gives a complete run.
+Everything is read from files, so a result that DVC restores from its cache also gives a complete MLflow run.
 """
 
 import math
@@ -34,12 +34,12 @@ def publish(root: Path, flow_run: str | None = None, experiment: str | None = No
     with lock_store(root) as client:
         mlflow_experiment = experiment_id(client, result.params.register_.experiment)
         close_stale_runs(client, mlflow_experiment)
-        found = find_run(client, mlflow_experiment, result.digest)
-        return found or _log_run(client, mlflow_experiment, result, lineage_tags(result, flow_run, experiment))
+        finished = find_run(client, mlflow_experiment, result.digest)
+        return finished or _log_run(client, mlflow_experiment, result, lineage_tags(result, flow_run, experiment))
 
 
 def find_run(client: "MlflowClient", experiment: str, digest: str) -> str | None:
-    """Id of the finished run that holds a result. An interrupted run holds half a result and does not count."""
+    """Id of the finished run that holds a result, else None. An interrupted run is incomplete and does not count."""
     query = f"tags.`{RESULT}` = '{digest}' and attributes.status = 'FINISHED'"
     runs = client.search_runs([experiment], query, order_by=["attributes.start_time ASC"], max_results=1)
     return runs[0].info.run_id if runs else None
@@ -54,7 +54,7 @@ def close_stale_runs(client: "MlflowClient", experiment: str) -> None:
 
 
 def _is_publishing(run: "Run") -> bool:
-    """Whether the publisher of the run is alive. A process with its pid that began after the run is another one."""
+    """Whether the publisher of the run is alive. A process that has its pid but began after the run is another one."""
     try:
         began = psutil.Process(int(run.data.tags["publisher.pid"])).create_time()
     except (psutil.NoSuchProcess, KeyError, ValueError):
@@ -105,7 +105,7 @@ def _log_dataset(result: Result, tags: dict[str, str]) -> None:
 
 
 def _log_files(result: Result, lineage: dict[str, str]) -> None:
-    """Log files, pictures and the report. Lineage goes into a copy: DVC's report is equal in all equal runs."""
+    """Log files, pictures and the report. Lineage goes into a copy, since DVC's report must be equal in equal runs."""
     import mlflow
 
     root = result.root

@@ -24,7 +24,7 @@ def register(root: Path, run_id: str) -> str:
     """Return the version that holds the workspace's result; create it if there is none.
 
     The version gets the alias `candidate`, then the gate chooses the champion. `run_id` is the MLflow run that holds
-    the result. Raises UserError if it holds another one.
+    the result. Raises UserError if that run holds another result.
     """
     result = load_result(root)
     name = result.params.register_.name
@@ -37,7 +37,7 @@ def register(root: Path, run_id: str) -> str:
 
 
 def find_registered(root: Path) -> str | None:
-    """Version of the workspace's result if it is the candidate and its run is complete, else None; changes nothing."""
+    """Look up the version of the workspace's result; None unless it is the candidate and its run is complete."""
     file = database(tracking_uri(root))
     if file and not file.exists():
         return None
@@ -76,7 +76,7 @@ def restore_champion(root: Path) -> str:
 
 
 def set_champion(root: Path, version: str) -> str:
-    """Make a version champion by hand, or return the choice to the gate (`auto`); return the line to print."""
+    """Make a version champion by hand, or let the gate choose again (`auto`); return the line to print."""
     cfg = load_params(root / "params.yaml").register_
     with lock_store(root) as client:
         _check_registered(client, cfg.name, root)

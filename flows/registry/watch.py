@@ -1,4 +1,4 @@
-"""The flow that evaluates the champion again and compares the figures with the recorded ones.
+"""The flow that evaluates the champion again and compares its figures with the recorded ones.
 
 The reference statistics are computed again from the data.
 """
@@ -28,11 +28,11 @@ from flows.registry.store import open_store
 
 @flow(name="watch", persist_result=False)
 def watch(root: Path | None = None, seed: int | None = None) -> State[Any]:
-    """Evaluate the champion of the model registry again, and compare with the figures that are recorded for it.
+    """Evaluate the champion of the model registry again, and compare its figures with the recorded ones.
 
     Args:
-        root: the project's folder; empty for the one the flow is served from
-        seed: of the fresh noise; empty for one that differs from run to run
+        root: the project's folder; by default the folder that the flow is served from
+        seed: seed of the fresh noise; by default the time in seconds
     """
     root = (root or Path.cwd()).resolve()
     try:
@@ -49,10 +49,10 @@ def watch(root: Path | None = None, seed: int | None = None) -> State[Any]:
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion as the registry has it."""
+    """The champion's recorded figures and files, downloaded from the registry."""
 
     version: str
-    measures: GeneratorMeasures  # of the student
+    measures: GeneratorMeasures  # recorded for the generator
     extractors: dict[str, str]  # sha256 of each feature extractor
     generator: Path
     requirements: list[str]  # NAME==VERSION
@@ -109,13 +109,13 @@ def _load_champion(root: Path, name: str, scratch: Path) -> Champion:
             raise UserError(f"{name} is not in the registry; python -m flows.distill registers it")
         if CHAMPION not in client.get_registered_model(name).aliases:
             raise UserError(f"{name} has no {CHAMPION}: no version has passed the gate yet")
-        found = client.get_model_version_by_alias(name, CHAMPION)
-        file = client.download_artifacts(str(found.run_id), "record/metrics.json", str(scratch))
-        address = f"models:/{name}/{found.version}"
+        version = client.get_model_version_by_alias(name, CHAMPION)
+        file = client.download_artifacts(str(version.run_id), "record/metrics.json", str(scratch))
+        address = f"models:/{name}/{version.version}"
         model = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(scratch / "model")))
     metrics = parse_model(Metrics, Path(file).read_bytes(), f"metrics of {address}")
     return Champion(
-        version=str(found.version),
+        version=str(version.version),
         measures=metrics.student,
         extractors={k: facts.sha256 for k, facts in metrics.provenance.extractors.items()},
         generator=next(model.rglob("generator.json")).parent,

@@ -46,6 +46,6 @@ def sqlite_url(file: Path) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """Return this process's environment for a child in which `python` is this interpreter, also without activation."""
+    """Return the environment for a child process, in which `python` is this interpreter even without activation."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""Locks between processes, by files."""
+"""File locks between processes."""
 
 import contextlib
 import fcntl

@@ -1,7 +1,7 @@
 """`python -m flows.runtime.guard PID`: wait until a process is gone, then end the processes that it started.
 
-A process that is killed cannot end its children. Prefect does not end them either: a runner signals the process of the
-flow only (https://github.com/PrefectHQ/prefect/issues/20979, https://github.com/PrefectHQ/prefect/issues/17593).
+A process that is killed cannot end its children. Prefect does not end them either: a runner signals only the process of
+the flow (https://github.com/PrefectHQ/prefect/issues/20979, https://github.com/PrefectHQ/prefect/issues/17593).
 Each flow therefore starts a guard in a session of its own.
 """
 

@@ -1,6 +1,6 @@
-"""Old paths and modules of this project with the new ones, for errors that name the new one in one line.
+"""Old and new paths and modules of this project, so that an error can name the new path or module.
 
-The old value zoo/none of params.yaml is checked by its schema, dmd/config.py.
+The schema in dmd/config.py checks for zoo/none, an old value in params.yaml.
 """
 
 import importlib.abc
@@ -54,7 +54,7 @@ def check_value(value: object, key: str, root: Path) -> None:
 
 
 def explain_preset(root: Path, name: str) -> str | None:
-    """Return what to do about a preset that is given by a path, or whose file lies in the old folder; else None."""
+    """Return advice if a preset is given by its path or if its file lies in the old folder, else None."""
     stem = Path(name).name.removesuffix(".yaml")
     if (root / PATHS["presets"] / f"{stem}.yaml").is_file() and stem != name:
         return f"a preset is given by its name: --preset {stem}"

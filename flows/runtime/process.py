@@ -1,4 +1,4 @@
-"""Commands in process groups of their own, which are ended however the caller ends."""
+"""Run commands in their own process groups, and end a group with its caller, for whatever reason the caller ends."""
 
 import contextlib
 import os
@@ -15,12 +15,13 @@ import psutil
 
 from flows.runtime.environment import child_environment
 
-POLL = 0.5  # seconds between two looks at STOP
+POLL = 0.5  # seconds between two checks of STOP
 INTERRUPT_PATIENCE = 10.0  # seconds; a Prefect runner kills a cancelled flow after 30
 TERMINATE_PATIENCE = 5.0  # seconds
 
-# Ends the commands of the worker threads. The main thread sets it, since only the main thread receives a cancel or a
-# signal; Prefect ends the threads of its tasks at best (https://github.com/PrefectHQ/prefect/pull/14383).
+# Setting STOP ends the commands of the worker threads. The main thread sets it, since only the main thread receives a
+# cancellation or a signal. Prefect does not reliably end its task threads
+# (https://github.com/PrefectHQ/prefect/pull/14383).
 STOP = threading.Event()
 
 
@@ -40,7 +41,7 @@ class Future(Protocol):
 
 @contextlib.contextmanager
 def join_on_exit(futures: Collection[Future]) -> Iterator[None]:
-    """Wait for all futures at the end of the block, which adds them; an exception first stops their commands."""
+    """Wait, at the end of the block, for the futures that the block has added; after an exception, stop them first."""
     try:
         yield
         for future in futures:
@@ -61,8 +62,8 @@ def run_streaming(argv: Sequence[str], cwd: Path, on_line: Callable[[str], None]
     """
     if STOP.is_set():
         raise CommandStopped("the flow is ending")
-    # A group of its own, so that the children of the command can be ended with it: Prefect signals the process of the
-    # flow only (https://github.com/PrefectHQ/prefect/pull/21112).
+    # The command gets its own group, so that its children can be ended with it: Prefect signals only the process of
+    # the flow (https://github.com/PrefectHQ/prefect/pull/21112).
     process = subprocess.Popen(
         argv,
         cwd=cwd,
@@ -93,7 +94,7 @@ def _read_lines(process: subprocess.Popen[str], timeout: float | None) -> Iterat
         try:
             line = lines.get(timeout=POLL)
         except queue.Empty:
-            if process.poll() is not None:  # the command is gone, but a child of it holds the pipe open
+            if process.poll() is not None:  # the command has ended, but one of its children keeps the pipe open
                 return
             continue
         if line is None:

@@ -17,7 +17,7 @@ from prefect.events.schemas.events import ResourceSpecification
 
 TAG = "onestep"  # marks the deployments of this project on a server that others use too
 SILENCE = timedelta(seconds=120)  # four heartbeats, with the frequency that flows/runtime/environment.py sets
-ATTEMPTS = 3  # a run that is killed each time, such as for lack of memory, then stays crashed
+ATTEMPTS = 3  # after this number a run that is killed each time, such as for lack of memory, stays crashed
 MARK = "onestep: a run whose process is gone"
 RESTART = "onestep: a run that was killed starts again"
 NO_HEARTBEAT = "no heartbeat"
@@ -25,7 +25,7 @@ KILLED = "Process exited with status code: -9"  # the message of Prefect's runne
 
 
 def create_automations() -> None:
-    """Create the automations that do not exist yet; an existing one stays as the user has left it."""
+    """Create the automations that do not exist yet. Existing ones stay unchanged: a user may have edited them."""
     for automation in (_mark(), _restart()):
         try:
             Automation.read(name=automation.name)  # pyright: ignore[reportUnusedCoroutine] - none without an event loop
@@ -55,8 +55,8 @@ def _mark() -> Automation:
 def _restart() -> Automation:
     """Schedule a killed run again, as long as Prefect's own count of its attempts is below ATTEMPTS.
 
-    A run that was killed before it began has a count of zero and is left alone. A run that crashed by itself would
-    crash again, and `make down` ends runs with SIGTERM, so neither is started again.
+    A run that was killed before it began has a count of zero and is not started again. Nor is a run that crashed by
+    itself, which would crash again, or a run that `make down` has ended with SIGTERM.
     """
     attempts = [str(n) for n in range(1, ATTEMPTS)]
     killed = {"prefect.state-message": [f"{NO_HEARTBEAT}*", f"{KILLED}*"], "prefect.run-count": attempts}

@@ -14,7 +14,7 @@ CONSOLE = {
 
 
 def set_up_prefect(root: Path) -> None:
-    """Format the log for a terminal, start the guard and connect to a Prefect server. Must precede a flow's import.
+    """Format the log for a terminal, start the guard and connect to a Prefect server. Call it before importing a flow.
 
     Starts a temporary server if none is configured. Raises UserError if the server does not answer.
     """

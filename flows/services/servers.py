@@ -104,7 +104,10 @@ def _read_port(variable: str, default: int) -> int:
 
 
 def up(root: Path) -> list[Service]:
-    """Start the services that do not run yet, each once the one before it is ready. Raises UserError with the log."""
+    """Start the services that do not run yet, one after another, each when the previous one is ready.
+
+    Raises UserError with the last line of the log if a service does not start.
+    """
     folder = _folder(root)
     with hold_lock(folder / "lock"):
         for path in (prefect_database(root), mlflow_database(root)):
@@ -112,7 +115,7 @@ def up(root: Path) -> list[Service]:
         services = list_services(root)
         for service in services:
             if find_process(folder, service.name):
-                print(f"{service.name}: already runs, {service.url}")
+                print(f"{service.name}: already running, {service.url}")
                 continue
             process = _start(root, folder, service)
             _wait_until_ready(service, process, folder / f"{service.name}.log")
@@ -215,8 +218,8 @@ def _end(process: psutil.Process) -> None:
 def main() -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.services", description=__doc__)
-    parser.add_argument("what", choices=("up", "down"))
-    return run_command({"up": _up, "down": _down}[parser.parse_args().what])
+    parser.add_argument("command", choices=("up", "down"))
+    return run_command({"up": _up, "down": _down}[parser.parse_args().command])
 
 
 def _up() -> int:

@@ -74,7 +74,7 @@ def test_up_twice_and_down(project: Path) -> None:
         fields = deployments["workspace"]["parameter_openapi_schema"]["properties"]
         assert all(field.get("description") for field in fields.values()) and "overrides" in fields
         again = call(project, "up", **ports)
-        assert again.returncode == 0 and again.stdout.count("already runs") == 3
+        assert again.returncode == 0 and again.stdout.count("already running") == 3
         assert {n: json.loads((project / f"runs/services/{n}.json").read_text())["pid"] for n in NAMES} == pids
     finally:
         ended = call(project, "down", **ports)
