@@ -1,4 +1,4 @@
-"""The sentences of README.md and docs/ that hold a figure, and the file that each figure comes from."""
+"""The sentences of README.md and docs/ that contain a figure, and the file that each figure comes from."""
 
 import json
 import re
@@ -11,14 +11,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def cell(page: str, row: str, column: str) -> str:
-    """A cell of a table in a page, by the first cell of its row and the head of its column."""
+    """Text of a cell of a table in a page, found by the first cell of its row and the head of its column."""
     lines = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
     head = next(line for line in lines if column in line)
     return next(line for line in lines if line[0] == row)[head.index(column)]
 
 
 def value_of(file: str, keys: str) -> float:
-    """A figure of a JSON file by its keys, where rows go by their names; or of a table by its row and its column."""
+    """Value of a figure in a JSON file, found by its keys, or in a table, found by its row and its column.
+
+    A key of a list in a JSON file is the `name` of one of its elements.
+    """
     if file.endswith(".md"):
         return float(cell((ROOT / file).read_text(), *keys.split("/")).split()[0].replace(",", ""))
     if file.endswith(".csv"):
@@ -32,25 +35,28 @@ def value_of(file: str, keys: str) -> float:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence with a figure: `{}` in `text` stands for it, a space for any white space."""
+    """A sentence with a figure. In `text`, `{}` stands for the figure and a space for any white space."""
 
     page: str
     text: str
     file: str
-    keys: str  # of the figure in the file, separated by /
+    keys: str  # keys of the figure in the file, separated by /
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """The sentence, with the text before the figure, the figure and the text after it as groups."""
+        """Pattern of the sentence with three groups: the text before the figure, the figure and the text after it."""
         before, after = (r"\s+".join(map(re.escape, part.split(" "))) for part in self.text.split("{}"))
         return re.compile(rf"({before})(\d[\d,]*(?:\.\d+)?)({after})")
 
-    def updated(self, page: str) -> str:
-        """The page with the figure of the file, in as many decimals as before. Raises ValueError without the claim."""
-        found = self.pattern.search(page)
-        if found is None:
-            raise ValueError(f"{self.page} does not say {self.text!r}; change the sentence or CLAIMS")
-        decimals = len(found[2].partition(".")[2])
+    def update(self, page: str) -> str:
+        """Return the page with the figure from the file, with as many decimals as before.
+
+        Raises ValueError if the page does not contain the sentence.
+        """
+        match = self.pattern.search(page)
+        if match is None:
+            raise ValueError(f"{self.page} does not contain {self.text!r}; change the sentence or CLAIMS")
+        decimals = len(match[2].partition(".")[2])
         value = value_of(self.file, self.keys)
         return self.pattern.sub(lambda m: f"{m[1]}{value:,.{decimals}f}{m[3]}", page)
 
@@ -65,7 +71,7 @@ CLAIMS = tuple(
             ("student is {} times faster", "records/fashion_mnist/timing.json", "speedup/ddim_50"),
             ("FD) is {} times that", SEEDS, f"{FD_RATIO}.efficientnet_lite0/mean"),
             ("ImageNet network, and {} and", SEEDS, f"{FD_RATIO}.evaluator/mean"),
-            ("and {} times by those", SEEDS, f"{FD_RATIO}.classifier/mean"),
+            ("and {} times with those", SEEDS, f"{FD_RATIO}.classifier/mean"),
             ("By this count it takes {} GiB", "docs/hardware.md", "sdxl on one GPU/memory per process"),
             ("share the weights take {} GiB each", "docs/hardware.md", "sdxl on 2 GPUs, sharded/memory per process"),
             ("four take {} GiB", "docs/hardware.md", "sdxl on 4 GPUs, sharded/memory per process"),

@@ -1,4 +1,4 @@
-"""The plans of the hardware table, and what `python -m flows.distill --dry-run` says of each."""
+"""The plans in the hardware table, with the memory and time that `flows.distill --dry-run` estimates for each."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 ONE = ("train.launcher=python -m",)
-# Each row of the hardware table: what it is, and the words after --dry-run.
+# Name of each row of the hardware table -> the preset and the overrides of its plan.
 PLANS: dict[str, tuple[str, ...]] = {
     **{name: ("--preset", name) for name in ("quick", "digits", "mnist", "fashion_mnist", "fashion_mnist_text")},
     "cifar10": ("--preset", "cifar10"),
@@ -31,27 +31,27 @@ PLANS: dict[str, tuple[str, ...]] = {
         for n in (2, 4)
     },
 }
-PLANNED = re.compile(r"memory of train, per (?:GPU|CPU process): (?P<memory>[\d.]+ \w+)")
+MEMORY = re.compile(r"memory of train, per (?:GPU|CPU process): (?P<memory>[\d.]+ \w+)")
 COST = re.compile(r"cost: (?P<hours>[\d.,]+) CPU hours")
 PARAMETERS = re.compile(r"(?P<parameters>[\d,]+) parameters")
 
 
 def plan(words: Sequence[str]) -> str:
-    """The output of --dry-run."""
+    """Run --dry-run and return its output."""
     argv = [sys.executable, "-m", "flows.distill", "--dry-run", *words[:2]]
     argv += [word for change in words[2:] for word in ("--set", change)]
     return subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def memory(words: Sequence[str]) -> str:
-    """Memory per process of the train stage, by --dry-run."""
-    found = PLANNED.search(plan(words))
-    assert found is not None
-    return found["memory"]
+    """Memory per process of the train stage, as --dry-run estimates it."""
+    match = MEMORY.search(plan(words))
+    assert match is not None
+    return match["memory"]
 
 
 def processes(words: Sequence[str]) -> int:
-    """Processes of the train stage: the launcher's own number, or that of the preset."""
+    """Number of processes of the train stage, from the plan's own launcher or from that of the preset."""
     text = " ".join(words) + (ROOT / "experiments" / "presets" / f"{words[1]}.yaml").read_text()
     first = re.search(r"train\.launcher[=:] ?(.*?)(?:$|train\.)", text, re.MULTILINE)
     count = re.search(r"--num_processes (\d+)", first[1] if first else "")
@@ -59,11 +59,11 @@ def processes(words: Sequence[str]) -> int:
 
 
 def hardware_table() -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table; the hours are those of one core of this machine."""
+    """Head and rows of the table; the hours are core hours of the computer that runs this script."""
     table: list[list[str]] = []
     for name, words in PLANS.items():
         text = plan(words)
-        found = [pattern.search(text) for pattern in (PARAMETERS, PLANNED, COST)]
-        table.append([name, str(processes(words)), *(match[1] if match else "" for match in found)])
+        matches = [pattern.search(text) for pattern in (PARAMETERS, MEMORY, COST)]
+        table.append([name, str(processes(words)), *(match[1] if match else "" for match in matches)])
         print(" | ".join(table[-1]), file=sys.stderr, flush=True)
     return ["preset", "processes", "parameters of the teacher", "memory per process", "CPU core hours"], table

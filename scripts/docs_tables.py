@@ -1,11 +1,11 @@
-"""Writes the tables of README.md and docs/ from the files that hold their figures, and compares figures in the text.
+"""Writes the tables and figures of README.md and docs/ from the files that they come from, or checks them.
 
     python scripts/docs_tables.py            # rewrite every table whose file has changed
-    python scripts/docs_tables.py --check    # print what is out of step; exit code 1 if anything is
+    python scripts/docs_tables.py --check    # print each line that is out of date; exit code 1 if there is any
     python scripts/docs_tables.py --hardware # run --dry-run for each preset and rewrite the hardware table (2 minutes)
 
 A table stands between <!-- table NAME --> and <!-- end -->. scripts/docs_claims.py lists the
-sentences that hold a figure.
+sentences that contain a figure.
 """
 
 import argparse
@@ -36,26 +36,26 @@ Row = Sequence[str]
 
 
 def read(path: str) -> Any:
-    """A JSON file of the repository."""
+    """Read a JSON file of the repository."""
     return json.loads((ROOT / path).read_text())
 
 
 def markdown(head: Row, rows: Sequence[Row]) -> str:
-    """A table whose first column is text and whose others are figures."""
+    """Format a table whose first column is text and whose other columns are figures."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def figure(value: float) -> str:
-    """Three significant digits, without an exponent."""
+    """Format a figure with three significant digits, without an exponent."""
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}"
 
 
-def whole(folder: str, columns: str) -> str:
-    """Every sampler of a run, with the columns whose name matches."""
+def sampler_table(folder: str, columns: str) -> str:
+    """Table of every sampler of a run, with the columns whose names match the pattern `columns`."""
     metrics = read_model(Metrics, ROOT / folder / "metrics.json")
     text = format_cells(summary_table(metrics, read_model(Timing, ROOT / folder / "timing.json")))
     kept = [c for c in text.columns if re.match(columns, c)]
@@ -63,7 +63,7 @@ def whole(folder: str, columns: str) -> str:
 
 
 def measures() -> str:
-    """The measures of evaluation/metrics/measures.py."""
+    """Table of the measures in evaluation/metrics/measures.py."""
     rows = [f"| `{m.name}` | {m.direction} | {m.unit} | {m.description} |\n" for m in MEASURES.values()]
     return "| measure | better | unit | meaning |\n|---|---|---|---|\n" + "".join(rows)
 
@@ -80,8 +80,8 @@ def results() -> str:
         seeds = seeds_of(folder) or [metrics]
         for k in metrics["student"]["fd"]:
             best = metrics["teachers"][metrics["best_teacher"][k]]
-            ratios = [one["ratio"]["fd"][k] for one in seeds]
-            recalls = [one["student"]["recall"][k] for one in seeds]
+            ratios = [seed["ratio"]["fd"][k] for seed in seeds]
+            recalls = [seed["student"]["recall"][k] for seed in seeds]
             interval = metrics["ratio"]["interval"][k]
             spread = (
                 f"{min(ratios):.2f} to {max(ratios):.2f}, {len(seeds)} seeds"
@@ -103,24 +103,24 @@ def results() -> str:
 
 
 def seeds_of(folder: str) -> list[dict[str, Any]]:
-    """The figures of each seed, where the run has several."""
+    """The figures of each seed; an empty list if the run has no seeds.json."""
     file = ROOT / folder / "seeds.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
-    return [found[key] for key in sorted(found) if key.startswith("seed ")]
+    content = json.loads(file.read_text()) if file.exists() else {}
+    return [content[key] for key in sorted(content) if key.startswith("seed ")]
 
 
 def fashion_mnist_ratios() -> str:
-    """Each seed's ratio to the teacher's best sampler."""
+    """Table of each seed's ratio to the teacher's best sampler."""
     metrics, seeds = read("records/fashion_mnist/metrics.json"), seeds_of("records/fashion_mnist")
     rows: list[Row] = []
     for k, best in metrics["best_teacher"].items():
-        each = [(one["ratio"]["fd"][k], one["ratio"]["interval"][k]) for one in seeds]
+        each = [(seed["ratio"]["fd"][k], seed["ratio"]["interval"][k]) for seed in seeds]
         rows.append(
             [
                 f"{k} ({sampler_title(best)})",
                 *(f"{value:.3f} ({i['low']:.2f} to {i['high']:.2f})" for value, i in each),
                 f"{statistics.fmean(value for value, _ in each):.3f}",
-                ", ".join(f"{one['recall_ratio'][k]:.3f}" for one in seeds),
+                ", ".join(f"{seed['recall_ratio'][k]:.3f}" for seed in seeds),
             ]
         )
     names = [f"FD, seed {i}" for i in range(len(seeds))]
@@ -128,18 +128,18 @@ def fashion_mnist_ratios() -> str:
 
 
 def fashion_mnist_seeds() -> str:
-    """The student of each seed."""
+    """Table of the student of each seed."""
     seeds = seeds_of("records/fashion_mnist")
     names = list(seeds[0]["student"]["fd"])
     rows = [
-        [f"student, seed {i}", *(figure(one["student"][kind][k]) for kind in ("fd", "recall") for k in names)]
-        for i, one in enumerate(seeds)
+        [f"student, seed {i}", *(figure(seed["student"][kind][k]) for kind in ("fd", "recall") for k in names)]
+        for i, seed in enumerate(seeds)
     ]
     return markdown(["", *(f"FD {k}" for k in names), *(f"recall {k}" for k in names)], rows)
 
 
 def ablation(name: str) -> str:
-    """The table that flows.ablate wrote."""
+    """The table that flows.ablate has written."""
     lines = (ROOT / "reports" / "ablations" / f"{name}.md").read_text().splitlines()
     return "".join(f"{line}\n" for line in lines if line.startswith("|"))
 
@@ -150,11 +150,11 @@ TEXT = r"NFE|FD |CLIP|accuracy|recall|seconds"
 TABLES: dict[str, Callable[[], str]] = {
     "results": results,
     "measures": measures,
-    "digits": lambda: whole("reports", DIGITS),
-    "fashion_mnist": lambda: whole("records/fashion_mnist", FASHION),
+    "digits": lambda: sampler_table("reports", DIGITS),
+    "fashion_mnist": lambda: sampler_table("records/fashion_mnist", FASHION),
     "fashion_mnist_seeds": fashion_mnist_seeds,
     "fashion_mnist_ratios": fashion_mnist_ratios,
-    "fashion_mnist_text": lambda: whole("records/fashion_mnist_text", TEXT),
+    "fashion_mnist_text": lambda: sampler_table("records/fashion_mnist_text", TEXT),
     "dmd2_paper": lambda: ablation("dmd2_paper"),
     "teachers": lambda: ablation("teachers"),
     "eps": lambda: ablation("eps"),
@@ -162,39 +162,39 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def updated(path: Path, page: str, tables: dict[str, Callable[[], str]]) -> str:
-    """The page with every table and every figure as its file has it."""
+def update_page(path: Path, page: str, tables: dict[str, Callable[[], str]]) -> str:
+    """Return the page with every table and every figure taken from its file."""
     page = TABLE.sub(lambda m: m[1] + (tables[m["name"]]() if m["name"] in tables else m["body"]) + m[4], page)
     for claim in CLAIMS:
         if Path(claim.page) == path:
-            page = claim.updated(page)
+            page = claim.update(page)
     return page
 
 
 def differences(before: str, after: str) -> list[str]:
-    """The lines that change, as `diff` shows them."""
+    """The lines that change, with `- ` and `+ ` in front."""
     return [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line.startswith(("- ", "+ "))]
 
 
 def main() -> int:
-    """The command; exit code 1 for --check where something is out of step."""
+    """Run the command and return its exit code: 1 if --check finds a line that is out of date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--check", action="store_true", help="write nothing; print what is out of step")
-    choice.add_argument("--hardware", action="store_true", help="run --dry-run for each preset, too")
+    choice.add_argument("--check", action="store_true", help="write nothing; print each line that is out of date")
+    choice.add_argument("--hardware", action="store_true", help="also run --dry-run for each preset")
     args = parser.parse_args()
     tables = TABLES | ({"hardware": lambda: markdown(*hardware_table())} if args.hardware else {})
     stale = 0
     for path in PAGES:
         before = (ROOT / path).read_text()
-        after = updated(path, before, tables)
+        after = update_page(path, before, tables)
         for line in differences(before, after):
             print(f"{path}: {line}")
             stale += 1
         if before != after and not args.check:
             (ROOT / path).write_text(after)
     if not stale:
-        print("every table and figure is in step with its file")
+        print("every table and figure agrees with its file")
     return 1 if stale and args.check else 0
 
 

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes .venv from requirements.lock; run by make. Does nothing, silently, where that is done already.
+# Makes .venv from requirements.lock; run by make. Does nothing if .venv is up to date.
 #   PYTHON       the interpreter to make it from (python3)
-#   TORCH_INDEX  where torch and torchvision come from: an index's URL or a folder of wheels. The lock's CUDA packages
-#                are then left out. Remembered by the environment; given empty, it goes back to the default index.
+#   TORCH_INDEX  source of torch and torchvision: the URL of an index, or a folder of wheels. The lock's CUDA packages
+#                are then left out. The environment remembers the value; an empty value restores the default index.
 #   LOCK         the lock file (requirements.lock)
 set -eu
 unset CDPATH
@@ -11,9 +11,9 @@ PYTHON=${PYTHON:-python3}
 LOCK=${LOCK:-requirements.lock}
 VENV=.venv
 VPY=$VENV/bin/python
-STAMP=$VENV/.installed       # sha256 of the lock and the TORCH_INDEX of a finished installation
-SOURCE=$VENV/.torch_index    # the TORCH_INDEX of one begun
-WORK=$VENV/.tmp              # pip's temporary files: on the disk that was checked, not on a small /tmp
+STAMP=$VENV/.installed       # sha256 of the lock and TORCH_INDEX of the last finished installation
+SOURCE=$VENV/.torch_index    # TORCH_INDEX of the last installation, finished or not
+WORK=$VENV/.tmp              # pip's temporary files, on the disk whose free space is checked, not on a small /tmp
 CUDA='^(nvidia-|cuda-|triton==)'
 
 refuse() {
@@ -28,7 +28,7 @@ check_git() {
     [ -f "$LOCK" ] || refuse "$LOCK is missing: git checkout $LOCK"
 }
 
-torch_index() { # the wanted index, a folder as its absolute path
+torch_index() { # prints the index to install from; a folder as an absolute path
     if [ -z "${TORCH_INDEX+given}" ]; then
         cat "$SOURCE" 2>/dev/null || true
         return
@@ -43,7 +43,7 @@ torch_index() { # the wanted index, a folder as its absolute path
     esac
 }
 
-wanted_stamp() { # empty where the environment's Python doesn't run or is of another range
+expected_stamp() { # prints nothing if the environment's Python does not run or its version is not supported
     "$VPY" -IS -c '
 import hashlib, pathlib, sys
 if (3, 11) <= sys.version_info[:2] <= (3, 13):
@@ -67,22 +67,22 @@ check_python() {
 check_disk() { # measured: 6.5 GB installed, 9 with the downloads; 2 and 3 without CUDA
     need=3 hint=
     [ -n "$index" ] || need=9 hint='; 3 GB without CUDA: make TORCH_INDEX=https://download.pytorch.org/whl/cpu'
-    there=0
-    [ ! -d "$VENV" ] || there=$(du -sk "$VENV" | awk '{ print $1 }')
+    used=0
+    [ ! -d "$VENV" ] || used=$(du -sk "$VENV" | awk '{ print $1 }')
     free=$(df -Pk . | awk 'NR == 2 { print $4 }')
-    missing=$((need * 1048576 - there))
+    missing=$((need * 1048576 - used))
     [ "$missing" -ge 1048576 ] || missing=1048576
     [ "$free" -ge "$missing" ] ||
         refuse "too little disk: $((free / 1048576)) GB free, about $(((missing + 1048575) / 1048576)) GB needed$hint"
 }
 
-clear_other_torch() { # the same version from another index would count as installed
+clear_other_torch() { # pip would take the same version from another index for installed
     [ "$(cat "$SOURCE" 2>/dev/null || true)" != "$index" ] || return 0
     grep -oE "^(torch|torchvision|nvidia-[^=]*|cuda-[^=]*|triton)==" "$LOCK" | tr -d = >"$WORK/torch-names"
     "$VPY" -m pip uninstall -q -y -r "$WORK/torch-names" >/dev/null 2>&1 || true
 }
 
-progress() { # of pip: one line, on a terminal only. Not awk, which may hold back what it reads
+progress() { # shows pip's progress on one line, on a terminal only; awk is not used, since it may buffer its input
     [ -t 1 ] || { cat >/dev/null; return; }
     n=0
     while IFS= read -r line; do
@@ -104,10 +104,10 @@ pip_install() {
     rm -f "$WORK/failed"
     { TMPDIR=$PWD/$WORK PYTHONUNBUFFERED=1 "$VPY" -m pip install --no-deps --no-input --disable-pip-version-check \
         --progress-bar off "$@" || : >"$WORK/failed"; } | progress
-    [ ! -e "$WORK/failed" ] || refuse "pip failed (see above); the same command continues"
+    [ ! -e "$WORK/failed" ] || refuse "pip failed (see above); run the same command again to continue"
 }
 
-install_torch() { # --no-index, or a mirror in pip's configuration would be asked as well
+install_torch() { # without --no-index, pip would also ask a mirror in its configuration
     awk '/^(torch|torchvision)==/' "$LOCK" >"$WORK/torch.txt"
     count=$(awk 'END { print NR }' "$WORK/torch.txt")
     case $index in
@@ -127,7 +127,7 @@ install() {
     trap 'exit 130' HUP INT TERM
     clear_other_torch
     printf '%s\n' "$index" >"$SOURCE"
-    begun=$(date +%s)
+    start=$(date +%s)
     awk -v skip="${index:+^(torch|torchvision)==|$CUDA}" '/^[A-Za-z0-9]/ && (skip == "" || $0 !~ skip)' "$LOCK" >"$WORK/rest.txt"
     count=$(awk 'END { print NR }' "$WORK/rest.txt")
     size=', about 5 minutes, 6.5 GB'
@@ -136,20 +136,20 @@ install() {
     echo "setup: installing $LOCK into $VENV: up to $count packages$size"
     pip_install -r "$WORK/rest.txt"
     [ -z "$index" ] || install_torch
-    wanted_stamp >"$WORK/stamp"
+    expected_stamp >"$WORK/stamp"
     mv "$WORK/stamp" "$STAMP"
-    seconds=$(($(date +%s) - begun))
+    seconds=$(($(date +%s) - start))
     echo "setup: done in $((seconds / 60)) min $((seconds % 60)) s"
 }
 
 check_git
 index=$(torch_index)
-wanted=$(wanted_stamp)
-[ -z "$wanted" ] || [ "$(cat "$STAMP" 2>/dev/null || true)" != "$wanted" ] || exit 0
+expected=$(expected_stamp)
+[ -z "$expected" ] || [ "$(cat "$STAMP" 2>/dev/null || true)" != "$expected" ] || exit 0
 rebuild=
-if [ -z "$wanted" ] || ! "$VPY" -c 'import pip' 2>/dev/null; then
+if [ -z "$expected" ] || ! "$VPY" -c 'import pip' 2>/dev/null; then
     check_python
-    [ ! -d "$VENV" ] || echo "setup: $VENV has no working Python 3.11 to 3.13: making it anew"
+    [ ! -d "$VENV" ] || echo "setup: $VENV has no working Python 3.11 to 3.13: creating it again"
     rebuild=yes
 fi
 check_disk

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: links from a page to files of the repository, and a page of all parameters made from the schema."""
+"""Hooks of mkdocs: links from a page to files of the repository, and a page of all parameters, made from the schema."""
 
 import re
 import sys
@@ -37,11 +37,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Point those links to the copies."""
+    """Point the links to files of the repository at their copies in the site."""
     up = "../" * page.file.src_uri.count("/")
     return LINK.sub(lambda m: f"]({up}repository/{m[2]})" if (ROOT / m[2]).is_file() else m[0], markdown)
 
 
 def parameters() -> str:
-    """The page: a table for each group of params.yaml."""
+    """The page of parameters: a table for each group of params.yaml."""
     return f"{HEAD}\n{to_markdown(reference(load_params(ROOT / 'params.yaml')))}\n"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes .dvc/offline/page.html, the page of `dvc plots show` and `dvc plots diff`, with the JavaScript that DVC's own
-# page loads from a CDN inside it: the charts are drawn without network. Needs npm; run it when DVC asks for others
-# (tests/test_plots.py says so). VEGA="vega@... vega-lite@... vega-embed@..." gives the versions.
+# Makes .dvc/offline/page.html, the page of `dvc plots show` and `dvc plots diff`. It holds the JavaScript that DVC's own
+# page loads from a CDN, so that the charts are drawn without network. Needs npm. Run it when a new DVC needs other
+# versions of the packages (tests/project/test_plots.py fails then); VEGA="vega@... vega-lite@... vega-embed@..." sets them.
 set -eu
 cd "$(dirname "$0")/../.dvc/offline"
 VEGA=${VEGA:-vega@5.20.2 vega-lite@5.2.0 vega-embed@6.18.2}
