@@ -96,8 +96,10 @@ def check_committed(root: Path) -> str:
         raise UserError("an experiment starts from the last commit, and this folder has none: git init, then commit")
     outputs = (":(exclude)dvc.lock", ":(exclude)reports")  # written by every run
     if dirty := git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs):
-        reason = "commit your changes first, experiments start from the last commit"
-        raise UserError(f"{dirty.split()[-1]} has uncommitted changes; {reason}")
+        raise UserError(
+            f"{dirty.split()[-1]} has uncommitted changes; commit your changes first, "
+            "experiments start from the last commit"
+        )
     return sha
 
 
