@@ -1,5 +1,5 @@
-"""Distribution Matching Distillation: a diffusion teacher becomes a one-step generator.
+"""Distribution Matching Distillation: turns a diffusion teacher into a one-step generator.
 
-Reads top to bottom as: processes -> denoisers -> losses -> methods -> trainer -> export.
-Knows torch and diffusers; knows neither DVC, Prefect nor MLflow.
+Read it in this order: processes -> denoisers -> losses -> methods -> trainer -> export.
+The package depends on torch and diffusers, but not on DVC, Prefect or MLflow.
 """

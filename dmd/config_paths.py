@@ -35,6 +35,6 @@ def _mistakes(params: Params, root: Path) -> Iterator[str]:
     if measured != NONE and not (root / measured).is_file():
         yield f"baseline.measured: {measured!r} is not a file; give one that exists, or {NONE}"
     if method.init_from != NONE and not (root / method.init_from).is_dir():
-        yield f"method.init_from: {method.init_from!r} is not a folder; give a generator's, or {NONE}"
+        yield f"method.init_from: {method.init_from!r} is not a folder; give the folder of a generator, or {NONE}"
     if method.regression_loss == "lpips" and not (root / method.lpips.weights).is_file():
         yield f"method.lpips.weights: {method.lpips.weights!r} is not a file; regression_loss: lpips needs a VGG16"

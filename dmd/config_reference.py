@@ -59,7 +59,7 @@ def reference(params: Params) -> list[Section]:
 
 
 def _sections(group: type[BaseModel], prefix: str, values: Mapping[str, Any]) -> Iterator[Section]:
-    """Yield a section for each group in `group`, followed by those in it."""
+    """Yield a section for each group inside `group`, each followed by the sections of its own groups."""
     for name, field in fields(group).items():
         if (inner := subgroup(field)) is not None:
             title = field.description or " ".join((inner.__doc__ or "").split())
@@ -78,7 +78,7 @@ def _keys(group: type[BaseModel], prefix: str, values: Mapping[str, Any]) -> lis
 
 
 def _show(value: object) -> str:
-    """Return a value as params.yaml has it."""
+    """Return a value as params.yaml spells it."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -6,9 +6,9 @@ from dmd.errors import ConfigError
 
 
 def choose_device(name: str, fallback: bool = False) -> torch.device:
-    """Return the device for `runtime.device`: auto takes CUDA where it is available.
+    """Return the device for `runtime.device`; auto stands for CUDA if it is available, otherwise for the CPU.
 
-    fallback: take the CPU where CUDA is not available. Raises ConfigError in that case otherwise.
+    fallback: return the CPU if `name` is cuda and CUDA is not available, instead of raising ConfigError.
     """
     if name == "cpu" or torch.cuda.is_available():
         return torch.device("cpu" if name == "cpu" else "cuda")

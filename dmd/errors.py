@@ -6,7 +6,7 @@ class UserError(ValueError):
 
 
 class ConfigError(UserError):
-    """A mistake in params.yaml; the message has one line for each."""
+    """Mistakes in params.yaml; the message has one line for each mistake."""
 
 
 class DataError(UserError):

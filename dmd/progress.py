@@ -10,7 +10,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """A counter up to `total`, used as a context manager; `update` takes numbers to print beside it."""
+    """A counter up to `total`, used as a context manager; `update` also takes numbers to print."""
 
     def __init__(self, title: str, total: int, unit: str, start: int = 0) -> None:
         self.title, self.total, self.unit = title, total, unit

@@ -24,7 +24,7 @@ def parse() -> argparse.Namespace:
 
 
 def read_labels(text: str, classes: tuple[str, ...]) -> list[int]:
-    """The indices of labels that are given as numbers or class names. Raises ValueError for an unknown label."""
+    """Return the indices of labels given as numbers or class names. Raises ValueError for an unknown label."""
     if not classes:
         if text:
             raise ValueError("--labels: this generator takes no labels")
@@ -56,9 +56,8 @@ def main() -> None:
         write_image(args.out, grid(generator, labels, args.images, args.seed, args.scale))
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
-    print(
-        f"{args.out}: {len(labels) * args.images} images, seed {args.seed}, network passes each: {len(generator.times)}"
-    )
+    images, passes = len(labels) * args.images, len(generator.times)
+    print(f"{args.out}: {images} images, seed {args.seed}, network passes per image: {passes}")
 
 
 if __name__ == "__main__":

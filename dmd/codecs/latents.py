@@ -1,4 +1,4 @@
-"""The codec of a latent diffusion model: images to latents of its VAE and back."""
+"""The codec of a latent diffusion model: encodes images to latents of its VAE and decodes them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ PIXELS_AT_ONCE = IMAGES_AT_ONCE * 64 * 64  # largest number of pixels in such a 
 
 
 def vae_batch_size(height: int, width: int) -> int:
-    """Return the batch size of a VAE for images of that size; the memory of its activations grows with the pixels."""
+    """Return the batch size of a VAE for an image size; the memory of its activations grows with the pixels."""
     return max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // (height * width)))
 
 

@@ -1,4 +1,4 @@
-"""Tensors stored in safetensors files and read row by row: what is stored may be larger than memory."""
+"""Tensors in safetensors files that are read row by row, so that they may be larger than memory."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ class Shard:
 
     @classmethod
     def find(cls, file: Path, name: str) -> "Shard":
-        """Find a tensor by the file's head: 8 bytes of length, then JSON. Raises KeyError if it is not in the file."""
+        """Find a tensor in the file's header: 8 bytes of length, then JSON. Raises KeyError if it is not there."""
         with file.open("rb") as content:
             length = int.from_bytes(content.read(8), "little")
             entry = json.loads(content.read(length))[name]
@@ -45,7 +45,7 @@ class Shard:
 
 
 class Rows:
-    """A tensor [N, ...] in shards, of which only the rows that are asked for are read."""
+    """A tensor [N, ...] in shards; indexing reads only the selected rows from disk."""
 
     def __init__(self, shards: Sequence[Shard], convert: Callable[[Tensor], Tensor] | None = None) -> None:
         """shards: at least one. convert: a function that is applied to the rows after they are read."""
@@ -77,7 +77,7 @@ class Rows:
         return self.convert(rows) if self.convert else rows
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Return itself, since it never changes."""
+        """Return the object itself, since it never changes."""
         return self
 
     def split(self, size: int) -> Iterator[Tensor]:

@@ -27,8 +27,8 @@ Manifest = dict[str, Any]
 class Split:
     """One stored split. labels [N] index the conditions: classes, or captions if there are no classes.
 
-    Without classes, class_names is empty and class_captions holds the distinct captions. Prompts alone are a split
-    without images.
+    Without classes, class_names is empty and class_captions holds the distinct captions. A split of prompts alone has
+    no images.
     """
 
     images: Images
@@ -56,7 +56,7 @@ class Split:
 def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
     """Load one split; its images stay on disk.
 
-    Raises DataError if a file is missing or differs from the manifest, or if there are prompts alone and `with_images`.
+    Raises DataError if a file is missing or differs from the manifest, or if `with_images` and there are only prompts.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -74,7 +74,9 @@ def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
     except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as e:
         raise DataError(f"{folder}: no usable split {name!r} ({e}); run the data stage again") from None
     if with_images and not len(images):
-        raise DataError(f"{folder} holds prompts alone (data.source: {manifest['source']}); this needs images")
+        raise DataError(
+            f"{folder} holds only prompts (data.source: {manifest['source']}); use a data.source with images"
+        )
     return _new_split(images, labels, captions, tuple(manifest["class_names"]), tuple(manifest["class_captions"]))
 
 
@@ -104,13 +106,13 @@ def _new_split(
 
 
 def seal(manifest: Manifest) -> Manifest:
-    """Add the hash of the manifest itself: a teacher sees class names and captions, and no other hash covers them."""
+    """Add the manifest's own hash, the only one that covers class names and captions, which a teacher depends on."""
     content = json.dumps({key: value for key, value in manifest.items() if key != SEAL}, sort_keys=True)
     return {**manifest, SEAL: hashlib.sha256(content.encode()).hexdigest()}
 
 
 def split_sha256(folder: Path, *names: str) -> str:
-    """Return the hash of the images and labels of splits: that of their only shard, or of the hashes of several."""
+    """Return the hash of the images and labels of splits: the hash of a single shard, or of all shards' hashes."""
     manifest = json.loads((folder / MANIFEST).read_text())
     hashes = [manifest["sha256"][f"{s}.safetensors"] for name in names for s in _shard_names(manifest, name)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()

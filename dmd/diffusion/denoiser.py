@@ -1,8 +1,8 @@
 """The one contract: denoiser(x_t, t, cond) -> x0.
 
 x_t [B, C, H, W] is on the network's own scale, t [B] is an index into denoiser.process, and cond [B] holds indices of
-classes or captions (None for an unconditional network). Teacher, critic and generator are all Denoisers: eps, v, flow
-and EDM parametrisations end in this file.
+classes or captions (None for an unconditional network). Teacher, critic and generator are all Denoisers: code
+outside this file does not distinguish eps, v, flow and EDM parametrisations.
 """
 
 import copy
@@ -87,7 +87,7 @@ PARAMETRISATIONS: dict[str, Parametrisation] = {
 
 
 class Denoiser(nn.Module):
-    """A diffusers network, its process and its parametrisation, as a prediction of x0."""
+    """A predictor of x0: a diffusers network with its process and its parametrisation."""
 
     def __init__(self, net: nn.Module, process: Process, parametrisation: Parametrisation) -> None:
         super().__init__()
@@ -106,8 +106,8 @@ class Denoiser(nn.Module):
         return self.net(c_in * x_t, self.process.time(t), **extra).sample
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
-        """x0 [B, C, H, W]."""
-        # The conversion amplifies errors by up to sigma/alpha: it runs in float32 or more, whatever the network uses.
+        """Predict x0 [B, C, H, W] from x_t [B, C, H, W]."""
+        # The conversion amplifies errors by up to sigma/alpha, so it runs in at least float32, whatever the network uses.
         out, x_t = (v if v.dtype == torch.float64 else v.float() for v in (self.predict(x_t, t, cond), x_t))
         c_skip, c_out = (append_dims(c, x_t.ndim).to(x_t.dtype) for c in self.coefficients(t)[:2])
         return c_skip * x_t + c_out * out
@@ -122,9 +122,9 @@ class Denoiser(nn.Module):
         return ((x0.double() - c_skip * x_t) / c_out).to(x0.dtype)
 
     def loss_weight(self, t: Tensor) -> Tensor:
-        """1 / c_out^2 [B], float64: turns the squared error of x0 into the network's own training loss.
+        """1 / c_out^2 [B], float64, which turns the squared error of x0 into the network's own training loss.
 
-        SNR for eps, SNR + 1 for v, 1 for sample, 1 / s^2 for flow, sigma^-2 + sigma_data^-2 for EDM.
+        It is SNR for eps, SNR + 1 for v, 1 for sample, 1 / s^2 for flow, sigma^-2 + sigma_data^-2 for EDM.
         """
         return 1 / self.coefficients(t).c_out ** 2
 
@@ -132,7 +132,7 @@ class Denoiser(nn.Module):
         """The last index that does not amplify the network's error; a generator starts there by default.
 
         It is T-1, except for eps-prediction, where recovering x0 from pure noise amplifies the error; there, it is the
-        last t with alpha >= sigma. SDXL's one-step generators of DMD2 and those of SiD start before T-1, too.
+        last t with alpha >= sigma. DMD2's one-step generator of SDXL and those of SiD also start before T-1.
         """
         c_out = self.parametrisation(self.process.alpha_grid, self.process.sigma_grid).c_out.abs()
         return int((c_out <= MAX_AMPLIFICATION).nonzero().max())
@@ -163,7 +163,7 @@ class Guided(Denoiser):
 
 
 def as_denoiser(net: nn.Module, scheduler: Any) -> Denoiser:
-    """Adapt a diffusers network by its training scheduler. Raises ValueError for an unsupported kind."""
+    """Adapt a diffusers network by its training scheduler. Raises ValueError for one that is not supported."""
     process, cfg, kind = process_of(scheduler), scheduler.config, type(scheduler).__name__
     if kind.startswith("FlowMatch"):
         return Denoiser(net, process, _flow)
@@ -173,5 +173,5 @@ def as_denoiser(net: nn.Module, scheduler: Any) -> Denoiser:
         known = ", ".join(PARAMETRISATIONS)
         raise ValueError(f"prediction_type {cfg.prediction_type!r} is not supported; known: {known}")
     if cfg.prediction_type == "epsilon" and process.alpha_grid.min() == 0:
-        raise ValueError("prediction_type 'epsilon' gives no x0 at alpha = 0, where this schedule ends")
+        raise ValueError("prediction_type 'epsilon' cannot give x0 at alpha = 0, where this schedule ends")
     return Denoiser(net, process, PARAMETRISATIONS[cfg.prediction_type])

@@ -21,10 +21,10 @@ from dmd.storage.files import write_text
 def save_pipeline(net: Any, scheduler: Any, folder: Path, like: Any = None) -> None:
     """Write a pipeline folder as diffusers does: safetensors and json.
 
-    net is a network of diffusers; like has the parts that go with it, as attributes: vae, text_encoder, tokenizer.
+    net is a network of diffusers; like holds the other parts as attributes: vae, text_encoder, tokenizer.
     """
     _pipeline(net, scheduler, like).save_pretrained(folder, safe_serialization=True)
-    for config in folder.rglob("*.json"):  # diffusers writes where a network was loaded from: no two clones would agree
+    for config in folder.rglob("*.json"):  # diffusers records the folder it loaded from, which differs between clones
         content = json.loads(config.read_text())
         if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
             write_text(config, json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -56,6 +56,6 @@ def _pipeline(net: Any, scheduler: Any, like: Any) -> DiffusionPipeline:
             feature_extractor=None,  # type: ignore[arg-type]
             requires_safety_checker=False,
         )
-    # DDIMPipeline makes a DDIMScheduler of what it is given; DDPMPipeline leaves an EDM or flow scheduler alone.
+    # DDIMPipeline converts its scheduler to a DDIMScheduler; DDPMPipeline keeps an EDM or flow scheduler.
     pipeline = DDIMPipeline if hasattr(scheduler, "alphas_cumprod") else DDPMPipeline
     return pipeline(unet=net, scheduler=scheduler)

@@ -73,7 +73,7 @@ def edm_process(sigma_min: float, sigma_max: float, rho: float, timesteps: int) 
 
 
 def flow_process(shift: float, timesteps: int) -> Process:
-    """Rectified flow: x_t = (1 - s) x0 + s eps, with s from 1/T to 1 moved towards noise by `shift`.
+    """Rectified flow: x_t = (1 - s) x0 + s eps, with s from 1/T to 1, shifted towards noise.
 
     s' = shift s / (1 + (shift - 1) s) (Esser et al. 2024).
     """

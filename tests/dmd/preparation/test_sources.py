@@ -250,7 +250,7 @@ def test_prompts_are_read_without_images(new_config: NewConfig, tmp_path: Path) 
     assert sorted(together) == ["a bee", "a blue dog", "a fish", "a red cat", "an ant"]
     train = splits["train"]
     assert [train.class_captions[y] for y in train.labels.tolist()] == train.captions and train.shape == (1, 8, 8)
-    with pytest.raises(DataError, match="holds prompts alone"):
+    with pytest.raises(DataError, match="holds only prompts"):
         load_split(tmp_path / "out", "train")
 
 
