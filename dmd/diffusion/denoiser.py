@@ -107,7 +107,7 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """Predict x0 [B, C, H, W] from x_t [B, C, H, W]."""
-        # The conversion amplifies errors by up to sigma/alpha, so it runs in at least float32, whatever the network uses.
+        # The conversion amplifies errors by up to sigma/alpha, so it runs in float32 even if the network does not.
         out, x_t = (v if v.dtype == torch.float64 else v.float() for v in (self.predict(x_t, t, cond), x_t))
         c_skip, c_out = (append_dims(c, x_t.ndim).to(x_t.dtype) for c in self.coefficients(t)[:2])
         return c_skip * x_t + c_out * out

@@ -17,12 +17,12 @@ class TrainingImages:
     labels: Tensor
 
     def draw(self, rng: RandomSource, like: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, C, H, W] with the type and device of `like`, and its labels [B], drawn with repetition."""
+        """Draw x [B, C, H, W] and labels [B] with replacement; x gets the type and device of `like`."""
         index = rng.integers(0, len(self.x))
         return self.x[index].to(like), self.labels[index].to(like.device)
 
 
 def draw_pairs(pairs: Pairs, rng: RandomSource) -> Pairs:
-    """One pair for each sample of `rng`, drawn with repetition."""
+    """Draw one pair for each sample of `rng`, with replacement."""
     index = rng.integers(0, len(pairs.z)).to(pairs.z.device)
     return Pairs(pairs.z[index], pairs.x[index], None if pairs.labels is None else pairs.labels[index])

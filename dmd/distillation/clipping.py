@@ -20,8 +20,8 @@ class _Clip(torch.autograd.Function):
 
 
 def clip(x: Tensor) -> Tensor:
-    """x clamped to [-1, 1]. A gradient that would move a value further out is zero; one that moves it back passes.
+    """Clamp x to [-1, 1]; drop a gradient that would move a value further out, and keep one that moves it back.
 
-    Every value of -1 or less then counts as black, which a network can reach; it cannot reach -1 exactly.
+    Black then stands for every value of -1 or less, which a network can reach; it cannot reach exactly -1.
     """
     return _Clip.apply(x)  # type: ignore[return-value]

@@ -1,6 +1,6 @@
 """Counts the network passes of each turn of a method, by running the turn once on small networks.
 
-The numbers feed the estimates of time and memory. A new method needs no entry here: its own losses are counted.
+The estimates of time and memory use these counts. A new method needs no entry here: its own losses are counted.
 """
 
 from collections import Counter
@@ -33,7 +33,7 @@ class Passes:
 
     forward: float
     backward: float
-    encoder_forward: float  # passes that stop at the activations which a discriminator reads
+    encoder_forward: float  # passes that stop at the activations that a discriminator reads
     encoder_backward: float
     kept: float  # whole passes whose activations are kept until the backward pass
     encoder_kept: float
@@ -41,7 +41,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class TurnCost:
-    """All turns of one network in one phase."""
+    """Cost of all turns of one network in one phase."""
 
     phase: Phase
     turn: Turn
@@ -49,7 +49,7 @@ class TurnCost:
 
     @property
     def count(self) -> int:
-        """How often the turn is taken."""
+        """Number of such turns in the phase."""
         return self.phase.count(self.turn)
 
     @property
@@ -70,7 +70,7 @@ def turn_costs(params: Params) -> list[TurnCost]:
 
 
 def small_method(params: Params) -> Method:
-    """The method of the parameters on a few images and pairs of noise: enough for its phases, networks and losses."""
+    """Build the method on a few images and pairs of noise: enough for its phases, networks and losses."""
     cfg = params.method.model_copy(update={"generator_timestep": "auto", "regression_loss": "l2"})
     rng, labels = torch.Generator().manual_seed(0), torch.arange(CLASSES)
     x = torch.randn(CLASSES, 1, SIDE, SIDE, generator=rng)
@@ -120,20 +120,20 @@ def count_passes(method: Method, nets: Networks, phase: Phase, turn: Turn) -> Pa
 
 
 class _FixedStep(RandomSource):
-    """Draws a given step whenever the whole batch draws one."""
+    """A random source that always draws the same generator step for the whole batch."""
 
     def __init__(self, seed: int, step: int, turn: str, samples: range, common: int) -> None:
         super().__init__(seed, step, turn, samples)
         self.common = common
 
     def common_integer(self, high: int) -> int:
-        """The given step."""
+        """Return the fixed step."""
         return self.common
 
 
 @contextmanager
 def _counting(nets: Networks) -> Iterator[Counter[str]]:
-    """Count images that pass through the networks while the block runs, by hooks on their middle and on their end."""
+    """Count the images that pass through the networks while the block runs, by hooks on their middle and their end."""
     counts: Counter[str] = Counter()
     handles = [handle for net in _distinct(nets) for handle in _hooks(net, counts)]
     try:

@@ -1,6 +1,6 @@
-"""Low-rank adapters (Hu et al. 2021) on a student, whose other weights stay those of the teacher.
+"""Low-rank adapters (Hu et al. 2021) on a student; its other weights remain the teacher's.
 
-peft injects them in place, so the network keeps its class. peft is imported on use, because its import takes seconds.
+peft injects them in place, so the network keeps its class. It is imported only when used, since that takes seconds.
 """
 
 import copy

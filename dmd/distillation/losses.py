@@ -8,7 +8,7 @@ from dmd.diffusion.process import append_dims
 
 
 def normaliser(x: Tensor, real: Tensor) -> Tensor:
-    """[B]: mean |x - real| over C, H, W, one number per sample, in image units (DMD eq. 8)."""
+    """Mean |x - real| over C, H, W: one number per sample [B], in image units (DMD eq. 8)."""
     return (x - real).abs().flatten(1).mean(dim=1)
 
 
@@ -34,7 +34,7 @@ def denoising_loss(prediction: Tensor, x0: Tensor, weight: Tensor) -> Tensor:
 
 
 def regression_loss(x: Tensor, target: Tensor, kind: str = "l2") -> Tensor:
-    """Distance of the generator's image to the teacher's from equal noise (DMD eq. 9, with L2 or Huber as distance)."""
+    """Distance between the generator's and the teacher's images for the same noise (DMD eq. 9, by L2 or Huber)."""
     return F.mse_loss(x, target) if kind == "l2" else F.huber_loss(x, target, delta=0.1)
 
 
@@ -51,6 +51,6 @@ def critic_gan_loss(data_logits: Tensor, fake_logits: Tensor) -> Tensor:
 def r1_penalty(logits: Tensor, nudged_logits: Tensor, nudge: float) -> Tensor:
     """R1 by finite differences: E |grad D . n|^2 = |grad D|^2 for unit n, with logits at x_t and at x_t + nudge n.
 
-    Both logits belong to one noise level: the nudge is added to x_t, after the noise of the process.
+    Both logits belong to the same noise level: the nudge is added to x_t, after the noise of the process.
     """
     return (((nudged_logits - logits) / nudge) ** 2).mean()

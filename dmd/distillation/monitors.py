@@ -1,9 +1,9 @@
-"""Numbers logged at every generator turn that tell a good run from a bad one, which the losses do not."""
+"""Statistics of every generator turn that tell a good run from a bad one, which the losses do not."""
 
 import torch
 from torch import Tensor
 
-BINS = 4  # of t
+BINS = 4  # equal ranges of t
 
 
 @torch.no_grad()
@@ -16,7 +16,7 @@ def image_statistics(x: Tensor) -> dict[str, Tensor]:
 def gradient_by_time(grad: Tensor, t: Tensor, timesteps: int) -> dict[str, Tensor]:
     """Mean |grad| of the samples in each quarter of [0, T), low noise first; nan for a quarter without samples.
 
-    A batch in parts averages over the parts that have samples in the quarter.
+    For a batch in parts, the logged number is the mean over the parts that have samples in the quarter.
     """
     size = grad.abs().flatten(1).mean(dim=1).double()
     return {f"grad_t{i}": size[(t * BINS) // timesteps == i].mean() for i in range(BINS)}

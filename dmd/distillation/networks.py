@@ -10,7 +10,7 @@ from torch import nn
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.gan.discriminator import Discriminator
 
-TRAINED = ("generator", "critic")  # networks that turns are named after
+TRAINED = ("generator", "critic")  # a turn has the name of the network that it trains
 
 
 class Checkpointing(Protocol):
@@ -21,7 +21,7 @@ class Checkpointing(Protocol):
 
 @dataclass(frozen=True)
 class Networks:
-    """The frozen teacher (guided if guidance is asked for); generator and critic, which start as its copies.
+    """The frozen teacher, with guidance if its scale is above 1, and generator and critic, which start as its copies.
 
     The discriminator, if there is one, is a set of heads on the critic and trains in the critic's turn.
     """
@@ -45,7 +45,7 @@ class Networks:
     def only_training(self, turn: str) -> Iterator[nn.Module]:
         """Yield the network of a turn while every other network takes no gradient.
 
-        Gradients of the GAN loss pass through the critic to the generator's images.
+        The GAN loss's gradients still pass through the critic to the generator's images.
         """
         frozen = [p for name in TRAINED if name != turn for p in self.trained_in(name).parameters() if p.requires_grad]
         for p in frozen:

@@ -33,13 +33,13 @@ class Lpips(nn.Module):
         try:
             digest = sha256(file)
             if expected not in ("any", digest):
-                raise ConfigError(f"method.lpips.sha256: {file} has {digest}")
+                raise ConfigError(f"method.lpips.sha256: {file} has {digest}; correct the hash or replace the file")
             state = torch.load(file, map_location="cpu", weights_only=True)
             names = {name: f"features.{name.partition('.')[2]}" for name in self.net.net.state_dict()}
             return {name: state[theirs] for name, theirs in names.items()}
         except ConfigError:
             raise
-        except Exception as e:  # torch, pickle and zipfile each raise kinds of their own
+        except Exception as e:  # torch, pickle and zipfile each raise error types of their own
             reason = " ".join(str(e).split())[:200]
             raise ConfigError(
                 f"method.lpips.weights: {file} is not torchvision's checkpoint of VGG16 ({reason})"

@@ -1,4 +1,4 @@
-"""Phases and turns: which network takes an optimizer step when, on which batch, from which loss.
+"""Phases and turns: the order of the optimizer steps, each with its network, batch and loss.
 
 A phase counts steps. A step is one critic turn, or one generator turn in a phase without critic turns.
 """
@@ -30,7 +30,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A stretch of training with its own optimizers. A step takes its turns in the order in which they are listed."""
+    """A part of training with its own optimizers. A step takes its turns in the order of `turns`."""
 
     name: str
     steps: int
@@ -41,14 +41,14 @@ class Phase:
     starts_from_best: bool = False  # start with the best generator so far instead of the last one
 
     def turns_at(self, step: int) -> tuple[Turn, ...]:
-        """The turns of a step of this phase: two time scales by frequency (DMD2, section 4.2)."""
+        """The turns of a step: their frequencies give the networks two time scales (DMD2, section 4.2)."""
         return tuple(turn for turn in self.turns if (step + 1) % turn.every == 0)
 
     def count(self, turn: Turn) -> int:
-        """How often the phase takes a turn."""
+        """The number of times that the phase takes `turn`."""
         return self.steps // turn.every
 
     @property
     def generator_turns(self) -> int:
-        """How many turns the generator takes in this phase."""
+        """The number of generator turns in this phase."""
         return sum(self.count(turn) for turn in self.turns if turn.network == "generator")

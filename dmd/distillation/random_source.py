@@ -1,4 +1,4 @@
-"""Random numbers of a batch, sample by sample: those of sample i depend on (seed, step, turn, i) only.
+"""Random numbers of a batch: the numbers of sample i depend only on (seed, step, turn, i).
 
 A batch can therefore be split over processes and accumulated in parts, and a run can be resumed, with equal results.
 """

@@ -1,4 +1,4 @@
-"""One distillation from its start, or from its last checkpoint, to its end, with progress and validation."""
+"""Runs a distillation from its start or its last checkpoint to its end, with progress and validation."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Distilled(NamedTuple):
     """The result of a distillation."""
 
     generator: Generator  # the average that validation selected
-    turn: int  # generator turns after which it was kept
+    turn: int  # number of generator turns after which validation selected it
     rows: list[dict[str, Any]]  # one row of numbers per generator turn
 
     def losses_csv(self) -> str:
@@ -37,9 +37,9 @@ class Distilled(NamedTuple):
         return pd.DataFrame(self.rows).to_csv(index=False)
 
     def summary(self) -> str:
-        """One line with the number of turns, the kept turn and its validation distance."""
+        """One line with the number of turns, the selected turn and its validation distance."""
         score = next(row["validation_fd"] for row in self.rows if row["turn"] == self.turn)
-        return f"{len(self.rows)} generator turns; kept the one after {self.turn}, validation FD {score:.3f}"
+        return f"{len(self.rows)} generator turns; the best is after turn {self.turn}, validation FD {score:.3f}"
 
 
 def distill(
@@ -55,11 +55,11 @@ def distill(
 ) -> Distilled:
     """Train to the end. labels [N] are the conditions of the data, classes their names.
 
-    Every process trains; the main one alone validates, saves and shows progress.
+    Every process trains; only the main process validates, saves and shows progress.
     """
     state = TrainState(nets, cfg)
-    if saved := scratch.load():
-        state.load_state_dict(saved)
+    if checkpoint := scratch.load():
+        state.load_state_dict(checkpoint)
     phases = method.phases(cfg)
     total = sum(phase.generator_turns for phase in phases)
     patience = Patience.of(cfg, phases)
@@ -82,20 +82,20 @@ def distill(
             state.rows.append(row)
             progress.update(row)
             if state.turn % cfg.checkpoint_every == 0 or is_last:
-                saved = state.state_dict()
+                checkpoint = state.state_dict()
                 if workers.is_main:
-                    scratch.save(saved)
+                    scratch.save(checkpoint)
             if is_last:
                 break
-    kept = generator(state.best.half_life)
-    load_trainable_state(kept.denoiser, state.best.weights)
-    return Distilled(kept, state.best.turn, state.rows)
+    best = generator(state.best.half_life)
+    load_trainable_state(best.denoiser, state.best.weights)
+    return Distilled(best, state.best.turn, state.rows)
 
 
 def _validate(
     state: TrainState, generator: Callable[[int], Generator], validate: Validate, workers: Workers
 ) -> dict[str, float]:
-    """Validate every average; the numbers of the best one, and its half-life."""
+    """Validate every average. Returns the numbers of the best average and its half-life."""
     scores = {
         half_life: workers.from_main(partial(validate, generator(half_life), state.turn))
         for half_life in state.averages
@@ -108,7 +108,7 @@ def _validate(
 class Patience:
     """Ends the last phase after a number of generator turns without a better generator.
 
-    Patience applies to the last phase only: an earlier phase that no longer improves leaves the rest to the next.
+    Earlier phases always run to their end.
     """
 
     turns: int  # 0: never end early
@@ -116,21 +116,21 @@ class Patience:
 
     @classmethod
     def of(cls, cfg: TrainConfig, phases: tuple[Phase, ...]) -> "Patience":
-        """The patience that the parameters ask for, in generator turns."""
+        """Convert the patience of the parameters from validations to generator turns."""
         counts = [phase.generator_turns for phase in phases if phase.generator_turns]
         return cls(cfg.patience * cfg.validate_every, sum(counts[:-1]))
 
     def is_over(self, state: TrainState) -> bool:
-        """Whether the run has ended."""
-        without_a_better_one = state.turn - max(state.best.turn, self.start)
-        return self.turns > 0 and state.turn > self.start and without_a_better_one >= self.turns
+        """Whether the run must end now."""
+        turns_since_best = state.turn - max(state.best.turn, self.start)
+        return self.turns > 0 and state.turn > self.start and turns_since_best >= self.turns
 
 
 class PhaseProgress:
     """A progress line for each phase, since turns of different phases take different times."""
 
     def __init__(self, phases: Iterable[Phase], turn: int, is_visible: bool) -> None:
-        """turn: generator turns done before, over all phases."""
+        """turn: generator turns before this process started, over all phases."""
         self.is_visible = is_visible
         self.totals = {phase.name: phase.generator_turns for phase in phases if phase.generator_turns}
         self.turn = turn

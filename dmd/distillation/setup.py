@@ -1,4 +1,4 @@
-"""Builds a distillation from the parameters and from what earlier stages wrote."""
+"""Builds a distillation from the parameters and the outputs of earlier stages."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from dmd.storage.checkpoint import Scratch
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 
-MAX_VALIDATION_PAIRS = 500  # pairs that take the place of a validation split without images
+MAX_VALIDATION_PAIRS = 500  # pairs that replace a validation split without images
 
 
 def new_method(params: Params, teacher: Teacher, split: Split, encoded: Encoded, pairs: Pairs) -> Method:
-    """The method of the parameters. Raises ConfigError if it cannot run on this teacher and these data."""
+    """Build the method that the parameters name. Raises ConfigError if it cannot run on this teacher and these data."""
     check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs)))
     if not split.has_images:
         x = torch.empty(0, *teacher.shape)
@@ -58,26 +58,28 @@ def load_weights(generator: Denoiser, finished: Generator, folder: Path) -> None
     try:
         generator.load_state_dict(finished.denoiser.state_dict())
     except RuntimeError:
-        raise ConfigError(f"method.init_from: the network in {folder} is not one like the teacher's") from None
+        raise ConfigError(
+            f"method.init_from: the network in {folder} differs from the teacher's; use another folder"
+        ) from None
 
 
 def new_scratch(params: Params, inputs: dict[str, Path]) -> Scratch:
-    """The resumable state of a run, named by the parameters and files that its result depends on."""
+    """The resumable state of a run, whose name is a hash of the parameters and files that the result depends on."""
     groups = {name: getattr(params, name).model_dump() for name in ("guidance", "method", "train", "runtime")}
     return Scratch("train", groups, inputs | files_in_params(params))
 
 
 def files_in_params(params: Params) -> dict[str, Path]:
-    """Files that the parameters name: with other contents at the same path, a checkpoint belongs to another run."""
+    """Files that the parameters name; if the contents of one change, earlier checkpoints belong to another run."""
     files = {"init_from": Path(params.method.init_from), "lpips": Path(params.method.lpips.weights)}
     return {name: path for name, path in files.items() if path != Path(NONE) and path.exists()}
 
 
 def validation_set(train: Split, validation: Split, pairs: Pairs, teacher: Teacher) -> tuple[Tensor, Tensor]:
-    """uint8 images [N, C, H, W] to validate against, and labels [M] of the images that the generator makes for it.
+    """uint8 images [N, C, H, W] to validate against, and labels [M] of the images that the generator is to make.
 
-    Captions of the validation split are unknown to the generator, so its labels come from the train split. Without
-    images, the teacher's images of the pairs take their place.
+    Captions of the validation split are unknown to the generator, so its labels come from the train split. If the data
+    have no images, the teacher's images in the pairs replace them.
     """
     if validation.has_images:
         labels = validation.labels if train.class_names else train.labels[: len(validation.labels)]

@@ -17,7 +17,7 @@ from dmd.training.ema import decay_from_half_life, update_ema, warm_decay
 
 @dataclass
 class Best:
-    """The generator that is kept: its averaged weights and its turn, with the lowest score so far."""
+    """The best generator so far: its averaged weights and its turn, with the lowest score of all generators."""
 
     score: float = float("inf")
     turn: int = 0
@@ -53,7 +53,7 @@ class TrainState:
                 load_trainable_state(net, self.best.weights)
 
     def reset_optimizers(self) -> None:
-        """Make new optimizers: moments of another loss would steer the first turns of a phase."""
+        """Make new optimizers: moments of another loss would distort the first turns of a phase."""
         self.optimizers = {
             turn: torch.optim.AdamW(
                 [p for p in self.nets.trained_in(turn).parameters() if p.requires_grad],
@@ -64,15 +64,15 @@ class TrainState:
         }
 
     def update_averages(self, images: int) -> None:
-        """Move every average towards the generator, which has just trained on that many images."""
+        """Move every average towards the generator after a turn on `images` images."""
         for half_life, net in self.averages.items():
             update_ema(net, self.nets.generator, warm_decay(decay_from_half_life(half_life, images), self.turn))
 
     def keep_if_best(self, half_life: int, score: float, tolerance: float) -> None:
         """Keep an average if its score is the lowest so far, or higher by no more than the tolerance (a share).
 
-        On a small validation split the score is mostly noise. Then the later of two generators is the better guess, and
-        the score only detects a collapse. With a tolerance of 0 only the lowest score counts.
+        On a small validation split the score is mostly noise. The later of two generators is then more likely to be the
+        better one, and the score only detects a collapse. With a tolerance of 0 only the lowest score counts.
         """
         lowest = min(score, self.best.score)
         if score <= lowest * (1 + tolerance):
@@ -81,7 +81,7 @@ class TrainState:
             self.best = Best(lowest, self.turn, half_life, weights)
 
     def average(self, half_life: int) -> Denoiser:
-        """An average to sample with. With sharding it is a gathered copy, and the call is collective."""
+        """The average of a half-life, to sample with. With sharding, a gathered copy; the call is then collective."""
         if self.gathered is None:
             return self.averages[half_life]
         load_trainable_state(self.gathered, self._trainable_state(self.averages[half_life]))
@@ -91,7 +91,7 @@ class TrainState:
         return trainable_state(average, self.nets.generator)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state with whole tensors. With sharding the call is collective."""
+        """The state, with whole tensors. With sharding the call is collective."""
         critic = self.nets.trained_in("critic")
         return gather(
             {

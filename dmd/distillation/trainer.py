@@ -26,10 +26,10 @@ def train(
     labels: Tensor | None,
     workers: Workers,
 ) -> Iterator[dict[str, Any]]:
-    """Advance `state` in place through the phases of the method; yields a row of numbers after each generator turn.
+    """Advance `state` in place through the phases of the method; yield a row of numbers after each generator turn.
 
-    shape (C, H, W) is that of one image or latent; conditions are drawn from labels [N], None for an unconditional
-    teacher. Raises FloatingPointError with network, turn, step and value if a loss or gradient is not finite.
+    shape: (C, H, W) of one image or latent; labels [N]: conditions to draw from, None for an unconditional teacher.
+    Raises FloatingPointError with network, turn, step and value if a loss or gradient is not finite.
     """
     batches = Batches(cfg.seed, method.noise_shape(shape), labels)
     start = 0  # step at which a phase starts

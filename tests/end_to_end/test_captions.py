@@ -74,7 +74,7 @@ def test_the_pipeline_runs_on_prompts_without_images(tmp_path: Path, params: Par
         "baseline.pictures_per_class": 1,
     }  # fmt: skip
     refused = run(project, "-m", "flows.distill", "--set", "method.name=dmd2", *words(changes), check=False)
-    assert "dmd2 learns from images, and the data are prompts" in refused.stderr + refused.stdout
+    assert "dmd2 needs images, but the data are prompts; use dmd" in refused.stderr + refused.stdout
     distill(project, changes)
     about = apply_experiment(project)
     assert len(about["captions"]) == 22 and set(about["captions"]) <= set(prompts)

@@ -44,7 +44,7 @@ def activations(
 
 
 def innermost(net: nn.Module) -> Level:
-    """The middle block of a UNet, or the middle one of a transformer's blocks."""
+    """The middle block of a UNet or of a transformer."""
     if isinstance(net, DitWrapper):
         blocks = net.transformer.transformer_blocks
         return blocks[len(blocks) // 2], _to_grid
@@ -54,7 +54,7 @@ def innermost(net: nn.Module) -> Level:
 def encoder_levels(net: nn.Module) -> list[Level]:
     """Each resolution of a UNet's encoder, before it is halved, and the middle block.
 
-    For a transformer, the blocks at a quarter and at half of its depth.
+    For a transformer, these are the blocks at a quarter and at half of its depth.
     """
     if isinstance(net, DitWrapper):
         blocks = net.transformer.transformer_blocks

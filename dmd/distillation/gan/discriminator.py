@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dmd.diffusion.process import append_dims
 
 MAX_SIDE = 4  # pixels: strided convolutions halve the activations until no side is larger
-MIN_CHANNELS = 16  # a level with fewer channels gets a head of IMAGE_CHANNELS
+MIN_CHANNELS = 16  # if the last level has fewer channels, every head is IMAGE_CHANNELS wide
 IMAGE_CHANNELS = 64  # width of a head on the image itself, which has few channels
 MIN_GROUP = 16  # channels per group of the norm
 
@@ -52,18 +52,18 @@ def _head(shape: Shape, width: int) -> nn.Sequential:
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """Group norm with 32 groups as in DMD2, fewer if a group had under MIN_GROUP channels.
+    """Group norm with 32 groups as in DMD2, or fewer, so that each group has MIN_GROUP channels or more.
 
-    At the last layer, of one pixel, the norm of a group of one channel would always be zero.
+    The last layer has one pixel; there, a group of one channel would always be normalised to zero.
     """
     return nn.GroupNorm(gcd(channels, min(32, max(1, channels // MIN_GROUP))), channels)
 
 
 def residual_features(x_t: Tensor, sigma: Tensor) -> Tensor:
-    """The image, its contrast and its distance to the ends: [B, 3C, H, W], for x_t [B, C, H, W] and sigma [B].
+    """The image, its contrast and its distance to black and white: [B, 3C, H, W], for x_t [B, C, H, W] and sigma [B].
 
-    The contrast is the difference to the mean of the 3x3 neighbourhood; the ends are black (-1) and white (1). Both are
-    in units of the noise and compressed by asinh, so that an almost black background is far from a black one.
+    The contrast is the difference to the mean of the 3x3 neighbourhood; black is -1 and white is 1. Contrast and
+    distance are in units of the noise and compressed by asinh, so that almost black differs clearly from black.
     """
     noise = append_dims(sigma, x_t.ndim).to(x_t)
     neighbourhood = F.avg_pool2d(F.pad(x_t, (1, 1, 1, 1), mode="replicate"), 3, stride=1)

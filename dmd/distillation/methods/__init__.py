@@ -1,6 +1,7 @@
 """The distillation methods by name.
 
-To add one: its file here, its line below and in METHOD_NAMES of dmd/config.py, its keys in params.yaml and the schema.
+To add a method, write its file, list it in METHODS and in METHOD_NAMES (dmd/config.py), and add its keys to params.yaml
+and the schema.
 """
 
 from dmd.config import Params
@@ -16,7 +17,7 @@ METHODS: dict[str, type[Method]] = {"dmd": DMD, "dmd2": DMD2, "f_distill": FDist
 def check_method(params: Params, setting: Setting | None = None) -> None:
     """Raise ConfigError, one line for each problem, if the method cannot run with these parameters.
 
-    setting: facts about teacher and data, if they are known already.
+    setting: facts about teacher and data, once they are known.
     """
     method = METHODS[params.method.name]
     problems = method.check_params(params.method)

@@ -41,8 +41,8 @@ class Method(ABC):
     ) -> None:
         """timesteps is T of the teacher's grid; pairs may be empty; data are the real images of a GAN loss.
 
-        default_timestep is where the generator starts if cfg.generator_timestep is auto; None stands for T-1. Raises
-        ValueError if the generator's timestep does not exist.
+        default_timestep is the generator's first index if cfg.generator_timestep is auto; None stands for T-1. Raises
+        ValueError if cfg.generator_timestep is beyond T-1.
         """
         self.cfg = cfg
         self.timesteps = timesteps
@@ -54,7 +54,7 @@ class Method(ABC):
         first = default if cfg.generator_timestep == "auto" else cfg.generator_timestep
         if first >= timesteps:
             raise ValueError(
-                f"method.generator_timestep: {first} lies beyond the teacher's last index, {timesteps - 1}"
+                f"method.generator_timestep: {first} is beyond the teacher's last index; use at most {timesteps - 1}"
             )
         self.generator_times = step_times(first, cfg.steps)
 

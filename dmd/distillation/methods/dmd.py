@@ -1,7 +1,7 @@
 """DMD (Yin et al. 2023, algorithm 1): distribution matching, with regression on teacher pairs if there are any.
 
 Two parts come from DMD2 (Yin et al. 2024): several critic turns per generator turn (section 4.2), and a warm start by
-regression (its one-step SDXL), after which distribution matching starts with every mode of the teacher in place.
+regression (as for its one-step SDXL), which lets distribution matching start with every mode of the teacher.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,14 @@ from dmd.samplers.ddim import ode_times, trajectory
 from dmd.samplers.few_step import generate
 from dmd.teachers.pairs import Pairs
 
-MAX_TRAJECTORY_STEPS = 10  # teacher passes to the regression target of a later generator step
+MAX_TRAJECTORY_STEPS = 10  # largest number of teacher passes for the regression target of a later generator step
 
 Losses = dict[str, Tensor]
 Reweight = Callable[[Tensor, Networks, Tensor, Tensor, Cond], Tensor]  # (grad, networks, x_t, t, cond) -> grad
 
 
 class DMD(Method):
-    """The generator follows the score difference; the critic follows the generator."""
+    """The generator follows the score difference; the critic learns the generator's distribution."""
 
     def __init__(
         self,
@@ -57,9 +57,11 @@ class DMD(Method):
         """LPIPS and clipping need images; without images, pairs are the only thing to validate against."""
         problems = []
         if cfg.regression_loss == "lpips" and not setting.on_pixels:
-            problems.append("method.regression_loss: lpips compares images, and this teacher works on latents")
+            problems.append(
+                "method.regression_loss: lpips needs images, but this teacher works on latents; use l2 or huber"
+            )
         if cfg.clip and not setting.on_pixels:
-            problems.append("method.clip: the range is that of images, and this teacher works on latents")
+            problems.append("method.clip: clipping needs images, but this teacher works on latents; set it to false")
         if not setting.has_images and not setting.pairs:
             problems.append("pairs.count: a run on prompts alone is validated against pairs; set it above 0")
         return problems
@@ -149,11 +151,11 @@ class DMD(Method):
         return losses | {"clamped": clamped} | monitors
 
     def regression(self, nets: Networks, rng: RandomSource) -> Tensor:
-        """Distance of the generator's image to the teacher's from equal noise (DMD eq. 9); a scalar.
+        """Distance between the generator's and the teacher's images for the same noise (DMD eq. 9); a scalar.
 
-        A generator of several steps trains one of them per batch. A later step starts from a noised image of the
-        teacher, and its target is the end of the teacher's own trajectory from there. A network that shares its weights
-        over all steps would forget the later ones if the first alone were trained.
+        A generator of several steps trains one step per batch. A later step starts from a noised image of the teacher,
+        and its target is the end of the teacher's own trajectory from there. All steps share their weights, so the
+        network would forget the later steps if only the first were trained.
         """
         batch = draw_pairs(self.pairs, rng)
         k = rng.common_integer(len(self.generator_times)) if self.cfg.steps > 1 else 0

@@ -21,16 +21,18 @@ NUDGE = 0.1  # step of R1's finite difference, in units of the noise
 
 
 class DMD2(DMD):
-    """A discriminator on the critic's activations tells data from generated images; the generator learns to pass."""
+    """DMD and a GAN loss: a discriminator on the critic's activations tells data from generated images."""
 
     @classmethod
     def check_setting(cls, cfg: MethodConfig, setting: Setting) -> list[str]:
-        """The GAN loss needs images as data; the discriminator's `detail` features are those of images."""
+        """The GAN loss needs images as data; the discriminator's `detail` features are defined on pixels only."""
         problems = super().check_setting(cfg, setting)
         if cfg.gan.features == "detail" and not setting.on_pixels:
-            problems.append("method.gan.features: detail is that of images, and this teacher works on latents")
+            problems.append(
+                "method.gan.features: detail needs images, but this teacher works on latents; use innermost"
+            )
         if not setting.has_images:
-            problems.append(f"method.name: {cfg.name} learns from images, and the data are prompts; use dmd")
+            problems.append(f"method.name: {cfg.name} needs images, but the data are prompts; use dmd")
         return problems
 
     def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0), alpha: int = 0) -> Networks:
@@ -47,8 +49,8 @@ class DMD2(DMD):
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
         """DMD until gan.from_turn; then, from the best generator so far, the GAN loss and lower learning rates.
 
-        If the GAN loss is there from the start, the discriminator trains while the critic catches up: an untrained one
-        gives the generator noise.
+        With the GAN loss from the start, the discriminator already trains while the critic catches up: an untrained
+        discriminator would give the generator noise.
         """
         *before, distill = super().phases(cfg)
         gan, k = self.cfg.gan, self.cfg.critic_turns
@@ -108,7 +110,7 @@ class DMD2(DMD):
         return nets.critic.process.add_noise(x, rng.noise_like(x), t), t
 
     def logits(self, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """[B, heads]: large if a head takes x_t for data. Raises ValueError without a discriminator."""
+        """Logits [B, heads], large if a head classifies x_t as data. Raises ValueError without a discriminator."""
         if nets.discriminator is None:
             raise ValueError("these networks have no discriminator")
         return nets.discriminator(self.features(nets.critic, x_t, t, cond))

@@ -21,15 +21,17 @@ H_AT_ONE = 0.5  # h at r = 1, where the discriminator cannot tell data from gene
 class FDistill(DMD2):
     """DMD2 with the weight h(r) / h(1) of the Jensen-Shannon divergence, so that learning rates keep their meaning.
 
-    The paper divides by the mean of h over the batch. A part of a batch does not know that mean; with one image in each
-    part the weight would be 1.
+    The paper divides by the mean of h over the batch instead. A part of a batch does not know that mean; its own mean
+    would give every weight 1 if each part held one image.
     """
 
     @classmethod
     def check_params(cls, cfg: MethodConfig) -> list[str]:
-        """The discriminator must have seen every noise level at which it reweights."""
+        """The discriminator must train on every noise level at which it reweights."""
         if cfg.gan.t_max < 1:
-            return [f"method.gan.t_max: {cfg.gan.t_max} is not allowed; f_distill weights samples at every t, use 1.0"]
+            return [
+                f"method.gan.t_max: {cfg.gan.t_max} is not allowed; f_distill weights samples at every t, so use 1.0"
+            ]
         return []
 
     def reweight(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:

@@ -1,4 +1,4 @@
-"""How networks lie in the memory of several processes: whole in each (Replicated), or a share in each (Sharded, FSDP2).
+"""Layout of networks over several processes: whole in each (Replicated), or a share in each (Sharded, FSDP2).
 
 With sharding, a process holds its share of every tensor; a block's weights are gathered for its forward and backward
 pass and dropped again. Checkpoints and exports hold whole tensors, so any number of processes can resume from them.
@@ -18,16 +18,16 @@ from dmd.networks.wrapper import unwrap
 
 
 class Placement(Protocol):
-    """The four moments at which it matters where weights are."""
+    """The operations that depend on how networks are laid out over the processes."""
 
-    keeps_whole_networks: bool  # a network can be used for sampling as it is
+    keeps_whole_networks: bool  # whether a network can sample as it is
 
     def place(self, nets: Iterable[nn.Module]) -> None:
         """Lay networks out over the processes. Every process holds equal weights and calls this at the same point."""
         ...
 
     def begin_turn(self, nets: Iterable[nn.Module]) -> None:
-        """Prepare networks for a turn in which other ones take gradients than in the turn before."""
+        """Prepare networks for a turn that may train another network than the turn before."""
         ...
 
     def average_gradients(self, parameters: Iterable[Tensor], workers: Workers) -> None:
@@ -41,13 +41,13 @@ class Replicated:
     keeps_whole_networks = True
 
     def place(self, nets: Iterable[nn.Module]) -> None:
-        """Nothing: the networks are whole already."""
+        """Do nothing: the networks are already whole."""
 
     def begin_turn(self, nets: Iterable[nn.Module]) -> None:
-        """Nothing: no weights were gathered."""
+        """Do nothing: no weights were gathered."""
 
     def average_gradients(self, parameters: Iterable[Tensor], workers: Workers) -> None:
-        """One message with all gradients."""
+        """Average all gradients in one message."""
         workers.average([p.grad for p in parameters if p.grad is not None])
 
 
@@ -72,11 +72,11 @@ class Sharded:
                     module.reshard()
 
     def average_gradients(self, parameters: Iterable[Tensor], workers: Workers) -> None:
-        """Nothing: FSDP averages in the backward pass."""
+        """Do nothing: FSDP averages in the backward pass."""
 
 
 def placement(shard: bool) -> Placement:
-    """Sharded if that is asked for and there are several processes."""
+    """Sharded if `shard` is true and there are several processes, otherwise Replicated."""
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     return Sharded() if shard and several else Replicated()
 
@@ -89,7 +89,7 @@ def _blocks(net: nn.Module) -> Iterator[nn.Module]:
 
 
 def gather(value: Any) -> Any:
-    """A tensor, or a dictionary or list of tensors, with every shard replaced by the whole. A collective call."""
+    """Return a tensor, dictionary or list with every shard replaced by the whole tensor. A collective call."""
     if isinstance(value, dict):
         return {k: gather(v) for k, v in value.items()}
     if isinstance(value, list):

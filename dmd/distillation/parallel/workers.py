@@ -1,4 +1,4 @@
-"""How a batch is divided over processes, and within each process into parts."""
+"""Divides a batch over processes, and within each process into parts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,8 +42,8 @@ class Workers:
         shares = processes * self.parts
         if batch_size % shares:
             raise ConfigError(
-                f"a batch of {batch_size} cannot be shared by {processes} processes in {self.parts} parts "
-                f"(train.accumulate): not a multiple of {shares}"
+                f"a batch of {batch_size} is not divisible by {processes} processes x {self.parts} accumulation steps "
+                f"(train.accumulate); use a multiple of {shares}"
             )
         size, first = batch_size // shares, self.accelerator.process_index * self.parts
         return [range((first + part) * size, (first + part + 1) * size) for part in range(self.parts)]
@@ -54,7 +54,7 @@ class Workers:
         return self.accelerator.is_main_process
 
     def from_main(self, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The result of the main process, in all of them."""
+        """Call `compute` in the main process and return its result in every process."""
         box = [compute() if self.is_main else {}]
         broadcast_object_list(box)
         return box[0]

@@ -150,7 +150,7 @@ def test_two_processes_with_half_the_batch_each_equal_one(
 
 
 def test_a_batch_that_cannot_be_shared_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="batch of 10 cannot be shared by 1 processes in 4 parts"):
+    with pytest.raises(ConfigError, match="batch of 10 is not divisible by 1 processes x 4 accumulation steps"):
         alone(4).samples(10)
 
 

@@ -136,7 +136,9 @@ def test_an_earlier_generator_timestep_is_used_and_a_later_one_is_an_error(param
     x = one_step(nets.generator, z, 400, y)
     got = method(params, generator_timestep=400).loss("generator", nets, z, y, draws())
     assert got["x_mean"].item() == pytest.approx(x.mean().item())
-    with pytest.raises(ValueError, match=r"generator_timestep: 1000 lies beyond the teacher's last index, 999"):
+    with pytest.raises(
+        ValueError, match=r"generator_timestep: 1000 is beyond the teacher's last index; use at most 999"
+    ):
         method(params, generator_timestep=1000)
 
 

@@ -66,7 +66,7 @@ def test_lpips_is_the_regression_loss_of_the_method(params: Params, checkpoint: 
 
 
 def test_a_wrong_checkpoint_is_an_error_of_one_line(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"method.lpips.sha256: .*vgg16.pth has [0-9a-f]{64}"):
+    with pytest.raises(ConfigError, match=r"method.lpips.sha256: .*vgg16.pth has [0-9a-f]{64}; correct the hash"):
         Lpips(WeightsSource(weights=str(checkpoint), sha256="0" * 64))
     short = tmp_path / "short.pth"
     short.write_bytes(checkpoint.read_bytes()[:1000])

@@ -129,5 +129,5 @@ def test_training_can_begin_from_a_finished_generator(teacher: Teacher, tmp_path
     nets = Networks(toy_denoiser(), toy_denoiser(), toy_denoiser())
     load_weights(nets.generator, finished, tmp_path)
     assert all(torch.equal(v, finished.denoiser.state_dict()[k]) for k, v in nets.generator.state_dict().items())
-    with pytest.raises(ConfigError, match=r"method.init_from: the network in .* is not one like the teacher's"):
+    with pytest.raises(ConfigError, match=r"method.init_from: the network in .* differs from the teacher's"):
         load_weights(teacher.denoiser.copy(), finished, tmp_path)
