@@ -1,6 +1,6 @@
 """`python -m dmd.edm.checkpoints FILE.pkl OUT`: converts a checkpoint of NVlabs' edm to a teacher folder.
 
-It prints the network. A network that diffusers does not have is written as safetensors with its arguments instead.
+The command prints the network. If diffusers has no such network, safetensors and its arguments are written instead.
 """
 
 import argparse
@@ -21,8 +21,8 @@ def describe(network: Inert) -> str:
     """The classes, constructor arguments and tensors of a network, one per line."""
     inner = (network.state.get("_modules") or {}).get("model")
     lines = []
-    for one in (m for m in (network, inner) if isinstance(m, Inert)):
-        lines.append(f"{one.class_name}({', '.join(f'{k}={v!r}' for k, v in one.arguments().items())})")
+    for module in (m for m in (network, inner) if isinstance(m, Inert)):
+        lines.append(f"{module.class_name}({', '.join(f'{k}={v!r}' for k, v in module.arguments().items())})")
     tensors = network.tensors()
     lines += [
         f"  {name} {list(value.shape)} {str(value.dtype).removeprefix('torch.')}" for name, value in tensors.items()
@@ -40,12 +40,12 @@ def save(network: Inert, out: Path) -> str:
         about = {"class_name": network.class_name, "arguments": network.arguments()}
         save_file({k: v.contiguous().clone() for k, v in network.tensors().items()}, folder / "weights.safetensors")
         write_text(folder / "network.json", json.dumps(about, indent=2, default=str) + "\n")
-    return f"{out} holds the weights alone: diffusers has no such network, only that of {CONVERTS}"
+    return f"{out} holds only the weights: diffusers has no such network; only {CONVERTS} can be converted to a teacher"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dmd.edm.checkpoints", description=__doc__)
-    parser.add_argument("file", type=Path, help="such as edm-imagenet-64x64-cond-adm.pkl")
+    parser.add_argument("file", type=Path, help="checkpoint, such as edm-imagenet-64x64-cond-adm.pkl")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--key", default="ema", help="key of the network in the pickle")
     args = parser.parse_args()

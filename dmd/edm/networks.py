@@ -35,8 +35,8 @@ def diffusers_network(network: Inert) -> tuple[UNet2DModel, EDMEulerScheduler]:
     try:
         net.load_state_dict({k: v.float() for k, v in _tensors(shape, given)})
     except (KeyError, RuntimeError) as e:
-        said = " ".join(str(e).split())[:200]
-        raise PickleError(f"its tensors are not those of a {CONVERTS} with its arguments: {said}") from None
+        reason = " ".join(str(e).split())[:200]
+        raise PickleError(f"the tensors are not those of a {CONVERTS} with these arguments: {reason}") from None
     sigma_data = float(network.state.get("sigma_data", 0.5))
     return net.eval(), EDMEulerScheduler(sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=sigma_data)
 
@@ -57,8 +57,10 @@ def _defaults() -> dict[str, Any]:
 def _config(shape: dict[str, Any], given: dict[str, Tensor]) -> dict[str, Any]:
     channels = [shape["model_channels"] * m for m in shape["channel_mult"]]
     if min(channels) < 4 * GROUPS or any(c % HEAD for c in channels) or shape["channel_mult_emb"] != 4:
-        raise PickleError(f"channels {channels} with a time embedding {shape['channel_mult_emb']} times as wide: "
-                          f"UNet2DModel takes multiples of {HEAD} from {4 * GROUPS} on, and 4 times")  # fmt: skip
+        raise PickleError(
+            f"channels {channels} with a time embedding {shape['channel_mult_emb']} times as wide cannot be converted; "
+            f"UNet2DModel needs multiples of {HEAD}, {4 * GROUPS} or more, and a time embedding 4 times as wide"
+        )
     attends = [size in shape["attn_resolutions"] for size in _sizes(shape)]
     return {
         "sample_size": shape["img_resolution"],
@@ -99,7 +101,7 @@ def _tensors(shape: dict[str, Any], given: dict[str, Tensor]) -> Iterator[tuple[
             for i in range(count):
                 name = f"{side}.{size}x{size}_block{i}"
                 yield from _block(given, name, f"{block}.resnets.{i}", f"{block}.attentions.{i}")
-        if level < last:  # edm names them after the level they lead to, diffusers after the one they come from
+        if level < last:  # edm names these blocks after the level that follows, diffusers after the level before
             yield from _block(given, f"enc.{sizes[level + 1]}x{sizes[level + 1]}_down", f"{down}.downsamplers.0")
             yield from _block(given, f"dec.{size}x{size}_up", f"up_blocks.{last - level - 1}.upsamplers.0")
     deepest = f"dec.{sizes[last]}x{sizes[last]}"

@@ -30,14 +30,14 @@ class Inert:
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
         """Parameters and buffers by name, as in a state dict."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for kind in ("_parameters", "_buffers"):
-            of_kind = self.state.get(kind) or {}
-            found |= {prefix + name: v.detach() for name, v in of_kind.items() if isinstance(v, Tensor)}
+            entries = self.state.get(kind) or {}
+            tensors |= {prefix + name: v.detach() for name, v in entries.items() if isinstance(v, Tensor)}
         for name, module in (self.state.get("_modules") or {}).items():
             if isinstance(module, Inert):
-                found |= module.tensors(f"{prefix}{name}.")
-        return found
+                tensors |= module.tensors(f"{prefix}{name}.")
+        return tensors
 
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments of the module, as edm's `persistent_class` records them."""
@@ -47,9 +47,9 @@ class Inert:
 
 def _persistent(meta: dict[str, Any]) -> Inert:
     """Replace edm's own function, which would run the source text in the pickle (`module_src`)."""
-    made = _inert(str(meta.get("class_name")))()
-    made.__setstate__(meta.get("state"))
-    return made
+    module = _inert(str(meta.get("class_name")))()
+    module.__setstate__(meta.get("state"))
+    return module
 
 
 def _inert(name: str) -> type[Inert]:
@@ -66,12 +66,12 @@ def _new(cls: Any, *_: Any) -> Any:
 def _storage(content: bytes) -> Any:
     """Replace torch's function, which would load the inner pickle without a check of its contents.
 
-    torch admits some functions there, and the outer pickle could call them.
+    torch admits some functions in an inner pickle, and the outer pickle could then call them.
     """
-    found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    if not isinstance(found, torch.storage.TypedStorage):
-        raise PickleError(f"torch.storage._load_from_bytes of a {type(found).__name__}")
-    return found
+    storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise PickleError(f"torch.storage._load_from_bytes of a {type(storage).__name__}")
+    return storage
 
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
@@ -99,15 +99,15 @@ class Kind:
 
     def dtype(self) -> np.dtype:
         """numpy's dtype of that name and byte order. Raises PickleError for anything but numbers."""
-        found = np.dtype(self.name) if isinstance(self.name, str) else None
-        if found is None or found.kind not in NUMBERS or self.order not in tuple("<>=|"):
-            raise PickleError("a numpy scalar that is no number")
-        return found.newbyteorder(self.order)
+        dtype = np.dtype(self.name) if isinstance(self.name, str) else None
+        if dtype is None or dtype.kind not in NUMBERS or self.order not in tuple("<>=|"):
+            raise PickleError("a numpy scalar that is not a number")
+        return dtype.newbyteorder(self.order)
 
 
 def _scalar(kind: Any, content: Any = b"") -> Any:
     if not isinstance(kind, Kind) or not isinstance(content, bytes):
-        raise PickleError("a numpy scalar that is no number")
+        raise PickleError("a numpy scalar that is not a number")
     return np.frombuffer(content, kind.dtype())[0].item()
 
 
@@ -139,7 +139,8 @@ ADMITTED: dict[str, Callable[..., Any]] = {
 class PlainUnpickler(IN_PYTHON):
     """An unpickler that admits tensors, plain containers and numbers.
 
-    A module of torch becomes inert; every other global is refused."""
+    A module of torch becomes inert; every other global is refused.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
@@ -148,20 +149,20 @@ class PlainUnpickler(IN_PYTHON):
         if module.startswith("torch.nn.modules.") and name.isidentifier():
             return _inert(full)
         if full == "builtins.object":
-            return None  # copyreg names it as a base and never calls it
+            return None  # copyreg names this class as a base and never calls it
         raise PickleError(f"it asks for {full}, which plain weights do not need")
 
     def load_build(self) -> None:
         """Set the state of inert objects only: on a tensor, storage or function it could set any attribute."""
         if not isinstance(self.stack[-2], Inert | Kind):
-            raise PickleError(f"it gives a state to a {type(self.stack[-2]).__name__}")
+            raise PickleError(f"it sets the state of a {type(self.stack[-2]).__name__}")
         super().load_build()
 
     dispatch: ClassVar = {**IN_PYTHON.dispatch, pickle.BUILD[0]: load_build}
 
 
 def read_checkpoint(file: Path, key: str = "ema") -> Inert:
-    """The network under `key` of a checkpoint. Raises PickleError, which names the object that is not plain data."""
+    """Read the network under `key`. Raises PickleError, naming the object, if the file holds more than plain data."""
     try:
         with file.open("rb") as stream:
             content = PlainUnpickler(stream).load()

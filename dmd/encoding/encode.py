@@ -1,6 +1,6 @@
-"""Computes once what a teacher works on: latents of the training images by its VAE, embeddings of the captions.
+"""Computes the latents of the training images and the embeddings of the captions, once for all later stages.
 
-They are stored in shards, as the data are, and read from disk by the stages that follow. A killed run continues after
+They are stored in shards, as the data are, and later stages read them from disk. A killed run continues after
 its last complete shard. A teacher that works on pixels with labels has nothing to encode.
 """
 
@@ -32,7 +32,7 @@ Tensors = dict[str, Tensor]
 def encode(
     cfg: EncodeConfig, split: Split, teacher: Path, work: Path, device: torch.device, out: Path
 ) -> dict[str, int]:
-    """Store what the teacher in its folder needs of a split; shards are written in `work` and then moved to `out`.
+    """Encode a split for the teacher in folder `teacher`; shards are written to `work` and then moved to `out`.
 
     Returns the number of rows of each tensor. Raises TeacherError if the folder cannot be used as a teacher.
     """
@@ -75,7 +75,7 @@ def _encode_captions(
     work: Path,
     device: torch.device,
 ) -> list[Path]:
-    """Write the embeddings of all captions in shards and, last, those of the empty one. Returns the files."""
+    """Write the embeddings of all captions in shards and, last, of the empty caption. Returns the files."""
     for text_encoder in family.text_encoders(pipe):
         text_encoder.to(device)
 
@@ -95,7 +95,7 @@ def _write_shards(
     progress: Progress,
     compute: Callable[[slice], Tensors],
 ) -> list[Path]:
-    """Write rows 0..count in shards, `batch_size` rows at a time; a complete shard is kept. Returns the files."""
+    """Write rows 0..count in shards, `batch_size` rows at a time; existing shards are kept. Returns the files."""
     row_bytes = sum(tensor[:1].numel() * dtype.itemsize for tensor in compute(slice(0, 1)).values())
     per_shard = max(1, SHARD_BYTES // row_bytes)
     files = []

@@ -1,4 +1,4 @@
-"""Reads what stage `encode` stored: latents of the training images, and embeddings of the captions."""
+"""Reads the output of stage `encode`: latents of the training images, and embeddings of the captions."""
 
 import json
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ LATENTS, TEXTS = "latents", ("embeddings", "pooled")  # names of the stored tens
 
 @dataclass(frozen=True)
 class Encoded:
-    """The stored tensors; rows stay on disk. None if the teacher does not need them."""
+    """The stored tensors, whose rows stay on disk; None for tensors that the teacher does not need."""
 
     latents: Rows | None  # [N, C, H, W] of the training images, as the network sees them
     texts: dict[str, Rows] | None  # tables by name: a row for each condition and, last, for the empty caption
 
 
 def load_encoded(folder: Path) -> Encoded:
-    """Read what `encode` stored. Raises DataError if a file is missing or has changed."""
+    """Read the output of `encode`. Raises DataError if a file is missing or has changed."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, expected in manifest["sha256"].items():
@@ -34,5 +34,5 @@ def load_encoded(folder: Path) -> Encoded:
 
 
 def open_rows(folder: Path, tensors: dict[str, list[str]]) -> dict[str, Rows]:
-    """Return the rows of each tensor; tensors: the names of the files that hold it, in order."""
+    """Return the rows of each tensor. tensors: for each name, the files that hold its rows, in order."""
     return {name: Rows([Shard.find(folder / file, name) for file in files]) for name, files in tensors.items()}

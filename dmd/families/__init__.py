@@ -1,4 +1,4 @@
-"""The families of teachers. To add one, write its file and list it here; no pipeline may have the parts of two."""
+"""The families of teachers. To add a family, write its file and list it here; no pipeline may match two."""
 
 from dmd.families.dit import Dit
 from dmd.families.family import Family

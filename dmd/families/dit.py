@@ -10,7 +10,7 @@ from dmd.networks.dit import DitWrapper
 
 
 class Dit(Family):
-    """A pipeline with a DiTTransformer2DModel and a VAE. It always has a null label beside its classes."""
+    """A pipeline with a DiTTransformer2DModel and a VAE. The network always has a null label beside its classes."""
 
     parts = "a DiTTransformer2DModel and a VAE"
     on_latents = True

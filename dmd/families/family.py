@@ -34,18 +34,18 @@ class Family(ABC):
 
     @abstractmethod
     def wrap(self, pipe: DiffusionPipeline, texts: Tables) -> nn.Module:
-        """Return the network behind the one call of dmd/networks/wrapper.py; texts: embeddings of its captions."""
+        """Return the network with the call that dmd/networks/wrapper.py defines; texts: embeddings of its captions."""
 
     @abstractmethod
     def count_conditions(self, pipe: DiffusionPipeline, captions: Sequence[str]) -> int:
         """Return the number of conditions, the null condition included; 0 for an unconditional network."""
 
     def embed(self, pipe: DiffusionPipeline, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Return a row of each table for each caption, float32 on the CPU; empty if captions are not used."""
+        """Return each table with a row for each caption, float32 on the CPU; empty if captions are not used."""
         return {}
 
     def embed_empty(self, pipe: DiffusionPipeline) -> dict[str, Tensor]:
-        """Return the row of each table for no caption; empty if captions are not used."""
+        """Return the row of each table for the empty caption; empty if captions are not used."""
         return {}
 
     def text_encoders(self, pipe: DiffusionPipeline) -> list[nn.Module]:
@@ -72,7 +72,7 @@ def part(pipe: DiffusionPipeline, name: str) -> object:
 
 @torch.no_grad()
 def embed_all(family: Family, pipe: DiffusionPipeline, captions: Sequence[str]) -> dict[str, Tensor]:
-    """Return the tables of all captions and, last, of the empty one, in memory."""
+    """Return the tables in memory: a row for each caption and, last, for the empty caption."""
     starts = range(0, len(captions), CAPTIONS_AT_ONCE)
     parts = [family.embed(pipe, captions[i : i + CAPTIONS_AT_ONCE]) for i in starts]
     empty = family.embed_empty(pipe)

@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 from dmd.errors import TeacherError
 from dmd.families import FAMILIES, Family
 
-disable_progress_bar()  # diffusers' bar while it loads a pipeline, between the lines of the stage itself
+disable_progress_bar()  # diffusers' bar for loading would appear between the lines of the stage
 
 UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")
 
 
 def load_pipeline(folder: Path) -> DiffusionPipeline:
-    """Load a pipeline folder by diffusers' own loader, every part in float32 whatever type it was stored in.
+    """Load a pipeline folder by diffusers' own loader, with every part in float32 whatever its stored type.
 
     Raises TeacherError if that fails, or if the pipeline belongs to no family.
     """
@@ -26,7 +26,7 @@ def load_pipeline(folder: Path) -> DiffusionPipeline:
     try:
         index = json.loads((folder / "model_index.json").read_text())
         without = {name: None for name in UNUSED_PARTS if name in index}
-        # Without dtype, text encoders would keep the type that they were stored in.
+        # Without dtype, text encoders would keep their stored type.
         pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32, **without)
     except (OSError, ValueError, SafetensorError, RuntimeError, AttributeError, KeyError, TypeError) as e:
         raise TeacherError(f"{folder} could not be loaded: {' '.join(str(e).split())[:300]}") from e
@@ -35,7 +35,7 @@ def load_pipeline(folder: Path) -> DiffusionPipeline:
 
 
 def find_family(pipe: DiffusionPipeline, folder: Path) -> Family:
-    """Return the family of a pipeline. Raises TeacherError if there is none, or its network needs more than noise."""
+    """Return the family of a pipeline. Raises TeacherError if there is none, or the network needs more than noise."""
     family = next((family for family in FAMILIES if family.has_parts(pipe)), None)
     if family is None:
         known = "; ".join(family.parts for family in FAMILIES)

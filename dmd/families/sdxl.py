@@ -21,7 +21,7 @@ class SdxlWrapper(TextUnetWrapper):
     def __init__(
         self, unet: UNet2DConditionModel, embeddings: Tensor | Rows, pooled: Tensor | Rows, size: tuple[int, int]
     ) -> None:
-        """embeddings [K + 1, L, D], pooled [K + 1, D']; size: height and width of original and target, uncropped."""
+        """embeddings [K + 1, L, D], pooled [K + 1, D']; size: (H, W), both original and target, without a crop."""
         super().__init__(unet, embeddings)
         self.pooled = new_table(pooled)
         self.register_buffer("time_ids", torch.tensor([*size, 0.0, 0.0, *size]), persistent=False)

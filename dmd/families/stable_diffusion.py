@@ -18,7 +18,7 @@ class TextUnetWrapper(Wrapper):
     """A UNet2DConditionModel that looks up the embeddings of its captions, which are computed once."""
 
     def __init__(self, unet: UNet2DConditionModel, embeddings: Tensor | Rows) -> None:
-        """embeddings [K + 1, L, D]: the tokens of each caption and, last, of the empty one."""
+        """embeddings [K + 1, L, D]: the tokens of each caption and, last, of the empty caption."""
         super().__init__()
         self.unet = unet
         self.embeddings = new_table(embeddings)
@@ -32,7 +32,7 @@ class TextUnetWrapper(Wrapper):
 
 
 def has_text_unet(pipe: DiffusionPipeline) -> bool:
-    """Whether a pipeline has a UNet for text, a VAE and the first text encoder."""
+    """Whether a pipeline has a text-conditioned UNet, a VAE and at least one text encoder."""
     others = (part(pipe, "vae"), part(pipe, "text_encoder"))
     return isinstance(part(pipe, "unet"), UNet2DConditionModel) and None not in others
 

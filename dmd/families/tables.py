@@ -12,7 +12,7 @@ from dmd.data.shards import Rows
 
 MAX_BYTES_IN_MEMORY = 256 * 2**20  # a larger table is read from disk, batch by batch
 
-# By name: "embeddings" [K + 1, L, D] of each caption's tokens; for SDXL also "pooled" [K + 1, D'] of the whole caption.
+# "embeddings" [K + 1, L, D] of each caption's tokens and, for SDXL, "pooled" [K + 1, D'] of the whole caption.
 # The last row belongs to the empty caption.
 Tables = Mapping[str, Tensor | Rows]
 
@@ -33,7 +33,7 @@ class TableInMemory(nn.Module):
 class TableOnDisk(nn.Module):
     """A table on disk: index [B] -> rows [B, ...], float32.
 
-    It keeps the last batch, since teacher, critic and generator look up the same captions one after another.
+    The table keeps the last batch, since teacher, critic and generator look up the same captions one after another.
     """
 
     def __init__(self, rows: Rows) -> None:

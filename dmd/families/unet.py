@@ -23,11 +23,11 @@ class PixelUnet(Family):
 
     def find_fault(self, pipe: DiffusionPipeline) -> str:
         if part(pipe, "vae") is not None or part(pipe, "vqvae") is not None:
-            return "works on latents of a VAE; one on pixels is supported"
+            return "works on latents of a VAE; only a UNet2DModel on pixels is supported"
         return super().find_fault(pipe)
 
     def wrap(self, pipe: DiffusionPipeline, texts: Tables) -> nn.Module:
-        return pipe.unet  # its own call is the one call
+        return pipe.unet  # it needs no wrapper: its call is the one that dmd/networks/wrapper.py defines
 
     def count_conditions(self, pipe: DiffusionPipeline, captions: Sequence[str]) -> int:
         return pipe.unet.config["num_class_embeds"] or 0

@@ -17,7 +17,7 @@ def merge_adapters(net: Any) -> Any:
         return net
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    plain = copy.deepcopy(net)  # the original's weights are the teacher's
+    plain = copy.deepcopy(net)  # `net` shares its weights with the teacher, so they must not change
     for name, module in list(plain.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge()

@@ -1,4 +1,4 @@
-"""A generator as a diffusers folder that needs nothing of this project to run."""
+"""Writes a generator as a diffusers folder that runs without this project."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from dmd.networks.wrapper import unwrap
 from dmd.storage.files import new_folder, write_text
 from dmd.teachers.teacher import Teacher
 
-LISTED = 20  # prompts in the card; generator.json has all of them
+LISTED = 20  # number of prompts in the card; generator.json has all of them
 
 CARD = """---
 library_name: diffusers
@@ -71,7 +71,7 @@ image.save("image.png")
 def export_generator(generator: Generator, teacher: Teacher, out: Path, adapter: bool = False) -> None:
     """Write the pipeline, generator.json and a card; the folder appears whole or not at all.
 
-    Adapters are merged into the weights; with `adapter` they are also written by themselves.
+    Adapters are merged into the weights; with `adapter` they are also written separately, to adapter/.
     """
     about = {
         "timesteps": list(generator.times),

@@ -18,7 +18,7 @@ from dmd.teachers.teacher import load_teacher
 
 @dataclass(frozen=True)
 class Generator:
-    """A network that makes an image in one pass for each of `times`."""
+    """A network that makes an image in len(times) passes."""
 
     denoiser: Denoiser
     times: tuple[int, ...]  # indices at which it is conditioned, in order

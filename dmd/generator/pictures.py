@@ -12,7 +12,7 @@ CELL = 40  # smallest side of an enlarged image, in pixels
 GAP = 2
 PAD = 10
 FONT_SIZE = 14
-LONGEST = 48  # letters of a row's name; a caption may be a paragraph
+LONGEST = 48  # characters of a row's name, which is shortened; a caption may be a paragraph
 PAPER = (250, 250, 248)
 INK = (40, 44, 52)
 
@@ -56,7 +56,7 @@ def comparison(columns: dict[str, np.ndarray], class_names: Sequence[str], rows_
     classes = len(class_names)
     for name, images in columns.items():
         if len(images) != classes * rows_per_class:
-            raise ValueError(f"{name}: {len(images)} images for {classes} classes of {rows_per_class}")
+            raise ValueError(f"{name}: expected {classes} classes of {rows_per_class} images, got {len(images)} images")
     panels = {name: image_grid(a.reshape(classes, rows_per_class, *a.shape[1:])) for name, a in columns.items()}
     font = ImageFont.load_default(FONT_SIZE)
     names = [textwrap.shorten(name, LONGEST, placeholder=" ...") for name in class_names]

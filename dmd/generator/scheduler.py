@@ -1,4 +1,4 @@
-"""The scheduler that ships with a generator, so that diffusers' stock pipeline makes its images."""
+"""The scheduler that is exported with a generator, so that diffusers' stock pipeline makes its images."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from dmd.teachers.teacher import Teacher
 
 
 def sampling_scheduler(teacher: Teacher, times: tuple[int, ...]) -> Any:
-    """The scheduler to ship with a generator of these steps, so that the stock pipeline makes its images.
+    """The scheduler with which the stock pipeline makes the images of a generator with these steps.
 
     Stock pipelines start at the last index of a schedule. For a generator that starts earlier, the schedule ends there.
     """
@@ -25,8 +25,8 @@ def sampling_scheduler(teacher: Teacher, times: tuple[int, ...]) -> Any:
     if isinstance(teacher.codec, Latents):  # predicts x0 and adds fresh noise, as backward simulation does
         lcm: Any = LCMScheduler.from_config(config, original_inference_steps=len(times))
         return lcm
-    made: Any = DDIMScheduler.from_config(config, timestep_spacing="trailing", set_alpha_to_one=True)
-    return made
+    ddim: Any = DDIMScheduler.from_config(config, timestep_spacing="trailing", set_alpha_to_one=True)
+    return ddim
 
 
 def check_exportable(teacher: Teacher, times: tuple[int, ...]) -> None:

@@ -9,11 +9,11 @@ from dmd.networks.wrapper import Wrapper
 
 
 class DitWrapper(Wrapper):
-    """A DiTTransformer2DModel; its prediction of a variance, if it has one, is dropped."""
+    """A DiTTransformer2DModel whose predicted variance, if there is one, is dropped."""
 
     def __init__(self, transformer: DiTTransformer2DModel) -> None:
         super().__init__()
-        # In training mode diffusers drops labels from the global generator; here the trainer drops them.
+        # In training mode diffusers drops labels by the global random generator; here the trainer drops them.
         self.transformer = transformer.eval()
 
     def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> SimpleNamespace:

@@ -1,7 +1,7 @@
 """The one call of every network: net(x, time, class_labels) returns an object whose `sample` is the prediction.
 
 x [B, C, H, W] and sample [B, C, H, W]; time [B] as the process gives it; class_labels [B], indices of classes or of
-captions, left out for an unconditional network. A network of diffusers that has another call gets a wrapper.
+captions, left out for an unconditional network. A diffusers network with a different call gets a wrapper.
 """
 
 from typing import cast

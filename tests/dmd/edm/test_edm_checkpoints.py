@@ -147,7 +147,7 @@ def test_only_numbers_of_numpy_are_read(tmp_path: Path) -> None:
     forged = State(np.dtype, ("V8", False, True), (3, "|", None, ("f0",), fields, 8, 1, 0))
     for dtype in (forged, np.dtype("O"), np.dtype("V8"), np.dtype("f8,f8")):
         (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(SCALAR, dtype, id(target).to_bytes(8, "little"))))
-        with pytest.raises(PickleError, match="numpy scalar that is no number"):
+        with pytest.raises(PickleError, match="numpy scalar that is not a number"):
             read_checkpoint(tmp_path / "evil.pkl")
     for value in (np.float64(0.5), np.float32(-2), np.int64(7), np.bool_(True), np.array(3.0, ">f8")[()]):
         for protocol in (2, 4):
@@ -167,7 +167,7 @@ def test_only_inert_objects_take_a_state(tmp_path: Path) -> None:
         (function, "function"),
     ):
         (tmp_path / "evil.pkl").write_bytes(content)
-        with pytest.raises(PickleError, match=f"gives a state to a .*{kind}"):
+        with pytest.raises(PickleError, match=f"sets the state of a .*{kind}"):
             read_checkpoint(tmp_path / "evil.pkl")
     inner = io.BytesIO()
     torch.save(torch.float32, inner, _use_new_zipfile_serialization=False)

@@ -52,7 +52,9 @@ def test_a_unet_on_latents_without_text_is_an_error(tmp_path: Path) -> None:
     )
     scheduler: Any = DDPMScheduler()
     LDMPipeline(vqvae, pixel_unet(in_channels=3, out_channels=3), scheduler).save_pretrained(tmp_path)
-    assert "its UNet2DModel works on latents of a VAE; one on pixels is supported" in load_error(tmp_path)
+    assert "its UNet2DModel works on latents of a VAE; only a UNet2DModel on pixels is supported" in load_error(
+        tmp_path
+    )
 
 
 def test_a_unet_with_a_learned_variance_is_an_error(tmp_path: Path) -> None:

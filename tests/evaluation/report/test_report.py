@@ -221,7 +221,7 @@ def test_comparison_puts_each_class_on_a_line_of_its_own() -> None:
 
 
 def test_pictures_refuse_images_of_a_wrong_number_type_or_channel_count() -> None:
-    with pytest.raises(ValueError, match="5 images for 2 classes of 3"):
+    with pytest.raises(ValueError, match="expected 2 classes of 3 images, got 5 images"):
         comparison({"real": np.zeros((5, 1, 8, 8), np.uint8)}, ["a", "b"], 3)
     with pytest.raises(ValueError, match="uint8"):
         image_grid(np.zeros((1, 1, 1, 8, 8), np.float32))
