@@ -9,8 +9,8 @@ SIXTEEN_BIT = 257  # 65535 / 255
 def fit_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
     """Convert a picture to uint8 [channels, size, size].
 
-    It is turned upright, reduced to 8 bits, put on white where it is transparent, resized to its shorter side and
-    cropped at the centre. Raises ValueError for values of unknown range; Pillow raises many types for a damaged file.
+    The picture is turned upright, reduced to 8 bits, put on white where it is transparent, resized by its shorter side
+    and cropped at the centre. Raises ValueError for values of unknown range, and Pillow's types for a damaged file.
     """
     image.load()
     upright = _reduce_to_8_bits(ImageOps.exif_transpose(image), integers_are_16_bit=_has_16_bits(image))
@@ -20,12 +20,12 @@ def fit_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
 
 
 def _has_16_bits(image: Image.Image) -> bool:
-    """Whether integers of a grey image have 16 bits; Pillow opens those of 32 bits, and of 16 in PPM, as mode I."""
+    """Whether integers of a grey image have 16 bits; Pillow opens 32-bit images, and 16-bit PPM files, as mode I."""
     return image.mode != "I" or image.format == "PPM"
 
 
 def _reduce_to_8_bits(image: Image.Image, integers_are_16_bit: bool) -> Image.Image:
-    """Scale 16-bit grey to 8 bits, transparent pixels to white; Pillow's conversion would clip every value over 255."""
+    """Scale 16-bit grey to 8 bits, with transparent pixels white; Pillow would clip every value over 255."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image)
@@ -37,7 +37,7 @@ def _reduce_to_8_bits(image: Image.Image, integers_are_16_bit: bool) -> Image.Im
 
 
 def _put_on_white(image: Image.Image) -> Image.Image:
-    """Compose an image with transparency over white; others stay as they are."""
+    """Compose an image with transparency over white; return any other image unchanged."""
     if not image.has_transparency_data:
         return image
     colour = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""The manifest of prepared data: counts, classes, hashes of files, and images that are in several splits."""
+"""The manifest of prepared data: counts, classes, hashes of files, and duplicates between splits."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ IMAGES_AT_ONCE = 256  # images in memory while duplicates are counted
 
 
 def check_labels(source: Source, labels: Mapping[str, Tensor]) -> None:
-    """Raise DataError if a split is empty, or if a class has no image to train on. labels: those of each split."""
+    """Raise DataError if a split is empty, or a class has no image to train on. labels: by split."""
     for split, values in labels.items():
         if not len(values):
             raise DataError(f"no usable image is left in the split {split}")
@@ -27,7 +27,7 @@ def check_labels(source: Source, labels: Mapping[str, Tensor]) -> None:
 
 
 def new_manifest(cfg: DataConfig, source: Source, labels: Mapping[str, Tensor], folder: Path) -> Manifest:
-    """Describe the shards in a folder, with the hash of the description itself. labels: those of each split."""
+    """Describe the shards in a folder, with the hash of the description itself. labels: by split."""
     names = source.class_names
     per_class = {split: values.bincount(minlength=len(names)).tolist() for split, values in labels.items()}
     manifest = {
@@ -44,7 +44,7 @@ def new_manifest(cfg: DataConfig, source: Source, labels: Mapping[str, Tensor], 
 
 
 def _count_duplicates(folder: Path, splits: Mapping[str, Tensor]) -> dict[str, int]:
-    """Count the images of each other split that are in train too, equal in every pixel."""
+    """Count the images of every other split that are also in train, equal in every pixel."""
     train = set(_digests(folder, "train"))
     return {split: sum(digest in train for digest in _digests(folder, split)) for split in splits if split != "train"}
 

@@ -20,9 +20,9 @@ class Part:
 
 
 def partition(cfg: DataConfig, source: Source) -> dict[str, Part]:
-    """Return the records of each split; records that the data set holds out itself stay held out.
+    """Return the records of each split; splits that the data set itself holds out stay held out.
 
-    Raises DataError if the data set lacks a split that is asked for, or if nothing is left to train on.
+    Raises DataError if the data set lacks a split that the parameters need, or if nothing is left to train on.
     """
     train = source.pools.get("train", ())
     parts: dict[str, Part] = {}
@@ -32,7 +32,7 @@ def partition(cfg: DataConfig, source: Source) -> dict[str, Part]:
         if own is not None:
             parts[split] = Part(own, _shuffle(len(own), cfg.seed)[: _held_out(split, count, len(own))])
         elif count == "all":
-            raise DataError(f"data.{split}: all needs a {split} split of the data set's own, and there is none")
+            raise DataError(f"data.{split}: all needs a {split} split in the data set, and there is none; use a number")
         else:
             counts[split] = int(count)
     if sum(counts.values()) >= len(train):
@@ -49,11 +49,13 @@ def partition(cfg: DataConfig, source: Source) -> dict[str, Part]:
 
 
 def _held_out(split: str, count: int | str, available: int) -> int:
-    """Return the number of records to take from a split of the data set's own."""
+    """Return the number of records to take from a split that the data set itself holds out."""
     if count == "all":
         return available
     if int(count) > available:
-        raise DataError(f"data.{split} = {count}: the data set's own {split} split has {available} images")
+        raise DataError(
+            f"data.{split}: {count} is more than the {available} images in the data set's {split} split; use fewer"
+        )
     return int(count)
 
 

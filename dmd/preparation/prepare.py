@@ -31,7 +31,7 @@ from dmd.storage.checkpoint import code_hash, scratch_root
 from dmd.storage.files import new_folder, write_text
 
 SHARD_BYTES, SHARD_IMAGES = 64 * 2**20, 16384  # largest size and largest number of images of a shard
-SKIPPED = "skipped.csv"  # list of the records that were skipped; missing if there are none
+SKIPPED = "skipped.csv"  # list of the skipped records; missing if there are none
 WORKERS = min(8, os.cpu_count() or 1)
 
 
@@ -41,7 +41,7 @@ class Prepared:
 
     counts: dict[str, int]  # images of each split
     skipped: list[Skipped]
-    also_in_train: dict[str, int]  # images of validation and test that are in train too, equal in every pixel
+    also_in_train: dict[str, int]  # images of validation and test that are also in train, equal in every pixel
 
 
 def prepare(cfg: DataConfig, out: Path) -> Prepared:
@@ -68,7 +68,7 @@ def prepare(cfg: DataConfig, out: Path) -> Prepared:
 
 
 def _work_folder(cfg: DataConfig, source: Source) -> Path:
-    """Return the folder of unfinished shards; max_bad is not in its name, so that a run with a larger one continues."""
+    """Return the folder of unfinished shards. Its name omits max_bad, so that a run with a larger max_bad continues."""
     key = {**cfg.model_dump(exclude={"max_bad"}), "identity": source.identity, "code": code_hash()}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = scratch_root() / f"data-{name}"
@@ -77,7 +77,7 @@ def _work_folder(cfg: DataConfig, source: Source) -> Path:
 
 
 def _check_share(cfg: DataConfig, skipped: list[Skipped], total: int, work: Path) -> None:
-    """Raise DataError, and write a list, as soon as the share of unusable records exceeds data.max_bad."""
+    """Raise DataError, and list the unusable records in a file, if their share exceeds data.max_bad."""
     if len(skipped) <= cfg.max_bad * total:
         return
     _write_list(work / SKIPPED, skipped)

@@ -19,13 +19,13 @@ from dmd.preparation.partition import Part
 from dmd.preparation.sources.base import Pool, Skipped, Source
 from dmd.storage.files import sha256, write_text
 
-# Errors of the system, not of the file: the run stops instead of skipping the record.
+# Errors of the system, not of the file: the run stops and does not skip the record.
 SYSTEM_ERRORS = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.ENOMEM)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A record that was read: its image uint8 [C, H, W] (None for a prompt alone), label and caption."""
+    """A record in memory: its image uint8 [C, H, W] (None for a prompt alone), label and caption."""
 
     image: np.ndarray | None
     label: int
@@ -33,7 +33,7 @@ class Example:
 
 
 def class_caption(cfg: DataConfig, source: Source, label: int) -> str:
-    """Return the caption of images of a class that have none of their own."""
+    """Return the caption of a class, for its images that have no caption of their own."""
     return " ".join(cfg.caption.format(name=source.class_names[label]).split())
 
 
@@ -42,8 +42,8 @@ def write_shard(
 ) -> list[Skipped]:
     """Write one shard, unless an earlier run wrote it, and return the records that were skipped.
 
-    file: path without suffix. FILE.done.json is written last: it marks the shard as complete. A shard is written again
-    if its files are gone or have changed, or if records were skipped, which may have been repaired since.
+    file: path without suffix. FILE.done.json is written last and marks the shard as complete. A shard is written again
+    if its files are missing or have changed, or if it skipped records, since a user may have repaired them.
     """
     done, stored = Path(f"{file}.done.json"), (Path(f"{file}.safetensors"), Path(f"{file}.captions.txt"))
     if done.exists() and all(path.exists() for path in stored):
@@ -88,7 +88,7 @@ def _read(cfg: DataConfig, pool: Pool, i: int) -> Example | str:
 def _reason(error: Exception) -> str:
     """Describe an error in the same words in every run; Pillow's text contains a memory address."""
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture, or of an unknown format"
+        return "not a picture, or a picture of an unknown format"
     if isinstance(error, UnicodeDecodeError | UnicodeEncodeError):
         return f"its caption is not UTF-8 text ({error.reason})"
     return " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,7 @@ def ode_times(timesteps: int, steps: int) -> tuple[int, ...]:
     Raises ValueError for more steps than indices.
     """
     if steps > timesteps:
-        raise ValueError(f"{steps} steps on a schedule of {timesteps}")
+        raise ValueError(f"{steps} steps do not fit on a schedule of {timesteps}; use at most {timesteps}")
     return tuple(round(timesteps - k * timesteps / steps) - 1 for k in range(steps))
 
 

@@ -7,7 +7,7 @@ from dmd.diffusion.denoiser import Cond, Denoiser
 
 
 def one_step(generator: Denoiser, z: Tensor, t: int, cond: Cond = None) -> Tensor:
-    """x = G(z): the x0 that is predicted from pure noise at the fixed index t. Maps unit noise z to x, [B, C, H, W]."""
+    """x = G(z): the prediction of x0 from pure noise at the fixed index t, for unit noise z and x [B, C, H, W]."""
     time = torch.full((len(z),), t, device=z.device)
     return generator(generator.process.prior(z, time), time, cond)
 

@@ -32,12 +32,12 @@ class Sampler:
 
     @torch.inference_mode()
     def images(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """uint8 images [B, C, H, W] on the CPU, one per label. An unconditional sampler uses their number only."""
+        """uint8 images [B, C, H, W] on the CPU, one per label. Without conditions, only their number counts."""
         z = draw_noise(self.shape, len(labels), rng).to(self.device)
         return to_uint8(self.sample(z, labels.to(self.device) if self.conditional else None)).cpu()
 
     def batches(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
-        """`images` in batches. The noise of image i depends on (seed, i) only, not on batch_size."""
+        """`images` in batches. The noise of image i depends only on (seed, i), not on batch_size."""
         rng = torch.Generator().manual_seed(seed)
         for part in labels.split(batch_size):
             yield self.images(part, rng)

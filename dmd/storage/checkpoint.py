@@ -1,6 +1,6 @@
 """Resumable state of a stage, in a scratch folder named by everything the run depends on; removed when it succeeds.
 
-It lies outside the stage's outputs: DVC deletes those before a stage runs, and `persist: true` would hand the
+The folder lies outside the stage's outputs: DVC deletes those before a stage runs, and `persist: true` would hand the
 checkpoint of one experiment to another.
 """
 
@@ -39,9 +39,7 @@ def fingerprint(params: dict[str, Any], inputs: dict[str, Path]) -> str:
 
 
 def code_hash() -> str:
-    """Hash the project's modules that this process has imported; those directly in dmd/ hold no numbers and are left
-    out.
-    """
+    """Hash the project's imported modules, except those directly in dmd/, which compute no results."""
     files = {Path(file).resolve() for m in list(sys.modules.values()) if (file := getattr(m, "__file__", None))}
     code = sorted(f for f in files if f.is_relative_to(ROOT) and ".venv" not in f.parts and f.parent != ROOT / "dmd")
     return hashlib.sha256("".join(sha256(f) for f in code).encode()).hexdigest()[:16]

@@ -46,7 +46,7 @@ def new_scheduler(cfg: TeacherConfig) -> Scheduler:
 
 
 def new_network(cfg: TeacherConfig, split: Split) -> tuple[nn.Module, Any]:
-    """Return an untrained network behind the one call, and the other parts of its pipeline.
+    """Return an untrained network, wrapped if its call differs, and the other parts of its pipeline.
 
     The parts are attributes vae, text_encoder and tokenizer; None for a network on pixels. Raises TeacherError if the
     network does not fit the data.
@@ -55,7 +55,7 @@ def new_network(cfg: TeacherConfig, split: Split) -> tuple[nn.Module, Any]:
     if cfg.network == "unet":
         return new_unet(cfg, split.shape, classes), None
     if cfg.network == "dit" and not classes:
-        raise TeacherError("teacher.network: 'dit' needs data with classes, and these have captions; use text_unet")
+        raise TeacherError("teacher.network: 'dit' needs data with classes, but these have captions; use text_unet")
     vae = new_vae(cfg, split.shape)
     factor = 2 ** (len(cfg.vae.channels) - 1)
     size = _latent_size(split.shape, factor)
@@ -68,7 +68,7 @@ def new_network(cfg: TeacherConfig, split: Split) -> tuple[nn.Module, Any]:
 
 
 def _latent_size(shape: tuple[int, int, int], factor: int) -> int:
-    """Return the side of the latents. Raises TeacherError for images that a VAE of this factor cannot halve."""
+    """Return the side of the latents. Raises TeacherError for images that the factor does not divide."""
     _, height, width = shape
     if height != width or height % factor:
         raise TeacherError(
@@ -79,7 +79,7 @@ def _latent_size(shape: tuple[int, int, int], factor: int) -> int:
 
 
 def new_unet(cfg: TeacherConfig, shape: tuple[int, int, int], classes: int) -> UNet2DModel:
-    """Return a UNet2DModel for images [C, H, W], with `classes` labels and the null label; its inner block attends."""
+    """Return a UNet2DModel for images [C, H, W], `classes` labels and a null label; its inner level has attention."""
     depth = len(cfg.channels)
     if shape[1] % 2 ** (depth - 1) or shape[2] % 2 ** (depth - 1):
         raise TeacherError(
@@ -100,7 +100,7 @@ def new_unet(cfg: TeacherConfig, shape: tuple[int, int, int], classes: int) -> U
 
 
 def new_text_unet(cfg: TeacherConfig, size: int) -> UNet2DConditionModel:
-    """Return a UNet2DConditionModel on latents of side `size`; its inner blocks attend to the caption's tokens."""
+    """Return a UNet2DConditionModel on latents of side `size`; only the inner level attends to the caption."""
     depth = len(cfg.channels)
     return UNet2DConditionModel(
         sample_size=size,
@@ -150,7 +150,10 @@ def new_vae(cfg: TeacherConfig, shape: tuple[int, int, int]) -> AutoencoderKL:
 
 def new_text_encoder(cfg: TeacherConfig, captions: tuple[str, ...]) -> "tuple[CLIPTokenizer, CLIPTextModel]":
     """Return a byte-level tokenizer that has room for the longest caption, and a small CLIPTextModel."""
-    from transformers import CLIPTextConfig, CLIPTextModel  # the import takes two seconds, and only text needs it
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+    )  # the import takes two seconds, and only a text_unet needs it
 
     from dmd.training.tokenizer import new_tokenizer
 

@@ -14,7 +14,7 @@ class TrainableTextUnet(Wrapper):
     tokens: Tensor
 
     def __init__(self, unet: UNet2DConditionModel, text_encoder: nn.Module, tokens: Tensor) -> None:
-        """tokens [K + 1, L]: token ids of each caption and, last, of the empty one."""
+        """tokens [K + 1, L]: token ids of each caption and, last, of the empty caption."""
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
         self.register_buffer("tokens", tokens, persistent=False)

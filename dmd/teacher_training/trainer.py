@@ -14,7 +14,7 @@ from dmd.training.optim import learning_rate, optimizer_step, step_rng
 
 
 class TeacherState:
-    """Networks, optimizer, step and log of a training that can be resumed."""
+    """Networks, optimizer, step and log of a resumable training run."""
 
     def __init__(self, denoiser: Denoiser, cfg: TeacherConfig) -> None:
         self.step = 0

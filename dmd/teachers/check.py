@@ -31,11 +31,13 @@ def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> N
     """
     image_shape = teacher.codec.image_shape(teacher.shape)
     if image_shape != shape:
-        raise TeacherError(f"the teacher makes images of shape {image_shape}, the data are {shape}")
+        raise TeacherError(
+            f"the teacher makes images of shape {image_shape}, the data are {shape}; set data.channels and data.size"
+        )
     if not teacher.conditions or teacher.captions:
         return
     if not classes:
-        raise TeacherError("the teacher is conditioned on labels, and the data have captions but no classes")
+        raise TeacherError("the teacher is conditioned on labels, but the data have only captions")
     without_null = classes == teacher.conditions and not isinstance(teacher.denoiser.net, DitWrapper)
     if classes != teacher.conditions - 1 and not without_null:
         raise TeacherError(

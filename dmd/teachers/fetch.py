@@ -18,7 +18,7 @@ from dmd.teachers.teacher import load_teacher
 def fetch_teacher(cfg: TeacherConfig, split: Split, out: Path, device: torch.device) -> tuple[dict[str, str], str]:
     """Fetch a teacher into `out` and check that it fits the data. Returns its origin and a line that describes it.
 
-    Raises TeacherError if it cannot be loaded or does not fit.
+    Raises TeacherError if the teacher cannot be loaded or does not fit.
     """
     origin = fetch(cfg, out)
     teacher = load_teacher(out, device, captions=split.class_captions[:1])  # one caption is enough to load it
@@ -39,9 +39,9 @@ def fetch(cfg: TeacherConfig, out: Path) -> dict[str, str]:
 
 
 def download(hub_id: str, revision: str) -> str:
-    """Download a diffusers pipeline, unless the local cache holds it. Returns its folder, which is named by commit.
+    """Download a diffusers pipeline, unless the local cache holds it. Returns its folder, which has the commit's name.
 
-    Raises TeacherError if the hub does not give it.
+    Raises TeacherError if the download fails.
     """
     try:
         return str(DiffusionPipeline.download(hub_id, revision=revision))

@@ -1,4 +1,4 @@
-"""Deterministic teacher pairs (z, x) for the warm start and the regression loss: noise and the image it leads to."""
+"""Deterministic teacher pairs (z, x) for the warm start and the regression loss: noise and the teacher's image."""
 
 import json
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def make_pairs(
 ) -> Pairs:
     """Sample cfg.count pairs by cfg.solver in cfg.steps steps.
 
-    labels [M]: used in turn, again from the first after the last; None for no labels. work: a folder that keeps each
+    labels [M]: used cyclically; None for no labels. work: a folder that keeps each
     finished batch, so that a killed run continues after it.
     """
     solve = SOLVERS[cfg.solver].solve
@@ -64,7 +64,7 @@ def make_pairs(
 
 
 def save_pairs(pairs: Pairs, out: Path) -> None:
-    """Write a store of pairs, which may hold none."""
+    """Write a store of pairs, which may be empty."""
     tensors = {"z": pairs.z, "x": pairs.x} | ({} if pairs.labels is None else {"labels": pairs.labels})
     with new_folder(out) as folder:
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "pairs.safetensors")

@@ -41,7 +41,7 @@ class Teacher:
         method, _, number = name.partition("_")
         solver, steps = SOLVERS[method], int(number)
         if steps > (timesteps := self.denoiser.process.timesteps):
-            raise TeacherError(f"{name}: the teacher's schedule has {timesteps} steps; use no more than that")
+            raise TeacherError(f"{name}: the teacher's schedule has {timesteps} steps; use at most {timesteps}")
         device, sample = next(self.denoiser.parameters()).device, partial(self._sample, solver, steps)
         return Sampler(name, solver.passes(steps), self.shape, bool(self.conditions), device, sample)
 
@@ -58,14 +58,14 @@ def load_teacher(
 ) -> Teacher:
     """Load the teacher in `folder`, frozen and in eval mode.
 
-    captions: the conditions of a network that takes captions. texts: their embeddings as stage `encode` stored them;
-    without them they are computed here. Raises TeacherError if the folder cannot be used as a teacher, or if guidance
-    is asked of a network without conditions.
+    captions: the conditions of a network that takes captions. texts: their embeddings from stage `encode`, computed
+    here if there are none. Raises TeacherError if the folder cannot be used as a teacher, or if a network without
+    conditions is to be guided.
     """
     pipe = load_pipeline(folder)
     family = find_family(pipe, folder)
     if family.takes_captions and not captions:
-        raise TeacherError(f"{folder} is conditioned on text, and the data have no captions")
+        raise TeacherError(f"{folder} is conditioned on text, but the data have no captions")
     net = family.wrap(pipe, texts or embed_all(family, pipe, captions))
     try:
         denoiser = as_denoiser(net, pipe.scheduler).eval().requires_grad_(False).to(device)
@@ -86,7 +86,7 @@ def load_teacher(
 
 
 def _input_shape(family: Family, pipe: DiffusionPipeline) -> tuple[int, int, int]:
-    """Return (C, H, W) of what the network works on."""
+    """Return (C, H, W) of the network's input."""
     config = family.network(pipe).config
     size: Any = config["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size

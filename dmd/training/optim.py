@@ -1,4 +1,4 @@
-"""The optimizer's step, and learning rates and randomness as functions of the step, so that resume needs no state."""
+"""Optimizer steps; learning rates and randomness are functions of the step, so that resuming needs no state."""
 
 import math
 
@@ -44,7 +44,7 @@ def apply_gradients(
     """Run one optimizer step of `net` at learning rate `lr` with gradients clipped to L2 norm `clip`; clear them.
 
     Returns the norm before clipping. Raises FloatingPointError, with the loss's name and before any weight changes, if
-    the gradient is not finite. A scaler (fp16) skips such a step instead and scales the next one less, as is usual.
+    the gradient is not finite. A scaler (fp16) instead skips such a step and lowers the scale of the next, as is usual.
     """
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(net.parameters(), clip)

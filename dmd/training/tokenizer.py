@@ -13,7 +13,7 @@ from dmd.storage.files import write_text
 def new_tokenizer(folder: Path, max_tokens: int) -> CLIPTokenizer:
     """Return a byte-level tokenizer without merges; its files are written to `folder`.
 
-    All 256 bytes are in its vocabulary, since CLIP takes unknown text for the end token and stops reading there.
+    All 256 bytes are in its vocabulary, since CLIP maps unknown text to the end token and ignores what follows.
     """
     alphabet = _byte_alphabet()
     words = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>", "<|pad|>"]
@@ -32,7 +32,7 @@ def new_tokenizer(folder: Path, max_tokens: int) -> CLIPTokenizer:
 
 
 def _byte_alphabet() -> list[str]:
-    """Return GPT-2's printable characters for the 256 bytes, which CLIP's tokenizer uses."""
+    """Return the printable characters that stand for the 256 bytes in the tokenizers of GPT-2 and CLIP."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [b for b in range(256) if b not in printable]
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]

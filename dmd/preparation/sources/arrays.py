@@ -15,7 +15,7 @@ from dmd.errors import DataError
 from dmd.preparation.sources.base import LazyPool, Pool, Record, Source, hash_files
 from dmd.storage.checkpoint import scratch_root
 
-IDX_SPLITS = {"train": "train", "test": "t10k"}  # MNIST's names of its splits
+IDX_SPLITS = {"train": "train", "test": "t10k"}  # MNIST's names for its splits
 IDX_KINDS = ("images-idx3", "labels-idx1")
 IDX_BYTE = 8  # idx's code for unsigned bytes
 
@@ -68,7 +68,7 @@ def data_root(cfg: DataConfig) -> tuple[Path, bool]:
 
 
 def load_dataset(cfg: DataConfig, load: Callable[[], Any]) -> Any:
-    """Call `load`. Raises DataError if it fails: libraries raise many types for missing files or a missing network."""
+    """Call `load`. Raises DataError for any exception: libraries raise many types for a missing file or network."""
     try:
         return load()
     except MemoryError:

@@ -14,7 +14,7 @@ from PIL import Image
 from dmd.errors import DataError
 
 NO_CLASSES = ("image",)  # class names of data without labels: a single class
-SPLIT_WORDS = {  # words in names of files and folders, and the splits that they stand for
+SPLIT_WORDS = {  # words in names of files and folders -> split
     "train": "train", "training": "train", "validation": "validation", "val": "validation", "valid": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
@@ -22,7 +22,7 @@ SPLIT_WORDS = {  # words in names of files and folders, and the splits that they
 
 @dataclass(frozen=True)
 class Record:
-    """One image (None for a prompt alone), its label, and its caption if it has one of its own."""
+    """An image (None for a prompt alone), its label, and its own caption if it has one."""
 
     image: Image.Image | None
     label: int
@@ -47,7 +47,7 @@ class Pool(Protocol):
         ...
 
     def read(self, i: int) -> Record:
-        """Read record i. The text of any exception says why it cannot be used."""
+        """Read record i. The text of any exception says why the record cannot be used."""
         ...
 
 
@@ -58,12 +58,12 @@ class Source:
     pools: dict[str, Pool]
     class_names: tuple[str, ...]
     identity: str  # changes when the files of the data set change
-    left_out: list[Skipped] = field(default_factory=list)  # records that turned out unusable while they were listed
+    left_out: list[Skipped] = field(default_factory=list)  # records that listing found to be unusable
 
 
 @dataclass(frozen=True)
 class LazyPool:
-    """A pool of anything that has a name for each record and a function that reads one."""
+    """A pool from a name for each record and a function that reads one record."""
 
     names: Sequence[str] | range
     reader: Callable[[int], Record]
@@ -98,7 +98,7 @@ def find_split(name: str) -> str:
     """
     splits = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
     if len(splits) > 1:
-        raise DataError(f"{name}: the name says {' and '.join(sorted(splits))}; rename it after one split")
+        raise DataError(f"{name}: the name contains {' and '.join(sorted(splits))}; rename it after one split")
     return splits.pop() if splits else "train"
 
 

@@ -25,5 +25,5 @@ def celeba(cfg: DataConfig) -> Source:
         split: LazyPool(data.filename, lambda i, names=data.filename: Record(Image.open(faces / names[i]), 0))
         for split, data in sets.items()
     }
-    # The folder's modification time, instead of those of 202,599 files: it changes when one is added or removed.
+    # One modification time stands for 202,599 files: the folder's changes when a file is added or removed.
     return Source(pools, NO_CLASSES, hash_files([root / "celeba" / "list_eval_partition.txt", faces]))

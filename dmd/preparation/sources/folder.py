@@ -65,14 +65,14 @@ def split_folders(root: Path) -> dict[str, str]:
         )
     by_split = {find_split(top): top for top in tops}
     if len(by_split) < len(tops):
-        raise DataError(f"data.folder: {root} has two folders for one split: {', '.join(tops)}")
+        raise DataError(f"data.folder: {root} has two folders for one split: {', '.join(tops)}; merge them")
     return by_split
 
 
 def list_images(root: Path, top: str) -> list[str]:
     """Return the paths, relative to `root` and sorted, of files with a picture's suffix; hidden ones are ignored.
 
-    Raises DataError for a folder that cannot be read, or that a link leads back to.
+    Raises DataError for a folder that cannot be read, or a link to a folder above itself.
     """
     suffixes = tuple(Image.registered_extensions())
     images = []
@@ -80,7 +80,7 @@ def list_images(root: Path, top: str) -> list[str]:
         folders[:] = [f for f in folders if not f.startswith(".")]
         place = Path(path).resolve()
         if loop := next((f for f in folders if place.is_relative_to((place / f).resolve())), None):
-            raise DataError(f"data.folder: {Path(path) / loop} is a link to a folder that it lies in")
+            raise DataError(f"data.folder: {Path(path) / loop} is a link to a folder that it lies in; remove it")
         relative = Path(path).relative_to(root)
         images += [(relative / f).as_posix() for f in files if f.lower().endswith(suffixes) and not f.startswith(".")]
     return sorted(images)
@@ -91,7 +91,7 @@ def _raise_unreadable(error: OSError) -> None:
 
 
 def sort_classes(names: set[str]) -> list[str]:
-    """Return class names in the order of their labels: by value if all are numbers, else by the alphabet."""
+    """Return class names in the order of their labels: by value if all are numbers, otherwise alphabetically."""
     return sorted(names, key=int if all(name.isdecimal() for name in names) else None)
 
 
@@ -107,7 +107,9 @@ def assign_classes(root: Path, tops: dict[str, str], files: Files) -> dict[str, 
             classes[file] = parts[0] if len(parts) > 1 else ""
     if len({bool(c) for c in classes.values()}) > 1:
         loose = next(f for f, c in classes.items() if not c)
-        raise DataError(f"data.folder: {root} has images in folders of classes and beside them, such as {loose}")
+        raise DataError(
+            f"data.folder: {root} has images both in class folders and beside them, such as {loose}; use one of the two"
+        )
     return classes
 
 

@@ -34,23 +34,23 @@ def huggingface(cfg: DataConfig) -> Source:
         )
     if label and (other := next((s for s, d in parts.items() if d.features[label].names != features[label].names), "")):
         raise DataError(f"data.source: huggingface: the split {other} has other class names than train")
-    as_bytes = library.Image(decode=False)  # a damaged image then fails when it is read, and is counted
+    as_bytes = library.Image(decode=False)  # a damaged image then fails only when it is read, and is counted
     pools = {s: _pool(s, d.cast_column(image, as_bytes), image, label, cfg.captions) for s, d in parts.items()}
     names = tuple(features[label].names) if label else NO_CLASSES
     return Source(pools, names, identity="".join(d._fingerprint for d in parts.values()))
 
 
 def _choose_splits(splits: dict[str, Any]) -> dict[str, Any]:
-    """Return train, and validation and test by their names; other splits, such as unsupervised, are ignored.
+    """Return the splits whose names stand for train, validation and test, and ignore others, such as unsupervised.
 
-    Raises DataError if two splits stand for the same one.
+    Raises DataError if two names stand for the same split.
     """
     names: dict[str, str] = {"train": "train"}
     for name in splits:
         if (split := find_split(name)) == "train":
             continue
         if split in names:
-            raise DataError(f"data.source: huggingface: two splits to {split} by: {names[split]}, {name}")
+            raise DataError(f"data.source: huggingface: two splits can serve as {split}: {names[split]}, {name}")
         names[split] = name
     return {split: splits[name] for split, name in names.items()}
 

@@ -13,9 +13,9 @@ Row = dict[str, str]
 
 
 def read_table(file: Path) -> dict[str, Row]:
-    """Read the caption and label of each file name, "" if the row has none.
+    """Return the caption and label of each file name, "" if its row has none.
 
-    A column that no row has is in no row of the result. Raises DataError for a table that is not understood.
+    A column that is in no row of the table is omitted. Raises DataError for a table that is not understood.
     """
     try:
         rows = list(_read_jsonl(file) if file.suffix == ".jsonl" else _read_csv(file))
@@ -61,5 +61,5 @@ def _read_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise DataError(f"{file}, line {number}: not a JSON object")
             for key in ("file_name", *COLUMNS):
                 if isinstance(row.get(key), (bool, float, list, dict)):
-                    raise DataError(f"{file}, line {number}: {key} is {json.dumps(row[key])}, not a text")
+                    raise DataError(f"{file}, line {number}: {key} is {json.dumps(row[key])}, not text")
             yield number, row

@@ -48,7 +48,7 @@ class Sample:
 
     @property
     def images(self) -> list[str]:
-        """The suffixes of its pictures: only plain ones if there are any, such as png beside depth.png."""
+        """The suffixes of its pictures; if some have no dot, only those, such as png beside depth.png."""
         suffixes = [s for s in self.files if f".{s.rsplit('.')[-1]}" in Image.registered_extensions()]
         return [s for s in suffixes if "." not in s] or suffixes
 
@@ -79,7 +79,7 @@ def webdataset(cfg: DataConfig) -> Source:
 def _class_names(
     names: tuple[str, ...], samples: dict[str, list[Sample]], labels: dict[str, list[int]]
 ) -> tuple[str, ...]:
-    """Return the class names: `names`, else the labels as numbers, or NO_CLASSES without labels.
+    """Return the class names: `names`, otherwise the labels as numbers, or NO_CLASSES without labels.
 
     Raises DataError if only some samples have a label.
     """
@@ -87,7 +87,7 @@ def _class_names(
     if not any(LABEL in sample.files for sample in everything):
         return NO_CLASSES
     if bare := next((sample for sample in everything if LABEL not in sample.files), None):
-        raise DataError(f"{bare.shard}: sample {bare.key!r} has no .{LABEL}, others have")
+        raise DataError(f"{bare.shard}: sample {bare.key!r} has no .{LABEL}, but other samples have one")
     highest = max(label for part in labels.values() for label in part)
     return names or tuple(str(i) for i in range(highest + 1))
 

@@ -56,9 +56,11 @@ def test_a_folder_with_its_own_splits_keeps_the_splits_apart(new_config: NewConf
     splits = stored(tmp_path / "out")
     assert sorted(values(splits["test"])) == [*range(100, 108), *range(150, 158)]
     assert sorted(values(splits["train"]) + values(splits["validation"])) == [*range(8), *range(50, 58)]
-    with pytest.raises(DataError, match=r"data\.test = 17: the data set's own test split has 16 images"):
+    with pytest.raises(
+        DataError, match=r"data\.test: 17 is more than the 16 images in the data set's test split; use fewer"
+    ):
         prepare(new_config(source="folder", folder=tmp_path / "in", test=17), tmp_path / "out")
-    with pytest.raises(DataError, match=r"data\.validation: all needs a validation split of the data set's own"):
+    with pytest.raises(DataError, match=r"data\.validation: all needs a validation split in the data set"):
         prepare(new_config(source="folder", folder=tmp_path / "in", validation="all"), tmp_path / "out")
     write_pictures(tmp_path / "in/bird", 1)
     with pytest.raises(DataError, match="test beside bird: are the folders splits or classes"):
@@ -98,7 +100,7 @@ def test_a_class_without_training_images_is_an_error(new_config: NewConfig, tmp_
 def test_images_beside_folders_of_classes_are_an_error(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 9)
     picture(3).save(tmp_path / "in/loose.png")
-    with pytest.raises(DataError, match=r"in folders of classes and beside them, such as loose\.png"):
+    with pytest.raises(DataError, match=r"both in class folders and beside them, such as loose\.png"):
         prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
 
 

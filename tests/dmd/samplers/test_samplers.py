@@ -52,7 +52,7 @@ def test_ddim_equals_diffusers_step_by_step(kind: str, steps: int) -> None:
 def test_more_steps_than_the_schedule_has_are_an_error() -> None:
     """The last step would reach index -1, which is the highest noise level."""
     assert ode_times(4, 4) == (3, 2, 1, 0)
-    with pytest.raises(ValueError, match="5 steps on a schedule of 4"):
+    with pytest.raises(ValueError, match="5 steps do not fit on a schedule of 4; use at most 4"):
         ode_times(4, 5)
 
 

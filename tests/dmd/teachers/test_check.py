@@ -24,7 +24,7 @@ def test_a_teacher_with_other_labels_than_the_data_is_an_error(teacher: Teacher,
             TeacherError, match=f"has 11 labels with the null one, the data have {classes}; labels of teacher"
         ):
             check_fits(teacher, (1, 8, 8), classes)
-    with pytest.raises(TeacherError, match="conditioned on labels, and the data have captions but no classes"):
+    with pytest.raises(TeacherError, match="conditioned on labels, but the data have only captions"):
         check_fits(teacher, (1, 8, 8), 0)
     guided = load_teacher(teacher_folder, CPU, guidance_scale=2.0)
     check_fits(teacher, (1, 8, 8), 11)
