@@ -1,3 +1,3 @@
 """Programs that measure speed; `make bench` runs them."""
 
-import flows  # noqa: F401 - names the new module to a user of `python -m benchmarks.keep`
+import flows  # noqa: F401 - it tells a user of the former benchmarks.keep which module replaces it

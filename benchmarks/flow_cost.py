@@ -1,7 +1,7 @@
 """`python -m benchmarks.flow_cost`: seconds that the Prefect flow adds to plain `dvc repro`.
 
-Two clones of the last commit run the same stages on the preset `quick`, one after the other, as whole processes with a
-running server. Then both run once more with nothing to do.
+Two clones of the last commit run the same stages on the preset `quick`, one clone after the other, while the flow's
+servers run; each time includes the start of the process. Then both run once more with nothing to do.
 """
 
 import os
@@ -22,7 +22,7 @@ FLOW = [PYTHON, "-m", "flows.distill", "--target", "evaluate"]  # the whole grap
 
 
 def main() -> None:
-    """Run both clones and print the table."""
+    """Run both clones and print a table of their times."""
     root = main_worktree(Path.cwd())
     with tempfile.TemporaryDirectory() as folder:
         plain, flow = (clone(root, Path(folder) / name) for name in ("plain", "flow"))
@@ -52,14 +52,14 @@ def clone(root: Path, to: Path) -> Path:
 
 
 def run_seconds(cwd: Path, command: list[str], **env: str) -> float:
-    """Run a command and return its seconds, process start included. Exits with its output if it fails."""
+    """Run a command and return its duration in seconds. Exits with the command's output if it fails."""
     path = f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}"
     start = time.perf_counter()
-    done = subprocess.run(
+    result = subprocess.run(
         command, cwd=cwd, env={**os.environ, "PATH": path, **env}, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    if result.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
     return time.perf_counter() - start
 
 

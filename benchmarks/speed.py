@@ -31,7 +31,7 @@ BATCHES = (16, 64, 256, 512)
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables of sampling and of training turns."""
     params = load_params(Path("params.yaml"))
     torch.set_num_threads(params.runtime.threads)
     split = load_split(Path("artifacts/data"), "train")
@@ -54,7 +54,7 @@ def measure_sampling(teacher: Teacher, labels: Tensor) -> pd.DataFrame:
 
 
 def measure_turns(teacher: Teacher, params: Params, data: TrainingImages) -> pd.DataFrame:
-    """Milliseconds of a generator turn with its critic turns, beside those of the network passes that it contains."""
+    """Milliseconds of a generator turn with its critic turns, and of the bare network passes that it contains."""
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
     cfg = params.train.model_copy(update={"warm_start": warm, "generator_turns": REPEATS + 1})
     method = METHODS[params.method.name](

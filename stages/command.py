@@ -66,7 +66,7 @@ def _keep_scratch() -> None:
 
 
 def _describe_file_error(e: Exception) -> str:
-    """One line for a file error. safetensors reports a full disk by an exception with the error number as text."""
+    """Return one line for a file error. safetensors reports a full disk with the error number in the message."""
     if getattr(e, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(e):
         where = getattr(e, "filename", None) or Path.cwd()
         return f"the disk is full: {where} (nothing was written; make room and run again)"
@@ -74,7 +74,7 @@ def _describe_file_error(e: Exception) -> str:
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:
-    """End the stage on SIGTERM as on Ctrl-C: temporary files are removed, the checkpoint stays."""
+    """End the stage on SIGTERM as on Ctrl-C: temporary files are removed, and the checkpoint is kept."""
     raise KeyboardInterrupt
 
 
@@ -88,8 +88,8 @@ def fail(name: str, message: str, code: int = 1) -> NoReturn:
 def keep_freed_memory() -> None:
     """Keep glibc from returning freed memory to the system; without glibc, do nothing.
 
-    Each pass frees its activations and the next one allocates them again. The system clears returned pages, which takes
-    a tenth to a fifth of a small network's time.
+    Each pass frees its activations and the next pass allocates them again. The system clears pages that glibc returns,
+    which takes 10 to 20 % of a small network's time.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -99,16 +99,16 @@ def keep_freed_memory() -> None:
 
 
 def prepare_torch(cfg: RuntimeConfig) -> torch.device:
-    """Set threads and determinism as params.yaml says, whatever the caller's environment; return the device."""
+    """Set threads and determinism from params.yaml, whatever the caller's environment; return the device."""
     keep_freed_memory()
     torch.set_num_threads(cfg.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, and nothing reads memory that it has not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs time, and no code reads uninitialized memory
     return choose_device(cfg.device)
 
 
 def _check_paths(args: argparse.Namespace, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:
-    """Raise DataError for a missing input, and OSError if there is too little room for the outputs."""
+    """Raise DataError for a missing input, and OSError if the disk has too little space for the outputs."""
     for name in inputs:
         if not getattr(args, name).exists():
             raise DataError(f"--{name}: {getattr(args, name)} does not exist; run the stage that makes it (dvc repro)")

@@ -1,4 +1,4 @@
-"""Stage `data`: any source of images or prompts -> stored splits, captions, manifest."""
+"""Stage `data`: any source of images or prompts -> stored splits, captions and a manifest."""
 
 import argparse
 
@@ -10,12 +10,12 @@ from stages.command import run
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    made = prepare(params.data, args.out)
-    said = [params.data.source, *(f"{n} {split}" for split, n in made.counts.items())]
-    if made.skipped:
-        said.append(f"{len(made.skipped)} skipped ({args.out / SKIPPED})")
-    said += [f"{n} of {split} are also in train, pixel by pixel" for split, n in made.also_in_train.items() if n]
-    return ", ".join(said)
+    result = prepare(params.data, args.out)
+    facts = [params.data.source, *(f"{n} {split}" for split, n in result.counts.items())]
+    if result.skipped:
+        facts.append(f"{len(result.skipped)} skipped ({args.out / SKIPPED})")
+    facts += [f"{n} of {split} are also in train, pixel by pixel" for split, n in result.also_in_train.items() if n]
+    return ", ".join(facts)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage `encode`: latents of the training images and embeddings of the captions, where the teacher works on them."""
+"""Stage `encode`: latents of the training images and embeddings of the captions, if the teacher works on them."""
 
 import argparse
 
@@ -13,8 +13,8 @@ from stages.command import run
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     split = load_split(args.data, "train", with_images=False)
-    made_of = {"encode": params.encode.model_dump(), "runtime": params.runtime.model_dump(), "code": code_hash()}
-    scratch = Scratch("encode", made_of, {"data": args.data, "teacher": args.teacher})
+    settings = {"encode": params.encode.model_dump(), "runtime": params.runtime.model_dump(), "code": code_hash()}
+    scratch = Scratch("encode", settings, {"data": args.data, "teacher": args.teacher})
     counts = encode(params.encode, split, args.teacher, scratch.folder, device, args.out)
     scratch.discard()
     return ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "nothing: the teacher works on pixels and labels"

@@ -1,4 +1,4 @@
-"""Stage `pairs`: deterministic teacher pairs (z, x) for the regression loss; count 0 makes an empty store."""
+"""Stage `pairs`: deterministic teacher pairs (z, x) for the regression loss; count 0 writes an empty store."""
 
 import argparse
 
@@ -17,12 +17,12 @@ INPUTS = ("data", "teacher", "encoded")
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    train = load_split(args.data, "train", with_images=False)  # their labels or prompts
+    train = load_split(args.data, "train", with_images=False)  # only its labels or prompts are used
     texts = load_encoded(args.encoded).texts
     teacher = load_teacher(args.teacher, device, params.guidance.scale, train.class_captions, texts)
     check_fits(teacher, train.shape, len(train.class_names))
-    made_of = {g: getattr(params, g).model_dump() for g in ("guidance", "pairs", "runtime")} | {"code": code_hash()}
-    scratch = Scratch("pairs", made_of, {name: getattr(args, name) for name in INPUTS})
+    settings = {g: getattr(params, g).model_dump() for g in ("guidance", "pairs", "runtime")} | {"code": code_hash()}
+    scratch = Scratch("pairs", settings, {name: getattr(args, name) for name in INPUTS})
     save_pairs(make_pairs(teacher, train.labels, params.pairs, device, scratch.folder), args.out)
     scratch.discard()
     return f"{params.pairs.count} pairs"

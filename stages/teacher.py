@@ -24,7 +24,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
             rows = train_to_folder(cfg, split, scratch, folder, device)
             origin, summary = {"source": "train"}, f"{cfg.network} trained, loss {rows[-1]['loss']:.4f}"
         else:
-            # Imported here alone: no edit of the code that reads other people's teachers retrains one of this project.
+            # Imported only here, so that an edit of the code that fetches teachers does not retrain a teacher.
             from dmd.teachers.fetch import fetch_teacher
 
             origin, summary = fetch_teacher(cfg, split, folder, device)

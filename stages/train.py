@@ -1,4 +1,4 @@
-"""Stage `train`: distillation -> the generator as a diffusers folder, losses and validation images over time."""
+"""Stage `train`: distillation -> the generator as a diffusers folder, with losses and validation images over time."""
 
 import argparse
 
@@ -34,14 +34,14 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     scratch = new_scratch(params, {name: getattr(args, name) for name in INPUTS})
     images_and_labels = validation_set(split, validation, pairs, teacher)
     validator = new_validator(args.evaluator, split, *images_and_labels, cfg.seed, scratch.folder, workers.device)
-    done = distill(method, nets, cfg, teacher, split.labels, split.conditions, scratch, validator, workers)
+    result = distill(method, nets, cfg, teacher, split.labels, split.conditions, scratch, validator, workers)
     if not workers.is_main:
         return "done"
     copy_files(sorted(scratch.folder.glob("turn_*.png")), args.validation)
-    write_text(args.losses, done.losses_csv())
-    export_generator(done.generator, teacher, args.out, cfg.lora_adapter)
+    write_text(args.losses, result.losses_csv())
+    export_generator(result.generator, teacher, args.out, cfg.lora_adapter)
     scratch.discard()
-    return done.summary()
+    return result.summary()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> N
     image_shape = teacher.codec.image_shape(teacher.shape)
     if image_shape != shape:
         raise TeacherError(
-            f"the teacher makes images of shape {image_shape}, the data are {shape}; set data.channels and data.size"
+            f"the teacher makes images of shape {image_shape}, but the data have {shape}; "
+            "set data.channels and data.size to the teacher's"
         )
     if not teacher.conditions or teacher.captions:
         return
@@ -41,7 +42,7 @@ def check_fits(teacher: Teacher, shape: tuple[int, int, int], classes: int) -> N
     without_null = classes == teacher.conditions and not isinstance(teacher.denoiser.net, DitWrapper)
     if classes != teacher.conditions - 1 and not without_null:
         raise TeacherError(
-            f"the teacher has {teacher.conditions} labels with the null one, the data have {classes}; "
+            f"the teacher has {teacher.conditions} labels with the null one, but the data have {classes}; "
             "labels of teacher and data must mean the same classes"
         )
     if without_null and isinstance(teacher.guided, Guided):

@@ -13,7 +13,7 @@ from tests.helpers.teachers.hub_folders import load
 
 
 def test_a_teacher_of_another_shape_is_an_error(teacher: Teacher) -> None:
-    with pytest.raises(TeacherError, match=r"shape \(1, 8, 8\), the data are \(3, 8, 8\)"):
+    with pytest.raises(TeacherError, match=r"shape \(1, 8, 8\), but the data have \(3, 8, 8\); set data.channels"):
         check_fits(teacher, (3, 8, 8), 10)
 
 
@@ -21,7 +21,7 @@ def test_a_teacher_with_other_labels_than_the_data_is_an_error(teacher: Teacher,
     """The teacher's eleven labels are ten classes and the null label, or eleven classes without guidance."""
     for classes in (1, 9, 12, 100):
         with pytest.raises(
-            TeacherError, match=f"has 11 labels with the null one, the data have {classes}; labels of teacher"
+            TeacherError, match=f"has 11 labels with the null one, but the data have {classes}; labels of teacher"
         ):
             check_fits(teacher, (1, 8, 8), classes)
     with pytest.raises(TeacherError, match="conditioned on labels, but the data have only captions"):
