@@ -136,7 +136,7 @@ def test_zero_terminal_snr_is_exact_for_v_and_an_error_for_eps() -> None:
     v = as_denoiser(ToyNet(), DDPMScheduler(1000, prediction_type="v_prediction", **config))
     z, last = torch.randn(2, 1, 8, 8), torch.tensor([999, 999])
     torch.testing.assert_close(v(z, last), -v.predict(z, last, None), rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="gives no x0 at alpha = 0"):
+    with pytest.raises(ValueError, match="cannot give x0 at alpha = 0"):
         as_denoiser(ToyNet(), DDPMScheduler(1000, prediction_type="epsilon", **config))
 
 
