@@ -111,7 +111,7 @@ BUGS = (
     ),
     Bug(
         "turns: the generator learns in the critic's turn",
-        "dmd/distillation/methods/dmd.py", 'torch.set_grad_enabled(turn == "generator")', "torch.enable_grad()",
+        "dmd/distillation/methods/dmd.py", 'torch.set_grad_enabled(network == "generator")', "torch.enable_grad()",
     ),
     Bug(
         "turns: gradients kept in networks that are passed through",

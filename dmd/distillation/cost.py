@@ -122,8 +122,8 @@ def count_passes(method: Method, nets: Networks, phase: Phase, turn: Turn) -> Pa
 class _FixedStep(RandomSource):
     """A random source that always draws the same generator step for the whole batch."""
 
-    def __init__(self, seed: int, step: int, turn: str, samples: range, common: int) -> None:
-        super().__init__(seed, step, turn, samples)
+    def __init__(self, seed: int, step: int, network: str, samples: range, common: int) -> None:
+        super().__init__(seed, step, network, samples)
         self.common = common
 
     def common_integer(self, high: int) -> int:

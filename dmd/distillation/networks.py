@@ -31,10 +31,10 @@ class Networks:
     critic: Denoiser
     discriminator: Discriminator | None = None
 
-    def trained_in(self, turn: str) -> nn.Module:
-        """The network that trains in a turn of that name; the discriminator belongs to the critic's turn."""
+    def trained_in(self, network: str) -> nn.Module:
+        """The modules that train in the turn of a network; the discriminator belongs to the critic's turn."""
         critic = self.critic if self.discriminator is None else nn.ModuleList([self.critic, self.discriminator])
-        return {"generator": self.generator, "critic": critic}[turn]
+        return {"generator": self.generator, "critic": critic}[network]
 
     def modules(self) -> list[nn.Module]:
         """The modules that run a forward pass by themselves."""
@@ -42,16 +42,17 @@ class Networks:
         return [self.teacher.net, self.generator.net, self.critic.net, *heads]
 
     @contextmanager
-    def only_training(self, turn: str) -> Iterator[nn.Module]:
-        """Yield the network of a turn while every other network takes no gradient.
+    def only_training(self, network: str) -> Iterator[nn.Module]:
+        """Yield the modules that train in the turn of a network, while every other network takes no gradient.
 
         The GAN loss's gradients still pass through the critic to the generator's images.
         """
-        frozen = [p for name in TRAINED if name != turn for p in self.trained_in(name).parameters() if p.requires_grad]
+        others = [self.trained_in(name) for name in TRAINED if name != network]
+        frozen = [p for other in others for p in other.parameters() if p.requires_grad]
         for p in frozen:
             p.requires_grad_(False)
         try:
-            yield self.trained_in(turn)
+            yield self.trained_in(network)
         finally:
             for p in frozen:
                 p.requires_grad_(True)

@@ -13,10 +13,10 @@ from torch import Tensor
 class RandomSource:
     """Random numbers for some samples of a batch, drawn on the CPU so that every device gets equal numbers."""
 
-    def __init__(self, seed: int, step: int, turn: str, samples: Iterable[int]) -> None:
-        """samples: positions in the whole batch, over all processes."""
-        self.each = [_generator(seed, step, turn, i) for i in samples]
-        self.all = _generator(seed, step, turn, "all")
+    def __init__(self, seed: int, step: int, network: str, samples: Iterable[int]) -> None:
+        """network: the one that trains in this turn; samples: positions in the whole batch, over all processes."""
+        self.each = [_generator(seed, step, network, i) for i in samples]
+        self.all = _generator(seed, step, network, "all")
 
     def noise(self, *shape: int) -> Tensor:
         """Unit noise [B, *shape]."""

@@ -28,7 +28,7 @@ class PairsOnly(Method):
         schedule = cfg.lr_schedule
         return (Phase(name="pairs", steps=cfg.generator_turns, turns=(turn,), loss=self.loss, lr_schedule=schedule),)
 
-    def loss(self, turn: str, nets: Any, z: Tensor, cond: Tensor, rng: Any) -> dict[str, Tensor]:
+    def loss(self, network: str, nets: Any, z: Tensor, cond: Tensor, rng: Any) -> dict[str, Tensor]:
         """Squared error of the generator's image."""
         pairs = draw_pairs(self.pairs, rng)
         t = torch.full((len(pairs.z),), self.generator_times[0])

@@ -97,24 +97,24 @@ class DMD(Method):
         )
         return tuple(phase for phase in phases if phase.steps)
 
-    def loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
+    def loss(self, network: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
         """The loss of a turn on the images that the generator makes from z."""
-        x = self.generate(turn, nets, z, cond, rng)
-        return self.critic_loss(nets, x, cond, rng) if turn == "critic" else self.generator_loss(nets, x, cond, rng)
+        x = self.generate(network, nets, z, cond, rng)
+        return self.critic_loss(nets, x, cond, rng) if network == "critic" else self.generator_loss(nets, x, cond, rng)
 
-    def warm_start_loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
+    def warm_start_loss(self, network: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
         """Regression alone: noise and conditions come from the pairs, not from z and cond."""
         loss = self.regression(nets, rng)
         return {"total": loss, "regression": loss.detach()}
 
-    def generate(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Tensor:
+    def generate(self, network: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Tensor:
         """x = G(z) [B, C, H, W], with gradient in the generator's own turn.
 
         A generator of several steps is trained by backward simulation (DMD2, section 4.5): its own trajectory, stopped
         at a step that is drawn once for the whole batch and is equal in all processes.
         """
         last = rng.common_integer(len(self.generator_times)) if self.cfg.steps > 1 else 0
-        with torch.set_grad_enabled(turn == "generator"):
+        with torch.set_grad_enabled(network == "generator"):
             x = generate(nets.generator, z, self.generator_times[: last + 1], cond)
             return clip(x) if self.cfg.clip else x
 

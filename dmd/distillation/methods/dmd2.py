@@ -69,10 +69,10 @@ class DMD2(DMD):
         phases = (*before, replace(distill, steps=first * k), adversarial)
         return tuple(phase for phase in phases if phase.steps)
 
-    def adversarial_loss(self, turn: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
+    def adversarial_loss(self, network: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
         """The losses of DMD and of the GAN on the same generated images."""
-        x = self.generate(turn, nets, z, cond, rng)
-        if turn == "critic":
+        x = self.generate(network, nets, z, cond, rng)
+        if network == "critic":
             losses = self.critic_loss(nets, x, cond, rng)
             gan_losses = self.critic_gan(nets, x, cond, rng)
         else:
