@@ -15,9 +15,11 @@ import math
 import re
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -26,8 +28,8 @@ from evaluation.metrics.measures import MEASURES  # noqa: E402
 from evaluation.metrics.schema import Metrics, read_model  # noqa: E402
 from evaluation.report.table import format_cells, sampler_title, summary_table  # noqa: E402
 from evaluation.timing.schema import Timing  # noqa: E402
-from scripts.docs_claims import CLAIMS  # noqa: E402
-from scripts.docs_hardware import hardware_table  # noqa: E402
+from scripts.docs_claims import CLAIMS, cell  # noqa: E402
+from scripts.docs_hardware import PLANS, hardware_table  # noqa: E402
 
 # README.md comes last: it repeats figures of docs/hardware.md.
 PAGES = (*(p.relative_to(ROOT) for p in sorted((ROOT / "docs").rglob("*.md"))), Path("README.md"))
@@ -79,7 +81,8 @@ def results() -> str:
         metrics, timing = read(f"{folder}/metrics.json"), read(f"{folder}/timing.json")
         seeds = seeds_of(folder) or [metrics]
         for k in metrics["student"]["fd"]:
-            best = metrics["teachers"][metrics["best_teacher"][k]]
+            sampler = metrics["best_teacher"][k]
+            best = metrics["teachers"][sampler]
             ratios = [seed["ratio"]["fd"][k] for seed in seeds]
             recalls = [seed["student"]["recall"][k] for seed in seeds]
             interval = metrics["ratio"]["interval"][k]
@@ -94,11 +97,11 @@ def results() -> str:
                     k,
                     f"{statistics.fmean(ratios):.2f} ({spread})",
                     f"{statistics.fmean(recalls):.2f} / {best['recall'][k]:.2f}",
-                    f"{timing['speedup']['ddim_50']:.0f}",
+                    f"{timing['speedup'][sampler]:.0f} ({sampler_title(sampler)})",
                 ]
             )
             name = ""
-    head = ["run", "feature extractor", "FD, student / best teacher", "recall, student / teacher", "speed-up"]
+    head = ["run", "feature extractor", "FD, student / teacher", "recall, student / teacher", "speed-up over (sampler)"]
     return markdown(head, rows)
 
 
@@ -138,17 +141,44 @@ def fashion_mnist_seeds() -> str:
     return markdown(["", *(f"FD {k}" for k in names), *(f"recall {k}" for k in names)], rows)
 
 
+def cards(names: Iterable[str]) -> str:
+    """Table of the plans that answer which card a preset needs: the options to type, and memory from hardware.md."""
+    page = (ROOT / "docs" / "hardware.md").read_text()
+    rows = [
+        f"| {title} | {cell(page, name, 'memory per process')} | `{options(PLANS[name])}` |\n"
+        for title, name in ((title, CARDS[title]) for title in names)
+    ]
+    return "| training on | per card | options of `python -m flows.distill` |\n|---|--:|---|\n" + "".join(rows)
+
+
+def options(words: Sequence[str]) -> str:
+    """Options of flows.distill for a plan, with PATH for each value that its preset leaves to the user."""
+    needs = YAML(typ="safe").load(ROOT / "experiments" / "presets" / f"{words[1]}.yaml").get("needs", {})
+    changes = [*(f"{key}=PATH" for key in needs), *words[2:]]
+    return " ".join([*words[:2], *(f'--set "{c}"' if " " in c else f"--set {c}" for c in changes)])
+
+
 def ablation(name: str) -> str:
     """The table that flows.ablate has written."""
     lines = (ROOT / "reports" / "ablations" / f"{name}.md").read_text().splitlines()
     return "".join(f"{line}\n" for line in lines if line.startswith("|"))
 
 
+# First column of the table of cards -> row of the hardware table.
+CARDS = {
+    "SDXL, one card": "sdxl on one GPU",
+    "SDXL, two cards": "sdxl on 2 GPUs, sharded",
+    "Stable Diffusion 1.5 with adapters, one card": "sd15 on one GPU, adapters",
+    "CIFAR-10, one card": "cifar10 on one GPU",
+    "CIFAR-10, eight cards": "cifar10",
+}
 DIGITS = r"NFE|FD|CLIP|accuracy|precision|recall|seconds"
 FASHION = r"NFE|FD |recall|seconds"
 TEXT = r"NFE|FD |CLIP|accuracy|recall|seconds"
 TABLES: dict[str, Callable[[], str]] = {
     "results": results,
+    "cards": lambda: cards(CARDS),
+    "some_cards": lambda: cards(("SDXL, one card", "SDXL, two cards", "CIFAR-10, eight cards")),
     "measures": measures,
     "digits": lambda: sampler_table("reports", DIGITS),
     "fashion_mnist": lambda: sampler_table("records/fashion_mnist", FASHION),

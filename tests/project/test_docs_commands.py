@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from dmd.errors import UserError
 from flows.pipeline.changes import change_file
+from flows.pipeline.presets import load_preset
 from flows.pipeline.worktrees import check_committed, save_experiment, temporary_worktree
 from scripts.docs_claims import cell
 from scripts.docs_hardware import PLANS, memory, processes
@@ -80,3 +81,15 @@ def test_the_hardware_table_has_a_row_for_every_preset() -> None:
     presets = {path.stem for path in (ROOT / "experiments/presets").glob("*.yaml")}
     rows = re.findall(r"^\| (\w+)", (ROOT / "docs/hardware.md").read_text(), re.MULTILINE)
     assert presets <= set(rows)
+
+
+def test_the_cards_that_the_readme_names_are_those_of_the_presets_and_hold_the_memory() -> None:
+    """A tenth of a card remains free for what the estimate does not count."""
+    page, readme = (ROOT / "docs/hardware.md").read_text(), (ROOT / "README.md").read_text()
+    rows = re.findall(r"\| ((\d+) GPUs of (\d+) GB) \| [^|]*preset `(\w+)` \|", readme)
+    assert {name for *_, name in rows} == {"cifar10", "imagenet64", "sd15", "sdxl"}
+    for cards, count, gigabytes, name in rows:
+        assert load_preset(ROOT, name).description.endswith(f"on {cards}"), name
+        assert cell(page, name, "processes") == count, name
+        size, unit = cell(page, name, "memory per process").split()
+        assert unit == "GiB" and float(size) * 2**30 < 0.9 * int(gigabytes) * 1e9, name
