@@ -36,6 +36,15 @@ from tests.helpers.docs import (
 )
 from tests.helpers.projects import environment
 
+SETTINGS = [
+    p.relative_to(ROOT)
+    for pattern in ("dvc.yaml", "params.yaml", "Makefile", "pyproject.toml", "experiments/*/*.yaml", "deploy/*.yaml")
+    for p in sorted(ROOT.glob(pattern))
+]
+FOUND_IN_TEXT = [folder for folder in FOLDERS if folder != "zoo/"]  # a user may write further folders to zoo/
+PATH = re.compile(rf"(?<![\w/.$}}-])(?:{'|'.join(FOUND_IN_TEXT)})[\w/.<>*{{}}-]+")
+PLACEHOLDER = re.compile(r"[<>*{}]|NAME|NEW")
+
 
 @pytest.mark.parametrize("page", sorted({page for page, _ in commands()}))
 def test_every_command_is_run_by_a_test_or_marked(page: str) -> None:
@@ -120,6 +129,14 @@ def test_links_paths_modules_and_keys_exist(page: str) -> None:
             assert code in names_of_tests(), f"test {code}"
         if match := re.fullmatch(r"(\w+(?:\.\w+)+)(?:[=:].*)?", code):
             assert is_key(params, match[1].split(".")), f"key {code}"
+
+
+@pytest.mark.parametrize("file", [*map(str, SETTINGS), *(str(p.relative_to(ROOT)) for p in PAGES)])
+def test_every_path_exists_that_a_comment_a_command_or_a_sentence_names(file: str) -> None:
+    """Paths without backquotes, such as those in comments of dvc.yaml and in the arguments of a command."""
+    if file not in OLD:
+        paths = {path.rstrip("/.") for path in PATH.findall((ROOT / file).read_text())}
+        assert sorted(path for path in paths if not PLACEHOLDER.search(path) and not (ROOT / path).exists()) == []
 
 
 @pytest.mark.parametrize("block", [b for b in blocks() if b.language == "yaml"], ids=lambda b: b.page)
