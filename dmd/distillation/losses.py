@@ -8,13 +8,15 @@ from dmd.diffusion.process import append_dims
 
 
 def normaliser(x: Tensor, real: Tensor) -> Tensor:
-    """Mean |x - real| over C, H, W: one number per sample [B], in image units (DMD eq. 8)."""
+    """Mean |x - real| over C, H, W: one number per sample [B], in image units (DMD, algorithm 2)."""
     return (x - real).abs().flatten(1).mean(dim=1)
 
 
 @torch.no_grad()
 def score_difference(x: Tensor, real: Tensor, fake: Tensor, normaliser_min: float) -> Tensor:
-    """The gradient of KL(p_fake || p_real) on x, normalised per sample: (fake - real) / normaliser (DMD eq. 7, 8).
+    """The gradient of KL(p_fake || p_real) on x, normalised per sample: (fake - real) / normaliser.
+
+    This is DMD's algorithm 2. Its equations 7 and 8 have one more factor, alpha_t, which the algorithm leaves out.
 
     x [B, C, H, W] are generated images; real and fake are the x0 predictions of teacher and critic at one x_t. The
     normaliser is clamped to at least normaliser_min (image units).
