@@ -250,7 +250,9 @@ class BaselineConfig(Group):
         description="baseline.json of an earlier run, or none; its metrics are reused if teacher, data, evaluators and "
         "noise are the same"
     )
-    seed: Seed = Field(description="seed of the noise that teacher and student are evaluated with")
+    seed: Seed = Field(
+        description="seed of the noise that the teacher is evaluated with; evaluate.seed is the student's"
+    )
     samples: int = Field(ge=16, description="images per replicate")
     draws: Count = Field(
         description="replicates, each with its own noise: a metric is their mean, and its interval comes from their "
@@ -261,7 +263,7 @@ class BaselineConfig(Group):
         description="numbers of Heun steps that the teacher is evaluated at, 2 n - 1 network passes each; may be empty"
     )
     batch_size: Count = Field(description="images sampled at once")
-    neighbours: Count = Field(description="k of precision and recall")
+    neighbours: Count = Field(description="k of precision, recall, density and coverage")
     pictures_per_class: int = Field(ge=1, le=20, description="images of each class in the report's pictures")
 
 
@@ -310,7 +312,10 @@ class MethodConfig(Group):
         "the teacher's weights"
     )
     steps: int = Field(ge=1, le=64, description="network passes of the generator per image")
-    critic_turns: Count = Field(description="critic turns per generator turn")
+    critic_turns: Count = Field(
+        description="critic turns per generator turn of distribution matching; those before it are "
+        "train.warm_start.critic_turns"
+    )
     generator_timestep: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         description="index of the teacher's noise levels that the generator is conditioned on; auto: T-1, except for "
         "epsilon, where it is the last index that does not amplify the network's error"
@@ -365,7 +370,9 @@ class WarmStartConfig(Group):
     batch_size: Count = Field(description="pairs per turn")
     lr: LearningRate = Field(description="peak learning rate of AdamW; it decays to zero by a cosine")
     critic_turns: int = Field(
-        ge=0, description="critic turns after the regression, in which the critic catches up with the generator"
+        ge=0,
+        description="all critic turns between the regression and distribution matching, in which the critic catches up "
+        "with the generator; method.critic_turns is their number per generator turn afterwards",
     )
 
 

@@ -1,4 +1,4 @@
-"""Publish the workspace's result to MLflow once.
+"""Publish the workspace's result to MLflow once. Members of an ablation go another way: flows/ablation/runs.py.
 
 Everything is read from files, so a result that DVC restores from its cache also gives a complete MLflow run.
 """

@@ -190,10 +190,11 @@ def test_the_reference_is_printed_as_text_and_as_markdown(
 ) -> None:
     monkeypatch.chdir(ROOT)
     assert main([]) == 0
-    assert (
-        "  method.critic_turns = 5   (integer >= 1)\n      critic turns per generator turn\n" in capsys.readouterr().out
-    )
+    meaning = "critic turns per generator turn of distribution matching; those before it are"
+    expected = f"  method.critic_turns = 5   (integer >= 1)\n      {meaning}\n      train.warm_start.critic_turns\n"
+    assert expected in capsys.readouterr().out
     assert main(["--markdown"]) == 0
-    assert "| `method.critic_turns` | `5` | integer >= 1 | critic turns per generator turn |" in capsys.readouterr().out
+    row = f"| `method.critic_turns` | `5` | integer >= 1 | {meaning} train.warm_start.critic_turns |"
+    assert row in capsys.readouterr().out
     assert main(["--params", str(tmp_path / "no.yaml")]) == 2
     assert "No such file" in capsys.readouterr().err

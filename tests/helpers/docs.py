@@ -53,7 +53,7 @@ RUN_BY = {
     r"python -m flows.distill --preset (quick|cifar10)( --set method.name=dmd2)? --dry-run": (
         "test_the_memory_of_each_preset_is_that_of_the_hardware_table"
     ),
-    r"python -m flows.distill (--preset quick )?--set \S+ --seeds \d \d": (
+    r"python -m flows.distill (--preset quick )?--set \S+( --seeds \d \d)?": (
         "test_two_simultaneous_runs_with_changes_are_two_experiments"
     ),
     r"python -m flows.distill --preset fashion_mnist .*--target \w+": "test_a_flow_runs_the_stages_that_a_target_needs",
