@@ -8,13 +8,14 @@ import runpy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dmd.config_errors import explain, keys
 from dmd.errors import ConfigError
+from dmd.launch import Launcher, Option, find_mistake
 
 # The value for "nothing": no folder, file, address, column or weights. DVC cannot leave out a dependency whose path
 # comes from params.yaml, so none/ exists as an empty folder under version control.
@@ -25,6 +26,13 @@ FORMER_NONE = "zoo/none"
 def _reject_former_none(value: str) -> str:
     if value.rstrip("/") == FORMER_NONE:
         raise PydanticCustomError("former_value", "{former} is no longer used; write none", {"former": FORMER_NONE})
+    return value
+
+
+def _reject_former_launcher(value: object) -> object:
+    if isinstance(value, str) and " " in value:
+        text = "a command is no longer used; write launcher: python, accelerate or torchrun, and processes: N"
+        raise PydanticCustomError("former_value", text)  # type: ignore[arg-type]
     return value
 
 
@@ -379,9 +387,12 @@ class WarmStartConfig(Group):
 class TrainConfig(Group):
     """Training of the generator."""
 
-    launcher: str = Field(
-        min_length=1,
-        description="command that starts the stage; for 8 GPUs: accelerate launch --num_processes 8 -m",
+    launcher: Annotated[Launcher, BeforeValidator(_reject_former_launcher)] = Field(
+        description="what starts the stage; accelerate and torchrun start several processes that share each batch"
+    )
+    processes: Count = Field(le=65536, description="processes that share each batch; on GPUs, one for each GPU")
+    launcher_options: dict[str, Option] = Field(
+        description="further options of accelerate or torchrun by name, such as {num_machines: 2}; {}: none"
     )
     seed: Seed = Field(description="seed of noise, labels and noise levels")
     warm_start: WarmStartConfig = Field(description="training before distribution matching")
@@ -435,6 +446,12 @@ class TrainConfig(Group):
         ge=0,
         description="validations without a better generator after which the last phase ends; 0: never",
     )
+
+    @model_validator(mode="after")
+    def _check_launcher(self) -> "TrainConfig":
+        if mistake := find_mistake(self.launcher, self.processes, self.launcher_options):
+            raise ValueError(mistake)
+        return self
 
 
 class EvaluateConfig(Group):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-ONE = ("train.launcher=python -m",)
+ONE = ("train.launcher=python", "train.processes=1")
 # Name of each row of the hardware table -> the preset and the overrides of its plan.
 PLANS: dict[str, tuple[str, ...]] = {
     **{name: ("--preset", name) for name in ("quick", "digits", "mnist", "fashion_mnist", "fashion_mnist_text")},
@@ -25,7 +25,7 @@ PLANS: dict[str, tuple[str, ...]] = {
     "sdxl on one GPU": ("--preset", "sdxl", *ONE, "train.accumulate=128"),
     **{
         f"sdxl on {n} GPUs, sharded": (
-            *("--preset", "sdxl", f"train.launcher=accelerate launch --num_processes {n} -m"),
+            *("--preset", "sdxl", f"train.processes={n}"),
             *(f"train.accumulate={128 // n}", "train.shard=true"),
         )
         for n in (2, 4)
@@ -51,10 +51,9 @@ def memory(words: Sequence[str]) -> str:
 
 
 def processes(words: Sequence[str]) -> int:
-    """Number of processes of the train stage, from the plan's own launcher or from that of the preset."""
+    """Number of processes of the train stage, from the plan's own changes or from the preset."""
     text = " ".join(words) + (ROOT / "experiments" / "presets" / f"{words[1]}.yaml").read_text()
-    first = re.search(r"train\.launcher[=:] ?(.*?)(?:$|train\.)", text, re.MULTILINE)
-    count = re.search(r"--num_processes (\d+)", first[1] if first else "")
+    count = re.search(r"train\.processes[=:] ?(\d+)", text)
     return int(count[1]) if count else 1
 
 

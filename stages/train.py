@@ -11,6 +11,7 @@ from dmd.distillation.run import distill
 from dmd.distillation.setup import new_method, new_networks, new_scratch, validation_set
 from dmd.encoding.encoded import load_encoded
 from dmd.generator.export import export_generator
+from dmd.launch import start_processes
 from dmd.storage.files import copy_files, write_text
 from dmd.teachers.check import check_fits
 from dmd.teachers.pairs import load_pairs
@@ -23,6 +24,7 @@ INPUTS = ("data", "teacher", "encoded", "evaluator", "pairs")
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     cfg = params.train
+    start_processes(cfg.launcher, cfg.processes, cfg.launcher_options, "stages.train")
     workers = Workers.start(cfg, device, params.runtime.threads)
     split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
     encoded = load_encoded(args.encoded)

@@ -17,6 +17,8 @@ from flows.runtime.moved import check_value
 Change = bool | int | float | str
 Changes = Mapping[str, Change | list[int]]
 
+OPEN_GROUPS = ("train.launcher_options",)  # groups of params.yaml to which a change may add a key
+
 
 def change_params(params: dict[str, Any], changes: Changes, where: str, root: Path) -> dict[str, Any]:
     """Return params with the changes, validated as a whole.
@@ -31,7 +33,7 @@ def change_params(params: dict[str, Any], changes: Changes, where: str, root: Pa
         group: Any = new
         for part in path:
             group = group.get(part) if isinstance(group, dict) else None
-        if not isinstance(group, dict) or last not in group:
+        if not isinstance(group, dict) or (last not in group and ".".join(path) not in OPEN_GROUPS):
             raise ConfigError(f"{where}: {key}: params.yaml has no such key{_suggest(params, key)}")
         check_value(value, f"{where}: {key}", root)
         group[last] = value

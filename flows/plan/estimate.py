@@ -16,7 +16,7 @@ from dmd.device import choose_device
 from dmd.distillation.cost import TurnCost, turn_costs
 from flows.plan.memory import FLOAT, pairs_bytes, train_memory
 from flows.plan.network_config import blank_teacher, teacher_configs
-from flows.plan.passes import backward_passes, forward_passes, passes_per_prediction, process_count
+from flows.plan.passes import backward_passes, forward_passes, passes_per_prediction
 from flows.plan.sizes import baseline_passes, encoded_size, evaluated_images, passes_of, read_manifest, stage_sizes
 from flows.plan.throughput import PassTime, measure_pass_time
 from flows.plan.units import DIGITS, amount, duration, rounded
@@ -68,7 +68,7 @@ def estimate(
     summary = memory_lines(train_memory(teacher, params, costs), params) if memory else []
     if not runs & TIMED:
         return Estimate(stages, [*summary, "time: none, no stage passes images through teacher or student"])
-    share = process_count(params.train.launcher) * params.train.accumulate
+    share = params.train.processes * params.train.accumulate
     pass_time = measure_pass_time(blank, -(-params.train.batch_size // share), params.train.precision, params.runtime)
     seconds = stage_seconds(params, costs, pass_time)
     return Estimate(stages, summary + time_lines(seconds, runs, params, pass_time))
@@ -77,7 +77,7 @@ def estimate(
 def memory_lines(sizes: Mapping[str, int], params: Params) -> list[str]:
     """Lines with the memory of one process of stage `train`, its parts, and the parts that are not counted."""
     parts = ", ".join(f"{name} {amount(size, DIGITS)}".replace(" ", NO_BREAK) for name, size in sizes.items())
-    on_gpu = _device_type(params) == "cuda" or process_count(params.train.launcher) > 1
+    on_gpu = _device_type(params) == "cuda" or params.train.processes > 1
     return [
         f"memory of train, per {'GPU' if on_gpu else 'CPU process'}: {amount(sum(sizes.values()), DIGITS)}",
         *(f"  {line}".replace(NO_BREAK, " ") for line in textwrap.wrap(parts, WIDTH)),
@@ -99,7 +99,7 @@ def stage_seconds(params: Params, costs: list[TurnCost], pass_time: PassTime) ->
         "teacher": teacher_images * (pass_time.forward + pass_time.backward),
         "baseline": images * sum(baseline_passes(params)) * guidance * pass_time.forward,
         "pairs": pairs * guidance * pass_time.forward,
-        "train": train / process_count(params.train.launcher),
+        "train": train / params.train.processes,
         "evaluate": images * params.method.steps * pass_time.forward,
     }
 
@@ -107,7 +107,7 @@ def stage_seconds(params: Params, costs: list[TurnCost], pass_time: PassTime) ->
 def time_lines(seconds: Mapping[str, float], runs: set[str], params: Params, pass_time: PassTime) -> list[str]:
     """Lines with the time of the stages that run, their cost in device hours, and the work that is not counted."""
     todo = {name: s for name, s in seconds.items() if name in runs and s > 0}
-    count = process_count(params.train.launcher)
+    count = params.train.processes
     cost = sum(todo.values()) + (count - 1) * todo.get("train", 0)
     each = {name: f"{name} {duration(s)}" for name, s in todo.items()}
     if count > 1 and "train" in each:

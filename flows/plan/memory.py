@@ -16,7 +16,6 @@ from dmd.distillation.gan.activations import innermost
 from dmd.distillation.lora import frozen_copy
 from dmd.distillation.networks import TRAINED, Networks
 from dmd.teachers.teacher import Teacher
-from flows.plan.passes import process_count
 
 FLOAT = 4  # bytes; weights, gradients and moments are float32 at every precision
 HALF = 2
@@ -42,7 +41,7 @@ def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dic
         "gradients": FLOAT * max(trainable.values()),  # one network's gradients are cleared before the other's turn
         "AdamW": MOMENTS * FLOAT * sum(trainable.values()),
     }
-    if (n := process_count(cfg.launcher)) > 1 and cfg.shard:
+    if (n := cfg.processes) > 1 and cfg.shard:
         copy = sizes["generator"]
         sizes = {name: -(-size // n) for name, size in sizes.items()} | {"gathered average": copy}
     elif n > 1:
@@ -91,7 +90,7 @@ def _activations(cost: TurnCost, saved: Mapping[str, tuple[int, int]], params: P
     last = critic if cfg.shard or cfg.gradient_checkpointing else encoder
     for_discriminator = last + (passes.encoder_kept - 1) * encoder if passes.encoder_kept else 0
     per_image = round(passes.kept * saved[cost.turn.network][0] + for_discriminator)
-    images = -(-cost.turn.batch_size // (process_count(cfg.launcher) * cfg.accumulate))
+    images = -(-cost.turn.batch_size // (cfg.processes * cfg.accumulate))
     return images * per_image // (1 if cfg.precision == "fp32" else 2)
 
 

@@ -1,7 +1,5 @@
 """Numbers of network passes that follow from params, in units of a pass through the whole network."""
 
-import re
-
 from dmd.config import Params
 from dmd.distillation.cost import Passes
 
@@ -21,9 +19,3 @@ def backward_passes(passes: Passes) -> float:
 def passes_per_prediction(params: Params) -> int:
     """Network passes per prediction of the teacher: two with guidance, which also predicts without the condition."""
     return 1 if params.guidance.scale == 1 else 2
-
-
-def process_count(launcher: str) -> int:
-    """Number of processes that share a batch: the launcher's --num_processes, or 1 without that option."""
-    match = re.search(r"--num[_-]processes[= ](\d+)", launcher)
-    return int(match.group(1)) if match else 1

@@ -6,6 +6,13 @@ import runpy
 import signal
 import sys
 
+PATHS = {name: f"artifacts/{name}" for name in ("data", "teacher", "encoded", "evaluator", "pairs")}
+
+
+def arguments(*names: str) -> list[str]:
+    """The options that name input folders of stage `train`."""
+    return [word for name in names for word in (f"--{name}", PATHS[name])]
+
 
 def stage(name: str, *args: object) -> tuple[int, str]:
     """Run `python -m stages.NAME args` in this process, which has imported torch; return the exit code and stderr."""

@@ -19,7 +19,7 @@ LAYERS = {
         storage
         config_paths config_reference
         config device progress
-        config_errors
+        config_errors launch
         errors
     """,
     "evaluation": """

@@ -14,9 +14,7 @@ from dmd.distillation.cost import turn_costs
 from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.phases import Phase, Turn
 from tests.helpers.params import set_params
-from tests.helpers.stages import stage
-
-PATHS = {name: f"artifacts/{name}" for name in ("data", "teacher", "encoded", "evaluator", "pairs")}
+from tests.helpers.stages import PATHS, arguments, stage
 
 
 class PairsOnly(Method):
@@ -35,35 +33,19 @@ class PairsOnly(Method):
         return {"total": (nets.generator(pairs.z, t, pairs.labels) - pairs.x).square().mean()}
 
 
-def arguments(*names: str) -> list[str]:
-    return [word for name in names for word in (f"--{name}", PATHS[name])]
-
-
 @pytest.fixture
-def own_method(project: Path, teacher_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with a method of its own, a teacher, pairs and an evaluator."""
+def own_method(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a method of its own."""
     monkeypatch.setitem(METHODS, "pairs_only", PairsOnly)
     monkeypatch.setattr("dmd.config.METHOD_NAMES", [*METHOD_NAMES, "pairs_only"])
-    (project / PATHS["teacher"]).symlink_to(teacher_folder)
     changes = {
         "method.name": "pairs_only",
-        "pairs.count": 8,
-        "pairs.steps": 2,
-        "evaluator.steps": 2,
-        "evaluator.classifier_steps": 2,
         "train.generator_turns": 3,
         "train.generator_batch_size": 4,
         "train.warm_start.turns": 0,
     }
-    set_params(project / "params.yaml", changes)
-    for name, inputs, out in (
-        ("encode", ("data", "teacher"), "encoded"),
-        ("pairs", ("data", "teacher", "encoded"), "pairs"),
-        ("evaluator", ("data",), "evaluator"),
-    ):
-        code, err = stage(name, *arguments(*inputs), "--out", PATHS[out])
-        assert code == 0, err
-    return project
+    set_params(inputs / "params.yaml", changes)
+    return inputs
 
 
 def test_a_method_from_outside_runs_through_the_train_stage(own_method: Path) -> None:

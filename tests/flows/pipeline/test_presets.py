@@ -15,7 +15,6 @@ from flows.distill import main
 from flows.pipeline.changes import change_file
 from flows.pipeline.presets import list_presets, load_preset, make_variants
 from flows.pipeline.worktrees import check_committed, save_experiment, temporary_worktree
-from flows.plan.passes import process_count
 from tests.helpers.projects import ROOT
 
 
@@ -62,7 +61,7 @@ def test_a_preset_shares_its_batches_equally_and_says_whether_it_was_run(name: s
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     change_file(variant.fill(ROOT), tmp_path / "params.yaml")
     cfg = load_params(tmp_path / "params.yaml").train
-    share = process_count(cfg.launcher) * cfg.accumulate
+    share = cfg.processes * cfg.accumulate
     assert cfg.batch_size % share == cfg.generator_batch_size % share == 0
     assert not cfg.warm_start.turns or cfg.warm_start.batch_size % share == 0
     head = " ".join(

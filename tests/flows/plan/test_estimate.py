@@ -26,7 +26,7 @@ def test_doubling_the_turns_doubles_the_time(params: Params) -> None:
 
 
 def test_processes_divide_the_time_but_not_the_cost(params: Params) -> None:
-    shared = with_values(params, train={"launcher": "accelerate launch --num_processes 8 -m"})
+    shared = with_values(params, train={"launcher": "accelerate", "processes": 8})
     seconds = {"train": 3600.0, "evaluate": 3600.0, "teacher": 10.0}
     lines = time_lines(seconds, {"train", "evaluate"}, shared, PASS_TIME)
     assert lines[0] == "time: 2 h; cost: 9 CPU hours" and "train 60 min with 8 processes" in lines[1]

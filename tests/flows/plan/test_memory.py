@@ -84,9 +84,9 @@ def test_processes_parts_and_precision_divide_activations(params: Params) -> Non
     one = of()
     assert "exchanged gradients" not in one and "cast weights" not in one
     assert of(accumulate=4)["activations"] == one["activations"] / 4
-    eight = of(launcher="accelerate launch --num_processes 8 -m")
+    eight = of(launcher="accelerate", processes=8)
     assert (eight["activations"], eight["exchanged gradients"]) == (one["activations"] / 8, one["gradients"])
-    sharded = of(launcher="accelerate launch --num_processes 8 -m", shard=True)
+    sharded = of(launcher="accelerate", processes=8, shard=True)
     for name in ("teacher", "generator", "critic", "averages", "gradients", "AdamW"):
         assert sharded[name] == pytest.approx(one[name] / 8, abs=1)
     assert sharded["gathered average"] == one["generator"] and "exchanged gradients" not in sharded

@@ -9,7 +9,7 @@ from dmd.distillation.cost import turn_costs
 from dmd.distillation.methods import METHODS
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
-from flows.plan.passes import ENCODER_SHARE, backward_passes, forward_passes, process_count
+from flows.plan.passes import ENCODER_SHARE, backward_passes, forward_passes
 from tests.helpers.networks import unet_denoiser
 from tests.helpers.params import with_values
 from tests.helpers.sources import reals
@@ -79,12 +79,3 @@ def test_predicted_passes_equal_a_calculation_by_hand(
     assert (critic_turn.turn.network, generator_turn.turn.network) == ("critic", "generator")
     for cost, (forward, backward) in ((critic_turn, critic), (generator_turn, generator)):
         assert (forward_passes(cost.passes), backward_passes(cost.passes)) == (forward, backward)
-
-
-@pytest.mark.parametrize(
-    ("launcher", "count"),
-    [("python -m", 1), ("accelerate launch -m", 1), ("accelerate launch --num_processes 8 -m", 8),
-     ("accelerate launch --multi_gpu --num-processes=16 -m", 16)],
-)  # fmt: skip
-def test_the_launcher_gives_the_number_of_processes(launcher: str, count: int) -> None:
-    assert process_count(launcher) == count
