@@ -35,7 +35,7 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
     set_up_prefect(root)
     from flows.ablation.flow import INCOMPLETE, ablate
 
-    state = ablate(file, root, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
+    state = ablate(file, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
     if state.is_completed() or state.name == INCOMPLETE:
         _print_comparison(root, file.stem)
     if not state.is_completed():

@@ -108,7 +108,7 @@ def _run_flow(root: Path, parameters: dict[str, Any]) -> str:
     set_up_prefect(root)
     from flows.pipeline.flow import distill
 
-    state = distill(root, **parameters, return_state=True)
+    state = distill(**parameters, return_state=True)
     if not state.is_completed():
         raise UserError(state.message or f"the flow run ended {state.name}")
     return state.message or ""

@@ -22,26 +22,24 @@ NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"
 
 def list_deployments() -> list[Any]:
     """Return the deployments of the working folder. Their schedules are off until a user switches them on in the UI."""
-    here = {"root": str(Path.cwd())}
     return [
         distill.to_deployment(
             name="workspace",
             description="Bring this folder up to date, publish and register the result.",
             schedules=[_inactive(NIGHTLY)],
-            parameters=here,
             concurrency_limit=1,  # two runs would work in one folder
             tags=[TAG],
         ),
         distill.to_deployment(
             name="experiment",
             description="Run a preset, overrides or seeds in a worktree, as DVC experiments; several at once.",
-            parameters={**here, "preset": "quick"},
+            parameters={"preset": "quick"},
             tags=[TAG],
         ),
         ablate.to_deployment(
             name="ablation",
             description="Run the members of an ablation file as experiments, and compare them.",
-            parameters={**here, "file": "experiments/ablations/dmd2_paper.yaml"},
+            parameters={"file": "experiments/ablations/dmd2_paper.yaml"},
             concurrency_limit=1,
             tags=[TAG],
         ),
@@ -49,7 +47,6 @@ def list_deployments() -> list[Any]:
             name="champion",
             description="Evaluate the champion again: has the environment drifted?",
             schedules=[_inactive(WEEKLY)],
-            parameters=here,
             concurrency_limit=1,
             tags=[TAG],
         ),

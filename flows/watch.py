@@ -30,7 +30,7 @@ def _run(root: Path, seed: int | None) -> int:
     set_up_prefect(root)
     from flows.registry.watch import watch
 
-    state = watch(root, seed, return_state=True)
+    state = watch(seed, return_state=True)
     print(state.message)
     return 0 if state.is_completed() else 1
 

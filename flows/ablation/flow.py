@@ -22,6 +22,7 @@ from flows.ablation.plan import Member, Plan, load_plan, split_waves
 from flows.ablation.runs import publish_comparison, publish_member
 from flows.pipeline.worktrees import check_committed
 from flows.runtime import guard
+from flows.runtime.environment import project_root
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.process import STOP, CommandStopped, join_on_exit
 from flows.workspace import dvc_lock
@@ -101,18 +102,17 @@ def write_and_publish(root: Path, plan: Plan, reasons: dict[Member, str]) -> Sta
 
 
 @flow(name="ablate", persist_result=False)
-def ablate(file: Path, root: Path | None = None, at_once: Annotated[int | None, Field(ge=1)] = None) -> State[Any]:
+def ablate(file: Path, at_once: Annotated[int | None, Field(ge=1)] = None) -> State[Any]:
     """Run every member of an ablation file as an experiment of the last commit, and compare them.
 
     A member that has an experiment already is not run again.
 
     Args:
         file: the ablation's file, such as experiments/ablations/dmd2_paper.yaml
-        root: the project's folder; by default the folder that the flow is served from
         at_once: number of members that run at the same time; by default the number in the file
     """
     guard.start()
-    root = (root or Path.cwd()).resolve()
+    root = project_root()
     try:
         plan = load_plan(root, root / file)
         with hold_lock(root / dvc_lock.ABLATION_LOCK, "another ablation works in this folder; wait for it, or stop it"):

@@ -1,6 +1,5 @@
 """The flow `distill`: the stages of dvc.yaml, then MLflow."""
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -15,6 +14,7 @@ from flows.pipeline.request import Request, read_request
 from flows.pipeline.tasks import publish_result, register_result, run_stages, show_result
 from flows.pipeline.worktrees import open_folder, save_experiment
 from flows.runtime import guard
+from flows.runtime.environment import project_root
 
 STAGES_AT_ONCE = 2  # teacher and evaluator, then baseline and train; each uses runtime.threads threads
 
@@ -23,7 +23,6 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE)
 
 @flow(name="distill", persist_result=False, task_runner=RUNNER)
 def distill(
-    root: Path | None = None,
     preset: str | None = None,
     overrides: dict[str, Change | list[int]] | None = None,
     seeds: list[int] | None = None,
@@ -37,7 +36,6 @@ def distill(
     commit and becomes a DVC experiment, one for each seed. A failed stage does not stop a stage that runs beside it.
 
     Args:
-        root: the project's folder; by default the folder that the flow is served from
         preset: a file of experiments/presets/ without its ending, such as quick
         overrides: keys of params.yaml with other values, such as {"method.critic_turns": 10}
         seeds: values of train.seed; an experiment for each
@@ -46,7 +44,7 @@ def distill(
         target: run only this stage and the stages it depends on; publish nothing, save no experiment
     """
     guard.start()
-    root = (root or Path.cwd()).resolve()
+    root = project_root()
     try:
         request = read_request(root, preset or None, overrides or {}, seeds or [], force or [], target or None)
         commit = request.check_ready()

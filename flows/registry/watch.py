@@ -24,17 +24,17 @@ from evaluation.metrics.schema import GeneratorMeasures, Metrics, parse_model
 from flows.registry.champion import CHAMPION
 from flows.registry.drift import DriftReport, find_drift, find_exact_differences, find_other_packages
 from flows.registry.store import open_store
+from flows.runtime.environment import project_root
 
 
 @flow(name="watch", persist_result=False)
-def watch(root: Path | None = None, seed: int | None = None) -> State[Any]:
+def watch(seed: int | None = None) -> State[Any]:
     """Evaluate the champion of the model registry again, and compare its figures with the recorded ones.
 
     Args:
-        root: the project's folder; by default the folder that the flow is served from
         seed: seed of the fresh noise; by default the time in seconds
     """
-    root = (root or Path.cwd()).resolve()
+    root = project_root()
     try:
         report = check_champion(root, int(time.time()) % 2**31 if seed is None else seed)
     except UserError as e:

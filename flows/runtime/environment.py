@@ -6,6 +6,8 @@ from pathlib import Path
 
 from dmd.storage.worktree import main_worktree
 
+ROOT = "ONESTEP_ROOT"  # environment variable with the project's folder
+
 DEFAULTS = {
     # No telemetry. MLflow accepts "true", not "1".
     "DO_NOT_TRACK": "true",
@@ -33,6 +35,14 @@ def set_defaults(root: Path) -> None:
     # Only a temporary server reads this: a server of PREFECT_API_URL or of a profile has its own database.
     if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
         os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", sqlite_url(prefect_database(root)))
+
+
+def project_root() -> Path:
+    """Return the project's folder: ONESTEP_ROOT, or else the working folder.
+
+    A flow has no parameter for the folder, since the values of parameters come from requests to the Prefect server.
+    """
+    return Path(os.environ.get(ROOT) or Path.cwd()).resolve()
 
 
 def prefect_database(root: Path) -> Path:

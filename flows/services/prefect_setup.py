@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from flows.runtime import guard
-from flows.runtime.environment import prefect_database
+from flows.runtime.environment import ROOT, prefect_database
 
 CONSOLE = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s %(task_run_name)-9s | %(message)s",
@@ -18,6 +18,7 @@ def set_up_prefect(root: Path) -> None:
 
     Starts a temporary server if none is configured. Raises UserError if the server does not answer.
     """
+    os.environ[ROOT] = str(root.resolve())
     for name, template in CONSOLE.items():
         os.environ.setdefault(name, template)
     prefect_database(root).parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """`make up` and `make down`: a Prefect server, an MLflow server and the served deployments, in the background.
 
-Each is a process group with a log and a pid file in runs/services. `down` ends only the processes that `up` started.
+The servers answer only requests with the token of this folder (flows/services/web.py). Each is a process group with a
+log and a pid file in runs/services. `down` ends only the processes that `up` started.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from flows.runtime.environment import child_environment, prefect_database, sqlit
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.moved import list_leftovers
 from flows.runtime.process import is_running
+from flows.services.access import client_variables, login_link, make_token, read_token, token_file
 
 HOST = "127.0.0.1"
 PORTS = {"prefect": ("PREFECT_PORT", 4200), "mlflow": ("MLFLOW_PORT", 5000)}
@@ -52,7 +54,7 @@ class Service:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def list_services(root: Path) -> list[Service]:
+def list_services(root: Path, token: str) -> list[Service]:
     """Return the services in the order in which they start. Raises UserError for an invalid port.
 
     If MLFLOW_TRACKING_URI names a server, that server is used and no other one is started.
@@ -69,20 +71,24 @@ def list_services(root: Path) -> list[Service]:
         url=f"http://{HOST}:{prefect_port}/deployments",
         health=f"{api}/deployments/filter",
         body=b"{}",
-        env={"PREFECT_API_URL": api, "MLFLOW_TRACKING_URI": mlflow_url},
+        env={"PREFECT_API_URL": api, "MLFLOW_TRACKING_URI": mlflow_url, **client_variables("prefect", token)},
     )
+    if mlflow_url != store:
+        deployments.env.update(client_variables("mlflow", token))
     return [*services, deployments]
 
 
 def _prefect_server(root: Path, port: int, api: str) -> Service:
     return Service(
         "prefect",
-        [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
+        _server("prefect_app", port),
         url=f"http://{HOST}:{port}",
         health=f"{api}/health",
         port=port,
         env={
-            "PREFECT_SERVER_UI_API_URL": api,  # the default address has port 4200
+            **_guard_variables(root, port),
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}",
+            "PREFECT_SERVER_UI_API_URL": "/api",  # of the page's own host, which may be 127.0.0.1 or localhost
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite_url(prefect_database(root)),
             "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         },
@@ -91,9 +97,21 @@ def _prefect_server(root: Path, port: int, api: str) -> Service:
 
 def _mlflow_server(root: Path, port: int, url: str, store: str) -> Service:
     artifacts = (mlflow_database(root).parent / "artifacts").as_uri()
-    argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
-    argv += ["--artifacts-destination", artifacts, "--host", HOST, "--port", str(port), "--workers", "1"]
-    return Service("mlflow", argv, url=url, health=f"{url}/health", port=port)
+    env = {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_ARTIFACTS_DESTINATION": artifacts}
+    env |= _guard_variables(root, port)
+    return Service("mlflow", _server("mlflow_app", port), url=url, health=f"{url}/health", port=port, env=env)
+
+
+def _server(app: str, port: int) -> list[str]:
+    """The command of a server. Its access log is off, because it would hold the token of the login link."""
+    module = f"flows.services.web:{app}"
+    options = ["--factory", "--host", HOST, "--port", str(port), "--no-access-log", "--timeout-keep-alive", "60"]
+    return [sys.executable, "-m", "uvicorn", *options, module]
+
+
+def _guard_variables(root: Path, port: int) -> dict[str, str]:
+    hosts = ",".join(f"{name}:{port}" for name in (HOST, "localhost"))
+    return {"ONESTEP_TOKEN_FILE": str(token_file(_folder(root))), "ONESTEP_HOSTS": hosts}
 
 
 def _read_port(variable: str, default: int) -> int:
@@ -112,13 +130,14 @@ def up(root: Path) -> list[Service]:
     with hold_lock(folder / "lock"):
         for path in (prefect_database(root), mlflow_database(root)):
             path.parent.mkdir(parents=True, exist_ok=True)
-        services = list_services(root)
+        token = make_token(folder)
+        services = list_services(root, token)
         for service in services:
             if find_process(folder, service.name):
                 print(f"{service.name}: already running, {service.url}")
                 continue
             process = _start(root, folder, service)
-            _wait_until_ready(service, process, folder / f"{service.name}.log")
+            _wait_until_ready(service, process, folder / f"{service.name}.log", token)
             print(f"{service.name}: {service.url}", flush=True)
         return services
 
@@ -136,11 +155,18 @@ def down(root: Path) -> None:
 
 
 def use_local_servers(root: Path) -> None:
-    """Make this process use the servers that `up` started, unless the environment names others."""
+    """Make this process use the servers that `up` started, unless the environment names others.
+
+    The token is sent to no other server.
+    """
+    folder = _folder(root)
     for name, variable, path in (("prefect", "PREFECT_API_URL", "/api"), ("mlflow", "MLFLOW_TRACKING_URI", "")):
-        if variable not in os.environ and find_process(_folder(root), name):
-            record = json.loads((_folder(root) / f"{name}.json").read_text())
-            os.environ[variable] = record["url"] + path
+        if find_process(folder, name) is None:
+            continue
+        url = json.loads((folder / f"{name}.json").read_text())["url"] + path
+        if os.environ.setdefault(variable, url) == url:
+            for key, value in client_variables(name, read_token(folder)).items():
+                os.environ.setdefault(key, value)
 
 
 def _folder(root: Path) -> Path:
@@ -183,21 +209,22 @@ def _is_in_use(port: int) -> bool:
         return s.connect_ex((HOST, port)) == 0
 
 
-def _wait_until_ready(service: Service, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_ready(service: Service, process: "subprocess.Popen[bytes]", log: Path, token: str) -> None:
     """Wait for a service. Raises UserError if its process ends, or after START_PATIENCE."""
     deadline = time.monotonic() + START_PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
             last = next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "")
             raise UserError(f"{service.name}: ended with exit code {process.returncode}: {last[:200]} (see {log})")
-        if _is_ready(service):
+        if _is_ready(service, token):
             return
         time.sleep(0.5)
     raise UserError(f"{service.name}: no answer after {START_PATIENCE:g} s; see {log}")
 
 
-def _is_ready(service: Service) -> bool:
-    request = urllib.request.Request(service.health, service.body, {"Content-Type": "application/json"})
+def _is_ready(service: Service, token: str) -> bool:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(service.health, service.body, headers)
     with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
         return service.body is None or any(deployment["status"] == "READY" for deployment in json.load(answer))
     return False
@@ -227,8 +254,13 @@ def _up() -> int:
     for line in list_leftovers(root):
         print(f"note: {line}", file=sys.stderr)
     urls = {service.name: service.url for service in up(root)}
-    print(f"\nPrefect  {urls['prefect']}\nMLflow   {urls.get('mlflow', tracking_uri(root))}")
-    print(f"logs     {_folder(root)}\n")
+    token = read_token(_folder(root))
+    mlflow = login_link(urls["mlflow"], token) if "mlflow" in urls else tracking_uri(root)
+    print("\nopen these links once in a browser: they log it in, so treat them like passwords")
+    print(f"Prefect  {login_link(urls['prefect'], token)}\nMLflow   {mlflow}")
+    print(
+        f"logs     {_folder(root)}; the token for other clients is in the file {token_file(_folder(root)).name} there\n"
+    )
     print("start a run in the Prefect UI under Deployments; `make down` ends these servers")
     return 0
 

@@ -93,12 +93,13 @@ class Ui:
 
     def __init__(self, project: Path, port: int) -> None:
         self.project, self.url = project, f"http://127.0.0.1:{port}"
+        self.token = (project / "runs/services/token").read_text().strip()
+        self.login = f"{self.url}/onestep/login?token={self.token}"  # sets the cookie of a browser
+        self.headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
 
     def ask(self, what: str, **query: Any) -> Any:
         """Post a query to the API and return its answer."""
-        body, kind = json.dumps(query).encode(), {"Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/{what}", body, kind), timeout=30) as answer:
-            return json.load(answer)
+        return self._request(what, json.dumps(query).encode())
 
     def deployment(self, name: str) -> str:
         """The id of a deployment."""
@@ -117,8 +118,12 @@ class Ui:
 
     def history(self, run: str) -> list[dict[str, Any]]:
         """The states of a flow run in chronological order."""
-        with urllib.request.urlopen(f"{self.url}/api/flow_run_states/?flow_run_id={run}", timeout=30) as answer:
-            return sorted(json.load(answer), key=lambda state: state["timestamp"])
+        return sorted(self._request(f"flow_run_states/?flow_run_id={run}"), key=lambda state: state["timestamp"])
+
+    def _request(self, what: str, body: bytes | None = None) -> Any:
+        request = urllib.request.Request(f"{self.url}/api/{what}", body, self.headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
 
     def messages(self, run: str, after: str) -> list[str]:
         """The messages that a flow run has logged since it entered the state `after`."""

@@ -30,7 +30,7 @@ def test_a_killed_run_is_marked_as_crashed_and_resumes_from_its_checkpoint(tmp_p
     try:
         assert call(project, "up", **ports).returncode == 0
         ui = Ui(project, port)
-        request = {"parameters": {"root": str(project), "target": "teacher"}, "state": {"type": "SCHEDULED"}}
+        request = {"parameters": {"target": "teacher"}, "state": {"type": "SCHEDULED"}}
         run = ui.ask(f"deployments/{ui.deployment('workspace')}/create_flow_run", **request)
         until(lambda: list((project / "runs").glob("teacher-*/state.pt")), 240, "a checkpoint")
 

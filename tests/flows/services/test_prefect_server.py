@@ -70,8 +70,7 @@ def test_every_deployment_for_a_work_pool_is_created_from_the_root(server: Serve
     for deployment in created.values():
         path, function = deployment["entrypoint"].split(":")
         assert (ROOT / path).is_file() and f"def {function}(" in (ROOT / path).read_text()
-        assert deployment["parameters"]["root"] == str(ROOT)
-        assert "root" in deployment["parameter_openapi_schema"]["properties"]
+        assert "root" not in deployment["parameter_openapi_schema"]["properties"]
         assert not any(schedule["active"] for schedule in deployment["schedules"])
 
 

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from dmd.errors import UserError
 from flows.serve import list_deployments
 from flows.serve import main as serve
+from flows.services.access import make_token
 from flows.services.servers import find_process, list_services, use_local_servers
 from tests.helpers.projects import ROOT
 from tests.helpers.servers import call, free_port
@@ -57,15 +58,18 @@ def test_up_twice_and_down(project: Path) -> None:
         assert first.returncode == 0, first.stdout + first.stderr
         for url in (
             f"http://127.0.0.1:{ports['PREFECT_PORT']}/api/health",
-            f"http://127.0.0.1:{ports['MLFLOW_PORT']}/",
+            f"http://127.0.0.1:{ports['MLFLOW_PORT']}/health",
         ):
             with urllib.request.urlopen(url, timeout=10) as answer:
                 assert answer.status == 200
+        token = (project / "runs/services/token").read_text().strip()
+        for port in ports.values():
+            assert f"http://127.0.0.1:{port}/onestep/login?token={token}\n" in first.stdout
         pids = {n: json.loads((project / f"runs/services/{n}.json").read_text())["pid"] for n in NAMES}
         query = urllib.request.Request(
             f"http://127.0.0.1:{ports['PREFECT_PORT']}/api/deployments/filter",
             b"{}",
-            {"Content-Type": "application/json"},
+            {"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
         )
         with urllib.request.urlopen(query, timeout=10) as answer:
             deployments = {d["name"]: d for d in json.load(answer)}
@@ -105,27 +109,40 @@ def test_a_run_uses_the_local_servers_unless_variables_name_others(
 ) -> None:
     folder = tmp_path / "runs" / "services"
     folder.mkdir(parents=True)
+    token = make_token(folder)
     me = {"pid": os.getpid(), "started": psutil.Process().create_time()}
     (folder / "prefect.json").write_text(json.dumps({**me, "url": "http://127.0.0.1:4300"}))
     (folder / "mlflow.json").write_text(json.dumps({**me, "url": "http://127.0.0.1:5100"}))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
-    monkeypatch.setenv("PREFECT_API_URL", "to be restored")
-    monkeypatch.delenv("PREFECT_API_URL")
+    for variable in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.setenv(variable, "to be restored")
+        monkeypatch.delenv(variable)
     use_local_servers(tmp_path)
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4300/api"
+    assert os.environ["PREFECT_API_AUTH_STRING"] == f"onestep:{token}"
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
+    assert "MLFLOW_TRACKING_TOKEN" not in os.environ  # a token goes to its own server only
+
+
+def test_the_token_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    token = make_token(tmp_path)
+    assert len(token) >= 43 and make_token(tmp_path) == token
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "token").chmod(0o640)
+    with pytest.raises(UserError, match="token: other users can read the token; run make down"):
+        make_token(tmp_path)
 
 
 def test_an_invalid_port_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_PORT", "70000")
     with pytest.raises(UserError, match="MLFLOW_PORT: '70000' is not a port; use 1 to 65535"):
-        list_services(tmp_path)
+        list_services(tmp_path, "token")
 
 
 def test_no_mlflow_server_is_started_beside_that_of_a_team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
-    assert [s.name for s in list_services(tmp_path)] == ["prefect", "deployments"]
-    assert list_services(tmp_path)[1].env["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
+    assert [s.name for s in list_services(tmp_path, "token")] == ["prefect", "deployments"]
+    assert list_services(tmp_path, "token")[1].env["MLFLOW_TRACKING_URI"] == "http://mlflow.team:5000"
 
 
 def test_serving_needs_no_folder_and_help_starts_nothing(
@@ -148,4 +165,4 @@ def test_work_pools_have_the_same_deployments_as_flows_serve() -> None:
     assert set(pools) == set(served)
     for name, pool in pools.items():
         assert pool["entrypoint"] == served[name].entrypoint and pool["tags"] == served[name].tags
-        assert {**pool["parameters"], "root": str(Path.cwd())} == served[name].parameters
+        assert pool.get("parameters", {}) == served[name].parameters

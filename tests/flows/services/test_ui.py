@@ -46,8 +46,9 @@ def submit(page: Page, target: str, overrides: str = "") -> None:
 
 
 def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_path: Path) -> None:
-    with chromium() as browser, visit(browser, f"{ui.url}/deployments", until="networkidle") as view:
+    with chromium() as browser, visit(browser, ui.login) as view:
         page = view.page
+        page.goto(f"{ui.url}/deployments", wait_until="networkidle")
         for name in ("workspace", "experiment", "ablation", "champion"):
             page.get_by_text(name, exact=True).first.wait_for()
         view.screenshot("prefect-deployments", tmp_path)
@@ -89,8 +90,9 @@ def test_a_run_is_started_through_the_form_and_another_is_cancelled(ui: Ui, tmp_
 def test_a_schedule_of_every_minute_fires(ui: Ui, tmp_path: Path) -> None:
     """The schedule is set in the UI; its first run starts within minutes and is then cancelled with the schedule."""
     deployment = ui.deployment("workspace")
-    with chromium() as browser, visit(browser, f"{ui.url}/deployments/deployment/{deployment}") as view:
+    with chromium() as browser, visit(browser, ui.login) as view:
         page = view.page
+        page.goto(f"{ui.url}/deployments/deployment/{deployment}")
         page.get_by_role("button", name="Schedule", exact=True).click()
         form = page.locator(".p-modal")
         form.locator("input[type=number]").first.fill("1")

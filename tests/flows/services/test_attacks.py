@@ -1,0 +1,144 @@
+"""Requests of other sites, hosts and users to the servers of `make up`: refused and logged, and nothing happens."""
+
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.browser import chromium, visit
+from tests.helpers.projects import copy_of_the_project, environment
+from tests.helpers.servers import Ui, call, free_port
+
+pytestmark = pytest.mark.slow
+
+# What a page of another site can try: a plain form, fetch with each mode, and a websocket.
+PAGE = """
+<!doctype html><form id="form" method="post" action="{prefect}/api/deployments/{id}/create_flow_run" target="frame"
+  enctype="text/plain"><input name='{{"parameters":{{"target":"' value='data"}}}}'></form><iframe name="frame"></iframe>
+<script>
+const body = JSON.stringify({{parameters: {{target: "data", overrides: {{"train.launcher": "touch X; python -m"}}}}}})
+const attempts = []
+for (const [url, method] of [["{prefect}/api/deployments/{id}/create_flow_run", "POST"],
+                             ["{mlflow}/api/2.0/mlflow/experiments/create", "POST"],
+                             ["{mlflow}/ajax-api/2.0/mlflow/experiments/search?max_results=5", "GET"],
+                             ["{prefect}/api/flow_runs/filter", "POST"]])
+  for (const mode of ["cors", "no-cors"])
+    for (const kind of ["application/json", "text/plain"])
+      attempts.push(fetch(url, {{method, mode, credentials: "include",
+                                 ...(method === "POST" && {{body, headers: {{"Content-Type": kind}}}})}})
+        .then(r => r.type === "opaque" ? "opaque" : "read").catch(() => "blocked"))
+attempts.push(new Promise(done => {{
+  const socket = new WebSocket("{prefect}".replace("http", "ws") + "/api/events/out", ["prefect"])
+  socket.onopen = () => done("read")
+  socket.onerror = () => done("blocked")
+}}))
+document.getElementById("form").submit()
+Promise.all(attempts).then(results => document.title = results.join(" "))
+</script>
+"""
+
+
+CLIENTS = """
+from pathlib import Path
+from flows.services.servers import use_local_servers
+use_local_servers(Path.cwd())
+import mlflow
+from prefect.client.orchestration import get_client
+print(mlflow.MlflowClient(mlflow.get_tracking_uri()).create_experiment("own"))
+print(get_client(sync_client=True).read_flows() is not None)
+"""
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ui, str]]:
+    """The client of the Prefect server, and the address of the MLflow server."""
+    project = copy_of_the_project(tmp_path_factory.mktemp("attacked") / "project")
+    port, mlflow = free_port(), free_port()
+    ports = {"PREFECT_PORT": str(port), "MLFLOW_PORT": str(mlflow)}
+    try:
+        up = call(project, "up", **ports)
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield Ui(project, port), f"http://127.0.0.1:{mlflow}"
+    finally:
+        call(project, "down", **ports)
+
+
+def log(ui: Ui, name: str) -> str:
+    return (ui.project / f"runs/services/{name}.log").read_text()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_page_of_another_site_starts_no_run_and_reads_nothing(
+    servers: tuple[Ui, str], tmp_path: Path, host: str
+) -> None:
+    """The browser is logged in to both servers, as the user's own browser is.
+
+    Browsers count another port of 127.0.0.1 as the same site and send it the cookie, but not as the same origin.
+    """
+    ui, mlflow = servers
+    page = PAGE.format(prefect=ui.url, mlflow=mlflow, id=ui.deployment("workspace"))
+    (tmp_path / "index.html").write_text(page)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    site = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    before = len(ui.ask("flow_runs/filter"))
+    with chromium() as browser, visit(browser, ui.login) as view:
+        view.page.goto(f"{mlflow}/onestep/login?token={ui.token}")
+        view.page.goto(f"http://{host}:{site.server_port}/index.html")
+        view.page.wait_for_function("document.title !== ''")
+        results = view.page.title().split()
+    site.shutdown()
+    assert len(results) == 17 and set(results) == {"blocked", "opaque"}, results  # opaque: an answer it cannot read
+    assert len(ui.ask("flow_runs/filter")) == before
+    assert not list(ui.project.rglob("X"))
+    for name in ("prefect", "mlflow"):
+        assert f"origin 'http://{host}:{site.server_port}' is another site" in log(ui, name)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Host": "evil.example"}])
+def test_a_request_without_the_token_or_for_another_host_is_refused(
+    servers: tuple[Ui, str], headers: dict[str, str]
+) -> None:
+    ui, mlflow = servers
+    token = {"Authorization": f"Bearer {ui.token}"} if "Host" in headers else {}
+    for url, path in (
+        (ui.url, f"/api/deployments/{ui.deployment('workspace')}/create_flow_run"),
+        (ui.url, "/"),
+        (mlflow, "/api/2.0/mlflow/experiments/create"),
+        (mlflow, "/"),
+        (mlflow, "/graphql"),
+    ):
+        request = urllib.request.Request(url + path, b"{}", {"Content-Type": "application/json", **token, **headers})
+        with pytest.raises(urllib.error.HTTPError) as e:
+            urllib.request.urlopen(request, timeout=30)
+        assert e.value.code == (403 if "Host" in headers else 401)
+
+
+def test_an_oversized_body_is_refused_before_it_is_read(servers: tuple[Ui, str]) -> None:
+    ui, mlflow = servers
+    for url, path in ((ui.url, "/api/logs/"), (mlflow, "/api/2.0/mlflow/runs/log-batch")):
+        host = url.removeprefix("http://")
+        with socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])), timeout=30) as s:
+            head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ui.token}\r\n"
+            s.sendall(f"{head}Content-Length: {10**12}\r\n\r\n".encode())
+            assert s.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_clients_of_the_project_work_with_both_servers(servers: tuple[Ui, str]) -> None:
+    """A run through the served deployment reaches both servers, as do the clients of a terminal."""
+    ui, _ = servers
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENTS], cwd=ui.project, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and done.stdout.split()[1] == "True", done.stdout + done.stderr
+    request = {"parameters": {"target": "data"}, "state": {"type": "SCHEDULED"}}
+    ui.ask(f"deployments/{ui.deployment('workspace')}/create_flow_run", **request)
+    assert ui.wait_for("data", "COMPLETED")["state"]["message"].endswith("data Ran")
