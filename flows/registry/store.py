@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 from evaluation.sources import mlflow_database
+from flows.runtime.database import MLFLOW, prepare_database
 from flows.runtime.errors import one_line
 from flows.runtime.file_lock import hold_lock
 
@@ -61,7 +62,7 @@ def open_store(root: Path) -> Iterator["MlflowClient"]:
     uri = tracking_uri(root)
     check_reachable(uri)
     if file := database(uri):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        prepare_database(file, MLFLOW)
     import mlflow  # takes seconds; imported here so that a command with a mistake fails at once
 
     before = os.environ.get("MLFLOW_TRACKING_URI")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from dmd.storage.worktree import main_worktree
 
+DATABASE_URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+SQLITE = "sqlite+aiosqlite:///"
 ROOT = "ONESTEP_ROOT"  # environment variable with the project's folder
 
 DEFAULTS = {
@@ -34,7 +36,7 @@ def set_defaults(root: Path) -> None:
         os.environ.setdefault(name, value)
     # Only a temporary server reads this: a server of PREFECT_API_URL or of a profile has its own database.
     if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
-        os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", sqlite_url(prefect_database(root)))
+        os.environ.setdefault(DATABASE_URL, sqlite_url(prefect_database(root)))
 
 
 def project_root() -> Path:
@@ -52,7 +54,13 @@ def prefect_database(root: Path) -> Path:
 
 def sqlite_url(file: Path) -> str:
     """Return the address by which a Prefect server opens a sqlite file."""
-    return f"sqlite+aiosqlite:///{file}"
+    return f"{SQLITE}{file}"
+
+
+def temporary_database() -> Path | None:
+    """Return the database file of a temporary Prefect server; None if it uses another kind of database."""
+    url = os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL") or os.environ.get(DATABASE_URL, "")
+    return Path(url.removeprefix(SQLITE)) if url.startswith(f"{SQLITE}/") else None
 
 
 def child_environment() -> dict[str, str]:

@@ -1,11 +1,14 @@
 """Setup of Prefect in a process that runs a flow from a command."""
 
 import os
+import secrets
 import sys
 from pathlib import Path
 
 from flows.runtime import guard
-from flows.runtime.environment import ROOT, prefect_database
+from flows.runtime.database import PREFECT, prepare_database
+from flows.runtime.environment import ROOT, temporary_database
+from flows.services.web import USER
 
 CONSOLE = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s %(task_run_name)-9s | %(message)s",
@@ -21,7 +24,6 @@ def set_up_prefect(root: Path) -> None:
     os.environ[ROOT] = str(root.resolve())
     for name, template in CONSOLE.items():
         os.environ.setdefault(name, template)
-    prefect_database(root).parent.mkdir(parents=True, exist_ok=True)
     guard.start()
     import prefect.main  # noqa: F401 - installs the log handlers with the formats of the environment
 
@@ -29,5 +31,21 @@ def set_up_prefect(root: Path) -> None:
 
     prefect_server.filter_console()
     if not prefect_server.is_configured():
+        _protect_temporary_server()
         print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
+        if (file := temporary_database()) is not None:
+            prepare_database(file, PREFECT)
     prefect_server.check_server()
+
+
+def _protect_temporary_server() -> None:
+    """Give the temporary server a token that this process alone knows, and let pages of no other site read its answers.
+
+    Prefect starts the server with the environment of this process.
+    """
+    from prefect.context import refresh_global_settings_context
+
+    token = f"{USER}:{secrets.token_urlsafe(32)}"
+    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = token
+    os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = "http://127.0.0.1"
+    refresh_global_settings_context()

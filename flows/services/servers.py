@@ -23,9 +23,10 @@ from dmd.errors import UserError
 from dmd.storage.files import write_text
 from dmd.storage.worktree import main_worktree
 from evaluation.sources import mlflow_database
-from flows.registry.store import tracking_uri
+from flows.registry.store import database, tracking_uri
 from flows.runtime.command import run_command
-from flows.runtime.environment import child_environment, prefect_database, sqlite_url
+from flows.runtime.database import MLFLOW, PREFECT, prepare_database
+from flows.runtime.environment import DATABASE_URL, child_environment, prefect_database, sqlite_url
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.moved import list_leftovers
 from flows.runtime.process import is_running
@@ -89,7 +90,7 @@ def _prefect_server(root: Path, port: int, api: str) -> Service:
             **_guard_variables(root, port),
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}",
             "PREFECT_SERVER_UI_API_URL": "/api",  # of the page's own host, which may be 127.0.0.1 or localhost
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite_url(prefect_database(root)),
+            DATABASE_URL: sqlite_url(prefect_database(root)),
             "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         },
     )
@@ -128,8 +129,9 @@ def up(root: Path) -> list[Service]:
     """
     folder = _folder(root)
     with hold_lock(folder / "lock"):
-        for path in (prefect_database(root), mlflow_database(root)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        prepare_database(prefect_database(root), PREFECT)
+        if (file := database(tracking_uri(root))) is not None:
+            prepare_database(file, MLFLOW)
         token = make_token(folder)
         services = list_services(root, token)
         for service in services:
