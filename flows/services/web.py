@@ -234,6 +234,7 @@ def mlflow_app() -> Guarded:
         ARTIFACTS_DESTINATION_ENV_VAR: artifacts,
         ARTIFACT_ROOT_ENV_VAR: root,
         SERVE_ARTIFACTS_ENV_VAR: "true",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": os.environ.get("ONESTEP_HOSTS", ""),
     }
     os.environ.update(variables)
     initialize_backend_stores(store, store, root)

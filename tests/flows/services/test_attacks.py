@@ -1,5 +1,10 @@
 """Requests of other sites, hosts and users to the servers of `make up`: refused and logged, and nothing happens."""
 
+import os
+import re
+import shlex
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,12 +17,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.helpers.browser import chromium, visit
-from tests.helpers.projects import copy_of_the_project, environment
-from tests.helpers.servers import Ui, call, free_port
+from tests.helpers.projects import ROOT, copy_of_the_project, environment, run
+from tests.helpers.servers import Ui, call, eventually, free_port
 
 pytestmark = pytest.mark.slow
+
+TOKEN = "a token of some length"
 
 # What a page of another site can try: a plain form, fetch with each mode, and a websocket.
 PAGE = """
@@ -131,6 +139,87 @@ def test_an_oversized_body_is_refused_before_it_is_read(servers: tuple[Ui, str])
             head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {ui.token}\r\n"
             s.sendall(f"{head}Content-Length: {10**12}\r\n\r\n".encode())
             assert s.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def start_for_deploy(service: str, port: int, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a server by its command and settings in deploy/compose.yaml, with local stores in place of containers.
+
+    Returns the process and the address of the server.
+    """
+    part = YAML(typ="safe").load(ROOT / "deploy" / "compose.yaml")["services"][service]
+    ((source, target, _),) = [volume.split(":") for volume in part["volumes"]]
+    inside = part["ports"][0].rpartition(":")[2]
+    command = part["command"].replace(f"--app-dir {Path(target).parent}", f"--app-dir {folder}")
+    shutil.copy(ROOT / "deploy" / source, folder / Path(target).name)
+    stores = {
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect.db",
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_ARTIFACTS_DESTINATION": f"{folder}/artifacts",
+        "ONESTEP_TOKEN": TOKEN,
+    }
+    settings = {k: stores.get(k, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", v)) for k, v in part["environment"].items()}
+    settings = {k: v.replace(f":{inside}", f":{port}") for k, v in settings.items() if "${" not in v}
+    words = shlex.split(
+        command.replace(f"--port {inside}", f"--port {port}").replace("--host 0.0.0.0", "--host 127.0.0.1")
+    )
+    with (folder / "log").open("wb") as log_file:
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            env={**environment(), **settings},
+            stdout=log_file,
+            stderr=log_file,
+            start_new_session=True,
+        )
+    return process, f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(("service", "health"), [("prefect", "/api/health"), ("mlflow", "/health")])
+def test_the_servers_of_deploy_refuse_the_same(service: str, health: str, tmp_path: Path) -> None:
+    process, url = start_for_deploy(service, free_port(), tmp_path)
+
+    def status(path: str, **headers: str) -> int:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url + path, headers=headers), timeout=30) as answer:
+                return answer.status
+        except urllib.error.HTTPError as e:
+            return e.code
+        except OSError:
+            return 0
+
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    try:
+        assert eventually(lambda: status(health) == 200 or process.poll() is not None, 180)
+        assert status("/", **token) == 200, (tmp_path / "log").read_text()[-2000:]
+        assert status("/") == status("/", Authorization="Bearer wrong") == 401
+        assert status("/", **token, Host="evil.example") == 403
+        assert status("/", **token, Origin="http://evil.example") == 403
+        assert status("/", **token, **{"Content-Length": str(10**12)}) == 413
+        assert (tmp_path / "log").read_text().count("refused: ") == 5
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+TEMPORARY = """
+import urllib.error, urllib.request
+from pathlib import Path
+from flows.services.prefect_setup import set_up_prefect
+set_up_prefect(Path.cwd())
+from prefect.client.orchestration import get_client
+from prefect.server.api.server import SubprocessASGIServer
+with get_client(sync_client=True) as client:
+    assert client.read_flows() == []
+request = urllib.request.Request(f"{SubprocessASGIServer().address}/api/flows/filter", b"{}")
+try:
+    urllib.request.urlopen(request, timeout=30)
+except urllib.error.HTTPError as e:
+    print(e.code)
+"""
+
+
+def test_the_temporary_server_of_a_run_needs_its_token(tmp_path: Path) -> None:
+    assert run(copy_of_the_project(tmp_path / "project"), "-c", TEMPORARY).stdout.strip() == "401"
 
 
 def test_clients_of_the_project_work_with_both_servers(servers: tuple[Ui, str]) -> None:
