@@ -21,7 +21,7 @@ from dmd.storage.worktree import main_worktree
 from flows.pipeline.changes import change_file
 from flows.pipeline.presets import Variant
 from flows.runtime.file_lock import hold_lock
-from flows.runtime.git import git
+from flows.runtime.git import ensure_identity, git
 from flows.workspace.dvc_lock import remove_missing
 
 # git and DVC sometimes fail if two processes change worktrees or experiments at the same time
@@ -90,7 +90,10 @@ def _run(cwd: Path, *words: str) -> str:
 
 
 def check_committed(root: Path) -> str:
-    """Return the sha of the last commit. Raises UserError if there is none, or if the workspace has changed since."""
+    """Return the sha of the last commit, and make sure that experiments can be committed.
+
+    Raises UserError if there is no commit, or if the workspace has changed since.
+    """
     sha = git(root, "rev-parse", "HEAD")
     if sha is None:
         raise UserError("an experiment starts from the last commit, and this folder has none: git init, then commit")
@@ -100,6 +103,8 @@ def check_committed(root: Path) -> str:
             f"{dirty.split()[-1]} has uncommitted changes; commit your changes first, "
             "experiments start from the last commit"
         )
+    if note := ensure_identity(root):
+        print(f"note: {note}", file=sys.stderr, flush=True)
     return sha
 
 
@@ -107,4 +112,4 @@ def save_experiment(place: Path, name: str) -> None:
     """Save the worktree as a DVC experiment of its commit, with the new files in reports/."""
     new = (git(place, "ls-files", "--others", "--exclude-standard", "reports") or "").splitlines()
     with hold_lock(main_worktree(place) / LOCK):
-        _dvc(place, "exp", "save", "-q", "-f", "-n", name, *(word for file in new for word in ("-I", file)))
+        _dvc(place, "exp", "save", "-f", "-n", name, *(word for file in new for word in ("-I", file)))

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import posixpath
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ SAMPLES = Path("reports/samples.png")
 REPORT = Path("reports/index.html")
 PLOTS = Path("reports/plots")
 
+NAME_LENGTH = 60  # characters of a key in the name of a metric; MLflow takes 250 in all
 RESULT = "result.sha256"  # tag that identifies the result of an MLflow run and of a model version
 
 
@@ -103,7 +106,29 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
+def metric_name(*parts: str) -> str:
+    """Return a name that MLflow accepts as a metric, from keys that may be words of a user, such as class names.
+
+    A character that MLflow refuses becomes "_", and a hash of the key keeps different keys apart.
+    """
+    return ".".join(_safe_part(part) for part in parts)
+
+
+def _safe_part(part: str) -> str:
+    safe = re.sub(r"[^\w/.\- :]", "_", part)[:NAME_LENGTH].strip()
+    if posixpath.normpath(f"x.{safe}") != f"x.{safe}":  # MLflow refuses names such as a//b and a/../b
+        safe = safe.replace("/", "_")
+    return safe if safe == part else f"{safe}_{hashlib.sha256(part.encode()).hexdigest()[:6]}"
+
+
 def numeric_leaves(model: StrictModel, prefix: str = "") -> dict[str, float]:
     """Numbers of a model that MLflow accepts as metrics, under the dotted names of its JSON."""
-    leaves = flatten(model.model_dump(), prefix)
-    return {k: float(v) for k, v in leaves if isinstance(v, int | float) and not isinstance(v, bool)}
+    return dict(_numbers(model.model_dump(), (prefix,) if prefix else ()))
+
+
+def _numbers(tree: object, keys: tuple[str, ...]) -> Iterator[tuple[str, float]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _numbers(value, (*keys, str(key)))
+    elif isinstance(tree, int | float) and not isinstance(tree, bool):
+        yield metric_name(*keys), float(tree)

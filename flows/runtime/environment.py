@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dmd.storage.worktree import main_worktree
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATABASE_URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 SQLITE = "sqlite+aiosqlite:///"
 ROOT = "ONESTEP_ROOT"  # environment variable with the project's folder
@@ -34,9 +35,19 @@ def set_defaults(root: Path) -> None:
     """Set variables that the user has not set. Must run before Prefect or MLflow is imported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    bypass_proxy()
     # Only a temporary server reads this: a server of PREFECT_API_URL or of a profile has its own database.
     if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
         os.environ.setdefault(DATABASE_URL, sqlite_url(prefect_database(root)))
+
+
+def bypass_proxy() -> None:
+    """Let no request to this machine go through a proxy: it would wait for minutes, or reach another machine."""
+    names = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").strip()
+    missing = [host for host in LOOPBACK if host not in names.split(",")]
+    if names != "*" and missing:
+        # Libraries read one spelling or the other.
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*filter(None, [names]), *missing])
 
 
 def project_root() -> Path:

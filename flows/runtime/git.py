@@ -1,5 +1,6 @@
-"""Read-only git commands."""
+"""Read-only git commands, and the identity of commits."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,3 +12,15 @@ def git(root: Path, *args: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def ensure_identity(root: Path) -> str | None:
+    """Let git commit in `root`, in this process and its children, also if git knows no user, as in a container.
+
+    Returns a note on the identity that commits then have; None if git has a user.
+    """
+    if os.environ.get("GIT_COMMITTER_EMAIL") or git(root, "config", "user.email"):
+        return None
+    for role in ("AUTHOR", "COMMITTER"):
+        os.environ[f"GIT_{role}_NAME"], os.environ[f"GIT_{role}_EMAIL"] = "onestep", "onestep@localhost"
+    return "git has no user here, so experiments are committed as onestep <onestep@localhost> (git config user.email)"

@@ -1,0 +1,58 @@
+"""The environment of a company or of a container does not decide whether a run works."""
+
+import os
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from flows.runtime.environment import bypass_proxy
+from flows.runtime.git import ensure_identity
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "corp.example"}, "corp.example,127.0.0.1,localhost,::1"),
+        ({"no_proxy": "corp.example,localhost", "NO_PROXY": "x"}, "corp.example,localhost,127.0.0.1,::1"),
+        ({"NO_PROXY": "*"}, None),
+    ],
+)
+def test_requests_to_this_machine_bypass_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str | None
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:3128")
+    bypass_proxy()
+    bypass_proxy()
+    assert os.environ.get("no_proxy") == expected and os.environ["NO_PROXY"] == (expected or "*")
+    for host in ("127.0.0.1", "localhost"):
+        assert urllib.request.proxy_bypass(host)
+    assert bool(urllib.request.proxy_bypass("hub.example")) == (expected is None)
+
+
+def test_without_a_git_user_experiments_have_an_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL"):
+        monkeypatch.setenv(f"GIT_{name}", "to be restored")
+        monkeypatch.delenv(f"GIT_{name}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    commit = ["git", "-c", "user.useConfigOnly=true", "commit", "-q", "--allow-empty", "-m", "x"]
+    assert subprocess.run(commit, cwd=tmp_path, capture_output=True, check=False).returncode != 0
+    assert "onestep <onestep@localhost>" in (ensure_identity(tmp_path) or "")
+    subprocess.run(commit, cwd=tmp_path, check=True)
+    assert ensure_identity(tmp_path) is None
+
+
+def test_a_git_user_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GIT_COMMITTER_EMAIL", raising=False)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "config", "user.email", "me@example.org"], cwd=tmp_path, check=True)
+    assert ensure_identity(tmp_path) is None and "GIT_COMMITTER_EMAIL" not in os.environ
