@@ -50,7 +50,7 @@ def request(method: str, path: str, host: str = HOST, **options: Any) -> httpx.R
     return anyio.run(ask)
 
 
-@pytest.mark.parametrize("headers", [BEARER, basic(TOKEN), {"cookie": f"a=b; onestep-4200={TOKEN}"}])
+@pytest.mark.parametrize("headers", [BEARER, basic(TOKEN), {"cookie": f'a={{"b": 1}}; onestep-4200={TOKEN}'}])
 def test_a_request_with_the_token_passes(headers: dict[str, str]) -> None:
     assert request("POST", "/api/x", headers=headers, content=b"12345").text == "5"
     own = {**headers, "origin": f"http://{HOST}"}
@@ -85,6 +85,14 @@ def test_any_other_request_is_refused_and_logged(
     assert response.status_code == status and "refused: " in response.text
     (line,) = caplog.messages
     assert line.startswith("refused: ") and reason in line and "create_flow_run" in line and TOKEN not in line
+
+
+@pytest.mark.parametrize("name", ["host", "origin", "authorization", "content-length"])
+def test_a_header_that_comes_twice_is_refused(name: str) -> None:
+    headers = [("host", HOST), ("authorization", f"Bearer {TOKEN}"), ("origin", f"http://{HOST}")]
+    twice = [*headers, ("content-length", "0"), *[h for h in [*headers, ("content-length", "0")] if h[0] == name]]
+    response = request("POST", "/api/x", headers=twice)
+    assert response.status_code == 400 and f"more than one header {name}" in response.text
 
 
 def test_a_body_of_unknown_length_is_cut_off() -> None:
