@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from dmd.config_paths import load_run_params
 from dmd.errors import ConfigError
-from flows.pipeline.changes import Change, change_params
+from flows.pipeline.changes import Change, change_params, resolve_local_paths
 from flows.pipeline.presets import load_preset
 from flows.runtime.moved import check_path
 
@@ -132,8 +132,11 @@ def list_members(name: str, ablation: Ablation, params_file: Path, downstream: s
     load_run_params(params_file, params_file.parent)  # a mistake in params.yaml itself is reported under its own name
     base = YAML(typ="safe").load(params_file)
     members = []
+    if any("train.seed" in changes for changes in (ablation.base, ablation.grid, *(r.changes for r in ablation.rows))):
+        raise ConfigError(f"ablation {name}: train.seed: `seeds` sets it for each member; list the values there")
     for row, seed in itertools.product(ablation.all_rows(), ablation.seeds):
         changes = {**ablation.base, **row.changes, "train.seed": seed}
+        changes |= resolve_local_paths(base, changes, params_file.parent)
         params = change_params(base, changes, f"ablation {name}, row {row.name}", params_file.parent)
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
         upstream = {group: value for group, value in params.items() if group not in downstream}

@@ -8,15 +8,20 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from dmd.config import validate
+from dmd.config import NONE, validate
 from dmd.config_paths import check_paths
 from dmd.errors import ConfigError
 from flows.pipeline.checks import check_run
+from flows.runtime.git import git
 from flows.runtime.moved import check_value
 
 Change = bool | int | float | str
 Changes = Mapping[str, Change | list[int]]
 
+PATHS = (
+    *("data.folder", "teacher.folder", "evaluator.folder", "baseline.measured"),
+    *("method.init_from", "method.lpips.weights"),
+)
 OPEN_GROUPS = ("train.launcher_options",)  # groups of params.yaml to which a change may add a key
 
 
@@ -41,6 +46,25 @@ def change_params(params: dict[str, Any], changes: Changes, where: str, root: Pa
     check_paths(valid, root, where)
     check_run(valid)
     return new
+
+
+def resolve_local_paths(params: dict[str, Any], changes: Changes, root: Path) -> dict[str, str]:
+    """Return, as absolute values by key, the paths of params with the changes that a copy of the commit lacks.
+
+    A relative path is one of the user's folder `root`. Experiments run in copies of the last commit, so a file or
+    folder that git does not track would not exist there.
+    """
+    resolved = {}
+    for key in PATHS:
+        value: Any = params
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        value = changes.get(key, value)
+        if not isinstance(value, str) or value == NONE or Path(value).is_absolute() or not (root / value).exists():
+            continue
+        if not git(root, "ls-files", "--", value):
+            resolved[key] = str((root / value).resolve())
+    return resolved
 
 
 def _suggest(params: dict[str, Any], key: str) -> str:

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dmd.errors import ConfigError
-from flows.pipeline.changes import Change, Changes, change_params
+from flows.pipeline.changes import Change, Changes, change_params, resolve_local_paths
 from flows.runtime.moved import explain_preset
 
 FOLDER = Path("experiments/presets")
@@ -75,6 +75,7 @@ def make_variants(root: Path, preset: str | None, overrides: Changes, seeds: Seq
     missing = {key: meaning for key, meaning in settings.needs.items() if key not in common}
     if not common and not seeds and not preset:
         return []
+    common |= resolve_local_paths(base, common, root)
     variants = []
     for seed in seeds or [None]:
         changes = {**common, **({} if seed is None else {"train.seed": seed})}

@@ -113,6 +113,7 @@ def test_a_mistake_in_the_file_is_reported(tmp_path: Path, text: str, words: str
         ({"critic_turns": 2}, "critic_turns: params.yaml has no such key"),
         ({"method.critic_turns": 0}, "ablation x, row r: method.critic_turns: 0 is not allowed"),
         ({"pairs.count": 0}, "train.warm_start.turns: 2000 needs pairs"),
+        ({"train.seed": 7}, "ablation x: train.seed: `seeds` sets it for each member; list the values there"),
     ],
 )
 def test_a_change_that_params_do_not_allow_names_its_row(changes: dict, words: str) -> None:

@@ -15,6 +15,7 @@ from flows.distill import main
 from flows.pipeline.changes import change_file
 from flows.pipeline.presets import list_presets, load_preset, make_variants
 from flows.pipeline.worktrees import check_committed, save_experiment, temporary_worktree
+from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
 
 
@@ -106,6 +107,20 @@ def test_an_override_comes_after_the_preset_and_a_seed_after_both(project: Path)
     params = load_params(project / "params.yaml")
     assert (params.method.critic_turns, params.train.seed, params.method.t_min) == (7, 0, 0.1)
     assert "# DMD2, section 4.2" in (project / "params.yaml").read_text()
+
+
+def test_a_relative_path_that_git_does_not_track_is_of_the_users_folder(project: Path) -> None:
+    """A worktree of the commit has no such folder, so its absolute path is used."""
+    (project / "mine").mkdir()
+    (project / "mine" / "x.png").touch()
+    (variant,) = make_variants(project, None, {"data.folder": "mine", "data.source": "folder"}, [])
+    assert variant.changes["data.folder"] == str(project / "mine")
+    set_params(project / "params.yaml", {"data.folder": "mine", "data.source": "folder"})
+    (variant,) = make_variants(project, None, {"method.critic_turns": 9}, [])
+    assert variant.changes == {"method.critic_turns": 9, "data.folder": str(project / "mine")}
+    subprocess.run(["git", "add", "mine"], cwd=project, check=True)
+    (variant,) = make_variants(project, None, {"method.critic_turns": 9}, [])
+    assert variant.changes == {"method.critic_turns": 9}
 
 
 def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
