@@ -11,19 +11,21 @@ Option = bool | int | str
 
 MODULES = {"accelerate": "accelerate.commands.launch", "torchrun": "torch.distributed.run"}
 PROCESSES = {"accelerate": "--num_processes", "torchrun": "--nproc_per_node"}
-# Options that say where processes run. Others, such as --no_python and --config_file, could start another program.
+# Options that say where processes run. Others, such as --no_python and --config_file, could start another program, and
+# so could an address: processes unpickle what the main one sends. It comes from ADDRESS in the environment instead.
 OPTIONS: dict[str, frozenset[str]] = {
     "python": frozenset(),
     "accelerate": frozenset({
-        "num_machines", "machine_rank", "main_process_ip", "main_process_port", "same_network", "rdzv_backend",
-        "gpu_ids", "num_cpu_threads_per_process", "enable_cpu_affinity", "max_restarts", "monitor_interval", "cpu",
+        "num_machines", "machine_rank", "main_process_port", "same_network", "gpu_ids", "num_cpu_threads_per_process",
+        "enable_cpu_affinity", "max_restarts", "monitor_interval", "cpu",
     }),
     "torchrun": frozenset({
-        "nnodes", "node_rank", "master_addr", "master_port", "rdzv_backend", "rdzv_endpoint", "rdzv_id", "standalone",
-        "max_restarts", "monitor_interval",
+        "nnodes", "node_rank", "master_port", "standalone", "max_restarts", "monitor_interval",
     }),
 }  # fmt: skip
-VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:,-]{0,199}")  # numbers, host names, addresses, lists of devices
+ADDRESS = "MASTER_ADDR"  # environment variable with the host of the main process, if there are several machines
+ADDRESS_OPTIONS = {"accelerate": "--main_process_ip", "torchrun": "--master_addr"}
+VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:,-]{0,199}")  # numbers, lists of devices
 LAUNCHED = "ONESTEP_LAUNCHED"  # environment variable of the processes that `start_processes` starts
 
 
@@ -55,7 +57,8 @@ def launch_command(
     flags = [f"--{name}" for name, value in options.items() if value is True]
     values = [f"--{name}={value}" for name, value in options.items() if not isinstance(value, bool)]
     command = [sys.executable, "-m", MODULES[launcher], f"{PROCESSES[launcher]}={processes}"]
-    return [*command, *flags, *values, "-m", module, *arguments]
+    address = [f"{ADDRESS_OPTIONS[launcher]}={os.environ[ADDRESS]}"] if os.environ.get(ADDRESS) else []
+    return [*command, *flags, *values, *address, "-m", module, *arguments]
 
 
 def start_processes(launcher: Launcher, processes: int, options: Mapping[str, Option], module: str) -> None:

@@ -40,6 +40,10 @@ def change_params(params: dict[str, Any], changes: Changes, where: str, root: Pa
             group = group.get(part) if isinstance(group, dict) else None
         if not isinstance(group, dict) or (last not in group and ".".join(path) not in OPEN_GROUPS):
             raise ConfigError(f"{where}: {key}: params.yaml has no such key{_suggest(params, key)}")
+        if isinstance(value, str) and "${" in value:
+            raise ConfigError(
+                f"{where}: {key}: {value!r} contains ${{, which DVC would replace; write the value itself"
+            )
         check_value(value, f"{where}: {key}", root)
         group[last] = value
     valid = validate(new, where)

@@ -7,6 +7,7 @@ are there already. Here such a half-made copy is dropped, and the file itself is
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -56,12 +57,14 @@ def prepare_database(file: Path, tool: Tool) -> None:
     Raises UserError, with the remedy, if the tool cannot use the file. An unusable database without content is made
     anew, since all that it holds is the beginning of its own creation.
     """
+    file = file.resolve()  # of a link, the file that it leads to
     marker = file.with_name(f"{file.name}.version")
     with hold_lock(file.with_name(f"{file.name}.lock")):
         if _describe(file, tool) == _read_marker(marker):
             return
         copy = file.with_name(f".{file.name}.new")
         _remove(copy)
+        copy.touch(mode=0o600)
         exists = file.is_file() and file.stat().st_size > 0
         reason = _copy(file, copy) if exists else None
         reason = reason or _migrate(copy, tool, exists)
@@ -144,6 +147,8 @@ def _replace(file: Path, copy: Path, exists: bool, tool: Tool) -> None:
         raise UserError(f"{file} must be migrated to {tool.name} {version(tool.package)}; end its users first: {users}")
     with contextlib.closing(sqlite3.connect(copy, timeout=60)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the copy's write-ahead log stays behind
+    if exists:
+        shutil.copymode(file, copy)
     for suffix in ("-wal", "-shm"):
         file.with_name(file.name + suffix).unlink(missing_ok=True)
     copy.replace(file)

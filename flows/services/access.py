@@ -49,5 +49,5 @@ def client_variables(name: str, token: str) -> dict[str, str]:
 
 
 def login_link(url: str, token: str) -> str:
-    """Return the link that logs a browser in."""
-    return f"{url}{LOGIN}?token={token}"
+    """Return the link that logs a browser in: a browser keeps its password for this server alone."""
+    return url.replace("http://", f"http://{USER}:{token}@") + LOGIN

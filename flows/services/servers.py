@@ -89,7 +89,7 @@ def _prefect_server(root: Path, port: int, api: str) -> Service:
         env={
             **_guard_variables(root, port),
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}",
-            "PREFECT_SERVER_UI_API_URL": "/api",  # of the page's own host, which may be 127.0.0.1 or localhost
+            "PREFECT_SERVER_UI_API_URL": "/api",
             DATABASE_URL: sqlite_url(prefect_database(root)),
             "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         },
@@ -104,15 +104,15 @@ def _mlflow_server(root: Path, port: int, url: str, store: str) -> Service:
 
 
 def _server(app: str, port: int) -> list[str]:
-    """The command of a server. Its access log is off, because it would hold the token of the login link."""
+    """The command of a server. Its own log names what was refused, and no client may choose the address in it."""
     module = f"flows.services.web:{app}"
-    options = ["--factory", "--host", HOST, "--port", str(port), "--no-access-log", "--timeout-keep-alive", "60"]
+    options = ["--factory", "--host", HOST, "--port", str(port), "--no-access-log", "--no-proxy-headers"]
     return [sys.executable, "-m", "uvicorn", *options, module]
 
 
 def _guard_variables(root: Path, port: int) -> dict[str, str]:
-    hosts = ",".join(f"{name}:{port}" for name in (HOST, "localhost"))
-    return {"ONESTEP_TOKEN_FILE": str(token_file(_folder(root))), "ONESTEP_HOSTS": hosts}
+    # Not localhost: its other address, ::1, may be that of another user's server.
+    return {"ONESTEP_TOKEN_FILE": str(token_file(_folder(root))), "ONESTEP_HOSTS": f"{HOST}:{port}"}
 
 
 def _read_port(variable: str, default: int) -> int:
@@ -218,14 +218,26 @@ def _wait_until_ready(service: Service, process: "subprocess.Popen[bytes]", log:
         if process.poll() is not None:
             last = next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "")
             raise UserError(f"{service.name}: ended with exit code {process.returncode}: {last[:200]} (see {log})")
-        if _is_ready(service, token):
+        if _listens(process, service.port) and _is_ready(service, token):
             return
         time.sleep(0.5)
     raise UserError(f"{service.name}: no answer after {START_PATIENCE:g} s; see {log}")
 
 
+def _listens(process: "subprocess.Popen[bytes]", port: int | None) -> bool:
+    """Whether it is this process that listens on its port: another user's program must not get the token."""
+    if port is None:
+        return True
+    with contextlib.suppress(psutil.Error):
+        connections = psutil.Process(process.pid).net_connections("tcp")
+        return any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr[1] == port for c in connections)
+    return False
+
+
 def _is_ready(service: Service, token: str) -> bool:
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    headers = {"Content-Type": "application/json"}
+    if service.body is not None:
+        headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(service.health, service.body, headers)
     with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
         return service.body is None or any(deployment["status"] == "READY" for deployment in json.load(answer))

@@ -7,8 +7,11 @@ machine, must not reach them. This module uses the standard library alone, becau
 images without this project. Environment variables:
 
     ONESTEP_TOKEN_FILE   file with the token, or ONESTEP_TOKEN: the token itself
-    ONESTEP_HOSTS        hosts with port that the server answers to, separated by commas: 127.0.0.1:4200,localhost:4200
+    ONESTEP_HOSTS        hosts with port that the server answers to, separated by commas: 127.0.0.1:4200
     ONESTEP_MAX_BODY     largest body of a request in bytes (default 64 MiB); an upload of an artifact has no limit
+
+A browser sends the token as the password of Basic authentication, which it keeps for one port. A cookie would go to
+every port of the host, where a program of another user may listen.
 """
 
 import base64
@@ -20,7 +23,6 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,10 +31,11 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 USER = "onestep"  # of Basic authentication; only the token counts
-LOGIN = "/onestep/login"
+LOGIN = "/onestep/login"  # leads a browser that has logged in there to the start page, whose address has no password
 HEALTH = ("/api/health", "/api/ready", "/health", "/version")  # GET needs no token
 UPLOADS = ("/api/2.0/mlflow-artifacts/artifacts/", "/ajax-api/2.0/mlflow-artifacts/artifacts/")
 MAX_BODY = 64 * 2**20  # bytes
+MAX_FIRST_MESSAGE = 4096  # characters of the first message of a websocket without the token in its header
 POLICY_VIOLATION = 1008  # close code of a websocket
 
 DECISIVE = (b"host", b"origin", b"authorization", b"content-length", b"sec-fetch-site", b"sec-fetch-mode")
@@ -43,14 +46,14 @@ log = logging.getLogger("uvicorn.error")
 class Guarded:
     """An ASGI app that answers only requests to its own host, from its own origin, with the token.
 
-    The token comes as the password of Basic authentication, as a Bearer token, or as the cookie that LOGIN sets.
-    Prefect's clients open some websockets without a header and send the token as their first message.
+    The token comes as the password of Basic authentication or as a Bearer token. Prefect's clients open some websockets
+    without a header and send the token as their first message.
     """
 
     def __init__(self, app: App, token: str, hosts: list[str], max_body: int = MAX_BODY) -> None:
         self.app = app
         self.token = token
-        self.hosts = {host.strip().lower() for host in hosts}
+        self.hosts = {host.strip().lower() for host in hosts} - {""}
         self.max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,19 +67,20 @@ class Guarded:
         if scope["type"] == "websocket":
             return await self.open_socket(scope, headers, receive, send)
         if scope["method"] == "GET" and scope["path"] in HEALTH:
-            return await self.app(scope, receive, send)
-        if scope["method"] == "GET" and scope["path"] == LOGIN:
-            return await self.log_in(scope, headers, send)
+            return await self.forward(scope, headers, receive, send, limit=0)
         if not self.is_known(headers):
             return await refuse(scope, send, 401, "no token or a wrong one; open the link that `make up` printed")
-        await self.forward(scope, headers, receive, send)
+        if scope["path"] == LOGIN:
+            return await answer(send, 303, "logged in", [("location", "/")])
+        is_upload = scope["method"] == "PUT" and scope["path"].startswith(UPLOADS)
+        await self.forward(scope, headers, receive, send, limit=None if is_upload else self.max_body)
 
     def find_foreign(self, headers: dict[str, str]) -> str | None:
         """Return what is wrong with the Host and Origin of a request; None if they are the server's own."""
         host, origin = headers.get("host", "").lower(), headers.get("origin")
         if host not in self.hosts:
             return f"host {host[:100]!r} is not this server's"
-        if origin is not None and urlsplit(origin.lower()).netloc not in self.hosts:
+        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
             return f"origin {origin[:100]!r} is another site"
         # A browser names no origin in a GET without CORS, but says where the page comes from that asks for it.
         site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
@@ -94,33 +98,20 @@ class Guarded:
                 return self.is_token(base64.b64decode(value).decode().partition(":")[2])
             except ValueError:
                 return False
-        # Cookies of other programs on this host come along; the standard library's parser drops all after an odd one.
-        cookies = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-        return any(name == cookie_name(headers) and self.is_token(value) for name, _, value in cookies)
+        return False
 
     def is_token(self, text: str) -> bool:
         """Compare in constant time."""
-        return hmac.compare_digest(text.encode(), self.token.encode())
+        return hmac.compare_digest(text.encode(errors="surrogatepass"), self.token.encode())
 
-    async def log_in(self, scope: Scope, headers: dict[str, str], send: Send) -> None:
-        """Set the cookie of a browser that opens LOGIN?token=TOKEN, and show the start page.
-
-        A page that refreshes itself, unlike a redirect, lets the browser send a strict cookie even if another program
-        has opened the link.
-        """
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        if not self.is_token(query.get("token", [""])[0]):
-            return await refuse(scope, send, 401, "a wrong token; open the link that `make up` printed")
-        cookie = f"{cookie_name(headers)}={self.token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
-        page = '<!doctype html><meta http-equiv="refresh" content="0; url=/">logged in: <a href="/">start page</a>'
-        await answer(send, 200, page, [("set-cookie", cookie), ("cache-control", "no-store")])
-
-    async def forward(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
-        """Pass a request to the app, and refuse it with 413 as soon as its body is too large."""
-        limit = None if scope["path"].startswith(UPLOADS) else self.max_body
+    async def forward(
+        self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send, limit: int | None
+    ) -> None:
+        """Pass a request to the app, and refuse it with 413 as soon as its body has more than `limit` bytes."""
         text = f"a body of more than {limit} bytes"
         length = headers.get("content-length", "0")
-        if limit is not None and (not length.isdigit() or int(length[:20]) > limit):
+        is_number = length.isascii() and length.isdigit()
+        if limit is not None and not (is_number and int(length[:20]) <= limit):
             return await refuse(scope, send, 413, text)
         size, is_too_large, has_started = 0, False, False
 
@@ -177,25 +168,22 @@ def repeated_header(scope: Scope) -> str | None:
 
 def first_token(message: Message) -> str:
     """Return the token in the first message of Prefect's websockets, {"type": "auth", "token": "user:TOKEN"}, or ""."""
+    text = message.get("text") or message.get("bytes") or ""
     try:
-        content = json.loads(message.get("text") or message.get("bytes") or "")
+        content = json.loads(text[:MAX_FIRST_MESSAGE])
         return str(content["token"]).partition(":")[2] if content["type"] == "auth" else ""
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-
-
-def cookie_name(headers: dict[str, str]) -> str:
-    """Name the cookie after the port: a browser sends cookies of one port to every port of the host."""
-    return f"onestep-{headers.get('host', '').rpartition(':')[2]}"
 
 
 async def refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
     """Refuse a request or a websocket, and log why."""
     client = (scope.get("client") or ("unknown",))[0]
-    log.warning("refused: %s, %s %r from %s", reason, scope.get("method", "websocket"), scope["path"][:200], client)
+    log.warning("refused: %s, %s %r from %r", reason, scope.get("method", "websocket"), scope["path"][:200], client)
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason[:100]})
-    await answer(send, status, f"<!doctype html>refused: {html.escape(reason)}", [])
+    challenge = [("www-authenticate", f'Basic realm="{USER}"')] if status == 401 else []
+    await answer(send, status, f"<!doctype html>refused: {html.escape(reason)}", challenge)
 
 
 async def answer(send: Send, status: int, page: str, headers: list[tuple[str, str]]) -> None:

@@ -21,13 +21,17 @@ def params_with(**train: Any) -> dict[str, Any]:
     return raw
 
 
-def test_each_launcher_has_its_own_argument_list() -> None:
+def test_each_launcher_has_its_own_argument_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
     assert launch_command("python", 1, {}, "stages.train", ["--out", "a b"]) is None
     options = {"num_machines": 2, "same_network": True}
     assert launch_command("accelerate", 8, options, "stages.train", ["--out", "a b"]) == [
         *(sys.executable, "-m", "accelerate.commands.launch", "--num_processes=8"),
         *("--same_network", "--num_machines=2", "-m", "stages.train", "--out", "a b"),
     ]
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    assert "--main_process_ip=node1" in (launch_command("accelerate", 8, options, "stages.train", []) or [])
+    monkeypatch.delenv("MASTER_ADDR")
     assert launch_command("torchrun", 2, {"master_port": 29501, "standalone": False}, "stages.train", []) == [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29501"),
         *("-m", "stages.train"),
@@ -46,10 +50,21 @@ def test_each_launcher_has_its_own_argument_list() -> None:
         ({"launcher": "torchrun", "launcher_options": {"no_python": True}}, "'no_python' is no option for launcher"),
         ({"launcher": "accelerate", "launcher_options": {"config_file": "x.yaml"}}, "'config_file' is no option"),
         ({"launcher": "accelerate", "launcher_options": {"m evil": True}}, "'m evil' is no option"),
-        ({"launcher": "torchrun", "launcher_options": {"rdzv_id": "x; touch y"}}, "rdzv_id: 'x; touch y' is not allow"),
-        ({"launcher": "torchrun", "launcher_options": {"rdzv_id": "--no-python"}}, "rdzv_id: '--no-python' is not all"),
         (
-            {"launcher": "torchrun", "launcher_options": {"rdzv_id": ["a"]}},
+            {"launcher": "torchrun", "launcher_options": {"rdzv_endpoint": "evil.example:1"}},
+            "'rdzv_endpoint' is no opt",
+        ),
+        (
+            {"launcher": "accelerate", "launcher_options": {"main_process_ip": "evil.example"}},
+            "'main_process_ip' is no",
+        ),
+        ({"launcher": "torchrun", "launcher_options": {"nnodes": "x; touch y"}}, "nnodes: 'x; touch y' is not allowed"),
+        (
+            {"launcher": "torchrun", "launcher_options": {"nnodes": "--no-python"}},
+            "nnodes: '--no-python' is not allowed",
+        ),
+        (
+            {"launcher": "torchrun", "launcher_options": {"nnodes": ["a"]}},
             "train.launcher_options: ['a'] is not allowed",
         ),
     ],

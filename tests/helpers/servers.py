@@ -94,7 +94,7 @@ class Ui:
     def __init__(self, project: Path, port: int) -> None:
         self.project, self.url = project, f"http://127.0.0.1:{port}"
         self.token = (project / "runs/services/token").read_text().strip()
-        self.login = f"{self.url}/onestep/login?token={self.token}"  # sets the cookie of a browser
+        self.login = f"http://onestep:{self.token}@127.0.0.1:{port}/onestep/login"  # logs a browser in
         self.headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
 
     def ask(self, what: str, **query: Any) -> Any:

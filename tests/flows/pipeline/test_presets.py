@@ -132,6 +132,7 @@ def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
             {"method.critic_turn": 1},
             r"turn: params.yaml has no such key; did you mean 'critic_turns'",
         ),
+        (None, {"data.url": "https://x/${oc.env:SECRET}"}, r"data\.url: .* contains \$\{, which DVC would replace"),
         (None, {"metod.critic_turns": 1}, "no such key; did you mean 'method'"),
         (None, {"method.nothing.like.it": 1}, "no such key$"),
         (None, {"method": 1}, "method: 1 is not allowed; it is a group with the keys name, "),

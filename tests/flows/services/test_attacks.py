@@ -99,8 +99,11 @@ def test_a_page_of_another_site_starts_no_run_and_reads_nothing(
     threading.Thread(target=site.serve_forever, daemon=True).start()
     before = len(ui.ask("flow_runs/filter"))
     with chromium() as browser, visit(browser, "about:blank") as view:
-        for url in (ui.url, mlflow):  # requests of the page's own context: they set its cookies
-            assert view.page.request.get(f"{url}/onestep/login?token={ui.token}").ok
+        for url in (ui.url, mlflow):
+            view.page.goto(
+                url.replace("http://", f"http://onestep:{ui.token}@") + "/onestep/login", wait_until="commit"
+            )
+            view.page.wait_for_url(lambda now, url=url: now.startswith(url))
         view.page.goto(f"http://{host}:{site.server_port}/index.html")
         view.page.wait_for_function("document.title !== ''")
         results = view.page.title().split()

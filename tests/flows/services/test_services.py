@@ -64,7 +64,7 @@ def test_up_twice_and_down(project: Path) -> None:
                 assert answer.status == 200
         token = (project / "runs/services/token").read_text().strip()
         for port in ports.values():
-            assert f"http://127.0.0.1:{port}/onestep/login?token={token}\n" in first.stdout
+            assert f"http://onestep:{token}@127.0.0.1:{port}/onestep/login\n" in first.stdout
         pids = {n: json.loads((project / f"runs/services/{n}.json").read_text())["pid"] for n in NAMES}
         query = urllib.request.Request(
             f"http://127.0.0.1:{ports['PREFECT_PORT']}/api/deployments/filter",
