@@ -71,7 +71,7 @@ class Guarded:
         if not self.is_known(headers):
             return await refuse(scope, send, 401, "no token or a wrong one; open the link that `make up` printed")
         if scope["path"] == LOGIN:
-            return await answer(send, 303, "logged in", [("location", "/")])
+            return await answer(send, 303, "logged in", [("location", f"//{headers['host']}/")])
         is_upload = scope["method"] == "PUT" and scope["path"].startswith(UPLOADS)
         await self.forward(scope, headers, receive, send, limit=None if is_upload else self.max_body)
 

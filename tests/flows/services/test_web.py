@@ -118,7 +118,7 @@ def test_only_a_get_of_the_health_needs_no_token() -> None:
 
 def test_the_login_link_leads_to_a_page_without_a_password_in_its_address() -> None:
     response = request("GET", LOGIN, headers=basic(TOKEN))
-    assert (response.status_code, response.headers["location"]) == (303, "/")
+    assert (response.status_code, response.headers["location"]) == (303, f"//{HOST}/")
     for headers in ({}, basic("wrong")):
         response = request("GET", LOGIN, headers=headers)
         assert response.status_code == 401 and response.headers["www-authenticate"] == 'Basic realm="onestep"'
