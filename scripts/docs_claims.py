@@ -27,10 +27,10 @@ def value_of(file: str, keys: str) -> float:
     if file.endswith(".csv"):
         row, column = keys.split("/")
         return float(pd.read_csv(ROOT / file, index_col=0).loc[int(row), column])
-    found = json.loads((ROOT / file).read_text())
+    value = json.loads((ROOT / file).read_text())
     for key in keys.split("/"):
-        found = next(row for row in found if row["name"] == key) if isinstance(found, list) else found[key]
-    return float(found)
+        value = next(row for row in value if row["name"] == key) if isinstance(value, list) else value[key]
+    return float(value)
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ def diffusers_network(network: Inert) -> tuple[UNet2DModel, EDMEulerScheduler]:
         kind = inner.class_name if isinstance(inner, Inert) else network.class_name
         raise PickleError(f"{kind} cannot be converted to a network of diffusers; {CONVERTS} in EDMPrecond can")
     shape = {**_defaults(), **inner.arguments()}
-    given = inner.tensors()
-    net = UNet2DModel(**_config(shape, given))
+    weights = inner.tensors()
+    net = UNet2DModel(**_config(shape, weights))
     try:
-        net.load_state_dict({k: v.float() for k, v in _tensors(shape, given)})
+        net.load_state_dict({k: v.float() for k, v in _tensors(shape, weights)})
     except (KeyError, RuntimeError) as e:
         reason = " ".join(str(e).split())[:200]
         raise PickleError(f"the tensors are not those of a {CONVERTS} with these arguments: {reason}") from None
@@ -54,7 +54,7 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _config(shape: dict[str, Any], given: dict[str, Tensor]) -> dict[str, Any]:
+def _config(shape: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Any]:
     channels = [shape["model_channels"] * m for m in shape["channel_mult"]]
     if min(channels) < 4 * GROUPS or any(c % HEAD for c in channels) or shape["channel_mult_emb"] != 4:
         raise PickleError(
@@ -76,7 +76,7 @@ def _config(shape: dict[str, Any], given: dict[str, Tensor]) -> dict[str, Any]:
         "attention_head_dim": HEAD,
         "norm_num_groups": GROUPS,
         "attn_norm_num_groups": GROUPS,
-        "num_class_embeds": shape["label_dim"] + 1 if "map_label.weight" in given else None,
+        "num_class_embeds": shape["label_dim"] + 1 if "map_label.weight" in weights else None,
     }
 
 
@@ -85,42 +85,42 @@ def _sizes(shape: dict[str, Any]) -> list[int]:
     return [shape["img_resolution"] >> level for level in range(len(shape["channel_mult"]))]
 
 
-def _tensors(shape: dict[str, Any], given: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _tensors(shape: dict[str, Any], weights: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Yield every tensor under its name in a UNet2DModel, without those of the augmentation."""
     sizes, last = _sizes(shape), len(shape["channel_mult"]) - 1
     alone = {"map_layer0": "time_embedding.linear_1", "map_layer1": "time_embedding.linear_2"}
     alone |= {f"enc.{sizes[0]}x{sizes[0]}_conv": "conv_in", "out_norm": "conv_norm_out", "out_conv": "conv_out"}
     for old, new in alone.items():
-        yield from ((f"{new}.{kind}", given[f"{old}.{kind}"]) for kind in ("weight", "bias"))
-    if "map_label.weight" in given:
-        labels = given["map_label.weight"].T
+        yield from ((f"{new}.{kind}", weights[f"{old}.{kind}"]) for kind in ("weight", "bias"))
+    if "map_label.weight" in weights:
+        labels = weights["map_label.weight"].T
         yield "class_embedding.weight", torch.cat([labels, torch.zeros_like(labels[:1])])
     for level, size in enumerate(sizes):
         down, up = f"down_blocks.{level}", f"up_blocks.{last - level}"
         for side, block, count in (("enc", down, shape["num_blocks"]), ("dec", up, shape["num_blocks"] + 1)):
             for i in range(count):
                 name = f"{side}.{size}x{size}_block{i}"
-                yield from _block(given, name, f"{block}.resnets.{i}", f"{block}.attentions.{i}")
+                yield from _block(weights, name, f"{block}.resnets.{i}", f"{block}.attentions.{i}")
         if level < last:  # edm names these blocks after the level that follows, diffusers after the level before
-            yield from _block(given, f"enc.{sizes[level + 1]}x{sizes[level + 1]}_down", f"{down}.downsamplers.0")
-            yield from _block(given, f"dec.{size}x{size}_up", f"up_blocks.{last - level - 1}.upsamplers.0")
+            yield from _block(weights, f"enc.{sizes[level + 1]}x{sizes[level + 1]}_down", f"{down}.downsamplers.0")
+            yield from _block(weights, f"dec.{size}x{size}_up", f"up_blocks.{last - level - 1}.upsamplers.0")
     deepest = f"dec.{sizes[last]}x{sizes[last]}"
-    yield from _block(given, f"{deepest}_in0", "mid_block.resnets.0", "mid_block.attentions.0")
-    yield from _block(given, f"{deepest}_in1", "mid_block.resnets.1")
+    yield from _block(weights, f"{deepest}_in0", "mid_block.resnets.0", "mid_block.attentions.0")
+    yield from _block(weights, f"{deepest}_in1", "mid_block.resnets.1")
 
 
-def _block(given: dict[str, Tensor], old: str, new: str, attention: str = "") -> Iterator[tuple[str, Tensor]]:
+def _block(weights: dict[str, Tensor], old: str, new: str, attention: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a residual block, and of the attention that edm keeps in it."""
     names = {"norm0": "norm1", "conv0": "conv1", "affine": "time_emb_proj", "norm1": "norm2", "conv1": "conv2"}
-    if f"{old}.skip.weight" in given:
+    if f"{old}.skip.weight" in weights:
         names["skip"] = "conv_shortcut"
     for theirs, ours in names.items():
-        yield from ((f"{new}.{ours}.{kind}", given[f"{old}.{theirs}.{kind}"]) for kind in ("weight", "bias"))
-    if f"{old}.qkv.weight" not in given:
+        yield from ((f"{new}.{ours}.{kind}", weights[f"{old}.{theirs}.{kind}"]) for kind in ("weight", "bias"))
+    if f"{old}.qkv.weight" not in weights:
         return
-    yield from ((f"{attention}.group_norm.{kind}", given[f"{old}.norm2.{kind}"]) for kind in ("weight", "bias"))
+    yield from ((f"{attention}.group_norm.{kind}", weights[f"{old}.norm2.{kind}"]) for kind in ("weight", "bias"))
     for kind in ("weight", "bias"):
-        flat = {name: given[f"{old}.{name}.{kind}"] for name in ("qkv", "proj")}
+        flat = {name: weights[f"{old}.{name}.{kind}"] for name in ("qkv", "proj")}
         flat = {name: v.flatten(1) if v.ndim > 1 else v for name, v in flat.items()}  # convolutions of 1x1
         yield f"{attention}.to_out.0.{kind}", flat["proj"]
         for i, part in enumerate(("to_q", "to_k", "to_v")):  # edm's channels are [head, channel, q or k or v]

@@ -165,11 +165,11 @@ def test_params_are_frozen() -> None:
 
 def all_keys(group: Any, prefix: str = "") -> set[str]:
     """Dotted keys of all values below a group of the schema."""
-    found: set[str] = set()
+    names: set[str] = set()
     for name, field in fields(group).items():
         inner = subgroup(field)
-        found |= {prefix + name} if inner is None else all_keys(inner, f"{prefix}{name}.")
-    return found
+        names |= {prefix + name} if inner is None else all_keys(inner, f"{prefix}{name}.")
+    return names
 
 
 def test_the_reference_has_every_key_with_its_meaning_and_value(params: Params) -> None:
