@@ -116,9 +116,8 @@ def _networks_of_params(params: Params, class_count: int) -> tuple[Any, Any, int
     shape = (params.data.channels, params.data.size, params.data.size)
     split = SimpleNamespace(shape=shape, class_names=names, class_captions=captions)
     net, parts = new_network(params.teacher, cast(Split, split))
-    tokens = (
-        max((len(caption.encode()) for caption in captions), default=0) + 2
-    )  # one per byte, one for the beginning, one for the end
+    # One token per byte, one for the beginning and one for the end.
+    tokens = max((len(caption.encode()) for caption in captions), default=0) + 2
     return unwrap(net), getattr(parts, "vae", None), tokens
 
 

@@ -31,8 +31,10 @@ def make_token(folder: Path) -> str:
 
 
 def read_token(folder: Path) -> str:
-    """Read the token. Raises UserError if other users of the machine can read the file, or if it is empty."""
+    """Read the token. Raises UserError if there is none, or if other users of the machine can read the file."""
     file = token_file(folder)
+    if not file.is_file():  # the servers were started by an earlier version, which had no token
+        raise UserError(f"{file}: the running servers have no token; run make down, then make up")
     if file.stat().st_mode & 0o077:
         raise UserError(f"{file}: other users can read the token; run make down, delete the file, then run make up")
     if not (token := file.read_text().strip()):

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from dmd.errors import UserError
 from flows.serve import list_deployments
 from flows.serve import main as serve
-from flows.services.access import make_token
+from flows.services.access import make_token, read_token
 from flows.services.servers import find_process, list_services, use_local_servers
 from tests.helpers.projects import ROOT
 from tests.helpers.servers import call, free_port
@@ -128,6 +128,8 @@ def test_the_token_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -
     token = make_token(tmp_path)
     assert len(token) >= 43 and make_token(tmp_path) == token
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(UserError, match="the running servers have no token; run make down, then make up"):
+        read_token(tmp_path / "elsewhere")
     (tmp_path / "token").chmod(0o640)
     with pytest.raises(UserError, match="token: other users can read the token; run make down"):
         make_token(tmp_path)
