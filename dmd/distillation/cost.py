@@ -19,9 +19,9 @@ from dmd.distillation.batches import TrainingImages
 from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase, Turn
-from dmd.distillation.random_source import RandomSource
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
+from dmd.training.random_source import RandomSource
 
 SIDE, CLASSES = 8, 2  # of the small networks
 IMAGES = 2  # per counted turn

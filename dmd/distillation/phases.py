@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmd.diffusion.denoiser import Cond
 from dmd.distillation.networks import Networks
-from dmd.distillation.random_source import RandomSource
+from dmd.training.random_source import RandomSource
 
 # (network of the turn, networks, z, cond, rng) -> scalars by name; "total" is the one to differentiate. z is unit
 # noise [B, *noise_shape], cond [B] or None.

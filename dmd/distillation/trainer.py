@@ -13,9 +13,9 @@ from dmd.distillation.methods import Method
 from dmd.distillation.parallel.sharding import gather
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.phases import Phase, Turn
-from dmd.distillation.random_source import RandomSource
 from dmd.distillation.state import TrainState
 from dmd.training.optim import apply_gradients, backward, learning_rate
+from dmd.training.random_source import RandomSource
 
 
 def train(
@@ -31,7 +31,8 @@ def train(
     shape: (C, H, W) of one image or latent; labels [N]: conditions to draw from, None for an unconditional teacher.
     Raises FloatingPointError with network, turn, step and value if a loss or gradient is not finite.
     """
-    batches = Batches(cfg.seed, method.noise_shape(shape), labels)
+    device = next(state.nets.generator.parameters()).device
+    batches = Batches(cfg.seed, method.noise_shape(shape), None if labels is None else labels.to(device))
     start = 0  # step at which a phase starts
     for phase in method.phases(cfg):
         if state.step == start:
@@ -57,12 +58,12 @@ class Batches:
 
     seed: int
     noise_shape: tuple[int, ...]  # of one image
-    labels: Tensor | None
+    labels: Tensor | None  # on the device of the networks
 
     def draw(self, rng: RandomSource, like: Tensor) -> tuple[Tensor, Cond]:
         """Unit noise [B, *noise_shape], and labels [B] in the proportions of the data."""
-        z = rng.noise(*self.noise_shape).to(like.device, like.dtype)
-        return z, None if self.labels is None else self.labels[rng.integers(0, len(self.labels))].to(z.device)
+        z = rng.noise(*self.noise_shape).to(like.dtype)
+        return z, None if self.labels is None else self.labels[rng.integers(0, len(self.labels))]
 
 
 def take_turn(
@@ -75,10 +76,11 @@ def take_turn(
     parts = workers.samples(turn.batch_size)
     state.placement.begin_turn(state.nets.modules())
     with state.nets.only_training(name) as net:
+        first = next(net.parameters())
         for samples in parts:
-            rng = RandomSource(batches.seed, state.step, name, samples)
+            rng = RandomSource(batches.seed, state.step, name, samples, first.device)
             with workers.accelerator.autocast():
-                losses = phase.loss(name, state.nets, *batches.draw(rng, next(net.parameters())), rng)
+                losses = phase.loss(name, state.nets, *batches.draw(rng, first), rng)
             backward(losses["total"] / len(parts), what, scaler)
             numbers.append({key: value.detach().double() for key, value in losses.items()})
     state.placement.average_gradients(net.parameters(), workers)

@@ -10,9 +10,9 @@ from dmd.config import GanConfig, MethodConfig, Params, TrainConfig
 from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.networks import Networks
 from dmd.distillation.parallel.workers import Workers
-from dmd.distillation.random_source import RandomSource
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
+from dmd.training.random_source import RandomSource
 from tests.helpers.networks import toy_denoiser, unet_denoiser
 from tests.helpers.sources import reals
 

@@ -26,10 +26,10 @@ from dmd.distillation.monitors import gradient_by_time, image_statistics
 from dmd.distillation.networks import Networks
 from dmd.distillation.perceptual import Lpips
 from dmd.distillation.phases import Phase, Turn
-from dmd.distillation.random_source import RandomSource
 from dmd.samplers.ddim import ode_times, trajectory
 from dmd.samplers.few_step import generate
 from dmd.teachers.pairs import Pairs
+from dmd.training.random_source import RandomSource
 
 MAX_TRAJECTORY_STEPS = 10  # largest number of teacher passes for the regression target of a later generator step
 
@@ -120,7 +120,7 @@ class DMD(Method):
 
     def critic_loss(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> Losses:
         """Denoising loss on generated images x at t in [0, T), with the loss weight of the teacher's own training."""
-        t = rng.integers(0, self.timesteps).to(x.device)
+        t = rng.integers(0, self.timesteps)
         x_t = nets.critic.process.add_noise(x, rng.noise_like(x), t)
         loss = denoising_loss(nets.critic(x_t, t, cond), x, nets.critic.loss_weight(t))
         return {"total": loss, "denoising": loss.detach()}
@@ -133,7 +133,7 @@ class DMD(Method):
         reweight changes the score difference sample by sample.
         """
         low, high = int(self.cfg.t_min * self.timesteps), min(int(self.cfg.t_max * self.timesteps), self.timesteps - 1)
-        t = rng.integers(low, high + 1).to(x.device)
+        t = rng.integers(low, high + 1)
         with torch.no_grad():
             x_t = nets.teacher.process.add_noise(x, rng.noise_like(x), t)
             real = nets.teacher(x_t, t, cond)

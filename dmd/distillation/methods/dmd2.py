@@ -14,8 +14,8 @@ from dmd.distillation.methods.base import Setting
 from dmd.distillation.methods.dmd import DMD, Losses
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase
-from dmd.distillation.random_source import RandomSource
 from dmd.teachers.teacher import Teacher
+from dmd.training.random_source import RandomSource
 
 NUDGE = 0.1  # step of R1's finite difference, in units of the noise
 
@@ -106,7 +106,7 @@ class DMD2(DMD):
 
     def add_noise(self, nets: Networks, x: Tensor, rng: RandomSource) -> tuple[Tensor, Tensor]:
         """(x_t', t') with t' in [0, gan.t_max T), drawn for the discriminator alone."""
-        t = rng.integers(0, max(1, round(self.cfg.gan.t_max * self.timesteps))).to(x.device)
+        t = rng.integers(0, max(1, round(self.cfg.gan.t_max * self.timesteps)))
         return nets.critic.process.add_noise(x, rng.noise_like(x), t), t
 
     def logits(self, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:

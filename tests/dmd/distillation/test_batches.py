@@ -15,15 +15,15 @@ from dmd.config import GanConfig, Params, TrainConfig, load_params
 from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.parallel.sharding import gather
 from dmd.distillation.parallel.workers import Workers
-from dmd.distillation.random_source import RandomSource
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.errors import ConfigError
 from dmd.teachers.teacher import Teacher
+from dmd.training.random_source import RandomSource
 from tests.helpers.networks import unet_denoiser
 from tests.helpers.projects import ROOT
 from tests.helpers.sources import reals, split
-from tests.helpers.training import NO_PAIRS, alone, draws
+from tests.helpers.training import NO_PAIRS, alone
 
 PARTS = {"generator", "critic", "discriminator", "ema"}
 
@@ -152,26 +152,3 @@ def test_two_processes_with_half_the_batch_each_equal_one(
 def test_a_batch_that_cannot_be_shared_is_an_error() -> None:
     with pytest.raises(ConfigError, match="batch of 10 is not divisible by 1 processes x 4 accumulation steps"):
         alone(4).samples(10)
-
-
-def test_the_random_numbers_of_a_sample_do_not_depend_on_the_other_samples() -> None:
-    whole, part = draws(n=8), RandomSource(7, 0, "generator", range(4, 8))
-    assert torch.equal(whole.noise(2, 3)[4:], part.noise(2, 3))
-    assert torch.equal(whole.integers(0, 100)[4:], part.integers(0, 100))
-    assert whole.common_integer(1000) == part.common_integer(1000)
-
-
-def test_seed_step_and_turn_change_the_random_numbers() -> None:
-    key = (0, 0, "critic")
-    first = RandomSource(*key, range(4)).noise(3)
-    for other in ((1, 0, "critic"), (0, 1, "critic"), (0, 0, "generator")):
-        assert not torch.equal(RandomSource(*other, range(4)).noise(3), first)
-
-
-def test_integers_are_uniform_and_noise_is_unit() -> None:
-    rng = draws(n=4000)
-    numbers = rng.integers(20, 981).double()
-    assert (numbers.min(), numbers.max()) == (20, 980)
-    assert numbers.mean().item() == pytest.approx(500, abs=15) and numbers.std().item() == pytest.approx(277.4, abs=10)
-    noise = rng.noise(4)
-    assert noise.mean().item() == pytest.approx(0, abs=0.03) and noise.std().item() == pytest.approx(1, abs=0.03)
