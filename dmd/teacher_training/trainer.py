@@ -10,7 +10,8 @@ from dmd.config import TeacherConfig
 from dmd.data.shards import Images
 from dmd.diffusion.denoiser import Denoiser
 from dmd.training.ema import update_ema, warm_decay
-from dmd.training.optim import learning_rate, optimizer_step, step_rng
+from dmd.training.optim import learning_rate, optimizer_step
+from dmd.training.random_source import RandomSource
 
 
 class TeacherState:
@@ -48,13 +49,12 @@ def train_teacher(
     """
     device = next(state.denoiser.parameters()).device
     while state.step < cfg.steps:
-        rng = step_rng(cfg.seed, state.step)
-        index = torch.randint(len(images), (cfg.batch_size,), generator=rng)
-        x0, drop = images[index], torch.rand(len(index), generator=rng) < cfg.label_dropout
-        cond = None if labels is None else labels[index].masked_fill(drop, null).to(device)
-        t = torch.randint(state.denoiser.process.timesteps, (len(x0),), generator=rng)
-        eps = torch.randn(x0.shape, generator=rng)
-        loss = diffusion_loss(state.denoiser, *(v.to(device) for v in (x0, eps, t)), cond)
+        rng = RandomSource(cfg.seed, state.step, "teacher", range(cfg.batch_size), device)
+        index = rng.fork("images", "cpu").integers(0, len(images))  # images and labels are on the CPU
+        x0, drop = images[index].to(device), rng.uniform() < cfg.label_dropout
+        cond = None if labels is None else labels[index].to(device).masked_fill(drop, null)
+        t = rng.integers(0, state.denoiser.process.timesteps)
+        loss = diffusion_loss(state.denoiser, x0, rng.noise_like(x0), t, cond)
         lr = learning_rate(cfg.lr, state.step, cfg.warmup_steps, cfg.steps, "cosine")
         norm = optimizer_step(
             state.optimizer, state.denoiser, loss, lr, cfg.grad_clip, f"teacher loss at step {state.step}"

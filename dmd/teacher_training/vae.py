@@ -9,7 +9,8 @@ from dmd.codecs.latents import vae_batch_size
 from dmd.config import TeacherConfig
 from dmd.data.shards import Images
 from dmd.progress import Progress
-from dmd.training.optim import learning_rate, optimizer_step, step_rng
+from dmd.training.optim import learning_rate, optimizer_step
+from dmd.training.random_source import RandomSource
 
 KL_WEIGHT = 1e-4  # keeps the latents near unit spread without loss of sharpness
 
@@ -22,11 +23,10 @@ def train_vae(vae: Any, cfg: TeacherConfig, images: Images) -> None:
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=0.0, fused=True)
     with Progress("vae", cfg.vae.steps, "steps") as progress:
         for step in range(cfg.vae.steps):
-            rng = step_rng(cfg.seed, step)
-            x = images[torch.randint(len(images), (cfg.batch_size,), generator=rng)].to(vae.device)
+            rng = RandomSource(cfg.seed, step, "vae", range(cfg.batch_size), vae.device)
+            x = images[rng.fork("images", "cpu").integers(0, len(images))].to(vae.device)
             latents = vae.encode(x).latent_dist
-            noise = torch.randn(latents.mean.shape, generator=rng).to(x.device)
-            reconstruction = vae.decode(latents.mean + latents.std * noise).sample
+            reconstruction = vae.decode(latents.mean + latents.std * rng.noise_like(latents.mean)).sample
             loss = F.mse_loss(reconstruction, x) + KL_WEIGHT * latents.kl().mean()
             lr = learning_rate(cfg.vae.lr, step, cfg.warmup_steps, cfg.vae.steps, "cosine")
             optimizer_step(optimizer, vae, loss, lr, cfg.grad_clip, f"vae loss at step {step}")

@@ -25,7 +25,7 @@ class RandomSource:
     def __init__(
         self, seed: int, step: int, network: str, samples: range, device: torch.device | str = "cpu", purpose: str = ""
     ) -> None:
-        """network: the one that trains in this turn; samples: positions in the whole batch, over all processes."""
+        """network: the one that trains; samples: positions in the whole batch, over all processes."""
         self.turn = (seed, step, network)
         self.samples, self.device, self.purpose = samples, device, purpose
         self.draws = 0

@@ -14,7 +14,8 @@ from dmd.data.shards import to_unit
 from dmd.data.splits import Split
 from dmd.progress import Progress
 from dmd.storage.files import write_text
-from dmd.training.optim import learning_rate, optimizer_step, step_rng
+from dmd.training.optim import learning_rate, optimizer_step
+from dmd.training.random_source import RandomSource
 
 
 class Classifier(nn.Module):
@@ -67,7 +68,8 @@ def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder
     optimizer = torch.optim.AdamW(net.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
     with Progress("classifier", steps, "steps") as progress:
         for step in range(steps):
-            batch = torch.randint(len(train.labels), (cfg.batch_size,), generator=step_rng(cfg.seed, step))
+            rng = RandomSource(cfg.seed, step, "classifier", range(cfg.batch_size))
+            batch = rng.integers(0, len(train.labels))
             loss = F.cross_entropy(net.forward(train.images[batch]), train.labels[batch].to(device))
             lr = learning_rate(cfg.lr, step, steps // 20, steps, "cosine")
             optimizer_step(optimizer, net, loss, lr, 1.0, f"classifier loss at step {step}")

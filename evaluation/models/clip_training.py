@@ -11,7 +11,8 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 from dmd.config import EvaluatorConfig
 from dmd.data.splits import Split
 from dmd.progress import Progress
-from dmd.training.optim import learning_rate, optimizer_step, step_rng
+from dmd.training.optim import learning_rate, optimizer_step
+from dmd.training.random_source import RandomSource
 from dmd.training.tokenizer import new_tokenizer
 from evaluation.models.clip import ClipExtractor, no_progress_bars
 
@@ -53,7 +54,8 @@ def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.d
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
     with Progress("evaluator", cfg.steps, "steps") as progress:
         for step in range(cfg.steps):
-            batch = torch.randint(len(index), (cfg.batch_size,), generator=step_rng(cfg.seed, step))
+            rng = RandomSource(cfg.seed, step, "clip", range(cfg.batch_size))
+            batch = rng.integers(0, len(index))
             loss = contrastive_loss(clip, train.images[batch], captions, index[batch])
             lr = learning_rate(cfg.lr, step, cfg.steps // 20, cfg.steps, "cosine")
             optimizer_step(optimizer, model, loss, lr, 1.0, f"evaluator loss at step {step}")
