@@ -21,6 +21,7 @@ from dmd.launch import Launcher, Option, find_mistake
 # comes from params.yaml, so none/ exists as an empty folder under version control.
 NONE = "none"
 FORMER_NONE = "zoo/none"
+FORMER_TOLERANCE = "validation_tolerance"
 
 
 def _reject_former_none(value: str) -> str:
@@ -384,6 +385,20 @@ class WarmStartConfig(Group):
     )
 
 
+class ValidationConfig(Group):
+    """Validation while the generator trains, which selects the generator that is kept. Training waits for it."""
+
+    images: int = Field(ge=16, description="images generated per draw; more are slower and less noisy")
+    draws: int = Field(
+        ge=2, le=100, description="sets of images, each from its own noise and labels, which every validation repeats"
+    )
+    tolerance: float = Field(
+        ge=0,
+        description="standard errors, over the draws, by which a later generator may be worse than the best one and "
+        "still be kept; 0: the lowest score counts",
+    )
+
+
 class TrainConfig(Group):
     """Training of the generator."""
 
@@ -439,13 +454,21 @@ class TrainConfig(Group):
     )
     validate_every: Count = Field(description="generator turns between validations; the best generator is kept")
     checkpoint_every: Count = Field(description="generator turns between resumable checkpoints")
-    validation_tolerance: float = Field(
-        ge=0, description="share by which a later generator may validate worse and still be kept"
-    )
+    validation: ValidationConfig = Field(description="images and draws of a validation, and its tolerance")
     patience: int = Field(
         ge=0,
         description="validations without a better generator after which the last phase ends; 0: never",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_former_tolerance(cls, value: object) -> object:
+        if isinstance(value, dict) and FORMER_TOLERANCE in value:
+            raise ValueError(
+                f"{FORMER_TOLERANCE}: a share is no longer used; write validation: {{images: 500, draws: 4, "
+                "tolerance: 1.0}, with the tolerance in standard errors"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check_launcher(self) -> "TrainConfig":

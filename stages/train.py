@@ -34,8 +34,10 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     method = new_method(params, teacher, split, encoded, pairs)
     nets = new_networks(method, teacher, cfg, params.method.init_from, workers.device)
     scratch = new_scratch(params, {name: getattr(args, name) for name in INPUTS})
-    images_and_labels = validation_set(split, validation, pairs, teacher)
-    validator = new_validator(args.evaluator, split, *images_and_labels, cfg.seed, scratch.folder, workers.device)
+    real, labels = validation_set(split, validation, pairs, teacher)
+    validator = new_validator(
+        args.evaluator, split, real, labels, cfg.validation, cfg.seed, scratch.folder, workers.device
+    )
     result = distill(method, nets, cfg, teacher, split.labels, split.conditions, scratch, validator, workers)
     if not workers.is_main:
         return "done"

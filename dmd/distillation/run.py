@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -14,6 +15,7 @@ from dmd.distillation.methods import Method
 from dmd.distillation.networks import Networks
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.phases import Phase
+from dmd.distillation.selection import Validation
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.generator.generator import Generator
@@ -22,7 +24,7 @@ from dmd.storage.checkpoint import Scratch
 from dmd.teachers.teacher import Teacher
 
 PROGRESS_COLUMNS = ("critic_total", "generator_dm", "generator_regression")
-Validate = Callable[[Generator, int], dict[str, float]]  # (generator, turn) -> numbers for the row of that turn
+Validate = Callable[[Generator, int], Validation]  # (generator, turn) -> its scores
 
 
 class Distilled(NamedTuple):
@@ -37,9 +39,10 @@ class Distilled(NamedTuple):
         return pd.DataFrame(self.rows).to_csv(index=False)
 
     def summary(self) -> str:
-        """One line with the number of turns, the selected turn and its validation distance."""
-        score = next(row["validation_fd"] for row in self.rows if row["turn"] == self.turn)
-        return f"{len(self.rows)} generator turns; the best is after turn {self.turn}, validation FD {score:.3f}"
+        """One line with the number of turns, the selected turn and its validation score."""
+        row = next(row for row in self.rows if row["turn"] == self.turn)
+        score = f"{row['validation_score']:.3f} +/- {row['validation_error']:.3f}"
+        return f"{len(self.rows)} generator turns; the best is after turn {self.turn}, validation score {score}"
 
 
 def distill(
@@ -75,9 +78,12 @@ def distill(
         for row in rows:
             is_last = state.turn == total
             if is_last or state.turn % cfg.validate_every == 0:
-                row |= _validate(state, generator, validate, workers)
-                if not next(phase for phase in phases if phase.name == row["phase"]).is_preparation:
-                    state.keep_if_best(row["ema_half_life"], row["validation_fd"], cfg.validation_tolerance)
+                half_life, validation = _validate(state, generator, validate, workers)
+                row |= validation.row() | {"ema_half_life": half_life}
+                phase, later = _split_phases(phases, row["phase"])
+                if not phase.is_preparation:
+                    returns = any(phase.starts_from_best for phase in later)
+                    state.keep_if_best(half_life, validation.scores, cfg.validation.tolerance, returns)
                     is_last = is_last or patience.is_over(state)
             state.rows.append(row)
             progress.update(row)
@@ -94,14 +100,20 @@ def distill(
 
 def _validate(
     state: TrainState, generator: Callable[[int], Generator], validate: Validate, workers: Workers
-) -> dict[str, float]:
-    """Validate every average. Returns the numbers of the best average and its half-life."""
-    scores = {
+) -> tuple[int, Validation]:
+    """Validate every average. Returns the half-life of the best one and its scores."""
+    validations = {
         half_life: workers.from_main(partial(validate, generator(half_life), state.turn))
         for half_life in state.averages
     }
-    best = min(scores, key=lambda half_life: scores[half_life]["validation_fd"])
-    return scores[best] | {"ema_half_life": best}
+    best = min(validations, key=lambda half_life: fmean(validations[half_life].scores))
+    return best, validations[best]
+
+
+def _split_phases(phases: tuple[Phase, ...], name: str) -> tuple[Phase, tuple[Phase, ...]]:
+    """The phase of that name, and the phases after it."""
+    place = [phase.name for phase in phases].index(name)
+    return phases[place], phases[place + 1 :]
 
 
 @dataclass(frozen=True)

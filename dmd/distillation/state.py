@@ -1,10 +1,12 @@
 """The state of a distillation: everything besides the teacher that a resumed run needs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.diffusion.denoiser import Denoiser
@@ -12,17 +14,23 @@ from dmd.distillation.lora import frozen_copy, load_trainable_state, trainable_s
 from dmd.distillation.networks import TRAINED, Networks
 from dmd.distillation.parallel.sharding import gather, place_moments, placement
 from dmd.distillation.phases import Phase
+from dmd.distillation.selection import is_as_good
 from dmd.training.ema import decay_from_half_life, update_ema, warm_decay
 
 
 @dataclass
 class Best:
-    """The best generator so far: its averaged weights and its turn, with the lowest score of all generators."""
+    """The generator that validation selected so far, and the lowest scores of all candidates."""
 
-    score: float = float("inf")
-    turn: int = 0
-    half_life: int = 0
-    weights: dict[str, Tensor] = field(default_factory=dict)
+    turn: int = 0  # generator turns before it was selected; 0: no generator yet
+    half_life: int = 0  # of the selected average
+    scores: list[float] = field(default_factory=list)  # of the candidate with the lowest mean, one for each draw
+    networks: dict[str, Any] = field(default_factory=dict)  # copies, in the form of `TrainState.networks_state`
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The trainable weights of the selected average."""
+        return self.networks["averages"][self.half_life]
 
 
 class TrainState:
@@ -46,11 +54,13 @@ class TrainState:
         self.reset_optimizers()
 
     def enter(self, phase: Phase) -> None:
-        """Start a phase with new optimizers, and with the best generator so far if the phase asks for it."""
+        """Start a phase with new optimizers; if it starts from the best generator, take back all networks of its turn.
+
+        The critic must go back with the generator: the last critic predicts the scores of the last generator.
+        """
         self.reset_optimizers()
-        if phase.starts_from_best and self.best.weights:
-            for net in (self.nets.generator, *self.averages.values()):
-                load_trainable_state(net, self.best.weights)
+        if phase.starts_from_best and self.best.turn:
+            self._load_networks(self.best.networks)
 
     def reset_optimizers(self) -> None:
         """Make new optimizers: moments of another loss would distort the first turns of a phase."""
@@ -68,38 +78,50 @@ class TrainState:
         for half_life, net in self.averages.items():
             update_ema(net, self.nets.generator, warm_decay(decay_from_half_life(half_life, images), self.turn))
 
-    def keep_if_best(self, half_life: int, score: float, tolerance: float) -> None:
-        """Keep an average if its score is the lowest so far, or higher by no more than the tolerance (a share).
+    def keep_if_best(self, half_life: int, scores: Sequence[float], tolerance: float, whole: bool) -> None:
+        """Keep an average if no candidate before it is better by more than the noise of the validation.
 
-        On a small validation split the score is mostly noise. The later of two generators is then more likely to be the
-        better one, and the score only detects a collapse. With a tolerance of 0 only the lowest score counts.
+        scores: one for each draw. tolerance: in standard errors of the difference to the lowest scores so far, see
+        `is_as_good`. whole: also keep the other networks, for a later phase that starts from the best generator.
         """
-        lowest = min(score, self.best.score)
-        if score <= lowest * (1 + tolerance):
-            state = self._trainable_state(self.averages[half_life])
-            weights = {k: v.detach().clone() for k, v in state.items()}
-            self.best = Best(lowest, self.turn, half_life, weights)
+        best = self.best
+        if not best.scores or is_as_good(scores, best.scores, tolerance):
+            lowest = min(best.scores or scores, scores, key=fmean)
+            networks = self.networks_state() if whole else {"averages": {half_life: self._average_state(half_life)}}
+            self.best = Best(self.turn, half_life, list(lowest), _copy(networks))
 
     def average(self, half_life: int) -> Denoiser:
         """The average of a half-life, to sample with. With sharding, a gathered copy; the call is then collective."""
         if self.gathered is None:
             return self.averages[half_life]
-        load_trainable_state(self.gathered, self._trainable_state(self.averages[half_life]))
+        load_trainable_state(self.gathered, self._average_state(half_life))
         return self.gathered
 
-    def _trainable_state(self, average: nn.Module) -> dict[str, Tensor]:
-        return trainable_state(average, self.nets.generator)
+    def networks_state(self) -> dict[str, Any]:
+        """The trainable weights of generator, critic with heads, and averages; with sharding, this process's share."""
+        critic = self.nets.trained_in("critic")
+        return {
+            "generator": trainable_state(self.nets.generator, self.nets.generator),
+            "critic": trainable_state(critic, critic),
+            "averages": {half_life: self._average_state(half_life) for half_life in self.averages},
+        }
+
+    def _average_state(self, half_life: int) -> dict[str, Tensor]:
+        return trainable_state(self.averages[half_life], self.nets.generator)
+
+    def _load_networks(self, state: dict[str, Any]) -> None:
+        load_trainable_state(self.nets.generator, state["generator"])
+        load_trainable_state(self.nets.trained_in("critic"), state["critic"])
+        for half_life, net in self.averages.items():
+            load_trainable_state(net, state["averages"][half_life])
 
     def state_dict(self) -> dict[str, Any]:
         """The state, with whole tensors. With sharding the call is collective."""
-        critic = self.nets.trained_in("critic")
         return gather(
             {
                 "step": self.step,
                 "turn": self.turn,
-                "generator": self._trainable_state(self.nets.generator),
-                "critic": trainable_state(critic, critic),
-                "averages": {half_life: self._trainable_state(net) for half_life, net in self.averages.items()},
+                **self.networks_state(),
                 "optimizers": {turn: o.state_dict() for turn, o in self.optimizers.items()},
                 "scalers": {turn: s.state_dict() for turn, s in self.scalers.items()},
                 "rows": self.rows,
@@ -111,11 +133,13 @@ class TrainState:
         """Load the state that `state_dict` returned, in a run of any number of processes."""
         self.step, self.turn, self.rows = state["step"], state["turn"], state["rows"]
         self.best = Best(**state["best"])
-        load_trainable_state(self.nets.generator, state["generator"])
-        load_trainable_state(self.nets.trained_in("critic"), state["critic"])
-        for half_life, net in self.averages.items():
-            load_trainable_state(net, state["averages"][half_life])
+        self._load_networks(state)
         for turn in TRAINED:
             parameters = [p for group in self.optimizers[turn].param_groups for p in group["params"]]
             self.optimizers[turn].load_state_dict(place_moments(state["optimizers"][turn], parameters))
             self.scalers[turn].load_state_dict(state["scalers"][turn])
+
+
+def _copy(state: dict[str, Any]) -> dict[str, Any]:
+    """Copies of all tensors in nested dicts, each where its original lies."""
+    return {k: _copy(v) if isinstance(v, dict) else v.detach().clone() for k, v in state.items()}

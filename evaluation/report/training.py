@@ -10,11 +10,12 @@ from evaluation.report.charts import series_chart
 from evaluation.report.quality import Figure
 
 MAX_PICTURES = 12
+WITHOUT_PLOT = ("turn", "step", "validation_error")
 TURN = re.compile(r"\bturn\s+(\d[\d,]*)|\b(\d[\d,]*)\s+(?:generator )?turns?\b", re.IGNORECASE)
 GROUPS = {
     "Gradient norms": r"grad",
     "Learning rates": r"(^|_)lr(_|$)",
-    "Validation score": r"valid|score|(^|_)fd(_|$)",
+    "Distance to the validation split": r"^validation_",
     "Losses": r"loss|total|(^|_)(dm|critic|generator|denoising|regression|gan|adversarial)$",
     "Images: mean and standard deviation": r"(^|_)(mean|std)(_|$)",
 }
@@ -34,14 +35,14 @@ def training_figures(losses: pd.DataFrame) -> list[Figure]:
 def group_columns(losses: pd.DataFrame) -> dict[str, list[str]]:
     """Columns that share a plot, by the plot's title; a column of no group gets a plot of its own.
 
-    Counters, empty columns, repetitions (the total of a single loss) and groups that never change are left out.
+    Counters, errors, empty columns, repetitions (the total of a single loss) and groups that never change are left out.
     """
     groups: dict[str, list[str]] = {title: [] for title in ("Losses", *GROUPS)}
     for column in map(str, losses.select_dtypes("number").columns):
         title = next((t for t, pattern in GROUPS.items() if re.search(pattern, column.lower())), column)
         has_values = np.isfinite(losses[column].to_numpy(float)).any()
         repeats = any(losses[column].equals(losses[other]) for other in groups.get(title, []))
-        if column not in ("turn", "step") and has_values and not repeats:
+        if column not in WITHOUT_PLOT and has_values and not repeats:
             groups.setdefault(title, []).append(column)
     return {title: columns for title, columns in groups.items() if any(losses[c].nunique() > 1 for c in columns)}
 

@@ -37,7 +37,7 @@ def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dic
         "generator": _uncounted_bytes(nets.generator, counted),
         "critic": _uncounted_bytes(nets.trained_in("critic"), counted),
         "averages": sum(_uncounted_bytes(net, counted) for net in averages),
-        "best so far": FLOAT * trainable["generator"],
+        "best so far": FLOAT * _kept_weights(trainable, params, costs),
         "gradients": FLOAT * max(trainable.values()),  # one network's gradients are cleared before the other's turn
         "AdamW": MOMENTS * FLOAT * sum(trainable.values()),
     }
@@ -55,6 +55,14 @@ def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dic
     if cfg.precision != "fp32":
         sizes["cast weights"] = _cast_bytes(nets, cfg.gradient_checkpointing)
     return sizes
+
+
+def _kept_weights(trainable: Mapping[str, int], params: Params, costs: Iterable[TurnCost]) -> int:
+    """Weights of the best generator so far: one average, or every network if a phase starts from that generator."""
+    if not any(cost.phase.starts_from_best for cost in costs):
+        return trainable["generator"]
+    averages = len(params.train.ema_half_lives)
+    return trainable["critic"] + (1 + averages) * trainable["generator"]
 
 
 def _cast_bytes(nets: Networks, checkpointed: bool) -> int:

@@ -93,6 +93,15 @@ def test_every_mistake_is_one_line() -> None:
     assert len(str(e.value).splitlines()) == 3  # out of range, missing, unknown
 
 
+def test_the_former_tolerance_is_one_line_that_names_the_new_keys() -> None:
+    with pytest.raises(ConfigError) as e:
+        validate(with_value("train.validation_tolerance", 0.25, "validation"), "params.yaml")
+    assert str(e.value) == (
+        "params.yaml: train.validation_tolerance: a share is no longer used; write validation: {images: 500, draws: 4, "
+        "tolerance: 1.0}, with the tolerance in standard errors"
+    )
+
+
 @pytest.mark.parametrize(
     "key", ["data.folder", "teacher.folder", "evaluator.folder", "baseline.measured", "method.init_from"]
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +12,7 @@ from torch import Tensor
 from dmd.config import TrainConfig
 from dmd.errors import ConfigError
 
+T = TypeVar("T")
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # names of accelerate
 
 
@@ -53,9 +55,9 @@ class Workers:
         """Whether this process validates, saves and reports."""
         return self.accelerator.is_main_process
 
-    def from_main(self, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+    def from_main(self, compute: Callable[[], T]) -> T:
         """Call `compute` in the main process and return its result in every process."""
-        box = [compute() if self.is_main else {}]
+        box: list[Any] = [compute() if self.is_main else None]
         broadcast_object_list(box)
         return box[0]
 

@@ -1,5 +1,7 @@
 """The GAN loss of DMD2 and f-distill trains the right networks, at the right noise levels, labels and phases."""
 
+from itertools import islice
+
 import pytest
 import torch
 from torch import Tensor
@@ -168,17 +170,37 @@ def test_the_second_phase_starts_from_the_best_generator_at_lower_rates(params: 
     assert (first.name, first.generator_turns, second.name, second.generator_turns) == ("distill", 4, "adversarial", 2)
     assert second.starts_from_best and second.turns[-1].lr == pytest.approx(0.1 * cfg.lr_generator)
     state = TrainState(networks(m), cfg)
-    for row in train(state, m, cfg, (1, 8, 8), reals().labels, alone()):
+    for row in islice(train(state, m, cfg, (1, 8, 8), reals().labels, alone()), 4):
         if row["turn"] == 2:
-            state.keep_if_best(20000, 1.0, 0.0)
-            best = state.best.weights
-        if row["turn"] == 4:
-            break
-    state.enter(second)
-    assert all(torch.equal(v, best[k]) for k, v in state.nets.generator.state_dict().items())
+            state.keep_if_best(20000, [1.0, 1.0], 0.0, whole=True)
     rows = list(train(state, m, cfg, (1, 8, 8), reals().labels, alone()))
     assert [r["phase"] for r in rows] == ["adversarial"] * 2
     assert {"critic_gan", "critic_accuracy", "generator_gan"} <= rows[0].keys()
+
+
+def test_a_phase_from_the_best_generator_takes_back_every_network_of_its_turn(params: Params) -> None:
+    """The last critic knows the distribution of the last generator. The heads of the GAN are part of the critic."""
+    m = method(params, gan={"from_turn": 4}, critic_turns=2)
+    cfg = train_cfg(params, ema_half_lives=[10, 20000])
+    state = TrainState(networks(m), cfg)
+    for row in islice(train(state, m, cfg, (1, 8, 8), reals().labels, alone()), 4):
+        if row["turn"] == 2:
+            kept = flat(state)
+            state.keep_if_best(10, [1.0, 1.0], 0.0, whole=True)
+    with torch.no_grad():
+        for head in state.nets.discriminator.heads.parameters():  # type: ignore[union-attr]  # no GAN loss has trained it
+            head.add_(1.0)
+    assert all(not torch.equal(v, kept[k]) for k, v in flat(state).items() if k.endswith("weight"))
+    state.enter(m.phases(cfg)[1])
+    assert flat(state).keys() == kept.keys() and all(torch.equal(v, kept[k]) for k, v in flat(state).items())
+    assert not state.optimizers["critic"].state
+
+
+def flat(state: TrainState) -> dict[str, Tensor]:
+    """Copies of the weights of generator, critic, discriminator and averages."""
+    nets = {"generator": state.nets.generator, "critic": state.nets.trained_in("critic")}
+    nets |= {f"average {half_life}": net for half_life, net in state.averages.items()}
+    return {f"{name}.{k}": v.clone() for name, net in nets.items() for k, v in net.state_dict().items()}
 
 
 def test_a_gan_loss_from_the_start_gives_one_phase_at_full_rates(params: Params) -> None:

@@ -119,11 +119,13 @@ def test_a_checkpoint_holds_the_trained_weights_and_training_resumes_from_it(
     labels = torch.arange(10)
     rows = train(state, method, cfg, teacher.shape, labels, alone())
     next(rows)
-    state.keep_if_best(8, 1.0, 0.0)
+    state.keep_if_best(8, [1.0, 1.0], 0.0, whole=True)
     saved = state.state_dict()
     assert saved["generator"] and all("lora_" in k for k in [*saved["generator"], *saved["averages"][8]])
     assert any("heads" in k and "lora_" not in k for k in saved["critic"])  # the whole discriminator
-    assert all("lora_" in k for k in saved["best"]["weights"])
+    kept = saved["best"]["networks"]
+    assert all("lora_" in k for k in [*kept["generator"], *kept["averages"][8]])
+    assert kept["critic"].keys() == saved["critic"].keys()
     saved = torch.load(saved_file(saved), weights_only=True)
     end = next(rows)
     again, method, _ = new_state(teacher, params, "dmd2", 2, 2)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmd.config import Params
+from dmd.config import Params, ValidationConfig
 from dmd.distillation.methods import METHODS
 from dmd.distillation.networks import Networks
-from dmd.distillation.run import distill
+from dmd.distillation.run import Distilled, distill
+from dmd.distillation.selection import Validation
 from dmd.distillation.setup import load_weights
 from dmd.errors import ConfigError
 from dmd.generator.generator import Generator
@@ -23,19 +24,30 @@ from tests.helpers.training import alone, copies, method, short_training
 LABELS = torch.arange(10)
 
 
+SLOW = pytest.mark.slow
 PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)
+
+
+def tolerating(params: Params, tolerance: float) -> ValidationConfig:
+    """The validation of the parameters with another tolerance."""
+    return params.train.validation.model_copy(update={"tolerance": tolerance})
+
+
+def draws_of(score: float) -> Validation:
+    """A validation of two draws with this mean."""
+    return Validation([score - 0.01, score + 0.01], {})
 
 
 def run_distill(params: Params, teacher: Teacher, tmp_path: Path, scores: list[float], **changes: object) -> tuple:
     """Run `distill` with these validation scores; return its results and all validated weights."""
     cfg = short_training(
-        params, generator_turns=5, validate_every=1, checkpoint_every=1, **{"validation_tolerance": 0.0, **changes}
+        params, generator_turns=5, validate_every=1, checkpoint_every=1, validation=tolerating(params, 0.0), **changes
     )
     states: list[dict[str, Tensor]] = []
 
-    def validate(generator: Generator, turn: int) -> dict[str, float]:
+    def validate(generator: Generator, turn: int) -> Validation:
         states.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
-        return {"validation_fd": scores[turn - 1]}
+        return draws_of(scores[turn - 1])
 
     scratch = Scratch("train", {}, {})
     results = distill(
@@ -51,16 +63,6 @@ def test_the_best_generator_is_exported_not_the_last(
     generator, best, rows, states = run_distill(params, teacher, tmp_path, [5.0, 2.0, 1.0, 3.0, 4.0])
     assert len(rows) == 5 and best == 3
     assert all(torch.equal(v, states[2][k]) for k, v in generator.denoiser.state_dict().items())
-
-
-def test_within_the_tolerance_the_later_generator_is_kept(
-    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The score 1.2 is within a quarter of the lowest score, 1.0; 1.3 and 1.4 are not."""
-    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
-    scores = [2.0, 1.0, 1.2, 1.3, 1.4]
-    _, best, _, _ = run_distill(params, teacher, tmp_path, scores, validation_tolerance=0.25)
-    assert best == 3
 
 
 def test_a_generator_of_the_warm_start_is_never_kept(
@@ -91,17 +93,50 @@ def test_patience_applies_to_the_last_phase_from_its_beginning(
     """A plateau in the phase without the GAN loss neither ends the run nor counts in the next phase."""
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
     gan = params.method.gan.model_copy(update={"from_turn": 3})
-    cfg = short_training(params, generator_turns=9, validate_every=1, validation_tolerance=0.0, patience=2)
+    validation = tolerating(params, 0.0)
+    cfg = short_training(params, generator_turns=9, validate_every=1, validation=validation, patience=2)
     m = METHODS["dmd2"](params.method.model_copy(update={"name": "dmd2", "gan": gan}), 1000, PAIRS, reals())
     scores = iter([1.0, 2.0, 3.0, 4.0, 0.5, 1.0, 1.0])
 
-    def validate(generator: Generator, turn: int) -> dict[str, float]:
-        return {"validation_fd": next(scores)}
+    def validate(generator: Generator, turn: int) -> Validation:
+        return draws_of(next(scores))
 
     scratch = Scratch("train", {}, {})
     nets = m.networks(teacher, 0)
     _, best, rows = distill(m, nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
     assert [r["phase"] for r in rows] == ["distill"] * 3 + ["adversarial"] * 4 and best == 5
+
+
+# Turn 4 is the last before the return to turn 2.
+@pytest.mark.parametrize("killed_at", [pytest.param(3, marks=SLOW), 4, pytest.param(5, marks=SLOW)])
+def test_a_resumed_run_equals_an_uninterrupted_one_across_the_return_to_the_best(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """The checkpoint holds every network of the kept turn."""
+    gan = params.method.gan.model_copy(update={"from_turn": 4})
+    cfg = short_training(params, validate_every=1, checkpoint_every=1, validation=tolerating(params, 0.0))
+    m = METHODS["dmd2"](params.method.model_copy(update={"name": "dmd2", "gan": gan}), 1000, PAIRS, reals())
+
+    def run(folder: str, kill: int | None) -> tuple[Distilled, dict[str, Tensor]]:
+        def validate(generator: Generator, turn: int) -> Validation:
+            if turn == kill:
+                raise KeyboardInterrupt
+            return draws_of([5.0, 1.0, 2.0, 3.0, 0.5, 0.4][turn - 1])
+
+        monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / folder))
+        nets = m.networks(teacher, 0)
+        scratch = Scratch("train", {}, {})
+        result = distill(m, nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+        return result, nets.trained_in("critic").state_dict()
+
+    whole, critic = run("whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", killed_at)
+    resumed, again = run("killed", None)
+    assert repr(resumed.rows) == repr(whole.rows) and resumed.turn == whole.turn == 6
+    assert all(torch.equal(v, again[k]) for k, v in critic.items())
+    weights = resumed.generator.denoiser.state_dict()
+    assert all(torch.equal(v, weights[k]) for k, v in whole.generator.denoiser.state_dict().items())
 
 
 def test_validation_chooses_among_several_averages(
@@ -112,9 +147,9 @@ def test_validation_chooses_among_several_averages(
     cfg = short_training(params, generator_turns=3, validate_every=3, ema_half_lives=[1, 20, 5000], lr_generator=1e-2)
     nets, states = copies(teacher), []
 
-    def validate(generator: Generator, turn: int) -> dict[str, float]:
+    def validate(generator: Generator, turn: int) -> Validation:
         states.append({k: v.clone() for k, v in generator.denoiser.state_dict().items()})
-        return {"validation_fd": [2.0, 1.0, 3.0][len(states) - 1]}
+        return draws_of([2.0, 1.0, 3.0][len(states) - 1])
 
     scratch = Scratch("train", {}, {})
     best, _, rows = distill(method(params, PAIRS), nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())

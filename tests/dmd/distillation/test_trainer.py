@@ -135,13 +135,13 @@ def test_each_phase_starts_with_new_optimizers(teacher: Teacher, params: Params)
 
 def test_the_best_validation_is_kept(teacher: Teacher, params: Params) -> None:
     state = TrainState(copies(teacher), short_training(params))
-    for turn, score in enumerate((3.0, 1.0, 2.0)):
+    for turn, score in enumerate((3.0, 1.0, 2.0), start=1):
         with torch.no_grad():
             next(state.averages[20000].parameters()).fill_(score)
         state.turn = turn
-        state.keep_if_best(20000, score, 0.0)
+        state.keep_if_best(20000, [score, score + 0.1], 0.0, whole=False)
     name = next(iter(state.averages[20000].state_dict()))
-    assert (state.best.turn, state.best.score) == (1, 1.0) and (state.best.weights[name] == 1.0).all()
+    assert (state.best.turn, state.best.scores) == (2, [1.0, 1.1]) and (state.best.weights[name] == 1.0).all()
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])

@@ -1,16 +1,13 @@
 """Pictures are generated batch by batch: the images do not depend on the batch size, and memory is bounded."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
 from dmd.samplers.sampler import Sampler
 from evaluation.report.sheet import draw_nearest
-from evaluation.validation.validator import Validator
 from tests.helpers.evaluators import sampler, toy_evaluator
 from tests.helpers.networks import CPU
 
@@ -40,14 +37,3 @@ def test_pictures_are_generated_in_batches_with_the_same_noise() -> None:
     sheets = [draw_nearest(evaluator, real, s, size) for s, size in ((recorder.recording, 64), (sampler(), 500))]
     assert sheets[0] == sheets[1]
     assert recorder.sizes == [7, 7, 6, *[64] * 7, 52]
-
-
-def test_validation_generates_images_in_batches_with_the_same_noise(tmp_path: Path) -> None:
-    labels, real = torch.arange(20) % 10, sampler().images(torch.arange(40) % 10, torch.Generator().manual_seed(0))
-    distances, pictures, recorder = [], [], Recorder()
-    for size in (7, 1000):
-        validator = Validator(toy_evaluator().extractors.networks["evaluator"], real, labels, 10, 0, tmp_path, size)
-        distances.append(validator(recorder, 1)["validation_fd"])  # type: ignore[arg-type]
-        pictures.append((tmp_path / "turn_000001.png").read_bytes())
-    assert distances[0] == pytest.approx(distances[1], rel=1e-5) and pictures[0] == pictures[1]
-    assert recorder.sizes == [*[7] * 11, 3, *[7] * 5, 5, 80, 40]

@@ -171,13 +171,15 @@ def test_a_table_heading_spans_the_columns_of_its_measure() -> None:
 
 
 def test_every_column_is_in_one_plot() -> None:
-    names = ["generator_dm", "critic_total", "critic_grad_norm", "generator_x_std", "validation_fd", "lr_critic", "odd"]
+    names = ["generator_dm", "critic_total", "critic_grad_norm", "generator_x_std", "lr_critic", "odd"]
+    names += ["validation_score", "validation_fd_infinity_classifier"]
     frame = pd.DataFrame({c: [float(i), i + 1.0, np.nan] for i, c in enumerate(names)})
     hidden = {"turn": [1, 2, 3], "step": [5, 10, 15], "generator_total": frame["generator_dm"], "still": 7.0}
-    hidden |= {"blank": [np.nan, np.inf, np.nan]}
+    hidden |= {"blank": [np.nan, np.inf, np.nan], "validation_error": [0.1, 0.2, 0.3]}
     groups = group_columns(frame.assign(**hidden))
     assert sorted(c for group in groups.values() for c in group) == sorted(names)
     assert groups["Losses"] == ["generator_dm", "critic_total"] and groups["odd"] == ["odd"]
+    assert groups["Distance to the validation split"] == names[-2:]
 
 
 def test_thinned_curve_keeps_mean_and_extremes() -> None:
