@@ -390,7 +390,10 @@ class ValidationConfig(Group):
 
     images: int = Field(ge=16, description="images generated per draw; more are slower and less noisy")
     draws: int = Field(
-        ge=2, le=100, description="sets of images, each from its own noise and labels, which every validation repeats"
+        ge=2,
+        le=100,
+        description="sets of images, each with its own noise and its share of the validation split, from which the "
+        "noise of the score is estimated; every validation repeats them",
     )
     tolerance: float = Field(
         ge=0,
@@ -465,7 +468,7 @@ class TrainConfig(Group):
     def _reject_former_tolerance(cls, value: object) -> object:
         if isinstance(value, dict) and FORMER_TOLERANCE in value:
             raise ValueError(
-                f"{FORMER_TOLERANCE}: a share is no longer used; write validation: {{images: 500, draws: 4, "
+                f"{FORMER_TOLERANCE}: a share is no longer used; write validation: {{images: 125, draws: 8, "
                 "tolerance: 1.0}, with the tolerance in standard errors"
             )
         return value
@@ -547,6 +550,17 @@ class Params(Group):
         if self.train.shard and self.train.precision == "fp16":
             raise ValueError(
                 "train.precision: fp16 scales losses, which train.shard does not support; use bf16 or fp32"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_validation(self) -> "Params":
+        key = "pairs.count" if self.data.source == "prompts" else "data.validation"
+        count = self.pairs.count if self.data.source == "prompts" else self.data.validation
+        if isinstance(count, int) and 0 < count < (fewest := 2 * self.train.validation.draws):
+            raise ValueError(
+                f"{key}: {count} images cannot be divided among the draws of a validation; use at least {fewest}, "
+                "or lower train.validation.draws"
             )
         return self
 

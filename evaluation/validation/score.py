@@ -1,39 +1,49 @@
-"""The score of a validation: one number for all judges, with a value for each draw from which its noise is seen."""
+"""The score of a validation: the mean of the judges' Fréchet distances, with a value for each draw.
 
-import math
+A draw is a set of generated images together with its share of the real ones. The jackknife leaves out one draw at a
+time, generated and real images alike. Its pseudo-values contain the noise of both, and their mean is free of the bias
+of a Fréchet distance of few images: that bias is a constant over the number of images, generated or real, and leaving
+out a draw changes both numbers by the same factor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
-from evaluation.statistics.frechet import Gaussian, extrapolate_frechet
-from evaluation.statistics.intervals import jackknife
-
-FLOOR = 1e-6  # smallest distance, as a share of the variance of the real features: an extrapolation may fall below zero
-
-Draws = list[dict[str, Tensor]]  # features [images, D] of each draw, by judge
+from evaluation.statistics.frechet import Gaussian, frechet_distance
 
 
-def measure_draws(draws: Draws, references: dict[str, Gaussian]) -> tuple[list[float], dict[str, float]]:
-    """The score of at least two draws, and FD-infinity of the images of all draws together, by each judge.
+@dataclass(frozen=True)
+class Judge:
+    """One judge's view of the real images."""
 
-    The score is the geometric mean of these distances. It is returned as the jackknife's pseudo-values, one for each
-    draw, whose mean is the score.
-    """
-    distances = _measure(draws, references)
-    parts = [_measure(draws[:i] + draws[i + 1 :], references) for i in range(len(draws))]
-    whole = geometric_mean(distances, references)
-    return jackknife(whole, [geometric_mean(part, references) for part in parts]), distances
+    variance: float  # of all real features: the trace of their covariance
+    whole: Gaussian  # of all real features
+    parts: list[Gaussian]  # of those that remain without the share of each draw
+
+    @classmethod
+    def fit(cls, features: Tensor, draws: int) -> "Judge":
+        """features: [N, D] of the real images; image i belongs to draw i % draws."""
+        whole, draw = Gaussian.fit(features), torch.arange(len(features)) % draws
+        return cls(whole.cov.trace().item(), whole, [Gaussian.fit(features[draw != i]) for i in range(draws)])
+
+    def distances(self, draws: Sequence[Tensor]) -> list[float]:
+        """The jackknife's pseudo-values, one for each draw, of the Fréchet distance as a share of the variance.
+
+        draws: features [M, D] of each draw's generated images.
+        """
+        n = len(draws)
+        whole = frechet_distance(Gaussian.fit(torch.cat([*draws])), self.whole)
+        parts = [
+            frechet_distance(Gaussian.fit(torch.cat([*draws[:i], *draws[i + 1 :]])), reference)
+            for i, reference in enumerate(self.parts)
+        ]
+        return [(n * whole - (n - 1) * part) / self.variance for part in parts]
 
 
-def geometric_mean(distances: dict[str, float], references: dict[str, Gaussian]) -> float:
-    """Geometric mean over the judges: each counts by ratios of its distances, whatever the scale of its features."""
-    floors = {judge: FLOOR * reference.cov.trace().item() for judge, reference in references.items()}
-    return math.exp(fmean(math.log(max(distance, floors[judge])) for judge, distance in distances.items()))
-
-
-def _measure(draws: Draws, references: dict[str, Gaussian]) -> dict[str, float]:
-    return {
-        judge: extrapolate_frechet(torch.cat([draw[judge] for draw in draws]), reference)
-        for judge, reference in references.items()
-    }
+def combine(distances: dict[str, list[float]]) -> list[float]:
+    """The score of each draw: the mean over the judges. Shares of variance have a common scale, and may be negative."""
+    return [fmean(values) for values in zip(*distances.values(), strict=True)]

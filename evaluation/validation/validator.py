@@ -1,12 +1,12 @@
-"""Validation while a generator trains: pictures, and its distance to the validation split.
+"""Validation while a generator trains: pictures, and its distance to the validation split by the run's own judges.
 
-The distance is FD-infinity by each of the run's own judges: unlike the FD of a few hundred images, it does not depend
-on their number. Noise, labels and real images are not those of the final measures.
+Noise and real images are not those of the final measures.
 """
 
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -21,8 +21,7 @@ from dmd.samplers.sampler import Sampler
 from dmd.storage.files import write_bytes
 from evaluation.models.extractors import Extractor, extract, load_extractors
 from evaluation.models.names import EVALUATOR
-from evaluation.statistics.frechet import Gaussian
-from evaluation.validation.score import measure_draws
+from evaluation.validation.score import Judge, combine
 
 MAX_BATCH = 256
 ROWS, MAX_COLUMNS = 4, 100  # cells of the picture; each class or caption has a column
@@ -42,23 +41,28 @@ class Validator:
         folder: Path,
         batch_size: int,
     ) -> None:
-        """real: uint8 images [N, C, H, W]. labels: [M], from which those of the generated images are drawn.
+        """real: uint8 images [N, C, H, W]. labels: [N], those that generated images have in the place of each real one.
         conditions: the generator's number of classes or captions. batch_size: number of images generated at once, at
         most MAX_BATCH.
         """
-        self.judges, self.labels, self.cfg, self.seed, self.folder = judges, labels, cfg, seed, folder
-        self.references = {k: Gaussian.fit(v) for k, v in extract(judges, real.split(MAX_BATCH)).items()}
+        self.extractors, self.cfg, self.seed, self.folder = judges, cfg, seed, folder
+        self.labels = [spread(labels[draw :: cfg.draws], cfg.images) for draw in range(cfg.draws)]
+        features = extract(judges, real.split(MAX_BATCH))
+        self.judges = {name: Judge.fit(feature, cfg.draws) for name, feature in features.items()}
         self.columns, self.batch_size = min(conditions, MAX_COLUMNS), min(MAX_BATCH, batch_size)
 
     def __call__(self, generator: Generator, turn: int) -> Validation:
         sampler = generator.sampler()
         self.draw_picture(sampler, self.folder / f"turn_{turn:06d}.png")
-        scores, distances = measure_draws(self.extract_draws(sampler), self.references)
-        return Validation(scores, {f"validation_fd_infinity_{judge}": value for judge, value in distances.items()})
+        draws = [extract(self.extractors, self.images(sampler, draw)) for draw in range(self.cfg.draws)]
+        distances = {name: judge.distances([draw[name] for draw in draws]) for name, judge in self.judges.items()}
+        return Validation(combine(distances), {f"validation_fd_{name}": fmean(v) for name, v in distances.items()})
 
-    def extract_draws(self, sampler: Sampler) -> list[dict[str, Tensor]]:
-        """Features [images, D] of each draw by each judge."""
-        return [extract(self.judges, self._generate(sampler, draw)) for draw in range(self.cfg.draws)]
+    def images(self, sampler: Sampler, draw: int) -> Iterator[Tensor]:
+        """The images of a draw in batches. Their labels and noise are equal at every call."""
+        rng = noise_of(self.seed, draw)
+        for part in self.labels[draw].split(self.batch_size):
+            yield sampler.images(part, rng)
 
     def draw_picture(self, sampler: Sampler, path: Path) -> None:
         """Write a picture with ROWS images of each condition."""
@@ -67,12 +71,10 @@ class Validator:
         cells = torch.cat([sampler.images(part, rng) for part in cell_labels.split(self.batch_size)]).numpy()
         write_bytes(path, png(image_grid(cells.reshape(ROWS, self.columns, *cells.shape[1:]))))
 
-    def _generate(self, sampler: Sampler, draw: int) -> Iterator[Tensor]:
-        """The images of a draw in batches: labels in the proportions of `labels`, and noise, equal at every call."""
-        rng = noise_of(self.seed, draw)
-        labels = self.labels[torch.randint(len(self.labels), (self.cfg.images,), generator=rng)]
-        for part in labels.split(self.batch_size):
-            yield sampler.images(part, rng)
+
+def spread(labels: Tensor, n: int) -> Tensor:
+    """n labels in the proportions of `labels`: the classes of generated and real images must not differ by chance."""
+    return labels.sort().values[torch.arange(n) * len(labels) // n]
 
 
 def noise_of(seed: int, draw: int | str) -> torch.Generator:

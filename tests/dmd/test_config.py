@@ -61,6 +61,8 @@ def with_value(key: str, value: object, former: str | None = None) -> Raw:
         ("data.source", "folder", None, ["data.folder: none is not allowed; source: folder needs a folder"]),
         ("data.source", "webdataset", None, ["data.url: none is not allowed; source: webdataset needs a"]),
         ("data.caption", "a {kind}", None, ["data.caption: 'a {kind}' may contain {name} and no other braces"]),
+        ("data.validation", 15, None, ["data.validation: 15 images cannot be divided among the draws", "at least 16"]),
+        ("train.validation.draws", 1, None, ["train.validation.draws: 1", "greater than or equal to 2"]),
         ("teacher.source", "hub", None, ["teacher.hub_id: 'none' is not a hub id; source: hub needs owner/name"]),
     ],
 )  # fmt: skip
@@ -97,7 +99,7 @@ def test_the_former_tolerance_is_one_line_that_names_the_new_keys() -> None:
     with pytest.raises(ConfigError) as e:
         validate(with_value("train.validation_tolerance", 0.25, "validation"), "params.yaml")
     assert str(e.value) == (
-        "params.yaml: train.validation_tolerance: a share is no longer used; write validation: {images: 500, draws: 4, "
+        "params.yaml: train.validation_tolerance: a share is no longer used; write validation: {images: 125, draws: 8, "
         "tolerance: 1.0}, with the tolerance in standard errors"
     )
 
