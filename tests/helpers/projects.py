@@ -26,6 +26,7 @@ REDUCED = {
     "train.generator_turns": 6,
     "train.batch_size": 16,
     "train.validate_every": 3,
+    "train.validation": {"images": 16, "draws": 2, "tolerance": 1.0},
     "train.warm_start": {"turns": 4, "batch_size": 8, "lr": 1e-3, "critic_turns": 2},
     "evaluate.timing_batch": 16,
 }

@@ -35,7 +35,7 @@ def test_the_distance_depends_on_neither_number_of_images(generated: int, real: 
 
 
 def test_the_spread_over_the_draws_is_that_of_repeated_validations() -> None:
-    """The standard error from one validation agrees with the deviation over 60: it contains the noise of real images."""
+    """The standard error from one validation agrees with the deviation over 60, real images included."""
     rows = [Validation(validate(200, 60, seed), {}).row() for seed in range(60)]
     assert fmean(row["validation_error"] for row in rows) == pytest.approx(
         stdev(row["validation_score"] for row in rows), rel=0.3
