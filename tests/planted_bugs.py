@@ -149,7 +149,20 @@ BUGS = (
     ),
     Bug(
         "training: the last generator kept, not the best",
-        "dmd/distillation/state.py", "if score <= lowest * (1 + tolerance):", "if True:",
+        "dmd/distillation/state.py", "if not best.scores or is_as_good(scores, best.scores, tolerance):", "if True:",
+    ),
+    Bug(
+        "training: candidates compared with the last kept one, so that small losses add up",
+        "dmd/distillation/state.py", "lowest = min(best.scores or scores, scores, key=fmean)", "lowest = scores",
+    ),
+    Bug(
+        "training: the tolerance from the noise of the scores, not of their paired difference",
+        "dmd/distillation/selection.py", "tolerance * standard_error(differences)", "tolerance * standard_error(scores)",
+    ),
+    Bug(
+        "training: the last critic kept in a phase from the best generator",
+        "dmd/distillation/state.py", "self._load_networks(self.best.networks)",
+        'self._load_networks(self.best.networks | {"critic": self.networks_state()["critic"]})',
     ),
     Bug(
         "training: the schedule in steps, not in turns",

@@ -62,11 +62,17 @@ def test_every_validation_has_the_same_noise_and_each_draw_its_own(tmp_path: Pat
     assert len({z[0].sum().item() for z, _ in recorder.calls[1:half]}) == 3
 
 
-def test_generated_images_have_the_labels_of_the_real_ones_of_their_draw() -> None:
+def test_generated_images_have_the_labels_of_the_real_ones_of_their_draw(tmp_path: Path) -> None:
     """Real image i belongs to draw i % draws. Shares of classes would otherwise differ by chance."""
-    labels = torch.tensor([3, 1, 3, 1, 5, 1])
-    assert spread(labels[0::2], 6).tolist() == [3, 3, 3, 3, 5, 5]
-    assert spread(labels[1::2], 2).tolist() == [1, 1]
+    recorder, labels = Recorder(), torch.arange(40) % 8
+    new_validator(tmp_path, 1000)(recorder, 1)  # type: ignore[arg-type]
+    for draw, (_, generated) in enumerate(recorder.calls[1:]):
+        assert torch.equal(generated, spread(labels[draw::3], 20))
+
+
+def test_labels_are_spread_in_their_proportions() -> None:
+    assert spread(torch.tensor([3, 3, 5]), 6).tolist() == [3, 3, 3, 3, 5, 5]
+    assert spread(torch.tensor([1, 1, 1]), 2).tolist() == [1, 1]
     assert spread(torch.arange(100) % 4, 8).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
