@@ -157,7 +157,7 @@ BUGS = (
     ),
     Bug(
         "training: the tolerance from the noise of the scores, not of their paired difference",
-        "dmd/distillation/selection.py", "tolerance * standard_error(differences)", "tolerance * standard_error(scores)",
+        "dmd/distillation/selection.py", "standard_error(differences)", "standard_error(scores)",
     ),
     Bug(
         "training: the last critic kept in a phase from the best generator",
