@@ -41,7 +41,7 @@ class Distilled(NamedTuple):
     def summary(self) -> str:
         """One line with the number of turns, the selected turn and its validation score."""
         row = next(row for row in self.rows if row["turn"] == self.turn)
-        score = f"{row['validation_score']:.3f} +/- {row['validation_error']:.3f}"
+        score = f"{row['validation_score']:.3g} +/- {row['validation_error']:.1g}"
         return f"{len(self.rows)} generator turns; the best is after turn {self.turn}, validation score {score}"
 
 
@@ -146,6 +146,7 @@ class PhaseProgress:
         self.is_visible = is_visible
         self.totals = {phase.name: phase.generator_turns for phase in phases if phase.generator_turns}
         self.turn = turn
+        self.validated: dict[str, float] = {}  # the score of the last validation, shown until the next one
         self.current: tuple[str, Progress] | None = None
 
     def __enter__(self) -> "PhaseProgress":
@@ -166,4 +167,5 @@ class PhaseProgress:
             before = sum(list(self.totals.values())[:place])
             title = f"train, {name} ({place + 1} of {len(self.totals)})"
             self.current = (name, Progress(title, self.totals[name], "turns", max(self.turn - before, 0)))
-        self.current[1].update(**{k: row[k] for k in PROGRESS_COLUMNS if k in row})
+        self.validated |= {k: row[k] for k in ("validation_score",) if k in row}
+        self.current[1].update(**{k: row[k] for k in PROGRESS_COLUMNS if k in row}, **self.validated)

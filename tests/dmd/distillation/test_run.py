@@ -9,7 +9,7 @@ from torch import Tensor
 from dmd.config import Params, ValidationConfig
 from dmd.distillation.methods import METHODS
 from dmd.distillation.networks import Networks
-from dmd.distillation.run import Distilled, distill
+from dmd.distillation.run import Distilled, PhaseProgress, distill
 from dmd.distillation.selection import Validation
 from dmd.distillation.setup import load_weights
 from dmd.errors import ConfigError
@@ -63,6 +63,24 @@ def test_the_best_generator_is_exported_not_the_last(
     generator, best, rows, states = run_distill(params, teacher, tmp_path, [5.0, 2.0, 1.0, 3.0, 4.0])
     assert len(rows) == 5 and best == 3
     assert all(torch.equal(v, states[2][k]) for k, v in generator.denoiser.state_dict().items())
+
+
+def test_the_summary_names_the_selected_turn_and_its_score() -> None:
+    rows = [{"turn": 1, "validation_score": 0.0123456, "validation_error": 0.00126}, {"turn": 2}]
+    result = Distilled(Generator(toy_denoiser(), (999,), (1, 8, 8), ()), 1, rows)
+    assert result.summary() == "2 generator turns; the best is after turn 1, validation score 0.0123 +/- 0.001"
+
+
+def test_progress_shows_the_last_validation_until_the_next_one(
+    params: Params, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmd.progress.SECONDS_BETWEEN_LINES", 0.0)
+    phases = method(params, PAIRS).phases(short_training(params, generator_turns=3))
+    with PhaseProgress(phases, 0, is_visible=True) as progress:
+        for turn, scores in ((1, {"validation_score": 0.5}), (2, {}), (3, {"validation_score": 0.25})):
+            progress.update({"turn": turn, "phase": "distill", "critic_total": 1.0, **scores})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(" ")[2] for line in lines] == ["0.5", "0.5", "0.25"]
 
 
 def test_a_generator_of_the_warm_start_is_never_kept(

@@ -38,6 +38,16 @@ def test_memory_of_a_small_unet_equals_a_calculation_by_hand(params: Params) -> 
     }
 
 
+def test_a_phase_from_the_best_generator_needs_copies_of_every_network(params: Params) -> None:
+    """Until that phase, critic and averages of the kept turn stay in memory beside the generator."""
+    gan = params.method.gan.model_copy(update={"from_turn": 5})
+    run = with_values(params, method={"name": "dmd2", "gan": gan}, train={"ema_half_lives": [1, 2]})
+    memory = train_memory(blank_teacher(run, None, META), run, turn_costs(run))
+    weights = sum(p.numel() for p in new_unet(params.teacher, (1, 8, 8), 10).parameters())
+    trained = memory["AdamW"] // (2 * 4)  # generator, critic and heads
+    assert memory["best so far"] == 4 * (trained + 2 * weights)
+
+
 def test_adapters_share_the_teachers_weights_and_have_the_only_moments(params: Params) -> None:
     run = with_values(params, train={"lora_rank": 2, "lora_rank_critic": 2})
     small, whole = (train_memory(blank_teacher(p, None, META), p, turn_costs(p)) for p in (run, params))
