@@ -27,3 +27,13 @@ class EvaluatorError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint exists but must not be used as it is."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of a library's error in one line of at most 300 characters, with its type where it needs one.
+
+    The message of a KeyError, for instance, is only the key.
+    """
+    text = " ".join(str(error).split())
+    is_a_sentence = isinstance(error, OSError | RuntimeError | ValueError) and text
+    return (text if is_a_sentence else f"{type(error).__name__}: {text}")[:300]

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 from torch import Tensor, nn
 
 from dmd.codecs.pixels import Pixels
@@ -18,21 +18,32 @@ def vae_batch_size(height: int, width: int) -> int:
     return max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // (height * width)))
 
 
-class Latents(nn.Module):
-    """The codec of a network that works on latents of an AutoencoderKL, scaled and shifted as Stable Diffusion does."""
+def downscaling(config: Any) -> int:
+    """Return the pixels on a side of the image for each on a side of the latents. config: of a VAE of diffusers."""
+    return 2 ** (len(config.block_out_channels) - 1)
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+
+class Latents(nn.Module):
+    """The codec of a network that works on latents of a VAE, scaled and shifted as Stable Diffusion does.
+
+    The VAE may give a distribution of latents, whose mode is taken, or the latents themselves (AutoencoderTiny).
+    """
+
+    def __init__(self, vae: Any) -> None:
         super().__init__()
-        self.vae: Any = vae  # diffusers types its outputs as unions with tuples
-        self.scale = self.vae.config.scaling_factor
-        self.shift = self.vae.config.shift_factor or 0.0
+        self.vae = vae
+        self.scale = vae.config.scaling_factor
+        self.shift = vae.config.get("shift_factor") or 0.0  # most VAEs have none
 
     @torch.no_grad()
     def encode(self, images: Images | Tensor) -> Tensor:
         """Encode images [B, C, H, W] in [-1, 1] to the means of their latents, on the device of the images."""
         parts = images.split(vae_batch_size(*images.shape[2:]))
-        latents = (self.vae.encode(part.to(self.vae.device)).latent_dist.mode().to(part.device) for part in parts)
+        latents = (self._encode(part.to(self.vae.device)).to(part.device) for part in parts)
         return (torch.cat(list(latents)) - self.shift) * self.scale
+
+    def _encode(self, images: Tensor) -> Tensor:
+        return retrieve_latents(self.vae.encode(images), sample_mode="argmax")  # the mode of a distribution
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
@@ -43,7 +54,7 @@ class Latents(nn.Module):
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return (C, H, W) of the image that latents of `shape` become."""
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        factor = downscaling(self.vae.config)
         return self.vae.config.out_channels, shape[1] * factor, shape[2] * factor
 
 

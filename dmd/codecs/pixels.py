@@ -6,6 +6,10 @@ from torch import Tensor, nn
 class Pixels(nn.Module):
     """The codec of a network that works on pixels: images pass through it unchanged."""
 
+    def encode(self, images: Tensor) -> Tensor:
+        """Return [B, C, H, W] unchanged."""
+        return images
+
     def decode(self, x: Tensor) -> Tensor:
         """Return [B, C, H, W] unchanged."""
         return x

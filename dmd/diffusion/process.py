@@ -22,9 +22,12 @@ class Process(nn.Module):
     def __init__(self, alpha: Tensor, sigma: Tensor, prior: Tensor, time: Tensor) -> None:
         """Each argument is [T]; alpha and sigma are float64, because sigma(0) is small.
 
-        prior is the scale of the noise that sampling from t starts with; time is the network's time input.
+        prior is the scale of the noise that sampling from t starts with; time is the network's time input. Raises
+        ValueError for a grid without levels.
         """
         super().__init__()
+        if not len(alpha):
+            raise ValueError("the schedule has no noise levels; num_train_timesteps must be at least 1")
         for name, grid in (("alpha", alpha), ("sigma", sigma), ("prior", prior), ("time", time)):
             self.register_buffer(f"{name}_grid", grid, persistent=False)
 

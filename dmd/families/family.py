@@ -6,13 +6,17 @@ has no pipeline class for its network yet, `save_pipeline` (dmd/diffusion/pipeli
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dmd.families.parts import part_folder
 from dmd.families.tables import Tables
 
+VAE_KEYS = ("block_out_channels", "latent_channels", "out_channels", "scaling_factor")  # that every VAE's config needs
 CAPTIONS_AT_ONCE = 256  # captions in a batch of the text encoder
 
 
@@ -48,20 +52,34 @@ class Family(ABC):
         """Return the row of each table for the empty caption; empty if captions are not used."""
         return {}
 
-    def text_encoders(self, pipe: DiffusionPipeline) -> list[nn.Module]:
+    def tokenizers(self, pipe: DiffusionPipeline) -> list[PreTrainedTokenizerBase]:
+        """Return the tokenizers that `embed` runs, in the order of `text_encoders`."""
+        return []
+
+    def text_encoders(self, pipe: DiffusionPipeline) -> list[PreTrainedModel]:
         """Return the networks that `embed` runs."""
         return []
+
+    def folder_of(self, pipe: DiffusionPipeline, folder: Path) -> Path:
+        """Return the folder of the network in the pipeline's folder."""
+        name = next(name for name, part in pipe.components.items() if part is self.network(pipe))
+        return part_folder(folder, name)
 
     def find_fault(self, pipe: DiffusionPipeline) -> str:
         """Say why the network cannot make images from noise alone; empty if it can."""
         config = self.network(pipe).config
-        inputs, outputs = config["in_channels"], config["out_channels"]
-        if self.on_latents and inputs != (channels := pipe.vae.config.latent_channels):
-            return (
-                f"takes {inputs} channels, its VAE's latents have {channels}; inpainting and editing are not supported"
-            )
-        if outputs != inputs and not self.learned_variance:
-            return f"makes {outputs} channels of {inputs}; a learned variance is not supported in this network"
+        inputs, outputs = config["in_channels"], config["out_channels"] or config["in_channels"]
+        if self.on_latents:
+            if missing := [key for key in VAE_KEYS if pipe.vae.config.get(key) is None]:
+                return f"has a {type(pipe.vae).__name__} without {', '.join(missing)} in its config; use another VAE"
+            if inputs != (channels := pipe.vae.config.latent_channels):
+                return (
+                    f"takes {inputs} channels, its VAE's latents have {channels}; "
+                    "inpainting and editing are not supported"
+                )
+        if outputs not in ((inputs, 2 * inputs) if self.learned_variance else (inputs,)):
+            known = f"{inputs} or {2 * inputs} are" if self.learned_variance else "a learned variance is not"
+            return f"makes {outputs} channels of {inputs}; {known} supported in this network"
         return ""
 
 

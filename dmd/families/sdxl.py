@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dmd.data.shards import Rows
 from dmd.families.family import part
@@ -57,5 +58,8 @@ class Sdxl(StableDiffusion):
         zeros = pipe.config["force_zeros_for_empty_prompt"]
         return {name: torch.zeros_like(row) for name, row in empty.items()} if zeros else empty
 
-    def text_encoders(self, pipe: DiffusionPipeline) -> list[nn.Module]:
+    def tokenizers(self, pipe: DiffusionPipeline) -> list[PreTrainedTokenizerBase]:
+        return [pipe.tokenizer, pipe.tokenizer_2]
+
+    def text_encoders(self, pipe: DiffusionPipeline) -> list[PreTrainedModel]:
         return [pipe.text_encoder, pipe.text_encoder_2]

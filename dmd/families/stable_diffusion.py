@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dmd.data.shards import Rows
 from dmd.families.family import Family, part
@@ -64,5 +65,8 @@ class StableDiffusion(Family):
     def embed_empty(self, pipe: DiffusionPipeline) -> dict[str, Tensor]:
         return self.embed(pipe, [""])
 
-    def text_encoders(self, pipe: DiffusionPipeline) -> list[nn.Module]:
+    def tokenizers(self, pipe: DiffusionPipeline) -> list[PreTrainedTokenizerBase]:
+        return [pipe.tokenizer]
+
+    def text_encoders(self, pipe: DiffusionPipeline) -> list[PreTrainedModel]:
         return [pipe.text_encoder]

@@ -10,32 +10,37 @@ from dmd.config import TeacherConfig
 from dmd.data.splits import Split
 from dmd.diffusion.pipelines import save_pipeline
 from dmd.errors import TeacherError
+from dmd.families.faults import refuse
 from dmd.families.pipelines import find_family, load_pipeline
 from dmd.teachers.check import check_fits, describe
-from dmd.teachers.teacher import load_teacher
+from dmd.teachers.complete import complete
+from dmd.teachers.probe import probe
+from dmd.teachers.teacher import new_teacher
 
 
 def fetch_teacher(cfg: TeacherConfig, split: Split, out: Path, device: torch.device) -> tuple[dict[str, str], str]:
-    """Fetch a teacher into `out` and check that it fits the data. Returns its origin and a line that describes it.
+    """Copy a teacher into the diffusers folder `out`. Returns its origin and a line that describes it.
 
-    Raises TeacherError if the teacher cannot be loaded or does not fit.
+    Raises TeacherError if the teacher cannot be loaded, does not fit the data, or fails when it is run.
     """
-    origin = fetch(cfg, out)
-    teacher = load_teacher(out, device, captions=split.class_captions[:1])  # one caption is enough to load it
+    folder, origin = find_source(cfg)
+    pipe = load_pipeline(folder)
+    family = find_family(pipe, folder)
+    complete(pipe, family, split.shape[-1])
+    teacher = new_teacher(pipe, folder, device, captions=split.class_captions[:1])  # one caption is enough to run it
     check_fits(teacher, split.shape, len(split.class_names))
+    probe(teacher, folder, split, device)
+    with refuse(f"{folder} could not be written as a pipeline of diffusers", "correct its configs"):
+        save_pipeline(family.network(pipe), pipe.scheduler, out, like=pipe)
     return origin, describe(teacher)
 
 
-def fetch(cfg: TeacherConfig, out: Path) -> dict[str, str]:
-    """Copy a teacher from a folder or the hub into the diffusers folder `out`. Returns its origin."""
+def find_source(cfg: TeacherConfig) -> tuple[Path, dict[str, str]]:
+    """Return the teacher's folder, after a download if it is on the hub, and its origin."""
     if cfg.source == "hub":
-        location = Path(download(cfg.hub_id, cfg.revision))
-        origin = {"source": "hub", "hub_id": cfg.hub_id, "commit": location.name}
-    else:
-        location, origin = Path(cfg.folder), {"source": "folder"}
-    pipe = load_pipeline(location)
-    save_pipeline(find_family(pipe, location).network(pipe), pipe.scheduler, out, like=pipe)
-    return origin
+        folder = Path(download(cfg.hub_id, cfg.revision))
+        return folder, {"source": "hub", "hub_id": cfg.hub_id, "commit": folder.name}
+    return Path(cfg.folder), {"source": "folder"}
 
 
 def download(hub_id: str, revision: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -15,6 +14,7 @@ from dmd.codecs.pixels import PIXELS
 from dmd.diffusion.denoiser import Cond, Denoiser, Guided, as_denoiser
 from dmd.errors import TeacherError
 from dmd.families.family import Family, embed_all
+from dmd.families.faults import refuse
 from dmd.families.pipelines import find_family, load_pipeline
 from dmd.families.tables import Tables
 from dmd.samplers.sampler import Sampler
@@ -62,15 +62,26 @@ def load_teacher(
     here if there are none. Raises TeacherError if the folder cannot be used as a teacher, or if a network without
     conditions is to be guided.
     """
-    pipe = load_pipeline(folder)
+    return new_teacher(load_pipeline(folder), folder, device, guidance_scale, captions, texts)
+
+
+def new_teacher(
+    pipe: DiffusionPipeline,
+    folder: Path,
+    device: torch.device,
+    guidance_scale: float = 1.0,
+    captions: Sequence[str] = (),
+    texts: Tables | None = None,
+) -> Teacher:
+    """Make a teacher of a pipeline that was loaded from `folder`; arguments and errors are those of load_teacher."""
     family = find_family(pipe, folder)
     if family.takes_captions and not captions:
         raise TeacherError(f"{folder} is conditioned on text, but the data have no captions")
-    net = family.wrap(pipe, texts or embed_all(family, pipe, captions))
-    try:
+    shape = _input_shape(family, pipe, folder)
+    with refuse(f"{folder}: its text encoder cannot embed captions", "correct the configs of tokenizer and encoder"):
+        net = family.wrap(pipe, texts or embed_all(family, pipe, captions))
+    with refuse(f"{folder}", f"correct {folder / 'scheduler' / 'scheduler_config.json'}"):
         denoiser = as_denoiser(net, pipe.scheduler).eval().requires_grad_(False).to(device)
-    except ValueError as e:
-        raise TeacherError(f"{folder}: {e}") from e
     conditions = family.count_conditions(pipe, captions)
     if guidance_scale != 1 and not conditions:
         raise TeacherError(f"guidance.scale: {guidance_scale} needs a teacher with conditions; {folder} has none")
@@ -78,16 +89,21 @@ def load_teacher(
         denoiser=denoiser,
         guided=denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale, null=conditions - 1),
         pipeline=pipe,
-        shape=_input_shape(family, pipe),
+        shape=shape,
         conditions=conditions,
         codec=Latents(pipe.vae.eval().requires_grad_(False).to(device)) if family.on_latents else PIXELS,
         captions=tuple(captions) if family.takes_captions else (),
     )
 
 
-def _input_shape(family: Family, pipe: DiffusionPipeline) -> tuple[int, int, int]:
+def _input_shape(family: Family, pipe: DiffusionPipeline, folder: Path) -> tuple[int, int, int]:
     """Return (C, H, W) of the network's input."""
     config = family.network(pipe).config
-    size: Any = config["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    return config["in_channels"], height, width
+    match config["sample_size"]:
+        case int(size):
+            return config["in_channels"], size, size
+        case [int(height), int(width)]:
+            return config["in_channels"], height, width
+        case other:
+            file = family.folder_of(pipe, folder) / "config.json"
+            raise TeacherError(f"{file}: sample_size {other!r} is not a number of pixels or a pair of them; correct it")

@@ -9,15 +9,19 @@ import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from dmd.config import Params
+from dmd.data.splits import load_split
 from dmd.errors import TeacherError
-from dmd.teachers.fetch import download, fetch
+from dmd.teachers.fetch import download, fetch_teacher
 from dmd.teachers.teacher import load_teacher
 from tests.helpers.networks import CPU
 
 
-def test_a_teacher_folder_is_copied_without_change(teacher_folder: Path, params: Params, tmp_path: Path) -> None:
+def test_a_teacher_folder_is_copied_without_change(
+    teacher_folder: Path, data_folder: Path, params: Params, tmp_path: Path
+) -> None:
     cfg = params.teacher.model_copy(update={"source": "folder", "folder": str(teacher_folder)})
-    assert fetch(cfg, tmp_path / "copy") == {"source": "folder"}
+    origin, _ = fetch_teacher(cfg, load_split(data_folder, "train"), tmp_path / "copy", CPU)
+    assert origin == {"source": "folder"}
     a, b = load_teacher(teacher_folder, CPU), load_teacher(tmp_path / "copy", CPU)
     assert all(
         torch.equal(x, y)
