@@ -565,11 +565,29 @@ class Params(Group):
         return self
 
     @model_validator(mode="after")
-    def _check_generator_timestep(self) -> "Params":
-        t, last = self.method.generator_timestep, self.teacher.timesteps - 1
-        if self.teacher.source == "train" and t != "auto" and t > last:
-            raise ValueError(f"method.generator_timestep: {t} is beyond the teacher's last index; use at most {last}")
+    def _check_schedule(self) -> "Params":
+        if self.teacher.source == "train" and (mistakes := self.beyond_schedule(self.teacher.timesteps)):
+            raise ValueError(mistakes[0])
         return self
+
+    def beyond_schedule(self, timesteps: int) -> list[str]:
+        """Return a line for each number of steps that a teacher with `timesteps` noise levels is too short for."""
+        numbers = {
+            "pairs.steps": self.pairs.steps if self.pairs.count else 0,
+            "baseline.ddim_steps": max(self.baseline.ddim_steps),
+            "baseline.heun_steps": max(self.baseline.heun_steps, default=0),
+            "method.steps": self.method.steps,
+        }
+        mistakes = [
+            f"{key}: {steps} steps do not fit on the teacher's {timesteps} noise levels; use at most {timesteps}"
+            for key, steps in numbers.items()
+            if steps > timesteps
+        ]
+        if (t := self.method.generator_timestep) != "auto" and t >= timesteps:
+            mistakes.append(
+                f"method.generator_timestep: {t} is beyond the teacher's last index; use at most {timesteps - 1}"
+            )
+        return mistakes
 
     @model_validator(mode="after")
     def _check_pairs(self) -> "Params":

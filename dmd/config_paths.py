@@ -1,5 +1,6 @@
-"""Checks that the paths in params.yaml exist, before a run begins any work."""
+"""Checks that the paths in params.yaml exist and that a teacher's schedule is long enough, before a run begins."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def load_run_params(file: Path, root: Path) -> Params:
 
 
 def check_paths(params: Params, root: Path, where: str) -> None:
-    """Raise ConfigError with one line, prefixed by `where`, for each path that does not exist below `root`."""
+    """Raise ConfigError with one line, prefixed by `where`, for each path below `root` that is missing or unfit."""
     if mistakes := [f"{where}: {mistake}" for mistake in _mistakes(params, root)]:
         raise ConfigError("\n".join(mistakes))
 
@@ -32,9 +33,20 @@ def _mistakes(params: Params, root: Path) -> Iterator[str]:
     for name, network in (("teacher", params.teacher), ("evaluator", params.evaluator)):
         if network.source == "folder" and not (root / network.folder).is_dir():
             yield f"{name}.folder: {network.folder!r} is not a folder; source: folder needs one that exists"
+    if params.teacher.source == "folder" and (timesteps := _read_timesteps(root / params.teacher.folder)) is not None:
+        yield from params.beyond_schedule(timesteps)
     if measured != NONE and not (root / measured).is_file():
         yield f"baseline.measured: {measured!r} is not a file; give one that exists, or {NONE}"
     if method.init_from != NONE and not (root / method.init_from).is_dir():
         yield f"method.init_from: {method.init_from!r} is not a folder; give the folder of a generator, or {NONE}"
     if method.regression_loss == "lpips" and not (root / method.lpips.weights).is_file():
         yield f"method.lpips.weights: {method.lpips.weights!r} is not a file; regression_loss: lpips needs a VGG16"
+
+
+def _read_timesteps(folder: Path) -> int | None:
+    """Return the number of noise levels of a pipeline folder; None if its scheduler's config cannot be read."""
+    try:
+        config = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
+        return int(config["num_train_timesteps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -29,6 +29,10 @@ class CheckpointError(UserError):
     """A checkpoint exists but must not be used as it is."""
 
 
+class NumberError(UserError):
+    """NaN or infinite values, from which no image and no figure follows."""
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of a library's error in one line of at most 300 characters, with its type where it needs one.
 

@@ -35,6 +35,8 @@ class Lpips(nn.Module):
             if expected not in ("any", digest):
                 raise ConfigError(f"method.lpips.sha256: {file} has {digest}; correct the hash or replace the file")
             state = torch.load(file, map_location="cpu", weights_only=True)
+            if infinite := [name for name, value in state.items() if not value.isfinite().all()]:
+                raise ConfigError(f"method.lpips.weights: {file}: {infinite[0]} has NaN or infinite values; replace it")
             names = {name: f"features.{name.partition('.')[2]}" for name in self.net.net.state_dict()}
             return {name: state[theirs] for name, theirs in names.items()}
         except ConfigError:

@@ -23,6 +23,7 @@ from dmd.families.family import CAPTIONS_AT_ONCE, Family
 from dmd.families.pipelines import find_family, load_pipeline
 from dmd.progress import Progress
 from dmd.storage.files import new_file, new_folder, sha256, write_text
+from dmd.storage.finite import check_finite
 
 SHARD_BYTES = 64 * 2**20  # largest size of a shard
 TYPES = {"fp32": torch.float32, "fp16": torch.float16}  # values of encode.precision
@@ -116,9 +117,14 @@ def _write_shards(
 
 
 def _save(tensors: Tensors, dtype: torch.dtype, file: Path) -> Path:
-    """Write tensors to a safetensors file atomically. Returns the file."""
+    """Write tensors to a safetensors file atomically. Returns the file. Raises NumberError unless they are finite."""
     with new_file(file) as tmp:
-        save_file({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, tmp)
+        stored = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+        for name, tensor in stored.items():
+            check_finite(
+                tensor, f"the teacher's {name} as {dtype}", "set encode.precision to fp32, or use another teacher"
+            )
+        save_file(stored, tmp)
     return file
 
 

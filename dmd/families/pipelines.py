@@ -9,8 +9,8 @@ from diffusers.utils.logging import disable_progress_bar
 
 from dmd.errors import TeacherError
 from dmd.families import FAMILIES, Family
-from dmd.families.faults import refuse
 from dmd.families.parts import load_networks
+from dmd.storage.faults import refuse
 
 disable_progress_bar()  # diffusers' bar for loading would appear between the lines of the stage
 

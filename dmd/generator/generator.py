@@ -58,5 +58,8 @@ def load_generator(folder: Path, device: torch.device) -> Generator:
         raise TeacherError(f"{folder} is not a generator folder: generator.json cannot be read ({e})") from None
     if missing := {"timesteps", "classes", "captions"} - about.keys():
         raise TeacherError(f"{folder}: generator.json lacks {', '.join(sorted(missing))}; run the train stage again")
-    net = load_teacher(folder, device, captions=about["captions"])
-    return Generator(net.denoiser, tuple(about["timesteps"]), net.shape, tuple(about["classes"]), net.codec)
+    net, times = load_teacher(folder, device, captions=about["captions"]), about["timesteps"]
+    last = net.denoiser.process.timesteps - 1
+    if not times or not all(isinstance(t, int) and 0 <= t <= last for t in times):
+        raise TeacherError(f"{folder}: generator.json: timesteps {times} are not indices 0..{last}; export it again")
+    return Generator(net.denoiser, tuple(times), net.shape, tuple(about["classes"]), net.codec)

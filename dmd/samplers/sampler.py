@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dmd.diffusion.denoiser import Cond
+from dmd.storage.finite import check_finite
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -32,9 +33,14 @@ class Sampler:
 
     @torch.inference_mode()
     def images(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """uint8 images [B, C, H, W] on the CPU, one per label. Without conditions, only their number counts."""
+        """uint8 images [B, C, H, W] on the CPU, one per label. Without conditions, only their number counts.
+
+        Raises NumberError for an image with NaN or infinite values, which would become bytes like any other.
+        """
         z = draw_noise(self.shape, len(labels), rng).to(self.device)
-        return to_uint8(self.sample(z, labels.to(self.device) if self.conditional else None)).cpu()
+        x = self.sample(z, labels.to(self.device) if self.conditional else None)
+        check_finite(x, f"sampler {self.name}: an image", "use another number of steps or another network")
+        return to_uint8(x).cpu()
 
     def batches(self, labels: Tensor, batch_size: int, seed: int) -> Iterator[Tensor]:
         """`images` in batches. The noise of image i depends only on (seed, i), not on batch_size."""

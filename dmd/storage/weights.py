@@ -1,34 +1,81 @@
-"""Checks the weights of a network that was read from files: they are floating-point numbers, and finite."""
+"""Loads a network of diffusers or transformers, and checks that its files hold the weights that its config describes.
 
+The libraries initialise a missing weight at random, ignore a surplus one and convert integers, with a warning at most.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import nn
 
-
-def find_infinite(net: nn.Module) -> str:
-    """Return the name of the first weight that has NaN or infinite values; empty if there is none."""
-    weights = ((name, value) for name, value in net.state_dict().items() if value.is_floating_point())
-    return next((name for name, value in weights if not torch.isfinite(value).all()), "")
+from dmd.errors import UserError
+from dmd.storage.faults import refuse
+from dmd.storage.finite import find_infinite_weight
 
 
-def find_integer(folder: Path, net: nn.Module) -> str:
-    """Return the name of the first tensor in a folder's safetensors files that holds integers for a weight of `net`.
+def load_network(folder: Path, kind: Any, error: type[UserError]) -> Any:
+    """Load a network of class `kind` from its folder, in float32 whatever the stored type.
 
-    Buffers of integers, such as CLIP's position_ids, may be integers. Empty if there is no such tensor.
+    Raises `error` if it cannot be built from its config, or if a weight is missing, surplus, of another shape, an
+    integer, NaN or infinite.
     """
-    counters = {name.rpartition(".")[2] for name, buffer in net.named_buffers() if not buffer.is_floating_point()}
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        raise error(f"{folder} holds no weights in safetensors; save the network with safe_serialization=True")
+    if all("." in file.stem for file in files):  # such as model.fp16.safetensors
+        raise error(f"{folder} holds only a variant, {files[0].name}; rename its files without the variant")
+    with quiet(kind), refuse(f"{folder} could not be loaded", "correct its config.json or replace its weights", error):
+        net, info = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # transformers then lists them below; diffusers names them in its error
+            output_loading_info=True,
+        )
+    if fault := _find_fault(folder, net, info) or find_bad_weight(folder, net):
+        raise error(f"{fault}; replace the weights, or correct {folder / 'config.json'}")
+    return net
+
+
+def _find_fault(folder: Path, net: nn.Module, info: Mapping[str, Any]) -> str:
+    """Describe the first key that the files lack, have beyond the config, or hold in another shape; empty if none."""
+    for kind, words in (
+        ("missing_keys", "has no weight"),
+        ("mismatched_keys", "has another shape than config.json asks for in"),
+        ("unexpected_keys", "has a weight that config.json does not ask for,"),
+    ):
+        names = sorted(key if isinstance(key, str) else key[0] for key in info[kind])
+        if names := [name for name in names if not _is_counter(name, net)]:
+            return f"{_find_file(folder, names[0])} {words} {names[0]}" + f" ({len(names)} in all)" * (len(names) > 1)
+    return ""
+
+
+def find_bad_weight(folder: Path, net: nn.Module) -> str:
+    """Describe the first weight of a loaded network that is stored as integers, NaN or infinite; empty if none."""
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - safe_open is not a dict
                 kind = tensors.get_slice(name).get_dtype()
-                if not kind.startswith(("F", "BF")) and name.rpartition(".")[2] not in counters:
-                    return name
+                if not kind.startswith(("F", "BF")) and not _is_counter(name, net):
+                    return f"{file} holds integers for {name}"
+    if name := find_infinite_weight(net):
+        return f"{_find_file(folder, name)} holds NaN or infinite values in {name} (as float32)"
     return ""
 
 
-def find_file(folder: Path, weight: str) -> Path:
+def _is_counter(name: str, net: nn.Module) -> bool:
+    """Whether a network has a buffer of integers of this name, such as CLIP's position_ids, which older files hold."""
+    buffers = net.named_buffers()
+    return name.rpartition(".")[2] in {n.rpartition(".")[2] for n, b in buffers if not b.is_floating_point()}
+
+
+def _find_file(folder: Path, weight: str) -> Path:
     """Return the safetensors file of a folder that holds a weight, or the only file; the folder if there are others."""
     files = sorted(folder.glob("*.safetensors"))
     for file in files:
@@ -36,3 +83,18 @@ def find_file(folder: Path, weight: str) -> Path:
             if weight in tensors.keys():  # noqa: SIM118 - safe_open is not a dict
                 return file
     return files[0] if len(files) == 1 else folder
+
+
+@contextlib.contextmanager
+def quiet(kind: Any) -> Iterator[None]:
+    """Suppress what the library of class `kind` reports on weights, and its progress bar; the checks here report."""
+    log = importlib.import_module(f"{kind.__module__.partition('.')[0]}.utils.logging")
+    level, has_bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if has_bar:
+            log.enable_progress_bar()

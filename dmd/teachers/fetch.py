@@ -10,8 +10,8 @@ from dmd.config import TeacherConfig
 from dmd.data.splits import Split
 from dmd.diffusion.pipelines import save_pipeline
 from dmd.errors import TeacherError
-from dmd.families.faults import refuse
 from dmd.families.pipelines import find_family, load_pipeline
+from dmd.storage.faults import refuse
 from dmd.teachers.check import check_fits, describe
 from dmd.teachers.complete import complete
 from dmd.teachers.probe import probe

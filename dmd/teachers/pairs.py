@@ -13,7 +13,10 @@ from dmd.progress import Progress
 from dmd.samplers.sampler import draw_noise
 from dmd.samplers.solvers import SOLVERS
 from dmd.storage.files import new_folder, write_bytes, write_text
+from dmd.storage.finite import check_finite
 from dmd.teachers.teacher import Teacher
+
+ANOTHER = "set pairs.steps or pairs.solver to another value, or use another teacher"
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,11 @@ def make_pairs(
     """Sample cfg.count pairs by cfg.solver in cfg.steps steps.
 
     labels [M]: used cyclically; None for no labels. work: a folder that keeps each
-    finished batch, so that a killed run continues after it.
+    finished batch, so that a killed run continues after it. Raises TeacherError if the teacher's schedule is too short,
+    and NumberError for an image with NaN or infinite values.
     """
+    if cfg.count:
+        teacher.check_steps("pairs.steps", cfg.steps)
     solve = SOLVERS[cfg.solver].solve
     rng = torch.Generator().manual_seed(cfg.seed)
     if labels is not None:
@@ -57,6 +63,7 @@ def make_pairs(
             else:
                 cond = None if labels is None else labels[part].to(device)
                 x[part] = solve(teacher.guided, z[part].to(device), cfg.steps, cond).cpu()
+                check_finite(x[part], f"the teacher's image of {cfg.solver} in {cfg.steps} steps", ANOTHER)
                 if file is not None:
                     write_bytes(file, save({"x": x[part]}))
             progress.update(len(x[part]))
@@ -72,6 +79,8 @@ def save_pairs(pairs: Pairs, out: Path) -> None:
 
 
 def load_pairs(folder: Path) -> Pairs:
-    """Read the store that `save_pairs` wrote."""
+    """Read the store that `save_pairs` wrote. Raises NumberError if it holds NaN or infinite values."""
     tensors = load_file(folder / "pairs.safetensors")
+    for name in ("z", "x"):
+        check_finite(tensors[name], f"{folder / 'pairs.safetensors'}: {name}", "run the pairs stage again")
     return Pairs(tensors["z"], tensors["x"], tensors.get("labels"))

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from dmd.data.splits import Split
 from dmd.errors import TeacherError
-from dmd.families.faults import refuse
 from dmd.families.pipelines import find_family
+from dmd.storage.faults import refuse
 from dmd.teachers.teacher import Teacher
 
 IMAGES = 2  # the first gets the least noise and the first condition, the second the most noise and the last condition

@@ -14,11 +14,11 @@ from dmd.codecs.pixels import PIXELS
 from dmd.diffusion.denoiser import Cond, Denoiser, Guided, as_denoiser
 from dmd.errors import TeacherError
 from dmd.families.family import Family, embed_all
-from dmd.families.faults import refuse
 from dmd.families.pipelines import find_family, load_pipeline
 from dmd.families.tables import Tables
 from dmd.samplers.sampler import Sampler
 from dmd.samplers.solvers import SOLVERS, Solver
+from dmd.storage.faults import refuse
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,17 @@ class Teacher:
         """
         method, _, number = name.partition("_")
         solver, steps = SOLVERS[method], int(number)
-        if steps > (timesteps := self.denoiser.process.timesteps):
-            raise TeacherError(f"{name}: the teacher's schedule has {timesteps} steps; use at most {timesteps}")
+        self.check_steps(name, steps)
         device, sample = next(self.denoiser.parameters()).device, partial(self._sample, solver, steps)
         return Sampler(name, solver.passes(steps), self.shape, bool(self.conditions), device, sample)
+
+    def check_steps(self, key: str, steps: int) -> None:
+        """Raise TeacherError if the teacher's schedule has fewer than `steps` noise levels; key: where they are set."""
+        if steps > (timesteps := self.denoiser.process.timesteps):
+            raise TeacherError(
+                f"{key}: {steps} steps do not fit on the {timesteps} noise levels of the teacher's schedule "
+                f"(num_train_timesteps in its scheduler_config.json); use at most {timesteps}"
+            )
 
     def _sample(self, solver: Solver, steps: int, z: Tensor, cond: Cond) -> Tensor:
         return self.codec.decode(solver.solve(self.guided, z, steps, cond))

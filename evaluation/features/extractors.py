@@ -13,6 +13,7 @@ from torch import Tensor
 from dmd.config import NONE, ExtractorsConfig, WeightsSource
 from dmd.errors import EvaluatorError
 from dmd.storage.files import sha256
+from dmd.storage.finite import check_finite
 from evaluation.features.networks import NETWORKS, NetworkLoader
 from evaluation.metrics.schema import ExtractorFacts
 from evaluation.models.classifier import Classifier
@@ -124,7 +125,8 @@ def _load(name: str, loader: NetworkLoader, path: Path, expected: str, device: t
         raise EvaluatorError(f"extractors.{name}: {path} has sha256 {digest}, not {expected}; fetch it again")
     try:
         network: Any = loader(path, device)
-        network(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))  # the weights of another network fail here
+        features = network(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))  # the weights of another network fail here
+        check_finite(features, "a feature of a black image", "its weights are no numbers")
     except Exception as e:  # torch, transformers and safetensors each raise exceptions of their own
         reason = " ".join(str(e).split())[:200]
         raise EvaluatorError(

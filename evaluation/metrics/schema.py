@@ -10,8 +10,9 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from dmd.errors import EvaluatorError
+from dmd.errors import EvaluatorError, NumberError
 from dmd.storage.files import write_text
+from dmd.storage.finite import find_infinite_figure
 from evaluation.metrics.measures import MEASURES, Measure
 from evaluation.statistics.intervals import Interval
 
@@ -179,8 +180,14 @@ class Metrics(Baseline):
 
 
 def write_model(model: StrictModel, path: Path) -> None:
-    """Write JSON with sorted keys. Validates again first, as fields may have been assigned since construction."""
-    checked = type(model).model_validate(model.model_dump(), context=WRITING)
+    """Write JSON with sorted keys. Validates again first, as fields may have been assigned since construction.
+
+    Raises NumberError for a figure that is NaN or infinite.
+    """
+    content = model.model_dump()
+    if figure := find_infinite_figure(content):
+        raise NumberError(f"{path}: {figure} is NaN or infinite; it is not written, since it measures nothing")
+    checked = type(model).model_validate(content, context=WRITING)
     write_text(path, json.dumps(checked.model_dump(), indent=2, sort_keys=True) + "\n")
 
 

@@ -9,6 +9,7 @@ from dmd.config import EvaluatorConfig
 from dmd.data.splits import Split
 from dmd.errors import EvaluatorError
 from evaluation.models.classifier import train_classifier
+from evaluation.models.clip import load_clip
 from evaluation.models.clip_training import train_clip
 from evaluation.models.extractors import load_extractors
 from evaluation.models.hub import download_snapshot
@@ -19,8 +20,8 @@ PARTS = ("clip", "classifier")
 def build_evaluator(cfg: EvaluatorConfig, train: Split, validation: Split, folder: Path, device: torch.device) -> str:
     """Write the parts into `folder` and return a line that describes them. Raises EvaluatorError for a bad source."""
     if source := find_complete_folder(cfg):
+        load_extractors(source, device)  # its errors name the files of the user, not the copy
         shutil.copytree(source, folder, dirs_exist_ok=True)
-        load_extractors(folder, device)
         return f"CLIP and classifier from {source}"
     _write_clip(cfg, train, folder / "clip", device)
     accuracy = train_classifier(cfg, train, validation, folder / "classifier", device)
@@ -44,4 +45,5 @@ def _write_clip(cfg: EvaluatorConfig, train: Split, out: Path, device: torch.dev
     source = Path(cfg.folder) if cfg.source == "folder" else download_snapshot(cfg.hub_id, cfg.revision)
     if not (source / "config.json").is_file():
         raise EvaluatorError(f"{source} is not a transformers folder: it has no config.json")
+    load_clip(source, device)
     shutil.copytree(source, out)

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from dmd.config import EvaluatorConfig
 from dmd.data.shards import to_unit
 from dmd.data.splits import Split
+from dmd.errors import EvaluatorError
 from dmd.progress import Progress
+from dmd.storage.faults import refuse
 from dmd.storage.files import write_text
+from dmd.storage.weights import find_bad_weight
 from dmd.training.optim import learning_rate, optimizer_step
 from dmd.training.random_source import RandomSource
 
@@ -84,7 +87,11 @@ def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder
 
 
 def load_classifier(folder: Path, device: torch.device) -> Classifier:
-    """Read the folder that `train_classifier` wrote."""
-    net = Classifier(**json.loads((folder / "config.json").read_text()))
-    net.load_state_dict(load_file(folder / "model.safetensors"))
+    """Read the folder that `train_classifier` wrote. Raises EvaluatorError if it is damaged, or a weight no number."""
+    with refuse(f"{folder} could not be loaded as a classifier", "run the evaluator stage again", EvaluatorError):
+        net = Classifier(**json.loads((folder / "config.json").read_text()))
+        net.load_state_dict(load_file(folder / "model.safetensors"))
+        fault = find_bad_weight(folder, net)
+    if fault:
+        raise EvaluatorError(f"{fault}; run the evaluator stage again")
     return net.to(device).eval().requires_grad_(False)

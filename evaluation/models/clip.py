@@ -12,6 +12,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from dmd.errors import EvaluatorError
+from dmd.storage.weights import load_network
 
 
 class ClipExtractor:
@@ -64,12 +65,15 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def load_clip(folder: Path, device: torch.device) -> ClipExtractor:
-    """Load a transformers CLIP folder. Raises EvaluatorError if it is missing, damaged or another model."""
+    """Load a transformers CLIP folder.
+
+    Raises EvaluatorError if it is missing, damaged or another model, or if a weight is missing or no number.
+    """
+    model: CLIPModel = load_network(folder, CLIPModel, EvaluatorError)
     try:
-        with no_progress_bars():
-            model = CLIPModel.from_pretrained(folder, local_files_only=True).to(device).eval()  # type: ignore[arg-type]
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
     except Exception as e:  # transformers, tokenizers and safetensors each raise exceptions of their own
         raise EvaluatorError(f"{folder} could not be loaded as a CLIP model: {' '.join(str(e).split())[:300]}") from e
+    model.to(device).eval()  # type: ignore[arg-type]
     return ClipExtractor(model.requires_grad_(False), tokenizer, processor)

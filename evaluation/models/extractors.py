@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dmd.storage.finite import check_finite
 from evaluation.models.classifier import load_classifier
 from evaluation.models.clip import ClipExtractor, load_clip
 from evaluation.models.names import CLASSIFIER, EVALUATOR
@@ -25,9 +26,14 @@ def load_extractors(folder: Path, device: torch.device) -> tuple[ClipExtractor, 
 
 
 def extract(extractors: dict[str, Extractor], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Features [N, D] per extractor of images in batches; only one batch of images is in memory at a time."""
+    """Features [N, D] per extractor of images in batches; only one batch of images is in memory at a time.
+
+    Raises NumberError for features with NaN or infinite values.
+    """
     parts: dict[str, list[Tensor]] = {name: [] for name in extractors}
     for images in batches:
         for name, extractor in extractors.items():
-            parts[name].append(extractor(images))
+            features = extractor(images)
+            check_finite(features, f"extractor {name}: its features", "replace its weights")
+            parts[name].append(features)
     return {name: torch.cat(chunks) for name, chunks in parts.items()}

@@ -61,7 +61,7 @@ def test_a_truncated_teacher_is_one_line(project: Path, teacher_folder: Path) ->
     weights = project / "mine/unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     set_params(project / "params.yaml", {"teacher.source": "folder", "teacher.folder": "mine"})
-    check_error(stage("teacher", *TEACHER), "teacher", "mine could not be loaded")
+    check_error(stage("teacher", *TEACHER), "teacher", "mine/unet could not be loaded")
     assert sorted(p.name for p in (project / "artifacts").iterdir()) == ["data"]
 
 

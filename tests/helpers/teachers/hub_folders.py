@@ -78,11 +78,17 @@ def ddpm(folder: Path) -> None:
 
 def dit(folder: Path) -> None:
     """A DiT that also predicts a variance, as DiT-XL does."""
-    net = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=4,
-        patch_size=2, num_embeds_ada_norm=10,
+    net = transformer(out_channels=8)
+    DiTPipeline(net, vae(), DDIMScheduler(clip_sample=False)).save_pretrained(folder)  # type: ignore[arg-type]
+
+
+def transformer(out_channels: int | None = None) -> DiTTransformer2DModel:
+    return lively(
+        DiTTransformer2DModel(
+            num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=out_channels, num_layers=2,
+            sample_size=4, patch_size=2, num_embeds_ada_norm=10,
+        )
     )  # fmt: skip
-    DiTPipeline(lively(net), vae(), DDIMScheduler(clip_sample=False)).save_pretrained(folder)  # type: ignore[arg-type]
 
 
 def stable_diffusion(folder: Path) -> None:

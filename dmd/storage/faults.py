@@ -1,4 +1,4 @@
-"""Turns the errors that libraries raise for a folder they cannot use into a TeacherError of one line."""
+"""Turns the errors that libraries raise for files they cannot use into an error of one line."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from dmd.errors import TeacherError, UserError, one_line
 
 
 @contextlib.contextmanager
-def refuse(fault: str, remedy: str) -> Iterator[None]:
-    """Raise TeacherError "FAULT: the error's own message; REMEDY" for any error in the block.
+def refuse(fault: str, remedy: str, error: type[UserError] = TeacherError) -> Iterator[None]:
+    """Raise `error` "FAULT: the library's own message; REMEDY" for any error in the block.
 
     A wrong config or file may raise an error of any type. A lack of memory stays as it is.
     """
@@ -19,4 +19,4 @@ def refuse(fault: str, remedy: str) -> Iterator[None]:
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as e:
-        raise TeacherError(f"{fault}: {one_line(e)}; {remedy}") from e
+        raise error(f"{fault}: {one_line(e)}; {remedy}") from e
