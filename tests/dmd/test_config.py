@@ -12,7 +12,7 @@ from dmd.config import ConfigError, Params, load_params, validate
 from dmd.config_errors import fields, subgroup
 from dmd.config_paths import check_paths
 from dmd.config_reference import main, reference
-from tests.helpers.params import set_params
+from tests.helpers.params import set_params, with_values
 from tests.helpers.projects import ROOT
 
 Raw = dict[str, Any]
@@ -55,6 +55,9 @@ def with_value(key: str, value: object, former: str | None = None) -> Raw:
         ("method.regression_loss", "lpips", None, ["method.regression_loss: lpips needs a VGG16; set lpips.weights"]),
         ("method.name", "f_distil", None, ["method.name: 'f_distil'", "(one of dmd, dmd2, f_distill)"]),
         ("method.steps", 65, None, ["method.steps: 65"]),
+        ("teacher.timesteps", 60, None, ["baseline.ddim_steps: 100 steps do not fit on the teacher's 60 noise levels"]),
+        ("pairs.steps", 1001, None, ["pairs.steps: 1001 steps do not fit on the teacher's 1000 noise levels; use at"]),
+        ("baseline.heun_steps", [9, 1001], None, ["baseline.heun_steps: 1001 steps do not fit on the teacher's 1000"]),
         ("runtime", 3, None, ["runtime: 3 is not allowed; it is a group with the keys device, "]),
         ("registry", {}, "register", ["registry: unknown key", "did you mean 'register'", "register: missing"]),
         ("runtime.thread", 1, "threads", ["runtime.threads: missing", "meaning: CPU threads"]),
@@ -139,6 +142,18 @@ def test_a_path_that_does_not_exist_is_one_line_before_a_run(tmp_path: Path, cha
     with pytest.raises(ConfigError) as e:
         check_paths(params, tmp_path, "params.yaml")
     assert str(e.value) == f"params.yaml: {line}"
+
+
+def test_a_schedule_that_is_too_short_is_read_from_the_folder_before_a_run(params: Params, tmp_path: Path) -> None:
+    (tmp_path / "mine/scheduler").mkdir(parents=True)
+    (tmp_path / "mine/scheduler/scheduler_config.json").write_text('{"num_train_timesteps": 60}')
+    given = with_values(params, teacher={"source": "folder", "folder": "mine"}, method={"generator_timestep": 60})
+    with pytest.raises(ConfigError) as e:
+        check_paths(given, tmp_path, "params.yaml")
+    assert str(e.value).splitlines() == [
+        "params.yaml: baseline.ddim_steps: 100 steps do not fit on the teacher's 60 noise levels; use at most 60",
+        "params.yaml: method.generator_timestep: 60 is beyond the teacher's last index; use at most 59",
+    ]
 
 
 def test_paths_are_relative_to_the_project(params: Params, tmp_path: Path) -> None:
