@@ -20,8 +20,10 @@ from dmd.config import Params, RuntimeConfig
 from dmd.config_paths import load_run_params
 from dmd.device import choose_device
 from dmd.errors import DataError, UserError
+from dmd.launch import LAUNCHED
 from dmd.progress import clock
 from dmd.storage.checkpoint import SCRATCH
+from dmd.storage.recorded import check_recorded
 
 FREE_MIB = 200  # more than the largest stage of the default run writes
 
@@ -108,10 +110,12 @@ def prepare_torch(cfg: RuntimeConfig) -> torch.device:
 
 
 def _check_paths(args: argparse.Namespace, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:
-    """Raise DataError for a missing input, and OSError if the disk has too little space for the outputs."""
+    """Raise DataError for a missing or damaged input, and OSError if the disk has too little space for the outputs."""
     for name in inputs:
         if not getattr(args, name).exists():
             raise DataError(f"--{name}: {getattr(args, name)} does not exist; run the stage that makes it (dvc repro)")
+    if LAUNCHED not in os.environ:  # the process that started this one has checked them
+        check_recorded([getattr(args, name) for name in inputs], Path())
     for name in outs:
         parent = next(p for p in getattr(args, name).absolute().parents if p.exists())
         if shutil.disk_usage(parent).free < FREE_MIB * 2**20:

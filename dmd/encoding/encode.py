@@ -24,6 +24,7 @@ from dmd.families.pipelines import find_family, load_pipeline
 from dmd.progress import Progress
 from dmd.storage.files import new_file, new_folder, sha256, write_text
 from dmd.storage.finite import check_finite
+from dmd.storage.seal import is_usable, write_seal
 
 SHARD_BYTES = 64 * 2**20  # largest size of a shard
 TYPES = {"fp32": torch.float32, "fp16": torch.float16}  # values of encode.precision
@@ -103,7 +104,7 @@ def _write_shards(
     for k, first in enumerate(range(0, count, per_shard)):
         last = min(count, first + per_shard)
         file = Path(f"{base.with_name(shard_name(base.name, k))}.safetensors")
-        if file.exists():
+        if is_usable(file):
             progress.update(last - first)
         else:
             parts = []
@@ -117,7 +118,10 @@ def _write_shards(
 
 
 def _save(tensors: Tensors, dtype: torch.dtype, file: Path) -> Path:
-    """Write tensors to a safetensors file atomically. Returns the file. Raises NumberError unless they are finite."""
+    """Write tensors to a safetensors file atomically, then its checksum. Returns the file.
+
+    Raises NumberError unless they are finite.
+    """
     with new_file(file) as tmp:
         stored = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
         for name, tensor in stored.items():
@@ -125,6 +129,7 @@ def _save(tensors: Tensors, dtype: torch.dtype, file: Path) -> Path:
                 tensor, f"the teacher's {name} as {dtype}", "set encode.precision to fp32, or use another teacher"
             )
         save_file(stored, tmp)
+    write_seal(file)
     return file
 
 

@@ -14,6 +14,7 @@ from dmd.samplers.sampler import draw_noise
 from dmd.samplers.solvers import SOLVERS
 from dmd.storage.files import new_folder, write_bytes, write_text
 from dmd.storage.finite import check_finite
+from dmd.storage.seal import is_usable, write_seal
 from dmd.teachers.teacher import Teacher
 
 ANOTHER = "set pairs.steps or pairs.solver to another value, or use another teacher"
@@ -58,7 +59,7 @@ def make_pairs(
         for start in range(0, cfg.count, cfg.batch_size):
             part = slice(start, start + cfg.batch_size)
             file = None if work is None else work / f"{start:09d}.safetensors"
-            if file is not None and file.exists():
+            if file is not None and is_usable(file):
                 x[part] = load_file(file)["x"]
             else:
                 cond = None if labels is None else labels[part].to(device)
@@ -66,6 +67,7 @@ def make_pairs(
                 check_finite(x[part], f"the teacher's image of {cfg.solver} in {cfg.steps} steps", ANOTHER)
                 if file is not None:
                     write_bytes(file, save({"x": x[part]}))
+                    write_seal(file)
             progress.update(len(x[part]))
     return Pairs(z, x, labels)
 

@@ -1,8 +1,10 @@
 """Features and scores stored between runs: after a new measure, extractor or sampler, only missing values are computed.
 
-The store lies with the checkpoints, outside DVC. It only saves time: no result depends on it.
+The store lies with the checkpoints, outside DVC. It only saves time: no result depends on it, and an entry that does
+not fit its checksum is named and computed again.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from dmd.storage.checkpoint import scratch_root
 from dmd.storage.files import new_file, sha256, write_text
+from dmd.storage.seal import is_usable, remove_sealed, write_seal
 from evaluation.metrics.schema import Scores
 from evaluation.models.extractors import Extractor, extract
 
@@ -75,12 +78,13 @@ class FeatureStore:
         """Scores of one set of features and of its parts, computed if they are missing."""
         key = {"made_by": source, "code": _hash_code(SCORES_CODE)}
         path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
-        try:
-            return SCORES_ADAPTER.validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            scores = compute()
-            write_text(path, SCORES_ADAPTER.dump_json(scores).decode())
-            return scores
+        if is_usable(path):
+            with contextlib.suppress(ValidationError):
+                return SCORES_ADAPTER.validate_json(path.read_bytes())
+        scores = compute()
+        write_text(path, SCORES_ADAPTER.dump_json(scores).decode())
+        write_seal(path)
+        return scores
 
     def _path(self, source: dict[str, Any], entry: str) -> Path:
         key = {"made_by": source, "what": entry, "extractor": self.extractors.get(entry), "code": self.code}
@@ -94,7 +98,7 @@ class FeatureStore:
         for file in files:
             total += file.stat().st_size
             if total > MAX_BYTES:
-                file.unlink(missing_ok=True)
+                remove_sealed(file)
 
 
 class ImageBuffer:
@@ -120,6 +124,8 @@ def _hash_code(folders: Sequence[str]) -> str:
 
 def _read(path: Path, name: str) -> Tensor | None:
     """Read a stored tensor and mark it as used; None if the file is missing or damaged."""
+    if not is_usable(path):
+        return None
     try:
         tensor = load_file(path)[name]
     except (OSError, SafetensorError, KeyError):
@@ -131,3 +137,4 @@ def _read(path: Path, name: str) -> Tensor | None:
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     with new_file(path, shared=True) as tmp:  # two runs may write the same entry at the same time
         save_file({k: v.contiguous() for k, v in tensors.items()}, tmp)
+    write_seal(path)

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from dmd.config import Params, load_params
 from dmd.errors import UserError
 from dmd.storage.files import sha256
+from dmd.storage.recorded import check_recorded
 from evaluation.metrics.schema import Metrics, StrictModel, read_model
 from evaluation.timing.schema import Timing
 from flows.runtime.git import git
@@ -30,6 +31,7 @@ LOSSES = Path("reports/losses.csv")
 SAMPLES = Path("reports/samples.png")
 REPORT = Path("reports/index.html")
 PLOTS = Path("reports/plots")
+PUBLISHED = (GENERATOR, TRAINING, METRICS, TIMING, LOSSES, SAMPLES, REPORT, PLOTS)
 
 NAME_LENGTH = 60  # characters of a key in the name of a metric; MLflow takes 250 in all
 RESULT = "result.sha256"  # tag that identifies the result of an MLflow run and of a model version
@@ -51,9 +53,10 @@ def load_result(root: Path) -> Result:
     """Read the result of the workspace. Raises UserError if a file is missing or differs from dvc.lock."""
     if stale := list_stale(root):
         raise UserError(f"the workspace differs from dvc.lock in {', '.join(stale)}; run `dvc repro` first")
-    for path in (GENERATOR, METRICS, TIMING, LOSSES, SAMPLES, REPORT, PLOTS):
+    for path in PUBLISHED:
         if not (root / path).exists():
             raise UserError(f"{path} is missing; run `dvc repro` first")
+    check_recorded([root / path for path in PUBLISHED], root)
     metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
     canonical = json.dumps(metrics.model_dump(), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(f"{sha256(root / GENERATOR)}\n{canonical}".encode()).hexdigest()

@@ -13,6 +13,7 @@ from dmd.samplers.ddim import ddim
 from dmd.samplers.solvers import SOLVERS, Solver
 from dmd.teachers.pairs import load_pairs, make_pairs, save_pairs
 from dmd.teachers.teacher import Teacher
+from tests.helpers.damage import flip
 from tests.helpers.networks import CPU
 
 
@@ -48,6 +49,17 @@ def test_interrupted_pairs_resume(
     sizes[:] = [0]
     again = make_pairs(teacher, torch.arange(5), cfg, CPU, tmp_path)
     assert sizes == [0, 1] and torch.equal(again.x, whole.x) and torch.equal(again.z, whole.z)
+
+
+def test_a_damaged_batch_is_sampled_again(
+    teacher: Teacher, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = params.pairs.model_copy(update={"count": 7, "steps": 4, "batch_size": 3})
+    whole = make_pairs(teacher, torch.arange(5), cfg, CPU, tmp_path)
+    batches = sorted(tmp_path.glob("*.safetensors"))
+    flip([batches[1]])
+    again = make_pairs(teacher, torch.arange(5), cfg, CPU, tmp_path)
+    assert torch.equal(again.x, whole.x) and f"note: {batches[1]} is damaged" in capsys.readouterr().err
 
 
 def test_a_store_without_pairs_is_valid(teacher: Teacher, params: Params, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from evaluation.features.store import FeatureStore
+from evaluation.metrics.schema import Scores
+from tests.helpers.damage import DAMAGES, do_damage
 
 
 def test_a_new_extractor_computes_only_its_own_features(tmp_path: Path) -> None:
@@ -31,11 +34,38 @@ def test_a_new_extractor_computes_only_its_own_features(tmp_path: Path) -> None:
     store.features({"source": "t"}, {"a": extractor("a")}, batches)
     FeatureStore(tmp_path, {"a": "2"}).features({"source": "s"}, {"a": extractor("a")}, batches)
     assert (len(generated), extracted) == (2, ["a", "b", "a", "a"])
-    for file in tmp_path.iterdir():
-        file.write_bytes(b"cut short")
-    store.features({"source": "s"}, {"a": extractor("a")}, batches)
-    assert len(generated) == 3
-    files = len(list(tmp_path.iterdir()))
+    files = len(list(tmp_path.glob("*.safetensors")))
     for _ in range(2):  # the images of a split are on disk, so only their features are stored
         store.features({"split": "train"}, {"a": extractor("a")}, batches, keep_images=False)
-    assert (len(generated), len(list(tmp_path.iterdir()))) == (4, files + 1)
+    assert (len(generated), len(list(tmp_path.glob("*.safetensors")))) == (3, files + 1)
+
+
+@pytest.mark.parametrize("keep_time", [True, False], ids=["same-time", "new-time"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_entry_is_named_and_computed_again(
+    damage: str, keep_time: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Features of two sources, and the scores of two."""
+    generated: list[int] = []
+
+    def read(source: str, value: int) -> tuple[float, list[Scores]]:
+        def generate():
+            generated.append(value)
+            yield torch.full((4, 1, 8, 8), value, dtype=torch.uint8)
+
+        def compute() -> list[Scores]:
+            generated.append(value)
+            return [Scores.model_validate({"fd": {"a": float(value)}, "nearest": {}, "classes": {}})]
+
+        features = store.features({"source": source}, {"a": lambda x: x.flatten(1).float()}, generate, False)
+        return features["a"].mean().item(), store.scores({"source": source}, compute)
+
+    store = FeatureStore(tmp_path, {"a": "1"})
+    first, second = read("s", 1), read("t", 2)
+    for pattern in ("*.safetensors", "*.json"):
+        kept = sorted(tmp_path.glob(pattern), key=lambda file: file.stat().st_mtime_ns)
+        do_damage(damage, kept, keep_time)
+        assert (read("s", 1), read("t", 2)) == (first, second)
+        named = capsys.readouterr().err
+        assert [f"note: {file} is damaged" in named for file in kept] == [True, damage == "swapped"]
+    assert generated == [1, 1, 2, 2] + ([1, 2, 1, 2] if damage == "swapped" else [1, 1])

@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 from dmd.errors import UserError
 from evaluation.sources import SourceError, find_generator
 from flows.registry import tracking
-from flows.registry.result import RESULT
+from flows.registry.result import RESULT, load_result
 from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
+from tests.helpers.damage import DAMAGES, do_damage
 from tests.helpers.published import NAME, runs
 
 
@@ -55,6 +56,26 @@ def test_a_run_holds_pictures_and_the_report_with_lineage(workspace: Path, clien
     assert (folder / "plots" / "fd_clip.svg").is_file()
     assert run_id in (folder / "report" / "index.html").read_text()
     assert run_id not in (workspace / "reports" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("keep_time", [True, False], ids=["same-time", "new-time"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_result_is_named_and_not_published(workspace: Path, damage: str, keep_time: bool):
+    """Weights, a picture and the measures; DVC itself sees only the damage that changes the time stamp."""
+    for name, other in (
+        ("artifacts/generator/unet/diffusion_pytorch_model.safetensors", "artifacts/generator/generator.json"),
+        ("reports/samples.png", "reports/losses.csv"),
+        ("reports/metrics.json", "reports/timing.json"),
+    ):
+        files = [workspace / name, workspace / other]
+        before = [(file.read_bytes(), file.stat().st_mtime_ns) for file in files]
+        do_damage(damage, files, keep_time)
+        with pytest.raises(UserError, match=rf"^{name} has changed since|differs from dvc.lock in everything"):
+            load_result(workspace)
+        for file, (content, time) in zip(files, before, strict=True):
+            file.write_bytes(content)
+            os.utime(file, ns=(time, time))
+    load_result(workspace)
 
 
 def test_the_store_lies_in_the_main_worktree(workspace: Path, client: MlflowClient, run_id: str, tmp_path: Path):

@@ -32,7 +32,7 @@ def test_a_killed_run_is_marked_as_crashed_and_resumes_from_its_checkpoint(tmp_p
         ui = Ui(project, port)
         request = {"parameters": {"target": "teacher"}, "state": {"type": "SCHEDULED"}}
         run = ui.ask(f"deployments/{ui.deployment('workspace')}/create_flow_run", **request)
-        until(lambda: list((project / "runs").glob("teacher-*/state.pt")), 240, "a checkpoint")
+        until(lambda: list((project / "runs").glob("teacher-*/state-*.pt")), 240, "a checkpoint")
 
         worker = psutil.Process(json.loads((project / "runs/services/deployments.json").read_text())["pid"])
         runs = [p for p in worker.children(recursive=True) if "-m stages." not in " ".join(p.cmdline())]
