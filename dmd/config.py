@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 from dmd.config_errors import explain, keys
 from dmd.errors import ConfigError
 from dmd.launch import Launcher, Option, find_mistake
+from dmd.redaction import redact
 
 # The value for "nothing": no folder, file, address, column or weights. DVC cannot leave out a dependency whose path
 # comes from params.yaml, so none/ exists as an empty folder under version control.
@@ -108,6 +109,12 @@ class DataConfig(Group):
             raise ValueError(f"folder: {NONE} is not allowed; source: {self.source} needs a folder")
         if self.source in ("huggingface", "webdataset") and self.folder == self.url == NONE:
             raise ValueError(f"url: {NONE} is not allowed; source: {self.source} needs a url or a folder")
+        return self
+
+    @model_validator(mode="after")
+    def _check_url(self) -> "DataConfig":
+        if redact(self.url) != self.url:
+            raise ValueError("url: a password in it would be published; give it to the tool, as in a .netrc file")
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from dmd.errors import UserError
+from dmd.redaction import redact
 from dmd.storage.worktree import main_worktree
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -54,7 +55,7 @@ def _run(source: str, tool: str, *arguments: str) -> None:
     process = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
     if process.returncode:
         lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
-        reason = lines[-1].removeprefix("ERROR: ") if lines else "no reason given"
+        reason = redact(lines[-1].removeprefix("ERROR: ")) if lines else "no reason given"
         raise SourceError(
             f"{source!r} is not a generator folder, nor a registered model or revision that holds one ({reason})"
         )

@@ -8,7 +8,7 @@ from dmd.errors import ConfigError, UserError
 from flows.ablation.comparison import comparison_path, format_table, load_comparison
 from flows.ablation.plan import load_plan
 from flows.pipeline.worktrees import check_committed
-from flows.registry.store import check_reachable, tracking_uri
+from flows.registry.store import check_reachable, shown_uri, tracking_uri
 from flows.runtime.command import run_command
 from flows.services.prefect_setup import set_up_prefect
 from flows.services.servers import use_local_servers
@@ -45,7 +45,7 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
 
 def _print_comparison(root: Path, name: str) -> None:
     print(f"\n{format_table(load_comparison(root, name))}\n\n{comparison_path(root, name).with_suffix('.html')}")
-    print(f"MLflow: {tracking_uri(root)}, run {name}\n")
+    print(f"MLflow: {shown_uri(root)}, run {name}\n")
     print("next:\n  dvc exp show\n  dvc exp apply NAME    # take its files into the workspace", flush=True)
 
 

@@ -22,6 +22,7 @@ from dmd.device import choose_device
 from dmd.errors import DataError, UserError
 from dmd.launch import LAUNCHED
 from dmd.progress import clock
+from dmd.redaction import redact
 from dmd.storage.checkpoint import SCRATCH
 from dmd.storage.recorded import check_recorded
 
@@ -82,7 +83,7 @@ def _terminate(signum: int, frame: object) -> NoReturn:
 
 def fail(name: str, message: str, code: int = 1) -> NoReturn:
     """Print one line for each mistake and end the process."""
-    for line in message.splitlines():
+    for line in redact(message).splitlines():
         print(f"error: {name}: {line}", file=sys.stderr, flush=True)
     sys.exit(code)
 

@@ -19,7 +19,7 @@ from evaluation.report.table import format_cells, summary_table
 from evaluation.timing.schema import Timing
 from flows.registry.model_card import markdown
 from flows.registry.result import METRICS, REPORT, SAMPLES, TIMING
-from flows.registry.store import tracking_uri
+from flows.registry.store import shown_uri
 from flows.runtime.errors import one_line
 
 PERCENT = re.compile(r"\((\d+) %\)")
@@ -66,7 +66,7 @@ def create_result_artifacts(root: Path, run_id: str) -> None:
     create_markdown_artifact(f"FD, student over best teacher: {ratios}\n\n{table}\n", key="result")
     picture = base64.b64encode((root / SAMPLES).read_bytes()).decode()
     create_image_artifact(f"data:image/png;base64,{picture}", key="samples", description="real, teacher, student")
-    store = tracking_uri(root)
+    store = shown_uri(root)
     if store.startswith("http"):
         create_link_artifact(f"{store}/#/runs/{run_id}", link_text="the run in MLflow", key="mlflow-run")
         page = f"{store}/get-artifact?path=report/{REPORT.name}&run_uuid={run_id}"

@@ -11,7 +11,7 @@ from evaluation.metrics.schema import Metrics, read_model
 from evaluation.report.table import format_table, summary_table
 from evaluation.timing.schema import Timing
 from flows.registry.result import GENERATOR, METRICS, REPORT, TIMING
-from flows.registry.store import database, tracking_uri
+from flows.registry.store import database, shown_uri
 from flows.registry.versions import CANDIDATE
 
 
@@ -20,7 +20,7 @@ def summarize(root: Path, version: str) -> str:
     metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
     name = load_params(root / "params.yaml").register_.name
     ratios = ", ".join(f"{value:.3f} on {extractor} features" for extractor, value in metrics.ratio.fd.items())
-    uri = tracking_uri(root)
+    uri = shown_uri(root)
     lines = [
         format_table(summary_table(metrics, timing)),
         "",

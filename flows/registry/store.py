@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmd.errors import UserError
+from dmd.redaction import redact
 from dmd.storage.worktree import main_worktree
 from evaluation.sources import mlflow_database
 from flows.runtime.database import MLFLOW, prepare_database
@@ -31,8 +32,15 @@ def tracking_uri(root: Path) -> str:
     if uri.startswith(SQLITE):
         return f"{SQLITE}{main_worktree(root) / uri.removeprefix(SQLITE)}"  # an absolute path stays as it is
     if uri.startswith("file:") or "://" not in uri:
-        raise UserError(f"MLFLOW_TRACKING_URI: {uri!r} is a file store, not supported by MLflow; use {SQLITE}PATH")
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: {redact(uri)!r} is a file store, not supported by MLflow; use {SQLITE}PATH"
+        )
     return uri
+
+
+def shown_uri(root: Path) -> str:
+    """Return the address of the store without a password, to print."""
+    return redact(tracking_uri(root))
 
 
 def database(uri: str) -> Path | None:
@@ -52,7 +60,7 @@ def check_reachable(uri: str) -> None:
     except OSError as e:
         reason = getattr(e, "reason", None) or e
         raise UserError(
-            f"the MLflow server {uri} can't be reached ({reason}): start it, or unset MLFLOW_TRACKING_URI"
+            f"the MLflow server {redact(uri)} can't be reached ({reason}): start it, or unset MLFLOW_TRACKING_URI"
         ) from e
 
 
@@ -70,7 +78,7 @@ def open_store(root: Path) -> Iterator["MlflowClient"]:
     try:
         yield mlflow.MlflowClient()
     except mlflow.MlflowException as e:
-        raise UserError(f"MLflow at {uri}: {one_line(e)}") from e
+        raise UserError(f"MLflow at {redact(uri)}: {one_line(e)}") from e
     finally:
         mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType] - MLflow's value for "not set"
         if before is not None:

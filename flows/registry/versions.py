@@ -11,7 +11,7 @@ from dmd.errors import UserError
 from flows.registry.champion import CHAMPION, VERDICT, champion, promote, rollback, settle
 from flows.registry.mlflow_model import create_version
 from flows.registry.result import RESULT, load_result
-from flows.registry.store import database, lock_store, open_store, tracking_uri, write_beside_others
+from flows.registry.store import database, lock_store, open_store, shown_uri, tracking_uri, write_beside_others
 from flows.registry.tracking import find_run, publish
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def set_champion(root: Path, version: str) -> str:
 
 def _check_registered(client: "MlflowClient", name: str, root: Path) -> None:
     if not client.search_registered_models(f"name = '{name}'"):
-        raise UserError(f"{name} is not in the registry of {tracking_uri(root)}; python -m flows.distill registers it")
+        raise UserError(f"{name} is not in the registry of {shown_uri(root)}; python -m flows.distill registers it")
 
 
 def _candidate(client: "MlflowClient", name: str) -> str:

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import NoReturn
 
 from dmd.errors import ConfigError, UserError
+from dmd.redaction import redact
 
 CONTINUE = "finished stages are kept; run the same command again to continue"
 
@@ -39,6 +40,6 @@ def _raise_terminated(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _print_error(message: str, code: int) -> int:
-    for line in message.splitlines():
+    for line in redact(message).splitlines():
         print(f"error: {line}", file=sys.stderr, flush=True)
     return code

@@ -13,6 +13,7 @@ from typing import IO, Protocol
 
 import psutil
 
+from dmd.redaction import redact
 from flows.runtime.environment import child_environment
 
 POLL = 0.5  # seconds between two checks of STOP
@@ -99,7 +100,7 @@ def _read_lines(process: subprocess.Popen[str], timeout: float | None) -> Iterat
             continue
         if line is None:
             return
-        yield line
+        yield redact(line)
     raise CommandTimeout(f"took longer than {timeout:g} s and was ended")
 
 

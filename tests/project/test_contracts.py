@@ -42,7 +42,17 @@ STALE = {
     "evaluation/report": "evaluate",
 }
 # Modules directly in dmd/ that stages import. They do not affect results, so an edit in them makes no stage stale.
-WITHOUT_NUMBERS = {"config", "config_errors", "config_paths", "device", "errors", "launch", "progress"}
+WITHOUT_NUMBERS = {
+    "config",
+    "config_errors",
+    "config_paths",
+    "device",
+    "errors",
+    "launch",
+    "progress",
+    "redaction",
+    "signals",
+}
 # Code that only fetched teachers need: a new reader of foreign checkpoints must not retrain this project's own teacher.
 LAZY = frozenset({("stages/teacher.py", f"dmd/teachers/{name}.py") for name in ("__init__", "fetch")})
 

@@ -20,7 +20,7 @@ LAYERS = {
         config_paths config_reference
         config device progress
         config_errors launch
-        errors
+        errors redaction signals
     """,
     "evaluation": """
         compare
