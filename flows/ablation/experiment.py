@@ -17,6 +17,7 @@ from flows.ablation.plan import Member
 from flows.registry.result import METRICS
 from flows.runtime.git import git
 from flows.runtime.process import run_streaming
+from flows.workspace import rwlock
 
 Log = Callable[[str], None]
 
@@ -75,6 +76,8 @@ def run(root: Path, member: Member, log: Log) -> None:
             lines.append(line)
             log(line)
 
+        if note := rwlock.repair(root):
+            log(note)
         code = run_streaming(argv, root, handle)
         if exists(root, member):
             return

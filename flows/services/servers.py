@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -23,19 +22,18 @@ from dmd.errors import UserError
 from dmd.storage.files import write_text
 from dmd.storage.worktree import main_worktree
 from evaluation.sources import mlflow_database
-from flows.registry.store import database, tracking_uri
+from flows.registry.store import database, shown_uri, tracking_uri
 from flows.runtime.command import run_command
 from flows.runtime.database import MLFLOW, PREFECT, prepare_database
 from flows.runtime.environment import DATABASE_URL, child_environment, prefect_database, sqlite_url
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.moved import list_leftovers
-from flows.runtime.process import is_running
 from flows.services.access import client_variables, login_link, make_token, read_token, token_file
+from flows.services.processes import end, find_members, find_process
 
 HOST = "127.0.0.1"
 PORTS = {"prefect": ("PREFECT_PORT", 4200), "mlflow": ("MLFLOW_PORT", 5000)}
 START_PATIENCE = 240.0  # seconds; the first start migrates a database, which takes half a minute on a busy machine
-END_PATIENCE = 20.0  # seconds before a process that does not end is killed
 
 
 @dataclass(frozen=True)
@@ -138,6 +136,8 @@ def up(root: Path) -> list[Service]:
             if find_process(folder, service.name):
                 print(f"{service.name}: already running, {service.url}")
                 continue
+            if leftovers := end(find_members(folder, service.name)):
+                print(f"{service.name}: its main process was killed; ended the {leftovers} processes that it left")
             process = _start(root, folder, service)
             _wait_until_ready(service, process, folder / f"{service.name}.log", token)
             print(f"{service.name}: {service.url}", flush=True)
@@ -149,9 +149,7 @@ def down(root: Path) -> None:
     folder = _folder(root)
     with hold_lock(folder / "lock"):
         for name in ("deployments", "mlflow", "prefect"):
-            process = find_process(folder, name)
-            if process is not None:
-                _end(process)
+            if end(find_members(folder, name)):
                 print(f"{name}: ended", flush=True)
             (folder / f"{name}.json").unlink(missing_ok=True)
 
@@ -173,16 +171,6 @@ def use_local_servers(root: Path) -> None:
 
 def _folder(root: Path) -> Path:
     return main_worktree(root) / "runs" / "services"
-
-
-def find_process(folder: Path, name: str) -> psutil.Process | None:
-    """Return the running process of a pid file; None if its pid now belongs to a process that started later."""
-    with contextlib.suppress(OSError, json.JSONDecodeError, psutil.NoSuchProcess):
-        record = json.loads((folder / f"{name}.json").read_text())
-        process = psutil.Process(record["pid"])
-        if abs(process.create_time() - record["started"]) < 1 and is_running(process):
-            return process
-    return None
 
 
 def _start(root: Path, folder: Path, service: Service) -> "subprocess.Popen[bytes]":
@@ -244,18 +232,6 @@ def _is_ready(service: Service, token: str) -> bool:
     return False
 
 
-def _end(process: psutil.Process) -> None:
-    """Terminate a process and its descendants; kill those that remain after END_PATIENCE."""
-    processes = [process, *process.children(recursive=True)]
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for member in filter(is_running, processes):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.send_signal(number)
-        psutil.wait_procs(processes, timeout=END_PATIENCE)
-        if not any(map(is_running, processes)):
-            return
-
-
 def main() -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m flows.services", description=__doc__)
@@ -269,7 +245,7 @@ def _up() -> int:
         print(f"note: {line}", file=sys.stderr)
     urls = {service.name: service.url for service in up(root)}
     token = read_token(_folder(root))
-    mlflow = login_link(urls["mlflow"], token) if "mlflow" in urls else tracking_uri(root)
+    mlflow = login_link(urls["mlflow"], token) if "mlflow" in urls else shown_uri(root)
     print("\nopen these links once in a browser: they log it in, so treat them like passwords")
     print(f"Prefect  {login_link(urls['prefect'], token)}\nMLflow   {mlflow}")
     print(

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import urllib.request
@@ -84,6 +85,22 @@ def test_up_twice_and_down(project: Path) -> None:
         ended = call(project, "down", **ports)
     assert ended.stdout.count(": ended") == 3 and not processes_in(project)
     assert call(project, "down", **ports).stdout == ""
+
+
+@pytest.mark.slow
+def test_servers_whose_first_process_was_killed_are_replaced_and_ended(project: Path) -> None:
+    ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
+    try:
+        assert call(project, "up", **ports).returncode == 0
+        for name in NAMES:
+            os.kill(json.loads((project / f"runs/services/{name}.json").read_text())["pid"], signal.SIGKILL)
+        again = call(project, "up", **ports)
+        assert again.returncode == 0, again.stdout + again.stderr
+        for name in NAMES:
+            os.kill(json.loads((project / f"runs/services/{name}.json").read_text())["pid"], signal.SIGKILL)
+    finally:
+        call(project, "down", **ports)
+    assert not processes_in(project)
 
 
 def test_a_port_in_use_is_an_error_that_names_the_variable(project: Path) -> None:
