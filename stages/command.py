@@ -6,7 +6,6 @@ import ctypes
 import errno
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -23,10 +22,12 @@ from dmd.errors import DataError, UserError
 from dmd.launch import LAUNCHED
 from dmd.progress import clock
 from dmd.redaction import redact
+from dmd.signals import RETRY, Stopped, raise_on_stop
 from dmd.storage.checkpoint import SCRATCH
 from dmd.storage.recorded import check_recorded
 
 FREE_MIB = 200  # more than the largest stage of the default run writes
+CONTINUE = "run again to resume from the last checkpoint"
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
@@ -34,14 +35,17 @@ Stage = Callable[[argparse.Namespace, Params, torch.device], str]
 
 
 def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:
-    """Run a stage as a command. `stage` returns a line that describes its result; an error is one line, exit code 1."""
+    """Run a stage as a command. `stage` returns a line that describes its result; an error is one line, exit code 1.
+
+    The exit code is 130 after SIGINT, and RETRY after SIGTERM or SIGUSR1.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameters (default params.yaml)")
     for path in (*inputs, *outs):
         parser.add_argument(f"--{path.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     start = time.monotonic()
-    signal.signal(signal.SIGTERM, _terminate)
+    raise_on_stop()
     _keep_scratch()
     try:
         params = load_run_params(args.params, Path())
@@ -54,7 +58,9 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...])
     except torch.OutOfMemoryError as e:
         fail(name, f"out of memory: {str(e).splitlines()[0]}; lower the batch size of this stage in {args.params}")
     except KeyboardInterrupt:
-        fail(name, "interrupted; run again to resume from the last checkpoint", code=130)
+        fail(name, f"interrupted; {CONTINUE}", code=130)
+    except Stopped as e:
+        fail(name, f"stopped by {e}; {CONTINUE}", code=RETRY)
     print(f"{name}: {summary} ({clock(time.monotonic() - start)})", file=sys.stderr, flush=True)
 
 
@@ -74,11 +80,6 @@ def _describe_file_error(e: Exception) -> str:
         where = getattr(e, "filename", None) or Path.cwd()
         return f"the disk is full: {where} (nothing was written; make room and run again)"
     return " ".join(str(e).split())
-
-
-def _terminate(signum: int, frame: object) -> NoReturn:
-    """End the stage on SIGTERM as on Ctrl-C: temporary files are removed, and the checkpoint is kept."""
-    raise KeyboardInterrupt
 
 
 def fail(name: str, message: str, code: int = 1) -> NoReturn:

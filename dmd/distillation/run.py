@@ -20,6 +20,7 @@ from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.generator.generator import Generator
 from dmd.progress import Progress
+from dmd.signals import postpone_stop
 from dmd.storage.checkpoint import Scratch
 from dmd.teachers.teacher import Teacher
 
@@ -58,7 +59,8 @@ def distill(
 ) -> Distilled:
     """Train to the end. labels [N] are the conditions of the data, classes their names.
 
-    Every process trains; only the main process validates, saves and shows progress.
+    Every process trains; only the main process validates, saves and shows progress. After a signal to any process, all
+    of them end after their turn, with a checkpoint: raises Stopped, or KeyboardInterrupt after SIGINT.
     """
     state = TrainState(nets, cfg)
     if checkpoint := scratch.load():
@@ -74,7 +76,7 @@ def distill(
     # A run that was killed between its last turn and its export has nothing left to train.
     conditions = labels if teacher.conditions else None
     rows = () if patience.is_over(state) else train(state, method, cfg, teacher.shape, conditions, workers)
-    with PhaseProgress(phases, state.turn, workers.is_main) as progress:
+    with PhaseProgress(phases, state.turn, workers.is_main) as progress, postpone_stop() as stop:
         for row in rows:
             is_last = state.turn == total
             if is_last or state.turn % cfg.validate_every == 0:
@@ -87,15 +89,23 @@ def distill(
                     is_last = is_last or patience.is_over(state)
             state.rows.append(row)
             progress.update(row)
-            if state.turn % cfg.checkpoint_every == 0 or is_last:
-                checkpoint = state.state_dict()
-                if workers.is_main:
-                    scratch.save(checkpoint)
+            is_stopped = workers.any(bool(stop))
+            if state.turn % cfg.checkpoint_every == 0 or is_last or is_stopped:
+                _save(state, scratch, workers)
             if is_last:
                 break
+            if is_stopped:
+                stop.end()
     best = generator(state.best.half_life)
     load_trainable_state(best.denoiser, state.best.weights)
     return Distilled(best, state.best.turn, state.rows)
+
+
+def _save(state: TrainState, scratch: Scratch, workers: Workers) -> None:
+    """Save a checkpoint in the main process; every process must call this, since it may have to send its shards."""
+    checkpoint = state.state_dict()
+    if workers.is_main:
+        scratch.save(checkpoint)
 
 
 def _validate(

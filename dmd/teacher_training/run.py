@@ -14,6 +14,7 @@ from dmd.diffusion.denoiser import as_denoiser
 from dmd.diffusion.pipelines import save_pipeline
 from dmd.networks.wrapper import unwrap
 from dmd.progress import Progress
+from dmd.signals import postpone_stop
 from dmd.storage.checkpoint import Scratch
 from dmd.teacher_training.architectures import new_network, new_scheduler
 from dmd.teacher_training.text_unet import TrainableTextUnet
@@ -27,7 +28,10 @@ LOG_EVERY = 10  # steps
 def train_to_folder(
     cfg: TeacherConfig, split: Split, scratch: Scratch, folder: Path, device: torch.device
 ) -> list[dict[str, float]]:
-    """Train to the end and write the averaged weights to `folder`. Returns a row of losses for every tenth step."""
+    """Train to the end and write the averaged weights to `folder`. Returns a row of losses for every tenth step.
+
+    After a signal, saves a checkpoint and raises Stopped, or KeyboardInterrupt after SIGINT.
+    """
     images = split.images.unit()
     torch.manual_seed(cfg.seed)
     net, parts = new_network(cfg, split)
@@ -38,13 +42,15 @@ def train_to_folder(
     if saved:
         state.load_state_dict(saved)
     labels = None if cfg.network == "unet" and not split.class_names else split.labels
-    with Progress("teacher", cfg.steps, "steps", state.step) as progress:
+    with Progress("teacher", cfg.steps, "steps", state.step) as progress, postpone_stop() as stop:
         for row in train_teacher(state, cfg, x, labels, len(split.conditions)):
             progress.update(loss=row["loss"])
             if state.step % LOG_EVERY == 0 or state.step == cfg.steps:
                 state.rows.append(row)
-            if state.step % CHECKPOINT_EVERY == 0:
+            if state.step % CHECKPOINT_EVERY == 0 or stop:
                 scratch.save({**state.state_dict(), **vae_state})
+            if stop:
+                stop.end()
     if isinstance(state.ema.net, TrainableTextUnet):
         parts.text_encoder.load_state_dict(state.ema.net.text_encoder.state_dict())
     save_pipeline(unwrap(state.ema.net), scheduler, folder, like=parts)

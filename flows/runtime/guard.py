@@ -46,7 +46,12 @@ def _find_active_guards() -> list[psutil.Process]:
 
 
 def end_orphans(pid: int) -> None:
-    """Wait until process `pid` is gone, then end its descendants: interrupt, terminate, kill."""
+    """Wait until process `pid` is gone, then end its descendants: interrupt, terminate, kill.
+
+    Signals that a scheduler sends to all processes of the run do not end the guard before its process.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     descendants: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)

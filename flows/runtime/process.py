@@ -18,12 +18,14 @@ from flows.runtime.environment import child_environment
 
 POLL = 0.5  # seconds between two checks of STOP
 INTERRUPT_PATIENCE = 10.0  # seconds; a Prefect runner kills a cancelled flow after 30
-TERMINATE_PATIENCE = 5.0  # seconds
+TERMINATE_PATIENCE = 2.0  # seconds
+END_PATIENCE = 12.0  # seconds in all; a scheduler that ends a run kills it after 30, and some after 15
 
 # Setting STOP ends the commands of the worker threads. The main thread sets it, since only the main thread receives a
 # cancellation or a signal. Prefect does not reliably end its task threads
 # (https://github.com/PrefectHQ/prefect/pull/14383).
 STOP = threading.Event()
+ENDING = "the flow is ending"
 
 
 class CommandStopped(RuntimeError):
@@ -57,12 +59,14 @@ def join_on_exit(futures: Collection[Future]) -> Iterator[None]:
 def run_streaming(argv: Sequence[str], cwd: Path, on_line: Callable[[str], None], timeout: float | None = None) -> int:
     """Run a command, pass each line of its output and errors to `on_line`, and return its exit code.
 
+    Passwords and tokens in the output are hidden.
+
     timeout: seconds; None for no limit
 
     Raises CommandTimeout, or CommandStopped if STOP is set.
     """
     if STOP.is_set():
-        raise CommandStopped("the flow is ending")
+        raise CommandStopped(ENDING)
     # The command gets its own group, so that its children can be ended with it: Prefect signals only the process of
     # the flow (https://github.com/PrefectHQ/prefect/pull/21112).
     process = subprocess.Popen(
@@ -91,7 +95,7 @@ def _read_lines(process: subprocess.Popen[str], timeout: float | None) -> Iterat
     threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
     while time.monotonic() < deadline:
         if STOP.is_set():
-            raise CommandStopped("the flow is ending")
+            raise CommandStopped(ENDING)
         try:
             line = lines.get(timeout=POLL)
         except queue.Empty:
@@ -113,14 +117,19 @@ def _pump(pipe: IO[str], lines: "queue.SimpleQueue[str | None]") -> None:
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
-    """Interrupt, terminate, then kill every process of the group; a second Ctrl-C kills at once."""
+    """Interrupt, terminate, then kill every process of the group; a second Ctrl-C kills at once.
+
+    A training saves a checkpoint after the first signal. A scheduler that has ended DVC itself leaves the rest of the
+    group, which then has all of END_PATIENCE.
+    """
+    deadline = time.monotonic() + END_PATIENCE
     try:
         if process.poll() is None:
             # An interrupt lets a stage remove its temporary files and DVC release its locks.
             _signal_group(process, signal.SIGINT)
             _wait(lambda: process.poll() is not None, INTERRUPT_PATIENCE)
         if _signal_group(process, signal.SIGTERM):
-            _wait(lambda: not _signal_group(process, 0), TERMINATE_PATIENCE)
+            _wait(lambda: not _signal_group(process, 0), max(deadline - time.monotonic(), TERMINATE_PATIENCE))
     finally:
         _signal_group(process, signal.SIGKILL)
         process.wait()

@@ -8,8 +8,10 @@ from pathlib import Path
 from flows.runtime import guard
 from flows.runtime.database import PREFECT, prepare_database
 from flows.runtime.environment import ROOT, temporary_database
+from flows.services import temporary_server
 from flows.services.web import USER
 
+START_PATIENCE = 180.0  # seconds
 CONSOLE = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s %(task_run_name)-9s | %(message)s",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
@@ -35,17 +37,23 @@ def set_up_prefect(root: Path) -> None:
         print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
         if (file := temporary_database()) is not None:
             prepare_database(file, PREFECT)
+        _use(temporary_server.start(START_PATIENCE))
     prefect_server.check_server()
+
+
+def _use(url: str) -> None:
+    """Make this process, whose settings Prefect has read already, use a server."""
+    from prefect.context import refresh_global_settings_context
+
+    os.environ["PREFECT_API_URL"] = url
+    refresh_global_settings_context()
 
 
 def _protect_temporary_server() -> None:
     """Give the temporary server a token that this process alone knows, and let pages of no other site read its answers.
 
-    Prefect starts the server with the environment of this process.
+    The server starts with the environment of this process.
     """
-    from prefect.context import refresh_global_settings_context
-
     token = f"{USER}:{secrets.token_urlsafe(32)}"
     os.environ["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = token
     os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = "http://127.0.0.1"
-    refresh_global_settings_context()

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dmd.errors import UserError
-from flows.runtime.process import CommandStopped, CommandTimeout, run_streaming
+from flows.runtime.process import ENDING, STOP, CommandStopped, CommandTimeout, run_streaming
+from flows.workspace import rwlock
 from flows.workspace.graph import StageSpec
 
 # `--wait-for-lock` waits for the lock of the repository only. For a file that another process reads or writes, DVC
@@ -51,6 +52,8 @@ def reproduce(spec: StageSpec, root: Path, log: Log, force: bool = False) -> str
     """
     deadline = time.monotonic() + (spec.timeout or BUSY_PATIENCE)
     while True:
+        if note := rwlock.repair(root):
+            log(note)
         lines, code = _run_dvc(spec, root, log, force)
         if code == 0:
             return _read_outcome(spec.name, lines)
@@ -72,7 +75,10 @@ def _run_dvc(spec: StageSpec, root: Path, log: Log, force: bool) -> tuple[list[s
     options = ["--force", "--no-run-cache"] if force else []
     argv = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *options, spec.name]
     try:
-        return lines, run_streaming(argv, root, on_line, spec.timeout)
+        code = run_streaming(argv, root, on_line, spec.timeout)
+        if code and STOP.is_set():  # a scheduler has sent its signal to the processes of the stage too
+            raise CommandStopped(ENDING)
+        return lines, code
     except CommandStopped as e:
         raise StageError(spec.name, str(e), explained=True) from None
     except CommandTimeout as e:

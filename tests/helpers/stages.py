@@ -6,6 +6,8 @@ import runpy
 import signal
 import sys
 
+from dmd.signals import STOP_SIGNALS
+
 PATHS = {name: f"artifacts/{name}" for name in ("data", "teacher", "encoded", "evaluator", "pairs")}
 
 
@@ -16,7 +18,7 @@ def arguments(*names: str) -> list[str]:
 
 def stage(name: str, *args: object) -> tuple[int, str]:
     """Run `python -m stages.NAME args` in this process, which has imported torch; return the exit code and stderr."""
-    handler, err = signal.getsignal(signal.SIGTERM), io.StringIO()
+    handlers, err = {number: signal.getsignal(number) for number in STOP_SIGNALS}, io.StringIO()
     argv, sys.argv = sys.argv, [f"stages.{name}", *map(str, args)]
     try:
         with contextlib.redirect_stderr(err):
@@ -26,4 +28,5 @@ def stage(name: str, *args: object) -> tuple[int, str]:
         return int(e.code or 0), err.getvalue()
     finally:
         sys.argv = argv
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from dmd.errors import DataError
 from dmd.storage.recorded import check_recorded
 from stages import command
-from tests.helpers.damage import DAMAGES, do_damage, flip
+from tests.helpers.faults.damage import DAMAGES, do_damage, flip
 from tests.helpers.projects import ROOT
 
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]

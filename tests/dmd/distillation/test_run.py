@@ -1,5 +1,8 @@
 """A run of distillation keeps the best generator by validation, and ends when patience runs out."""
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,11 @@ from dmd.distillation.selection import Validation
 from dmd.distillation.setup import load_weights
 from dmd.errors import ConfigError
 from dmd.generator.generator import Generator
+from dmd.signals import STOP_SIGNALS, Stopped, postpone_stop
 from dmd.storage.checkpoint import Scratch
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
+from tests.helpers.faults.damage import flip
 from tests.helpers.networks import toy_denoiser
 from tests.helpers.sources import reals
 from tests.helpers.training import alone, copies, method, short_training
@@ -174,6 +179,62 @@ def test_validation_chooses_among_several_averages(
     assert len(states) == 3 and rows[-1]["ema_half_life"] == 20
     assert all(torch.equal(v, states[1][k]) for k, v in best.denoiser.state_dict().items())
     assert not all(torch.equal(v, states[0][k]) for k, v in best.denoiser.state_dict().items())
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Restore the handlers of signals after a test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *STOP_SIGNALS)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_signal_saves_the_turn_that_it_falls_in(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No periodic checkpoint is due. The continued run ends with the same bytes, also from the checkpoint before."""
+    cfg = short_training(params, generator_turns=4, validate_every=1, checkpoint_every=100, patience=0)
+    sent: dict[int, signal.Signals] = {}
+
+    def validate(generator: Generator, turn: int) -> dict[str, float]:
+        if turn in sent:
+            os.kill(os.getpid(), sent[turn])
+        return {"validation_fd": 1.0 / turn}
+
+    def train() -> Distilled:
+        scratch = Scratch("train", {}, {})
+        return distill(method(params, PAIRS), copies(teacher), cfg, teacher, LABELS, (), scratch, validate, alone())
+
+    monkeypatch.setattr("dmd.storage.checkpoint.code_hash", lambda: "code")
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "whole"))
+    whole = train()
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "stopped"))
+    for turn, number in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1), start=1):
+        sent = {turn: number}
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Stopped):
+            train()
+        assert Scratch("train", {}, {}).checkpoints()[-1].name == f"state-{turn:06d}.pt"
+    sent = {}
+    flip(Scratch("train", {}, {}).checkpoints()[-1:])
+    again = train()
+    assert (repr(again.rows), again.turn) == (repr(whole.rows), whole.turn)
+    a, b = (result.generator.denoiser.state_dict() for result in (whole, again))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_second_interrupt_ends_at_once_and_a_second_sigterm_is_ignored() -> None:
+    with postpone_stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+    os.kill(os.getpid(), signal.SIGTERM)  # the stage cleans up
+    with pytest.raises(KeyboardInterrupt), postpone_stop():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("not reached")
 
 
 def test_training_can_begin_from_a_finished_generator(teacher: Teacher, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dmd.families.family import embed_all
 from dmd.families.pipelines import find_family, load_pipeline
 from dmd.families.tables import TableOnDisk
 from dmd.teachers.teacher import load_teacher
-from tests.helpers.damage import flip
+from tests.helpers.faults.damage import flip
 from tests.helpers.networks import CPU
 
 EXACT = EncodeConfig(precision="fp32")

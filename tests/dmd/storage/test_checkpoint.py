@@ -8,7 +8,7 @@ import pytest
 
 from dmd.errors import CheckpointError
 from dmd.storage.checkpoint import Scratch, scratch_root
-from tests.helpers.damage import DAMAGES, do_damage
+from tests.helpers.faults.damage import DAMAGES, do_damage
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dmd.storage.seal import is_usable, seal_of, write_seal
-from tests.helpers.damage import DAMAGES, do_damage
+from tests.helpers.faults.damage import DAMAGES, do_damage
 
 
 @pytest.fixture

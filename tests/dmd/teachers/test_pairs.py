@@ -13,7 +13,7 @@ from dmd.samplers.ddim import ddim
 from dmd.samplers.solvers import SOLVERS, Solver
 from dmd.teachers.pairs import load_pairs, make_pairs, save_pairs
 from dmd.teachers.teacher import Teacher
-from tests.helpers.damage import flip
+from tests.helpers.faults.damage import flip
 from tests.helpers.networks import CPU
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evaluation.features.store import FeatureStore
 from evaluation.metrics.schema import Scores
-from tests.helpers.damage import DAMAGES, do_damage
+from tests.helpers.faults.damage import DAMAGES, do_damage
 
 
 def test_a_new_extractor_computes_only_its_own_features(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_an_interrupt_ends_the_stage_and_its_children(toy: Path):
 def test_a_process_that_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(process, "INTERRUPT_PATIENCE", 0.3)
     monkeypatch.setattr(process, "TERMINATE_PATIENCE", 0.3)
+    monkeypatch.setattr(process, "END_PATIENCE", 0.3)
     pids: list[int] = []
 
     def interrupt(line: str) -> None:

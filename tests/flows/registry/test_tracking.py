@@ -15,7 +15,7 @@ from flows.registry import tracking
 from flows.registry.result import RESULT, load_result
 from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
-from tests.helpers.damage import DAMAGES, do_damage
+from tests.helpers.faults.damage import DAMAGES, do_damage
 from tests.helpers.published import NAME, runs
 
 
