@@ -79,7 +79,7 @@ def _explain(output: Output, name: str, md5: str | None, cache: Path) -> str:
     if copy and copy.is_file() and _md5(copy) != md5:
         delete = f"{delete} and its damaged copy in DVC's cache, {copy},"
     return (
-        f"{output.path / name} has changed since stage {output.stage} wrote it: it differs from {LOCK}; "
+        f"{output.path / name} has changed since stage {output.stage} wrote it: it differs from dvc.lock; "
         f"delete {delete} and run again"
     )
 

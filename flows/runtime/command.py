@@ -1,6 +1,8 @@
 """Errors and exit codes of the commands of this package."""
 
+import os
 import sys
+import threading
 from collections.abc import Callable
 
 from dmd.errors import ConfigError, UserError
@@ -8,6 +10,8 @@ from dmd.redaction import redact
 from dmd.signals import RETRY, Stopped, raise_on_stop
 
 CONTINUE = "finished stages are kept; run the same command again to continue"
+
+EXIT_PATIENCE = 2.0  # seconds
 
 
 def run_command(function: Callable[[], int]) -> int:
@@ -26,7 +30,15 @@ def run_command(function: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return _print_error(f"interrupted; {CONTINUE}", 130)
     except Stopped as e:
+        _bound_exit(RETRY)
         return _print_error(f"stopped by {e}; {CONTINUE}", RETRY)
+
+
+def _bound_exit(code: int) -> None:
+    """End this process after EXIT_PATIENCE: Prefect waits for its threads, although the final state is stored."""
+    timer = threading.Timer(EXIT_PATIENCE, os._exit, [code])
+    timer.daemon = True
+    timer.start()
 
 
 def _print_error(message: str, code: int) -> int:

@@ -76,7 +76,7 @@ def serve(port: int) -> None:
 
     os.environ["PREFECT_UI_ENABLED"] = "0"
     app = functools.partial(create_app, ephemeral=True, final=True)
-    config = uvicorn.Config(app, factory=True, host=HOST, port=port, log_level="error", lifespan="on")
+    config = uvicorn.Config(app, factory=True, host=HOST, port=port, log_level="error", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     threading.Thread(target=_end_with_parent, args=(server,), daemon=True).start()
     server.run()

@@ -63,9 +63,9 @@ class Workers:
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true in any process. The call is collective."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device), "sum") > 0)
+        mean = torch.tensor([float(flag)], device=self.device)
+        self.average([mean])
+        return mean.item() > 0
 
     def average(self, tensors: list[Tensor]) -> None:
         """Replace tensors by their mean over the processes, in place."""

@@ -198,10 +198,10 @@ def test_a_signal_saves_the_turn_that_it_falls_in(
     cfg = short_training(params, generator_turns=4, validate_every=1, checkpoint_every=100, patience=0)
     sent: dict[int, signal.Signals] = {}
 
-    def validate(generator: Generator, turn: int) -> dict[str, float]:
+    def validate(generator: Generator, turn: int) -> Validation:
         if turn in sent:
             os.kill(os.getpid(), sent[turn])
-        return {"validation_fd": 1.0 / turn}
+        return draws_of(1.0 / turn)
 
     def train() -> Distilled:
         scratch = Scratch("train", {}, {})

@@ -116,7 +116,7 @@ def test_a_failing_stage_fails_the_flow_in_one_line(server: Server, toy: Path):
     assert (run["state_name"], run["state"]["message"]) == ("Failed", "stage broken: the sky fell")
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_a_signal_ends_the_run_and_all_its_processes(server: Server, toy: Path, number: signal.Signals, code: int):
     process = start_distill(server, toy, "endless")
     assert process.stderr is not None
