@@ -14,6 +14,8 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from dmd.errors import EvaluatorError
 from dmd.storage.weights import load_network
 
+CAPTIONS_AT_ONCE = 64  # captions in a batch of the text tower; one of ViT-B/32 takes 2.4 MiB of activations
+
 
 class ClipExtractor:
     """A transformers CLIPModel with its own resize, mean and standard deviation; grey images become RGB."""
@@ -48,10 +50,12 @@ class ClipExtractor:
 
     @torch.inference_mode()
     def caption_features(self, captions: list[str]) -> Tensor:
-        """Projections [B, D] of captions for the CLIP score; equal captions are embedded once."""
+        """Projections [N, D] of captions for the CLIP score, in batches; equal captions are embedded once."""
         distinct = sorted(set(captions))
-        embeds = self.text_embeds(distinct).cpu()
-        return embeds[[distinct.index(c) for c in captions]]
+        parts = (distinct[i : i + CAPTIONS_AT_ONCE] for i in range(0, len(distinct), CAPTIONS_AT_ONCE))
+        embeds = torch.cat([self.text_embeds(part).cpu() for part in parts])
+        position = {caption: i for i, caption in enumerate(distinct)}
+        return embeds[[position[c] for c in captions]]
 
 
 @contextlib.contextmanager
