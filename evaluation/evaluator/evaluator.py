@@ -80,13 +80,18 @@ class Evaluator:
         self, features: dict[str, Tensor], conditions: Conditions | None, source: str, groups: int = 0
     ) -> list[Scores]:
         """Compute the scores, or read them from the store by the hashes of the features and of the reference."""
+        reference = self.reference
+
+        def compute() -> list[Scores]:
+            return compute_scores(features, conditions, reference, groups, reference.sources)
+
         if self.store is None or not source:
-            return compute_scores(features, conditions, self.reference, groups)
+            return compute()
         key = {
-            "features": hash_tensors(features), "reference": self.reference.digest, "conditions": bool(conditions),
+            "features": hash_tensors(features), "reference": reference.digest, "conditions": bool(conditions),
             "groups": groups,
         }  # fmt: skip
-        return self.store.scores(key, lambda: compute_scores(features, conditions, self.reference, groups))
+        return self.store.scores(key, compute)
 
     def _extract(
         self, sampler: Sampler, seed: int, batch_size: int, source: str, progress: Progress

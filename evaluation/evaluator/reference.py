@@ -60,7 +60,9 @@ def build_reference(
     substitute: the teacher's sampler that generates both sets, from different noise, if the data are prompts only.
     store: keeps the features of images on disk; the device is part of the key because features depend on its type.
     """
-    labels = data.train.labels[torch.arange(cfg.samples) % len(data.train.labels)]
+    prompts = len(data.train.labels)
+    sources = torch.arange(cfg.samples) % prompts if prompts > 1 else torch.arange(cfg.samples)
+    labels = data.train.labels[sources % prompts]
 
     def features(name: str, split: Split, sha256: str, seed: int) -> dict[str, Tensor]:
         if substitute is not None:
@@ -77,6 +79,8 @@ def build_reference(
         held_out=features("test", data.test, data.test_sha256, cfg.seed + 1),
         real_labels=data.real.labels if substitute is None else labels,
         labels=labels,
+        real_sources=torch.arange(len(data.real.labels)) if substitute is None else sources,
+        sources=sources,
         class_names=list(data.train.class_names),
         captions=list(data.train.class_captions),
         replicates=cfg.draws,

@@ -3,6 +3,10 @@
 Precision, recall, density, coverage and KID read these statistics. Products of 10,000 x 60,000 features take minutes,
 so each is computed once and serves all measures, both of all images and of all images without each of the jackknife's
 groups (image i is in group i % groups).
+
+Kernels are averaged over pairs of independent images only. A generated image has the label or caption of a training
+image, its source. Two images with one source are alike in what the source determines, so with them the mean over all
+pairs would not be that of independent draws, and an MMD of equal distributions would be below zero on average.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +18,8 @@ from torch import Tensor
 
 from dmd.progress import Progress
 
-ROWS = 256  # rows of the matrix of pairs in memory at a time
+ROWS = 256  # largest number of rows of the matrix of pairs in memory at a time
+BLOCK = 2**24  # largest number of its entries in memory at a time: 128 MiB in float64, for any number of columns
 PROGRESS_PAIRS = 10**8  # smallest number of pairs with a progress line; so many take seconds
 
 
@@ -37,15 +42,15 @@ class SetPairs:
     """Statistics over the pairs of one set: entry 0 for all rows, entry 1 + g for all rows but those of group g."""
 
     radii: Tensor  # [1 + groups, N], distance of each row to its k-th nearest other row: the radius of its ball
-    kernels: dict[str, Tensor]  # name -> [1 + groups], mean kernel of two different rows
+    kernels: dict[str, Tensor]  # name -> [1 + groups], mean kernel of two rows with different sources
 
 
 @dataclass(frozen=True)
 class KernelMeans:
-    """Means of one kernel over the pairs of x and y; scalars."""
+    """Means of one kernel over the pairs of x and y with different sources; scalars."""
 
-    xx: Tensor  # of two different rows of x
-    yy: Tensor  # of two different rows of y
+    xx: Tensor  # of two rows of x
+    yy: Tensor  # of two rows of y
     xy: Tensor  # of a row of x and a row of y
 
 
@@ -60,14 +65,21 @@ class CrossPairs:
     kernels: dict[str, KernelMeans]  # by name
 
     def squared_mmd(self, kernel: str) -> float:
-        """Unbiased squared MMD (Bińkowski et al. 2018): E k(x, x') + E k(y, y') - 2 E k(x, y)."""
+        """Unbiased squared MMD (Bińkowski et al. 2018): E k(x, x') + E k(y, y') - 2 E k(x, y).
+
+        With the sources of x and y this is the form for paired samples (Gretton et al. 2012, equation 4).
+        """
         means = self.kernels[kernel]
         return (means.xx + means.yy - 2 * means.xy).item()
 
 
-def pairs_within(x: Tensor, k: int, groups: int = 0) -> SetPairs:
-    """Statistics over the pairs of x [N, D], for all rows and for the rows that remain without each group."""
+def pairs_within(x: Tensor, k: int, groups: int = 0, sources: Tensor | None = None) -> SetPairs:
+    """Statistics over the pairs of x [N, D], for all rows and for the rows that remain without each group.
+
+    sources: int64 [N], the source of each row; by default each row has a source of its own.
+    """
     masks = group_masks(len(x), groups)
+    sources = torch.arange(len(x)) if sources is None else sources
     radii = torch.empty(len(masks), len(x), dtype=torch.float64)
     group_sums = {name: torch.zeros(max(groups, 1), max(groups, 1), dtype=torch.float64) for name in KERNELS}
     member = _membership(len(x), groups)
@@ -77,20 +89,25 @@ def pairs_within(x: Tensor, k: int, groups: int = 0) -> SetPairs:
             # k + 1: every row is its own nearest neighbour. topk is several times faster than kthvalue.
             radii[part, rows] = remaining.topk(k + 1, dim=1, largest=False).values[:, -1]
         for name, kernel in kernels.items():
-            kernel[:, rows].fill_diagonal_(0)  # a row and itself are not a pair
+            kernel.masked_fill_(sources[rows, None] == sources, 0)  # among them each row and itself
             group_sums[name] += member[rows].T @ (kernel @ member)
-    counts = masks.sum(dim=1).double()
-    pairs = counts * (counts - 1)
+    # All ordered pairs of n rows, without the pairs of the n_s rows of each source s.
+    pairs = torch.stack([mask.sum().square() - sources[mask].bincount().square().sum() for mask in masks]).double()
     return SetPairs(radii, {name: _sums_without_groups(sums, groups) / pairs for name, sums in group_sums.items()})
 
 
-def pairs_between(x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int = 0) -> tuple[list[CrossPairs], Tensor]:
+def pairs_between(
+    x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int = 0, sources: tuple[Tensor, Tensor] | None = None
+) -> tuple[list[CrossPairs], Tensor]:
     """Statistics over the pairs of x [M, D] and y [N, D], and the distance [M] of each row of x to its nearest of y.
 
-    y_pairs: the statistics of y with itself. Entry 0 of the list is for all rows of x, entry 1 + g for all rows but
-    those of group g.
+    y_pairs: the statistics of y with itself. sources: int64 [M] and [N], the source of each row of x and of y; by
+    default all rows are independent. Entry 0 of the list is for all rows of x, entry 1 + g for all rows but those of
+    group g.
     """
-    x_pairs, masks, member = pairs_within(x, k, groups), group_masks(len(x), groups), _membership(len(x), groups)
+    x_sources, y_sources = sources or (torch.arange(len(x)), torch.arange(len(x), len(x) + len(y)))
+    x_pairs = pairs_within(x, k, groups, x_sources)
+    masks, member = group_masks(len(x), groups), _membership(len(x), groups)
     y_radii = y_pairs.radii[0]
     x_radii = torch.where(masks, x_pairs.radii, -1.0)  # the ball of an excluded row contains nothing
     inside_x = torch.zeros(len(masks), len(y), dtype=torch.bool)
@@ -98,10 +115,13 @@ def pairs_between(x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int =
     inside_y, ball_count = torch.zeros(len(x), dtype=torch.bool), torch.zeros(len(x), dtype=torch.float64)
     nearest = torch.empty(len(x), dtype=torch.float64)
     row_sums = {name: torch.zeros(len(x), dtype=torch.float64) for name in KERNELS}
+    row_counts = torch.zeros(len(x), dtype=torch.float64)
     for rows, distances, kernels in _blocks(x, y):
         nearest[rows] = distances.min(dim=1).values
+        is_dependent = x_sources[rows, None] == y_sources
+        row_counts[rows] = (~is_dependent).sum(dim=1).double()
         for name, kernel in kernels.items():
-            row_sums[name][rows] = kernel.sum(dim=1)
+            row_sums[name][rows] = kernel.masked_fill_(is_dependent, 0).sum(dim=1)
         inside_y[rows] = (distances <= y_radii).any(dim=1)
         # Naeem et al. count points strictly inside a ball; Kynkäänniemi et al. also count points on its border.
         strictly_inside = distances < y_radii
@@ -117,7 +137,11 @@ def pairs_between(x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int =
             ball_count=ball_count[mask],
             is_covered=covered[[group for group in range(len(covered)) if group != part - 1]].any(dim=0),
             kernels={
-                name: KernelMeans(x_pairs.kernels[name][part], y_pairs.kernels[name][0], sums[mask].mean() / len(y))
+                name: KernelMeans(
+                    xx=x_pairs.kernels[name][part],
+                    yy=y_pairs.kernels[name][0],
+                    xy=sums[mask].sum() / row_counts[mask].sum(),
+                )
                 for name, sums in row_sums.items()
             },
         )
@@ -128,14 +152,15 @@ def pairs_between(x: Tensor, y: Tensor, y_pairs: SetPairs, k: int, groups: int =
 
 def find_nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Distance [N] of each row of x to its nearest row of y, and the index [N] of that row."""
-    parts = [torch.cdist(part, y.double()).min(dim=1) for part in x.double().split(ROWS)]
+    y = y.double()
+    parts = [torch.cdist(part.double(), y).min(dim=1) for part in x.split(_block_rows(y))]
     return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
 
 
 def mean_pairwise_distance(x: Tensor) -> float:
     """Mean distance of two different rows of x [N, D]; 0 for a single row."""
-    n = len(x)
-    total = sum(torch.cdist(part, x.double()).sum().item() for part in x.double().split(ROWS))
+    n, y = len(x), x.double()
+    total = sum(torch.cdist(part, y).sum().item() for part in y.split(_block_rows(y)))
     return total / (n * (n - 1)) if n > 1 else 0.0
 
 
@@ -145,14 +170,19 @@ def group_masks(n: int, groups: int) -> Tensor:
     return torch.stack([torch.ones(n, dtype=torch.bool), *(group != g for g in range(groups))])
 
 
+def _block_rows(y: Tensor) -> int:
+    """Rows of the matrix of pairs with y [N, D] in memory at a time."""
+    return max(1, min(ROWS, BLOCK // max(len(y), 1)))
+
+
 def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
     """Yield rows of x, their distances to y [rows, N] and their kernels with y [rows, N], all from one product."""
-    x, y = x.double(), y.double()
-    norms = y.square().sum(dim=1)
+    y = y.double()
+    norms, size = y.square().sum(dim=1), _block_rows(y)
     name = f"images compared with {len(y)}, {x.shape[1]} features"
     with Progress(name, len(x), "images") if len(x) * len(y) >= PROGRESS_PAIRS else nullcontext() as progress:
-        for start in range(0, len(x), ROWS):
-            part = x[start : start + ROWS]
+        for start in range(0, len(x), size):
+            part = x[start : start + size].double()
             products = part @ y.T
             squares = torch.add(part.square().sum(dim=1)[:, None], norms).sub_(products, alpha=2).clamp_min_(0)
             kernels = {name: kernel(products, squares, x.shape[1]) for name, kernel in KERNELS.items()}

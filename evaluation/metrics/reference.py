@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dmd.errors import EvaluatorError
 from dmd.storage.files import write_text
 from evaluation.metrics.pairwise import KERNELS, SetPairs, find_nearest, pairs_within
 from evaluation.statistics.frechet import Gaussian
@@ -20,7 +21,7 @@ PLAN = {
     "neighbours": "neighbours", "picture_seed": "picture_seed",
 }  # fmt: skip
 DERIVED = ("radii", "kernel", "nearest")
-TENSORS = ("real_labels", "labels", "picture_labels")
+TENSORS = ("real_labels", "labels", "picture_labels", "real_sources", "sources")
 
 
 def hash_tensors(tensors: dict[str, Tensor]) -> str:
@@ -28,7 +29,7 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(tensor.contiguous().numpy())  # features of 50,000 images are hundreds of MB: no copy of them
     return digest.hexdigest()
 
 
@@ -41,6 +42,8 @@ class Reference:
     held_out: dict[str, Tensor]  # extractor -> [M, D] of the test split
     real_labels: Tensor  # [N] of the real images
     labels: Tensor  # [samples], the condition of each image of a replicate
+    real_sources: Tensor  # [N], the training image or prompt that each real image is or was generated for
+    sources: Tensor  # [samples], the training image or prompt that each label is taken from: see metrics/pairwise.py
     class_names: list[str]  # empty without classes
     captions: list[str]  # caption of each label: one for each class; without classes a label is the index of a caption
     replicates: int  # number of sets of images, each generated from different noise
@@ -76,7 +79,10 @@ class Reference:
     @cached_property
     def pairs(self) -> dict[str, SetPairs]:
         """Statistics over the pairs of the real features, per extractor; for 60,000 images they take minutes."""
-        return {k: _stored_pairs(self.stored, k) or pairs_within(v, self.neighbours) for k, v in self.features.items()}
+        return {
+            k: _stored_pairs(self.stored, k) or pairs_within(v, self.neighbours, sources=self.real_sources)
+            for k, v in self.features.items()
+        }
 
     @cached_property
     def held_out_distances(self) -> dict[str, Tensor]:
@@ -111,8 +117,13 @@ class Reference:
 
     @classmethod
     def load(cls, folder: Path) -> "Reference":
-        """Read the folder that `save` wrote."""
+        """Read the folder that `save` wrote. Raises EvaluatorError if another version of the project wrote it."""
         tensors = load_file(folder / "reference.safetensors")
+        if missing := [name for name in TENSORS if name not in tensors]:
+            raise EvaluatorError(
+                f"{folder}/reference.safetensors has no {', '.join(missing)}: another version wrote it; run dvc repro "
+                "baseline"
+            )
         features, held_out = (
             {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
             for kind in ("features", "held_out")

@@ -20,18 +20,24 @@ CLOSE_QUANTILE = 0.01  # quantile of the held-out images' distances; closer gene
 
 
 def compute_scores(
-    features: dict[str, Tensor], conditions: Conditions | None, reference: Reference, groups: int = 0
+    features: dict[str, Tensor],
+    conditions: Conditions | None,
+    reference: Reference,
+    groups: int = 0,
+    sources: Tensor | None = None,
 ) -> list[Scores]:
     """Scores of one set of images from its features [N, D] per extractor.
 
-    conditions: None for an unconditional generator. Entry 0 is for all images. With groups, entry 1 + g is for all
+    conditions: None for an unconditional generator. sources: int64 [N], the sources of the images as the reference
+    names them; None for images that are independent of the reference. Entry 0 is for all images. With groups, entry 1 + g is for all
     images but those of group g (image i is in group i % groups), with the classes and nearest images of all images.
     """
     pairs: dict[str, list[CrossPairs]] = {}
     nearest: dict[str, Nearest] = {}
     for name, x in features.items():
         y, k = reference.features[name], reference.neighbours
-        pairs[name], distances = pairs_between(x, y, reference.pairs[name], k, groups)
+        of_both = None if sources is None else (sources, reference.real_sources)
+        pairs[name], distances = pairs_between(x, y, reference.pairs[name], k, groups, of_both)
         nearest[name] = measure_nearness(distances, reference.held_out_distances[name])
     # Data with captions but without classes have no labels to predict.
     predictions = conditions.classify(features[CLASSIFIER]) if conditions and reference.class_names else None
@@ -118,8 +124,10 @@ def summarise(
     for measure in MEASURES.values():
         name = measure.name
         if isinstance(measure, PooledMeasure):
-            pooled = {k: torch.cat([f[k] for f in features]) for k in features[0]}
-            values[name] = {k: measure.compute(x, reference.gaussians[k], seed) for k, x in pooled.items()}
+            values[name] = {
+                k: measure.compute(torch.cat([f[k] for f in features]), reference.gaussians[k], seed)
+                for k in features[0]
+            }
             continue
         replicates = {k: [s.values(name)[k] for s in scores] for k in scores[0].values(name)}
         means = {k: statistics.fmean(v) for k, v in replicates.items()}

@@ -84,7 +84,8 @@ names = [str(i) for i in range(10)]
 reference = Reference(
     splits=["train"],
     features={{"evaluator": real, "classifier": real}}, held_out={{"evaluator": held_out, "classifier": held_out}},
-    real_labels=few, labels=labels, class_names=names, captions=names, replicates=2, neighbours=3,
+    real_labels=few, labels=labels, real_sources=torch.arange(10_000), sources=torch.arange(25_000) % 10_000,
+    class_names=names, captions=names, replicates=2, neighbours=3,
     picture_labels=labels[:20], picture_seed=1,
 )
 known = dict.fromkeys(("evaluator", "classifier"), "x")

@@ -85,8 +85,8 @@ class Halves:
         real, other = ({k: net(x) for k in ("evaluator", "classifier")} for x in (self.real, self.other))
         names = [str(i) for i in range(10)]
         self.reference = Reference(
-            ["train"], real, other, self.real_labels, self.labels, names, names, replicates=2, neighbours=3,
-            picture_labels=self.labels[:1], picture_seed=0,
+            ["train"], real, other, self.real_labels, self.labels, torch.arange(HALF), torch.arange(HALF), names, names,
+            replicates=2, neighbours=3, picture_labels=self.labels[:1], picture_seed=0,
         )  # fmt: skip
 
     def score(self, images: Tensor, labels: Tensor) -> Scores:

@@ -19,8 +19,9 @@ def test_held_out_images_are_looked_up_by_their_caption(tmp_path: Path, params: 
     present = next(i for i, caption in enumerate(train.conditions) if caption in test.captions)
     absent = next(i for i, caption in enumerate(train.conditions) if caption not in test.captions)
     ref = Reference(
-        splits=["train"], features={}, held_out={}, real_labels=train.labels, labels=train.labels, class_names=[],
-        captions=list(train.conditions), replicates=1, neighbours=3,
+        splits=["train"], features={}, held_out={}, real_labels=train.labels, labels=train.labels,
+        real_sources=train.labels, sources=train.labels, class_names=[], captions=list(train.conditions),
+        replicates=1, neighbours=3,
         picture_labels=train.labels.new_tensor([present, present, absent, absent]), picture_seed=0,
     )  # fmt: skip
     cells = select_cells(ref, test)
