@@ -11,6 +11,8 @@ from PIL import Image
 from dmd.generator.generator import Generator, load_generator
 from dmd.storage.files import write_image
 
+BATCH = 64  # images at once
+
 
 def parse() -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="python -m dmd.sample", description="Make images with a one-step generator.")
@@ -38,8 +40,9 @@ def read_labels(text: str, classes: tuple[str, ...]) -> list[int]:
 
 def grid(generator: Generator, labels: list[int], images: int, seed: int, scale: int) -> Image.Image:
     """A picture with one column per label and one row per image."""
-    rng = torch.Generator().manual_seed(seed)
-    pixels = generator.sampler().images(torch.tensor(labels).repeat_interleave(images), rng)
+    rng, sampler = torch.Generator().manual_seed(seed), generator.sampler()
+    rows = torch.tensor(labels).repeat_interleave(images)
+    pixels = torch.cat([sampler.images(part, rng) for part in rows.split(BATCH)])
     c, h, w = pixels.shape[1:]
     table = pixels.reshape(len(labels), images, c, h, w).permute(1, 3, 0, 4, 2).reshape(images * h, len(labels) * w, c)
     large = np.kron(table.numpy(), np.ones((scale, scale, 1), dtype=np.uint8))

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from dmd.config import Params
-from dmd.data.splits import load_split, load_splits
+from dmd.data.splits import load_splits
 from dmd.encoding.encoded import load_encoded
 from dmd.generator.generator import load_generator
 from dmd.storage.files import sha256
@@ -29,15 +29,15 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     cfg = params.evaluate
     evaluator = Evaluator.load(args.evaluator, args.baseline, params.extractors, device)
     baseline, reference = read_model(Baseline, args.baseline / "baseline.json"), evaluator.reference
-    real = load_splits(args.data, reference.splits, with_images=False)
-    test = load_split(args.data, "test", with_images=False)
+    real, test = (load_splits(args.data, names, with_images=False) for names in (reference.splits, ["test"]))
     captions, texts = reference.captions, load_encoded(args.encoded).texts
     teacher = load_teacher(args.teacher, device, params.guidance.scale, captions, texts)
     samplers = [teacher.sampler(name) for name in baseline.teachers]
     generator = load_generator(args.generator, device)
     student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
     metrics = add_student(baseline, *evaluator.evaluate(student, cfg.seed, cfg.batch_size, sha256(args.generator)))
-    timing = time_samplers(student, samplers, reference.labels[: cfg.timing_batch], cfg.timing_repeats, size)
+    labels = reference.labels[: cfg.timing_batch]
+    timing = time_samplers(student, samplers, labels, cfg.timing_repeats, cfg.batch_size, size)
     teacher_cells = load_teacher_cells(args.baseline, baseline)
     pictures = draw_pictures(evaluator, real, test, teacher_cells, student, cfg.batch_size, args.validation)
     facts = collect_facts({name: getattr(args, name) for name in HASHED})

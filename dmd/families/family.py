@@ -6,6 +6,7 @@ has no pipeline class for its network yet, `save_pipeline` (dmd/diffusion/pipeli
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from diffusers import DiffusionPipeline, ModelMixin
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dmd.families import tables
 from dmd.families.parts import part_folder
 from dmd.families.tables import Tables
 
@@ -89,9 +91,17 @@ def part(pipe: DiffusionPipeline, name: str) -> object:
 
 
 @torch.no_grad()
-def embed_all(family: Family, pipe: DiffusionPipeline, captions: Sequence[str]) -> dict[str, Tensor]:
-    """Return the tables in memory: a row for each caption and, last, for the empty caption."""
-    starts = range(0, len(captions), CAPTIONS_AT_ONCE)
-    parts = [family.embed(pipe, captions[i : i + CAPTIONS_AT_ONCE]) for i in starts]
+def embed_all(family: Family, pipe: DiffusionPipeline, captions: Sequence[str]) -> Tables:
+    """Return the tables: a row for each caption and, last, for the empty caption; computed on demand if too large."""
     empty = family.embed_empty(pipe)
-    return {name: torch.cat([*(part[name] for part in parts), row]) for name, row in empty.items()}
+
+    def embed(index: Sequence[int]) -> dict[str, Tensor]:
+        texts = [captions[i] for i in index if i < len(captions)]
+        parts = [family.embed(pipe, texts[i : i + CAPTIONS_AT_ONCE]) for i in range(0, len(texts), CAPTIONS_AT_ONCE)]
+        last = [] if len(texts) == len(index) else [empty]
+        return {name: torch.cat([part[name] for part in (*parts, *last)]) for name in empty}
+
+    if len(captions) * sum(row.nbytes for row in empty.values()) <= tables.MAX_BYTES_IN_MEMORY:
+        return embed(range(len(captions) + 1))
+    embed_once = lru_cache(maxsize=1)(torch.no_grad()(embed))  # a network looks up the same rows in each of its tables
+    return {name: tables.ComputedRows(lambda index, name=name: embed_once(index)[name]) for name in empty}

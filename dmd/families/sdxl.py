@@ -8,10 +8,9 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dmd.data.shards import Rows
 from dmd.families.family import part
 from dmd.families.stable_diffusion import StableDiffusion, TextUnetWrapper, has_text_unet
-from dmd.families.tables import Tables, new_table
+from dmd.families.tables import Table, Tables, new_table
 
 
 class SdxlWrapper(TextUnetWrapper):
@@ -19,9 +18,7 @@ class SdxlWrapper(TextUnetWrapper):
 
     time_ids: Tensor
 
-    def __init__(
-        self, unet: UNet2DConditionModel, embeddings: Tensor | Rows, pooled: Tensor | Rows, size: tuple[int, int]
-    ) -> None:
+    def __init__(self, unet: UNet2DConditionModel, embeddings: Table, pooled: Table, size: tuple[int, int]) -> None:
         """embeddings [K + 1, L, D], pooled [K + 1, D']; size: (H, W), both original and target, without a crop."""
         super().__init__(unet, embeddings)
         self.pooled = new_table(pooled)

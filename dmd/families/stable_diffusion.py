@@ -8,9 +8,8 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dmd.data.shards import Rows
 from dmd.families.family import Family, part
-from dmd.families.tables import Tables, new_table
+from dmd.families.tables import Table, Tables, new_table
 from dmd.networks.wrapper import Wrapper
 from dmd.training.tokenizer import tokenize
 
@@ -18,7 +17,7 @@ from dmd.training.tokenizer import tokenize
 class TextUnetWrapper(Wrapper):
     """A UNet2DConditionModel that looks up the embeddings of its captions, which are computed once."""
 
-    def __init__(self, unet: UNet2DConditionModel, embeddings: Tensor | Rows) -> None:
+    def __init__(self, unet: UNet2DConditionModel, embeddings: Table) -> None:
         """embeddings [K + 1, L, D]: the tokens of each caption and, last, of the empty caption."""
         super().__init__()
         self.unet = unet

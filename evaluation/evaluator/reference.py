@@ -18,6 +18,7 @@ from evaluation.models.extractors import Extractor, extract
 
 REAL_SPLITS = {"train": ["train"], "train_and_validation": ["train", "validation"]}  # names by baseline.reference
 MAX_ROWS = 100  # conditions in a picture: enough for all classes, but there may be thousands of captions
+MAX_PIXELS = 2**23  # pixels of a picture's cells in one panel; the page holds several panels as a PNG
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,17 @@ def build_reference(
         captions=list(data.train.class_captions),
         replicates=cfg.draws,
         neighbours=cfg.neighbours,
-        picture_labels=choose_picture_labels(len(data.train.conditions), cfg.pictures_per_class),
+        picture_labels=choose_picture_labels(len(data.train.conditions), cfg.pictures_per_class, data.train.shape),
         picture_seed=cfg.seed,
     )
 
 
-def choose_picture_labels(conditions: int, per_condition: int) -> Tensor:
-    """Labels [0, 0, ..., 1, 1, ...] of the pictures' cells; at most MAX_ROWS conditions, evenly selected."""
-    rows = min(conditions, MAX_ROWS)
+def choose_picture_labels(conditions: int, per_condition: int, shape: tuple[int, int, int]) -> Tensor:
+    """Labels [0, 0, ..., 1, 1, ...] of the pictures' cells, of images (C, H, W); the conditions are evenly selected.
+
+    There are at most MAX_ROWS conditions, and fewer if their cells would have more than MAX_PIXELS.
+    """
+    rows = max(1, min(conditions, MAX_ROWS, MAX_PIXELS // (per_condition * shape[1] * shape[2])))
     return (torch.arange(rows) * conditions // rows).repeat_interleave(per_condition)
 
 

@@ -112,7 +112,10 @@ class ImageBuffer:
         """Yield the batches and keep them."""
         for batch in batches:
             self.bytes += batch.numel()
-            self.images = [*self.images, batch] if self.bytes <= self.max_bytes else []
+            if self.bytes <= self.max_bytes:
+                self.images.append(batch)
+            else:
+                self.images.clear()
             yield batch
 
 

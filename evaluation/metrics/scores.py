@@ -29,8 +29,9 @@ def compute_scores(
     """Scores of one set of images from its features [N, D] per extractor.
 
     conditions: None for an unconditional generator. sources: int64 [N], the sources of the images as the reference
-    names them; None for images that are independent of the reference. Entry 0 is for all images. With groups, entry 1 + g is for all
-    images but those of group g (image i is in group i % groups), with the classes and nearest images of all images.
+    names them; None for images that are independent of the reference. Entry 0 is for all images. With groups, entry
+    1 + g is for all images but those of group g (image i is in group i % groups), with the classes and nearest images
+    of all images.
     """
     pairs: dict[str, list[CrossPairs]] = {}
     nearest: dict[str, Nearest] = {}

@@ -20,6 +20,8 @@ from dmd.storage.weights import find_bad_weight
 from dmd.training.optim import learning_rate, optimizer_step
 from dmd.training.random_source import RandomSource
 
+ROWS = 4096  # features that become logits at a time
+
 
 class Classifier(nn.Module):
     """Three convolutions and one hidden layer: `features` [B, F] of the hidden layer, `forward` gives logits [B, K].
@@ -56,8 +58,9 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def classify(self, features: Tensor) -> Tensor:
-        """Predicted labels [N], on the CPU, from features [N, F]."""
-        return self.head(F.silu(features.to(self.head.weight.device))).argmax(dim=1).cpu()
+        """Predicted labels [N], on the CPU, from features [N, F]; logits of a part of the rows at a time."""
+        parts = (part.to(self.head.weight.device) for part in features.split(ROWS))
+        return torch.cat([self.head(F.silu(part)).argmax(dim=1).cpu() for part in parts])
 
 
 def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder: Path, device: torch.device) -> float:
@@ -82,8 +85,9 @@ def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder
     write_text(folder / "config.json", json.dumps(net.settings, indent=2) + "\n")
     if not train.class_names:
         return math.nan
-    with torch.inference_mode():
-        return (net.forward(held_out.images[:]).argmax(dim=1).cpu() == held_out.labels).float().mean().item()
+    batches = held_out.images.split(cfg.batch_size)  # all at once, the activations of large images fill the memory
+    predictions = net.classify(torch.cat([net(images) for images in batches]))
+    return (predictions == held_out.labels).float().mean().item()
 
 
 def load_classifier(folder: Path, device: torch.device) -> Classifier:

@@ -15,6 +15,7 @@ from evaluation.metrics.pairwise import find_nearest
 from evaluation.metrics.reference import Reference
 from evaluation.metrics.schema import Baseline
 from evaluation.models.names import EVALUATOR
+from evaluation.report.training import select_training_pictures
 
 POOL = 50  # images generated per class, to show the ones nearest to a training image
 NEAREST = f"Student's images nearest to a training image, among {POOL} per class (evaluator features), and that image"
@@ -29,7 +30,7 @@ def draw_pictures(
     batch_size: int,
     training: Path,
 ) -> dict[str, bytes]:
-    """PNG pictures of the report by caption: the comparison, then the nearest images, then pictures from training.
+    """PNG pictures of the report by caption: the comparison, the nearest images, then a selection from training.
 
     teacher: cells [N, C, H, W] of the teacher. training: folder with a picture of every validation, turn_N.png.
     """
@@ -37,9 +38,9 @@ def draw_pictures(
     pictures = {caption: draw_comparison(evaluator, held_out, teacher, student, batch_size)}
     if real.has_images:
         pictures[NEAREST] = draw_nearest(evaluator, real, student, batch_size)
-    for path in sorted(training.glob("*.png")):
-        pictures[f"after {int(path.stem[5:])} generator turns"] = path.read_bytes()
-    return pictures
+    paths = {f"after {int(path.stem[5:])} generator turns": path for path in training.glob("*.png")}
+    # A long training has thousands of pictures: only those that the page shows are read.
+    return pictures | {caption: paths[caption].read_bytes() for caption in select_training_pictures(list(paths))}
 
 
 def load_teacher_cells(folder: Path, baseline: Baseline) -> Tensor:

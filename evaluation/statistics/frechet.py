@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ROWS = 4096  # rows in float64 at a time; a copy of all features of 50,000 images would be hundreds of megabytes
 SIZES = 8  # numbers of samples for the extrapolation, evenly spaced from a quarter of all samples to all of them
 
 
@@ -20,8 +21,13 @@ class Gaussian:
     @classmethod
     def fit(cls, features: Tensor) -> "Gaussian":
         """Gaussian with the moments of `features` [N, D]."""
-        x = features.double()
-        return cls(x.mean(dim=0), torch.cov(x.T).reshape(x.shape[1], x.shape[1]))
+        parts, n = features.split(ROWS), len(features)
+        mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / n
+        scatter = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64)
+        for part in parts:
+            centred = part.double() - mean
+            scatter.addmm_(centred.T, centred)
+        return cls(mean, scatter / (n - 1))
 
     @cached_property
     def root(self) -> Tensor:

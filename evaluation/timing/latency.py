@@ -13,15 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from dmd.samplers.sampler import Sampler
 from evaluation.timing.schema import Host, Latency, Timing
 
-BATCH_SIZES = (1, 16, 64, 256, 512)  # candidates for the student's best batch size
+BATCH_SIZES = (1, 16, 64, 256, 512)  # candidates for the student's best batch size, up to the largest that it ran with
 
 
 def time_samplers(
-    student: Sampler, teachers: list[Sampler], labels: Tensor, repeats: int, parameters: int = 0
+    student: Sampler, teachers: list[Sampler], labels: Tensor, repeats: int, largest: int, parameters: int = 0
 ) -> Timing:
     """Time calls that generate one image per label [N], from noise to bytes; times are medians over `repeats`.
 
-    parameters: number of parameters of the student's network.
+    largest: number of images that surely fit into memory at once, such as evaluate.batch_size; no larger batch is
+    tried. parameters: number of parameters of the student's network.
     """
     samplers = (student, *teachers)
     seconds: dict[str, list[float]] = {s.name: [] for s in samplers}
@@ -43,7 +44,7 @@ def time_samplers(
         )
         for s in samplers
     }
-    best_batch, rate = _find_best_batch(student, labels, repeats)
+    best_batch, rate = _find_best_batch(student, labels, repeats, largest)
     return Timing(
         student=latencies.pop(student.name),
         teachers=latencies,
@@ -65,10 +66,10 @@ def _count_gflops(sampler: Sampler, label: Tensor) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def _find_best_batch(sampler: Sampler, labels: Tensor, repeats: int) -> tuple[int, float]:
+def _find_best_batch(sampler: Sampler, labels: Tensor, repeats: int, largest: int) -> tuple[int, float]:
     """Batch size with the most images per second, and that rate."""
     rates = {}
-    for size in BATCH_SIZES:
+    for size in (size for size in BATCH_SIZES if size <= largest):
         batch = labels[torch.arange(size) % len(labels)]
         rates[size] = size / statistics.median(_time_call(sampler, batch) for _ in range(repeats))
     best = max(rates, key=lambda size: rates[size])

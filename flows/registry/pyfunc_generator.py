@@ -22,7 +22,8 @@ from PIL import Image
 from dmd.generator.standalone import run_steps
 
 MAX_IMAGES = 4096  # in one request
-BATCH = 512
+BATCH = 512  # images at once, fewer of large images
+PIXELS = BATCH * 64 * 64  # largest number of pixels at once: the memory of network and VAE grows with it
 
 
 class OneStepGenerator(PythonModel):
@@ -53,9 +54,17 @@ class OneStepGenerator(PythonModel):
         self._check(len(rows), seed, images)
         conditions = [row for row in rows for _ in range(images)]
         rng = torch.Generator().manual_seed(seed)
-        z = [torch.randn(len(self.steps), *self.shape, generator=rng) for _ in conditions]
-        pngs = [png for i in range(0, len(z), BATCH) for png in self._draw(z[i : i + BATCH], conditions[i : i + BATCH])]
+        pngs, size = [], self._batch_size()
+        for part in (conditions[i : i + size] for i in range(0, len(conditions), size)):
+            z = [torch.randn(len(self.steps), *self.shape, generator=rng) for _ in part]
+            pngs += self._draw(z, part)
         return pd.DataFrame({column: conditions, "png": pngs})
+
+    def _batch_size(self) -> int:
+        factor = (
+            1 if getattr(self.pipe, "vae", None) is None else 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+        )
+        return max(1, min(BATCH, PIXELS // (factor**2 * self.shape[1] * self.shape[2])))
 
     def _labels(self, model_input: pd.DataFrame) -> list[int]:
         if "label" not in model_input or bool(model_input["label"].isna().any()):
@@ -95,7 +104,8 @@ class OneStepGenerator(PythonModel):
         if self.captions:
             texts = [self.captions[c] if isinstance(c, int) else c for c in conditions]
             different = sorted(set(texts))
-            index = [different.index(text) for text in texts]
+            position = {text: i for i, text in enumerate(different)}
+            index = [position[text] for text in texts]
             embeds, _, *pooled = self.pipe.encode_prompt(
                 different, device=torch.device("cpu"), num_images_per_prompt=1, do_classifier_free_guidance=False
             )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmd import sample
 from dmd.sample import grid, read_labels
 from dmd.teachers.teacher import Teacher
 from tests.helpers.teachers.generators import generator_folder
@@ -26,3 +27,14 @@ def test_a_grid_has_a_column_per_label(teacher: Teacher, tmp_path: Path) -> None
     images = generator.sampler().images(torch.tensor([3, 3, 5, 5, 8, 8]), torch.Generator().manual_seed(4))
     assert picture.shape == (2 * 8 * 2, 3 * 8 * 2)
     assert torch.equal(picture[16:32:2, 16:32:2], images[3, 0])  # row 2, column 2: the second image of label 5
+
+
+def test_a_grid_is_generated_in_batches(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default there is an image of each condition, of which there may be thousands."""
+    generator = generator_folder(teacher, tmp_path / "generator")
+    whole = np.array(grid(generator, [3, 5, 8], 3, 4, 1))
+    sizes: list[int] = []
+    generator.denoiser.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
+    monkeypatch.setattr(sample, "BATCH", 4)
+    parts = np.array(grid(generator, [3, 5, 8], 3, 4, 1))
+    assert sizes == [4, 4, 1] and np.abs(whole.astype(int) - parts.astype(int)).max() <= 1

@@ -81,6 +81,27 @@ def test_embeddings_from_disk_equal_those_in_memory(
     assert not torch.allclose(on_disk.guided(x, t, labels[:1].expand(3)), on_disk.denoiser(x, t, labels[:1].expand(3)))
 
 
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_embeddings_that_exceed_the_memory_are_computed_when_they_are_read(
+    folders: dict[str, Path], split: Split, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A generator that is loaded without stage `encode` reads the captions of a batch only, each of them once."""
+    held = load_teacher(folders[kind], CPU, captions=split.class_captions)
+    batches: list[int] = []
+    family = type(find_family(load_pipeline(folders[kind]), folders[kind]))
+    embed = family.embed
+    monkeypatch.setattr(
+        family, "embed", lambda self, pipe, texts: batches.append(len(texts)) or embed(self, pipe, texts)
+    )
+    monkeypatch.setattr(lookups, "MAX_BYTES_IN_MEMORY", 0)
+    computed = load_teacher(folders[kind], CPU, captions=split.class_captions)
+    assert batches == [1]  # the empty caption
+    x, labels = torch.randn(4, 4, 4, 4), torch.tensor([4, 4, 10, 2])  # the third is the null caption
+    want, got = (t.denoiser(x, torch.arange(4), labels) for t in (held, computed))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    assert batches == [1, 2]
+
+
 def test_copies_of_a_network_share_the_embeddings_read_last(
     folders: dict[str, Path], split: Split, tmp_path: Path
 ) -> None:

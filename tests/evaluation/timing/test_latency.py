@@ -20,7 +20,7 @@ def test_more_passes_take_more_time() -> None:
 
         return Sampler(f"ddim_{n}" if n > 1 else "student", n, (1, 8, 8), False, CPU, make)
 
-    timing = time_samplers(passes(1), [passes(30)], torch.zeros(4, dtype=torch.long), 3)
+    timing = time_samplers(passes(1), [passes(30)], torch.zeros(4, dtype=torch.long), 3, 64)
     assert timing.speedup["ddim_30"] > 5
     ratio = timing.teachers["ddim_30"].seconds_per_image / timing.student.seconds_per_image
     assert timing.speedup["ddim_30"] == pytest.approx(ratio)

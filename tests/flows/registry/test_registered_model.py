@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -160,3 +162,31 @@ def test_the_summary_names_result_and_next_commands(workspace: Path, version: st
         "dvc exp run -S ",
     ):
         assert part in words
+
+
+def test_a_request_for_large_images_is_answered_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """512 images of 512x512 at once would take hundreds of gigabytes in the VAE; the noise is the same in any batch."""
+    from flows.registry.pyfunc_generator import OneStepGenerator
+
+    model: Any = OneStepGenerator()
+    vae = SimpleNamespace(config=SimpleNamespace(block_out_channels=[128, 256, 512, 512]))
+    model.pipe, model.steps, model.shape, model.classes, model.captions = (
+        SimpleNamespace(vae=vae),
+        [{}],
+        [4, 64, 64],
+        [],
+        [],
+    )
+    noise: list[torch.Tensor] = []
+    sizes: list[int] = []
+
+    def draw(z: list[torch.Tensor], conditions: list[int]) -> list[str]:
+        sizes.append(len(z))
+        noise.extend(z)
+        return [""] * len(conditions)
+
+    monkeypatch.setattr(model, "_draw", draw)
+    answer = model.predict(None, pd.DataFrame({"label": [0] * 20}), {"seed": 3})
+    assert sizes == [8, 8, 4] and len(answer) == 20
+    rng = torch.Generator().manual_seed(3)
+    assert all(torch.equal(z, torch.randn(1, 4, 64, 64, generator=rng)) for z in noise)
