@@ -21,12 +21,14 @@ from dmd.generator.pictures import image_grid, png
 from dmd.samplers.sampler import Sampler
 from dmd.storage.files import sha256, write_text
 from evaluation.evaluator.evaluator import Evaluator
-from evaluation.metrics.measures import Direction, list_compared
+from evaluation.metrics.measures import Direction, Measure, list_compared
 from evaluation.metrics.schema import GeneratorMeasures, Scores
 from evaluation.report.html import embed_png, render_template
 from evaluation.report.table import NFE, format_number
 from evaluation.sources import find_generator
 from evaluation.statistics.intervals import Interval, mean_interval
+
+NO_DIFFERENCE = "no significant difference"
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def find_differences(candidates: list[Candidate]) -> pd.DataFrame:
                 if not differences:
                     continue
                 interval = mean_interval(differences)
+                worse = other if (interval.low > 0) == (measure.direction == "lower") else first
+                is_noise = _reaches_floor(worse, measure, extractor)
                 rows.append(
                     {
                         "generator": other.name,
@@ -114,7 +118,7 @@ def find_differences(candidates: list[Candidate]) -> pd.DataFrame:
                         "difference": sum(differences) / len(differences),
                         "low": interval.low,
                         "high": interval.high,
-                        "verdict": give_verdict(interval, measure.direction),
+                        "verdict": NO_DIFFERENCE if is_noise else give_verdict(interval, measure.direction),
                     }
                 )
     return pd.DataFrame(rows)
@@ -128,10 +132,17 @@ def _pair_replicates(first: Candidate, other: Candidate, measure: str, extractor
     return [b[extractor] - a[extractor] for a, b in zip(*sides, strict=True)]
 
 
+def _reaches_floor(worse: Candidate, measure: Measure, extractor: str) -> bool:
+    """Whether the worse generator is as good as a generator can be, by its interval: then none is better."""
+    if measure.floor is None:
+        return False
+    return worse.measures.interval.values(measure.name)[extractor].low <= measure.floor
+
+
 def give_verdict(interval: Interval, direction: Direction) -> str:
     """Verdict on a generator, from the interval of its difference from the first generator."""
     if interval.low <= 0 <= interval.high:
-        return "no significant difference"
+        return NO_DIFFERENCE
     return "better" if (interval.high < 0) == (direction == "lower") else "worse"
 
 

@@ -66,7 +66,7 @@ def sampler_table(folder: str, columns: str) -> str:
 
 def measures() -> str:
     """Table of the measures in evaluation/metrics/measures.py."""
-    rows = [f"| `{m.name}` | {m.direction} | {m.unit} | {m.description} |\n" for m in MEASURES.values()]
+    rows = [f"| `{m.name}` | {m.better} | {m.unit} | {m.description} |\n" for m in MEASURES.values()]
     return "| measure | better | unit | meaning |\n|---|---|---|---|\n" + "".join(rows)
 
 
@@ -172,7 +172,7 @@ CARDS = {
     "CIFAR-10, one card": "cifar10 on one GPU",
     "CIFAR-10, eight cards": "cifar10",
 }
-DIGITS = r"NFE|FD|CLIP|accuracy|precision|recall|seconds"
+DIGITS = r"NFE|FD|matched FD|CLIP|accuracy|precision|recall|seconds"
 FASHION = r"NFE|FD |recall|seconds"
 TEXT = r"NFE|FD |CLIP|accuracy|recall|seconds"
 TABLES: dict[str, Callable[[], str]] = {

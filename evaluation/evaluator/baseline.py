@@ -17,7 +17,7 @@ from evaluation.evaluator.reuse import find_reusable
 from evaluation.features.extractors import Extractors
 from evaluation.features.store import FeatureStore
 from evaluation.metrics.reference import hash_tensors
-from evaluation.metrics.schema import Baseline, Provenance, RealMeasures, write_model
+from evaluation.metrics.schema import INDEPENDENT_PAIRS, Baseline, Provenance, RealMeasures, write_model
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def build_baseline(
         teacher_sha256=teacher.sha256,
         guidance_scale=teacher.guidance_scale,
         neighbours=cfg.neighbours,
+        kernel_pairs=INDEPENDENT_PAIRS,
         made_by=substitute and substitute.name,
         extractors=extractors.describe(reference.features),
         skipped=extractors.skipped,

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from dmd.config import NONE, BaselineConfig
 from dmd.errors import EvaluatorError
+from evaluation.metrics.measures import MEASURES
 from evaluation.metrics.schema import Baseline, GeneratorMeasures, Provenance
 
-INDEPENDENT = {"skipped"}  # fields of the provenance that no measure depends on: extractors missing on this machine
+# Fields of the provenance that do not prevent reuse: extractors missing on this machine, and what KID alone depends on.
+INDEPENDENT = {"skipped", "kernel_pairs"}
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,17 @@ def find_reusable(cfg: BaselineConfig, samplers: list[str], provenance: Provenan
     differences = sorted(k for k in fields if getattr(earlier.provenance, k) != getattr(provenance, k))
     differences += compare_plans(cfg, earlier)
     names = [] if differences else [name for name in samplers if name in earlier.teachers]
-    measures = {name: (earlier.teachers[name], earlier.fd_replicates[name]) for name in names}
+    outdated = {"kid"} if earlier.provenance.kernel_pairs != provenance.kernel_pairs else set[str]()
+    measures = {name: (leave_blank(earlier.teachers[name], outdated), earlier.fd_replicates[name]) for name in names}
     return ReusableMeasures(measures, ", ".join(differences))
+
+
+def leave_blank(measures: GeneratorMeasures, outdated: set[str]) -> GeneratorMeasures:
+    """Measures without values for those that the file lacks, or whose definition has changed since."""
+    blank = [m for m in MEASURES.values() if m.name in outdated or not measures.values(m.name)]
+    values = {m.name: {} if m.per_extractor else None for m in blank}
+    intervals = {m.name: values[m.name] for m in blank if m.has_interval}
+    return measures.model_copy(update={**values, "interval": measures.interval.model_copy(update=intervals)})
 
 
 def read_earlier(cfg: BaselineConfig) -> Baseline | None:

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
+import torch
 from torch import Tensor
 
 from evaluation.metrics.pairwise import CrossPairs
 from evaluation.metrics.reference import Reference
 from evaluation.statistics.frechet import Gaussian, frechet_distance
+
+MATCHED_SETS = 4  # largest number of sets of few images whose distances are averaged
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,20 @@ class FeatureComparison:
     def frechet_distance(self, references: dict[str, Gaussian]) -> float:
         """Fréchet distance to this extractor's Gaussian."""
         return frechet_distance(self.gaussian, references[self.extractor])
+
+    def matched_distance(self) -> float:
+        """Fréchet distance to the reference of sets of as many images as are held out, or as are generated if fewer.
+
+        It is the mean over disjoint sets. A distance depends on the number of images, so that only sets of one size
+        compare generated images with held-out ones.
+        """
+        reference, x = self.reference, self.features
+        size = min(len(x), len(reference.labels), len(reference.held_out[self.extractor]))
+        sets = min(MATCHED_SETS, len(x) // size)
+        # The order of the images may follow their classes, so that the sets are random.
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+        gaussians = [Gaussian.fit(x[rows]) for rows in order[: sets * size].split(size)]
+        return fmean(frechet_distance(g, reference.gaussians[self.extractor]) for g in gaussians)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,14 @@ class Measure:
     headline: bool = False  # a column of quality.csv and of the table for a terminal
     shows_interval: bool = False  # tables print half of its interval after the value
     for_real_images: bool = True  # also computed for held-out real images
+    depends_on_count: bool = False  # on the number of images, also on average: other numbers cannot be compared
+    floor: float | None = None  # true values are never below it; an estimate is by chance, and is not better for it
     is_compared: bool = True  # by `evaluation.compare`, by the gate and by `flows.watch`
+
+    @property
+    def better(self) -> str:
+        """Which values are better, in words."""
+        return self.direction if self.floor is None else f"{self.direction}, down to {self.floor:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,11 @@ def fd(c: "FeatureComparison") -> float:
     return c.frechet_distance(c.reference.gaussians)
 
 
+def fd_matched(c: "FeatureComparison") -> float:
+    """Fréchet distance of as many images as are held out."""
+    return c.matched_distance()
+
+
 def fd_held_out(c: "FeatureComparison") -> float:
     """Fréchet distance between the Gaussians of generated and of held-out features."""
     return c.frechet_distance(c.reference.held_out_gaussians)
@@ -82,7 +94,7 @@ def fd_infinity(features: "Tensor", reference: "Gaussian", seed: int) -> float:
 
 
 def kid(c: "FeatureComparison") -> float:
-    """Kernel distance (Bińkowski et al. 2018): the unbiased squared MMD with the cubic kernel."""
+    """Kernel distance (Bińkowski et al. 2018): the unbiased squared MMD with the cubic kernel, of independent pairs."""
     return c.pairs.squared_mmd("cubic")
 
 
@@ -123,6 +135,12 @@ _LINES: tuple[Measure, ...] = (
     FeatureMeasure(
         name="fd", label="FD", direction="lower", unit="squared distance of features", compute=fd,
         description="Fréchet distance to the training images", headline=True, shows_interval=True,
+        depends_on_count=True,
+    ),
+    FeatureMeasure(
+        name="fd_matched", label="matched FD", direction="lower", unit="squared distance of features",
+        description="FD of as many images as there are test images, which compares both", compute=fd_matched,
+        is_compared=False,
     ),
     PooledMeasure(
         name="fd_infinity", label="FD\N{INFINITY}", direction="lower", unit="squared distance of features",
@@ -136,8 +154,8 @@ _LINES: tuple[Measure, ...] = (
     ),
     FeatureMeasure(
         name="kid", label="KID", direction="lower", unit="squared MMD", compute=kid,
-        description="squared MMD with the cubic kernel, unbiased, so that it may fall below zero", decimals=4,
-        shows_interval=True, for_real_images=False,
+        description="squared MMD with the cubic kernel, unbiased: 0 on average for equal distributions", decimals=4,
+        shows_interval=True, for_real_images=False, floor=0.0,
     ),
     ConditionMeasure(
         name="clip_score", label="CLIP score", direction="higher", unit="100 x cosine", compute=clip_score,
@@ -154,6 +172,7 @@ _LINES: tuple[Measure, ...] = (
     FeatureMeasure(
         name="recall", label="recall", direction="higher", unit="share of training images", compute=recall,
         description="training images in the neighbourhood of a generated image", headline=True,
+        depends_on_count=True,
     ),
     FeatureMeasure(
         name="density", label="density", direction="higher", unit="neighbourhoods per image / k", compute=density,
@@ -161,7 +180,7 @@ _LINES: tuple[Measure, ...] = (
     ),
     FeatureMeasure(
         name="coverage", label="coverage", direction="higher", unit="share of training images", compute=coverage,
-        description="training images with a generated image in their neighbourhood",
+        description="training images with a generated image in their neighbourhood", depends_on_count=True,
     ),
 )  # fmt: skip
 

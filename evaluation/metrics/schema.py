@@ -21,6 +21,7 @@ M = TypeVar("M", bound="StrictModel")
 
 RANKING = "fd"  # the measure that ranks samplers and whose ratio is the result; no file is without it
 WRITING = "writing"  # validation context of a model that is about to be written
+ALL_PAIRS, INDEPENDENT_PAIRS = "all", "independent"  # values of Provenance.kernel_pairs
 
 
 class StrictModel(BaseModel):
@@ -150,6 +151,11 @@ class Provenance(StrictModel):
     neighbours: int = Field(description="k of precision, recall, density and coverage")
     extractors: dict[str, ExtractorFacts]
     skipped: dict[str, str] = Field(description="extractors without weights on this machine, and why")
+    kernel_pairs: str = Field(
+        default=ALL_PAIRS,
+        exclude_if=lambda pairs: pairs == ALL_PAIRS,
+        description="pairs of images that KID averages over; absent before pairs of one label's source were left out",
+    )
     made_by: str | None = Field(
         default=None,
         exclude_if=lambda name: name is None,

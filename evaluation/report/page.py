@@ -35,6 +35,7 @@ def render_report(inputs: ReportInputs) -> str:
     """HTML of the whole page; a panel without data is left out."""
     metrics, timing, pictures = inputs.metrics, inputs.timing, inputs.pictures
     text = format_cells(summary_table(metrics, timing))
+    measures = [m for m in MEASURES.values() if any(measure_of(c) == m for c in text.columns)]
     return render_template(
         "report.html.j2",
         title=inputs.title,
@@ -42,7 +43,8 @@ def render_report(inputs: ReportInputs) -> str:
         cards=build_cards(metrics, timing),
         head=table_head(list(text.columns)),
         rows=list(zip(text.index, text.to_numpy().tolist(), strict=True)),
-        measures=[m for m in MEASURES.values() if any(measure_of(c) == m for c in text.columns)],
+        measures=measures,
+        has_matched=MEASURES["fd_matched"] in measures,
         classes=class_rows(metrics),
         taken_over=[sampler_title(name) for name in metrics.taken_over],
         groups=JACKKNIFE_GROUPS,

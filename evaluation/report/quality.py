@@ -11,10 +11,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from dmd.storage.files import new_folder, write_text
-from evaluation.metrics.measures import MEASURES
-from evaluation.metrics.schema import GeneratorMeasures, Metrics, RealMeasures
+from evaluation.metrics.measures import MEASURES, Measure
+from evaluation.metrics.schema import GeneratorMeasures, Metrics
 from evaluation.report.charts import Point, quality_chart, to_svg_file
-from evaluation.report.table import STUDENT, floor_name, list_extractors, sampler_title
+from evaluation.report.table import STUDENT, floor_name, floor_values, list_extractors, sampler_title
 from evaluation.timing.schema import Timing
 
 
@@ -65,7 +65,7 @@ def _plot(
     student = fd_point(STUDENT, student_cost, metrics.student, extractor)
     values = ", ".join(f"{sampler_title(p.name)} {p.y:.3g}" for p in teachers)
     alt = f"{title}. Teacher: {values}; student {student.y:.3g}. Lower is better."
-    floor = metrics.real.values("fd").get(extractor)
+    floor = floor_values(metrics, MEASURES["fd"]).get(extractor)
     return Figure(title, Markup(quality_chart(_split_curves(teachers), student, floor, axis, alt)))
 
 
@@ -82,26 +82,36 @@ def quality_table(metrics: Metrics) -> pd.DataFrame:
     teachers = sorted(metrics.teachers.items(), key=lambda item: item[1].nfe)
     names = list_extractors(metrics)
     rows = [
-        _row("real", floor_name(metrics), metrics.real, names),
+        _real_row(metrics, names),
         *(_row("teacher", f"teacher {sampler_title(key)}", measures, names) for key, measures in teachers),
         _row("student", STUDENT, metrics.student, names),
     ]
     return pd.DataFrame(rows).astype({"nfe": "Int64"})
 
 
-def _row(kind: str, name: str, measures: GeneratorMeasures | RealMeasures, extractors: list[str]) -> dict[str, Any]:
-    """Row of one generator; for a value without an interval, low and high equal the value."""
-    is_generator = isinstance(measures, GeneratorMeasures)
-    row: dict[str, Any] = {"name": name, "kind": kind, "nfe": measures.nfe if is_generator else None}
-    for extractor in extractors:
-        for m in (m for m in MEASURES.values() if m.headline and m.per_extractor):
-            value = measures.values(m.name).get(extractor)
-            row[f"{m.name}_{extractor}"] = value
-            if m.shows_interval:
-                interval = measures.interval.values(m.name)[extractor] if is_generator else None
-                row[f"{m.name}_{extractor}_low"] = interval.low if interval else value
-                row[f"{m.name}_{extractor}_high"] = interval.high if interval else value
+def _real_row(metrics: Metrics, extractors: list[str]) -> dict[str, Any]:
+    """Row of the floor, without the measures that cannot be compared with those of generators."""
+    row: dict[str, Any] = {"name": floor_name(metrics), "kind": "real", "nfe": None}
+    for m in _plotted():
+        row |= {f"{m.name}_{k}": v for k, v in floor_values(metrics, m).items() if k in extractors}
     return row
+
+
+def _row(kind: str, name: str, measures: GeneratorMeasures, extractors: list[str]) -> dict[str, Any]:
+    """Row of one generator, with the interval of each measure that has one in tables."""
+    row: dict[str, Any] = {"name": name, "kind": kind, "nfe": measures.nfe}
+    for extractor in extractors:
+        for m in _plotted():
+            row[f"{m.name}_{extractor}"] = measures.values(m.name).get(extractor)
+            if m.shows_interval:
+                interval = measures.interval.values(m.name)[extractor]
+                row |= {f"{m.name}_{extractor}_low": interval.low, f"{m.name}_{extractor}_high": interval.high}
+    return row
+
+
+def _plotted() -> list[Measure]:
+    """Measures in the table for plots."""
+    return [m for m in MEASURES.values() if m.headline and m.per_extractor]
 
 
 def write_quality(metrics: Metrics, table: Path, charts: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from evaluation.metrics.measures import MEASURES, Measure
-from evaluation.metrics.schema import GeneratorMeasures, Metrics, RealMeasures
+from evaluation.metrics.schema import GeneratorMeasures, Metrics
 from evaluation.timing.schema import Latency, Timing
 
 REAL, SUBSTITUTE = "real held-out", "teacher, other noise"  # names of the floor's row, with and without real images
@@ -33,11 +33,21 @@ def floor_name(metrics: Metrics) -> str:
     return SUBSTITUTE if metrics.provenance.made_by else REAL
 
 
+def floor_values(metrics: Metrics, measure: Measure) -> dict[str, float]:
+    """Values of a measure in the floor's row by extractor, where they can be compared with those of generators.
+
+    Empty for a measure that depends on the number of images if that of held-out images is another.
+    """
+    if measure.depends_on_count and metrics.real.samples != metrics.student.samples:
+        return {}
+    return metrics.real.values(measure.name)
+
+
 def summary_table(metrics: Metrics, timing: Timing | None) -> pd.DataFrame:
     """Rows for the floor, the teacher's samplers by network passes (NFE) and the student; NaN for a missing value."""
     names = list_extractors(metrics)
     latencies = timing.teachers if timing else {}
-    rows = {floor_name(metrics): _row(metrics.real, names, None)}
+    rows = {floor_name(metrics): _real_row(metrics, names)}
     for key, measures in sorted(metrics.teachers.items(), key=lambda item: item[1].nfe):
         rows[f"teacher {sampler_title(key)}"] = _row(measures, names, latencies.get(key))
     rows[STUDENT] = _row(metrics.student, names, timing.student if timing else None)
@@ -45,13 +55,29 @@ def summary_table(metrics: Metrics, timing: Timing | None) -> pd.DataFrame:
     return table.astype({NFE: "Int64"})
 
 
-def _row(measures: GeneratorMeasures | RealMeasures, names: list[str], latency: Latency | None) -> dict[str, float]:
-    is_generator = isinstance(measures, GeneratorMeasures)
-    row: dict[str, float] = {NFE: measures.nfe if is_generator else math.nan}
+def _real_row(metrics: Metrics, names: list[str]) -> dict[str, float]:
+    row = {NFE: math.nan}
+    for measure in MEASURES.values():
+        values = floor_values(metrics, measure)
+        for k in _keys(measure, names):
+            title = f"{measure.label} {k}".strip()
+            row[title] = values.get(k, math.nan)
+            if measure.shows_interval:
+                row[HALF + title] = math.nan
+    return row
+
+
+def _keys(measure: Measure, names: list[str]) -> list[str]:
+    """Keys of the values of a measure: the extractors, or "" for a measure without them."""
+    return names if measure.per_extractor else [""]
+
+
+def _row(measures: GeneratorMeasures, names: list[str], latency: Latency | None) -> dict[str, float]:
+    row: dict[str, float] = {NFE: measures.nfe}
     for measure in MEASURES.values():
         values = measures.values(measure.name)
-        intervals = measures.interval.values(measure.name) if is_generator and measure.has_interval else {}
-        for extractor in names if measure.per_extractor else [""]:
+        intervals = measures.interval.values(measure.name) if measure.has_interval else {}
+        for extractor in _keys(measure, names):
             title = f"{measure.label} {extractor}".strip()
             row[title] = values.get(extractor, math.nan)
             if measure.shows_interval:

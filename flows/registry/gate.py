@@ -87,6 +87,8 @@ def advantage(a: Figures, b: Figures, gate: GateConfig) -> str | None:
         if kind not in gate.measures or key not in b.measures:
             continue
         value_b, noise_b = b.measures[key]
+        if (floor := MEASURES[kind].floor) is not None:  # values below it are noise, not better ones
+            value_a, value_b = max(value_a, floor), max(value_b, floor)
         gain = (value_b - value_a) if MEASURES[kind].direction == "lower" else (value_a - value_b)
         noise = math.hypot(noise_a, noise_b)
         if gain < -noise:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from dmd.data.splits import DIGIT_NAMES
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
-from evaluation.compare import find_differences, give_verdict, main, render_comparison, tabulate
+from evaluation.compare import Candidate, find_differences, give_verdict, main, render_comparison, tabulate
 from evaluation.sources import SourceError, find_generator
-from evaluation.statistics.intervals import Interval
+from evaluation.statistics.intervals import Interval, mean_interval
 from tests.helpers.evaluators import candidate
 from tests.helpers.projects import ROOT
 
@@ -31,6 +32,32 @@ def test_the_verdict_depends_on_the_direction_of_the_measure() -> None:
     below, across = Interval(low=-2, high=-1), Interval(low=-1, high=1)
     assert give_verdict(below, "lower") == "better" and give_verdict(below, "higher") == "worse"
     assert give_verdict(across, "lower") == "no significant difference"
+
+
+def with_kid(name: str, values: list[float]) -> Candidate:
+    """A generator whose KID by every extractor has these values in its replicates."""
+    generator = candidate(name, 0.0)
+    kid = {k: mean_interval(values) for k in generator.measures.kid}
+    interval = generator.measures.interval.model_copy(update={"kid": kid})
+    scores = [
+        s.model_copy(update={"kid": dict.fromkeys(s.kid, v)}) for s, v in zip(generator.scores, values, strict=True)
+    ]
+    return replace(generator, scores=scores, measures=generator.measures.model_copy(update={"interval": interval}))
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "verdict"),
+    [
+        ([-5.0, -5.1, -4.9], [-9.0, -9.1, -8.9], "no significant difference"),  # both below zero, where none is better
+        ([-9.0, -9.1, -8.9], [-5.0, -5.1, -4.9], "no significant difference"),
+        ([0.1, -0.1, 0.0], [-9.0, -9.1, -8.9], "no significant difference"),  # the first may be perfect
+        ([5.0, 5.1, 4.9], [-9.0, -9.1, -8.9], "better"),
+        ([-9.0, -9.1, -8.9], [5.0, 5.1, 4.9], "worse"),
+    ],
+)
+def test_a_more_negative_kid_is_never_better(first: list[float], other: list[float], verdict: str) -> None:
+    table = find_differences([with_kid("a", first), with_kid("b", other)]).set_index("measure")
+    assert table.loc["kid evaluator", "verdict"] == verdict
 
 
 def test_the_page_shows_every_generator_and_makes_no_requests() -> None:

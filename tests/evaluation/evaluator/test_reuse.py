@@ -1,5 +1,6 @@
 """Measures of an earlier run are reused only if everything that they depend on is the same."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from dmd.config import BaselineConfig, Params
 from dmd.errors import ConfigError, EvaluatorError
 from evaluation.evaluator.reuse import find_reusable
-from evaluation.metrics.schema import Baseline, ExtractorFacts, Provenance, write_model
+from evaluation.metrics.schema import INDEPENDENT_PAIRS, Baseline, ExtractorFacts, Provenance, write_model
 from flows.pipeline.changes import change_params
 from flows.plan.estimate import stage_seconds
 from flows.plan.throughput import PassTime
@@ -69,6 +70,23 @@ def test_a_difference_in_provenance_is_named_and_prevents_reuse(cfg: BaselineCon
 def test_another_plan_prevents_reuse(cfg: BaselineConfig, change: dict[str, int]) -> None:
     reusable = find_reusable(cfg.model_copy(update=change), ["ddim_10"], PROVENANCE)
     assert reusable.teachers == {} and reusable.differences == next(iter(change))
+
+
+def test_values_of_a_measure_that_is_new_or_was_defined_otherwise_are_left_blank(cfg: BaselineConfig) -> None:
+    """KID over all pairs cannot stand beside KID over independent pairs; FD, which takes hours, is reused."""
+    file = Path(cfg.measured)
+    record = json.loads(file.read_text())
+    for measures_ in (record["teachers"]["ddim_10"], record["teachers"]["ddim_10"]["interval"]):
+        del measures_["fd_matched"]
+    file.write_text(json.dumps(record))
+    now = PROVENANCE.model_copy(update={"kernel_pairs": INDEPENDENT_PAIRS})
+    reusable = find_reusable(cfg, ["ddim_10"], now)
+    teacher, _ = reusable.teachers["ddim_10"]
+    assert reusable.differences == "" and teacher.values("fd") == measures(10, 3.6, 0.1).values("fd")
+    for name in ("kid", "fd_matched"):
+        assert teacher.values(name) == {} == teacher.interval.values(name)
+    assert find_reusable(cfg, ["ddim_10"], PROVENANCE).teachers["ddim_10"][0].values("kid")
+    write_model(teacher, file)  # a file that is written has every measure, blank or not
 
 
 def test_a_missing_extractor_does_not_prevent_reuse(cfg: BaselineConfig) -> None:

@@ -18,7 +18,7 @@ from evaluation.report.cards import ratio_card
 from evaluation.report.charts import thin
 from evaluation.report.lineage import add_lineage
 from evaluation.report.page import ReportInputs, render_report, table_head
-from evaluation.report.quality import quality_figures
+from evaluation.report.quality import quality_figures, quality_table
 from evaluation.report.table import format_cells, format_table, summary_table
 from evaluation.report.training import group_columns
 from evaluation.statistics.intervals import Interval
@@ -144,12 +144,30 @@ def test_the_table_holds_the_numbers_of_metrics_and_timing(metrics: Metrics, tim
         for row, key in (("teacher DDIM 10", "ddim_10"), ("teacher DDIM 100", "ddim_100")):
             assert table.loc[row, f"FD {name}"] == metrics.teachers[key].values("fd")[name]
             assert table.loc[row, "seconds per image"] == timing.teachers[key].seconds_per_image
-        assert table.loc["real held-out", f"FD {name}"] == metrics.real.values("fd")[name]
+        assert table.loc["real held-out", f"matched FD {name}"] == metrics.real.values("fd_matched")[name]
         assert table.loc["student", f"± FD {name}"] == pytest.approx(0.04)
         assert table.loc["student", f"precision {name}"] == 0.81 and table.loc["student", f"recall {name}"] == 0.72
     assert format_cells(table).loc["student", "KID clip"] == "0.0123 ± 0.0010"
     assert table.loc["real held-out", "CLIP score"] == 31.0 and table.loc["student", "CLIP score"] == 30.84
     assert table.loc[["real held-out"], ["± FD clip", "seconds per image"]].isna().all(axis=None)
+
+
+def test_held_out_images_are_compared_by_no_measure_that_depends_on_their_number(
+    inputs: ReportInputs, html: str
+) -> None:
+    """300 held-out images against 1,797 generated ones: a distance of the former is no floor of the latter's."""
+    columns = [f"{label} clip" for label in ("FD", "recall", "coverage")]
+    table = summary_table(inputs.metrics, None)
+    assert table.loc[["real held-out"], columns].isna().all(axis=None)
+    assert table.loc["real held-out", ["matched FD clip", "precision clip", "accuracy"]].notna().all()
+    row = quality_table(inputs.metrics).set_index("kind").loc["real"]
+    assert pd.isna(row["fd_clip"]) and row["precision_clip"] == 0.9
+    assert "matched FD is that\nof 300 images in every row" in html
+    assert ">real held-out images</text>" not in html
+    equal = inputs.metrics.model_copy(update={"real": inputs.metrics.real.model_copy(update={"samples": 1797})})
+    assert summary_table(equal, None).loc["real held-out", "FD clip"] == 0.31
+    same = render_report(replace(inputs, metrics=equal))
+    assert ">real held-out images</text>" in same and "measures that depend on the number" not in same
 
 
 def test_the_table_for_a_terminal_is_aligned_and_fits_120_columns(metrics: Metrics, timing: Timing) -> None:

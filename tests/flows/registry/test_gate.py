@@ -60,6 +60,14 @@ def test_a_gate_that_names_no_measure_is_one_line() -> None:
         check_gate(GATE.model_copy(update={"measures": ["fd", "beauty"]}))
 
 
+def test_a_more_negative_kernel_distance_is_no_advantage() -> None:
+    """KID is unbiased, so that it may fall below zero; a generator cannot be better than zero."""
+    gate = GATE.model_copy(update={"measures": ["kid"]})
+    lowest, low, zero, high = (Figures({"kid a": (kid, 1.0)}, {}, "p") for kid in (-9.0, -5.0, 0.0, 5.0))
+    assert not any(advantage(a, b, gate) for a, b in itertools.permutations((lowest, low, zero), 2))
+    assert all(advantage(a, high, gate) and not advantage(high, a, gate) for a in (lowest, low, zero))
+
+
 def test_only_a_difference_beyond_the_noise_counts() -> None:
     base = figures(1.0)
     assert advantage(figures(0.8), base, GATE) and not advantage(base, figures(0.8), GATE)
