@@ -101,7 +101,13 @@ def results() -> str:
                 ]
             )
             name = ""
-    head = ["run", "feature extractor", "FD, student / teacher", "recall, student / teacher", "speed-up over (sampler)"]
+    head = [
+        "run",
+        "feature extractor",
+        "FD, student / teacher (lower is better)",
+        "recall, student / teacher (higher is better)",
+        "speed-up over (sampler)",
+    ]
     return markdown(head, rows)
 
 

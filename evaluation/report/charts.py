@@ -127,7 +127,8 @@ def _draw_errorbar(
     ax: Axes, points: Sequence[Point], colour: str, fmt: str, size: float, label: str
 ) -> ErrorbarContainer:
     x, y = [p.x for p in points], [p.y for p in points]
-    bars = [[p.y - p.low for p in points], [p.high - p.y for p in points]]
+    # An interval without width is none: matplotlib draws no bar for NaN, but caps for 0.
+    bars = [[p.y - p.low or np.nan for p in points], [p.high - p.y or np.nan for p in points]]
     return ax.errorbar(x, y, bars, fmt=fmt, color=colour, ms=size, lw=1.6, elinewidth=1.2, capsize=2.5, label=label)
 
 

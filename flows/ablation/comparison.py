@@ -14,7 +14,7 @@ from dmd.storage.files import write_text
 from evaluation.metrics.measures import MEASURES, list_compared
 from evaluation.metrics.schema import Metrics
 from flows.ablation import experiment
-from flows.ablation.plan import Ablation, Member
+from flows.ablation.plan import Ablation, Member, Plan
 from flows.pipeline.changes import Change
 from flows.registry.result import LOSSES
 from flows.runtime.git import git
@@ -29,16 +29,22 @@ PIXELS = {
     "generator_real_mean": "data pixel mean",
     "generator_real_std": "data pixel std",
 }
+TURNS = "generator turns"  # measure of the training cost
 LAST_TURNS = 50  # generator turns that pixel statistics are averaged over, since one batch is too noisy
 
 Values = dict[str, float]
 
 
 class Spread(NamedTuple):
-    """Mean and standard deviation of a sample."""
+    """Mean and standard deviation of a sample; None for a single value, which has no standard deviation."""
 
     mean: float
-    std: float
+    std: float | None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Mean minus and plus the standard deviation; the mean alone if there is none."""
+        return self.mean - (self.std or 0.0), self.mean + (self.std or 0.0)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,13 @@ def load_measures(root: Path, member: Member) -> Values | None:
     if metrics is None:
         return None
     losses = experiment.read(root, member, LOSSES)
-    return headline(metrics) | (pixel_statistics(pd.read_csv(io.BytesIO(losses))) if losses else {})
+    log = pd.read_csv(io.BytesIO(losses)) if losses else pd.DataFrame()
+    return headline(metrics) | training_cost(log) | pixel_statistics(log)
+
+
+def training_cost(losses: pd.DataFrame) -> Values:
+    """Number of generator turns of all phases, by the training log."""
+    return {TURNS: float(losses["turn"].max())} if "turn" in losses and len(losses) else {}
 
 
 def headline(metrics: Metrics) -> Values:
@@ -91,9 +103,9 @@ def pixel_statistics(losses: pd.DataFrame) -> Values:
 
 
 def mean_and_std(values: Iterable[float]) -> Spread:
-    """Mean and sample standard deviation; the latter is 0 for a single value."""
+    """Mean and sample standard deviation."""
     sample = list(values)
-    return Spread(statistics.fmean(sample), statistics.stdev(sample) if len(sample) > 1 else 0.0)
+    return Spread(statistics.fmean(sample), statistics.stdev(sample) if len(sample) > 1 else None)
 
 
 def summarize(ablation: Ablation, results: dict[Member, Values | None]) -> list[RowSummary]:
@@ -122,17 +134,20 @@ def format_seeds(row: RowSummary) -> str:
 
 
 def format_measure(row: RowSummary, measure: str) -> str:
-    """Mean ± standard deviation; a dash for a measure that the row does not have."""
+    """Mean ± standard deviation, or the value of a single seed; a dash for a measure that the row does not have."""
     if spread := row.measures.get(measure):
-        return f"{spread.mean:.3f} ± {spread.std:.3f}"
+        if measure == TURNS:
+            return f"{spread.mean:,.0f}"
+        return f"{spread.mean:.3f}" + ("" if spread.std is None else f" ± {spread.std:.3f}")
     return "\N{EN DASH}" if row.seeds else "failed"
 
 
 def format_table(rows: list[RowSummary]) -> str:
     """Markdown table: mean ± standard deviation over seeds."""
-    head = ["row", "seeds", *COLUMNS]
+    columns = (*COLUMNS, *([TURNS] if any(TURNS in row.measures for row in rows) else []))
+    head = ["row", "seeds", *columns]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    lines += [f"| {' | '.join([r.name, format_seeds(r), *(format_measure(r, c) for c in COLUMNS)])} |" for r in rows]
+    lines += [f"| {' | '.join([r.name, format_seeds(r), *(format_measure(r, c) for c in columns)])} |" for r in rows]
     return "\n".join(lines)
 
 
@@ -146,16 +161,38 @@ def load_comparison(root: Path, name: str) -> list[RowSummary]:
     return [RowSummary.from_dict(row) for row in json.loads(comparison_path(root, name).read_text())["rows"]]
 
 
-def write_comparison(root: Path, name: str, ablation: Ablation, rows: list[RowSummary]) -> list[Path]:
+def describe_table(root: Path, plan: Plan, rows: list[RowSummary]) -> str:
+    """Sentences that say what a table of the rows is of: data, method, commit, judges, counts and directions."""
+
+    def values(group: str, key: str) -> str:
+        name, value = f"{group}.{key}", plan.params[group][key]
+        distinct = dict.fromkeys(str(r.changes.get(name, plan.ablation.base.get(name, value))) for r in rows)
+        return ", ".join(f"{int(v):,}" if v.isdigit() else v for v in distinct)
+
+    judges = dict.fromkeys(k.partition(".")[2] for row in rows for k in row.measures if k.startswith(f"{FD_RATIO}."))
+    directions = {FD_RATIO: "lower"} | {m.name: m.direction for m in MEASURES.values()}
+    better = {d: ", ".join(c for c in COLUMNS if directions[c] == d) for d in ("lower", "higher")}
+    return " ".join(
+        [
+            f"Data: {values('data', 'source')}. Method: {values('method', 'name')}.",
+            f"Commit {git(root, 'log', '-1', '--format=%h of %cs') or 'unknown'}.",
+            f"Judges: {', '.join(judges)} features; measures without the name of one are means over them.",
+            f"Each figure of a seed is of {values('baseline', 'draws')} x {values('baseline', 'samples')} images.",
+            f"Lower is better: {better['lower']}. Higher is better: {better['higher']}.",
+        ]
+    )
+
+
+def write_comparison(root: Path, plan: Plan, rows: list[RowSummary]) -> list[Path]:
     """Write the json and the table; return their paths. Two equal runs write equal files."""
     content = {
-        "name": name,
-        "description": ablation.description,
+        "name": plan.name,
+        "description": plan.ablation.description,
         "commit": git(root, "rev-parse", "HEAD"),
         "rows": [row.to_dict() for row in rows],
     }
-    path = comparison_path(root, name)
+    path = comparison_path(root, plan.name)
     write_text(path, json.dumps(content, indent=2) + "\n")
-    title = f"{ablation.description}: mean ± standard deviation over seeds."
+    title = f"{plan.ablation.description}: mean ± standard deviation over seeds. {describe_table(root, plan, rows)}"
     write_text(path.with_suffix(".md"), f"{title}\n\n{format_table(rows)}\n")
     return [path, path.with_suffix(".md")]

@@ -83,7 +83,7 @@ def write_and_publish(root: Path, plan: Plan, reasons: dict[Member, str]) -> Sta
     results = {m: load_measures(root, m) for m in plan.members}
     finished = [m for m, values in results.items() if values]
     rows = summarize(plan.ablation, results)
-    files = write_comparison(root, plan.name, plan.ablation, rows)
+    files = write_comparison(root, plan, rows)
     samples = load_samples(root, finished)
     page = write_page(root, plan, rows, samples, {m: reasons.get(m, "") for m in results if m not in finished})
     try:

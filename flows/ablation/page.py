@@ -18,8 +18,10 @@ from flows.ablation.comparison import (
     COLUMNS,
     FD_RATIO,
     PIXELS,
+    TURNS,
     RowSummary,
     comparison_path,
+    describe_table,
     format_measure,
     format_seeds,
 )
@@ -54,6 +56,7 @@ def write_page(
         "ablation.html.j2",
         name=plan.name,
         description=plan.ablation.description,
+        subject=describe_table(root, plan, rows),
         cards=make_cards(rows, len(plan.members), len(failed)),
         columns=[_title(name) for name in columns],
         rows=[(row.name, format_seeds(row), [format_measure(row, name) for name in columns]) for row in rows],
@@ -70,14 +73,14 @@ def write_page(
 
 def _title(measure: str) -> str:
     name, _, extractor = measure.partition(".")
-    title = {FD_RATIO: "FD ratio"} | {m.name: m.label for m in MEASURES.values()} | PIXELS
+    title = {FD_RATIO: "FD ratio", TURNS: TURNS} | {m.name: m.label for m in MEASURES.values()} | PIXELS
     return f"{title[name]}, {extractor}" if extractor else title[name]
 
 
 def _column_names(rows: list[RowSummary]) -> list[str]:
     """FD ratio, FD ratio by extractor, then the other measures."""
     ratios = dict.fromkeys(name for row in rows for name in row.measures if name.startswith(f"{FD_RATIO}."))
-    return list(dict.fromkeys([FD_RATIO, *ratios, *COLUMNS, *PIXELS]))
+    return list(dict.fromkeys([FD_RATIO, *ratios, *COLUMNS, TURNS, *PIXELS]))
 
 
 def _format_changes(changes: Mapping[str, Change | list[int]]) -> str:
@@ -97,7 +100,10 @@ def make_cards(rows: list[RowSummary], members: int, failed: int) -> list[Card]:
         ratio = best.measures[FD_RATIO]
         tone = "good" if ratio.mean < 1 else "even"
         words = f"{best.name}: Fréchet distance over that of the teacher's best sampler, mean over feature extractors."
-        words += f" Standard deviation over {len(best.seeds)} seeds: {ratio.std:.3f}."
+        if ratio.std is None:
+            words += " One seed, so that the standard deviation is unknown."
+        else:
+            words += f" Standard deviation over {len(best.seeds)} seeds: {ratio.std:.3f}."
         cards.append(Card(f"{ratio.mean:.3f}", "lowest FD ratio", words, tone))
     words = f"{len(rows)} rows. Each member is a DVC experiment and an MLflow run."
     tone = "bad" if failed else "good"
@@ -155,9 +161,9 @@ def _draw_chart(sweep: Sweep, measure: str) -> str:
     numeric = all(_is_number(v) for v in values)
     lines = {
         name: [
-            Point(_format_value(v), float(v) if numeric else values.index(v), mean, mean - std, mean + std)
+            Point(_format_value(v), float(v) if numeric else values.index(v), spread.mean, *spread.interval)
             for v, row in line
-            for mean, std in [row.measures[measure]]
+            for spread in [row.measures[measure]]
         ]
         for name, line in sweep.lines.items()
     }

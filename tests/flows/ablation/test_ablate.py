@@ -2,18 +2,39 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from dmd.errors import ConfigError, UserError
 from evaluation.metrics.schema import Metrics
-from flows.ablation.comparison import RowSummary, format_table, headline, mean_and_std, pixel_statistics, summarize
-from flows.ablation.plan import Ablation, Row, downstream_groups, list_members, load_ablation, load_plan, split_waves
+from flows.ablation.comparison import (
+    RowSummary,
+    format_table,
+    headline,
+    mean_and_std,
+    pixel_statistics,
+    summarize,
+    training_cost,
+    write_comparison,
+)
+from flows.ablation.plan import (
+    Ablation,
+    Plan,
+    Row,
+    downstream_groups,
+    list_members,
+    load_ablation,
+    load_plan,
+    split_waves,
+)
 from flows.ablation.record import keep
 from flows.pipeline.presets import load_preset
+from flows.runtime.git import git
 from tests.helpers.projects import ROOT
 from tests.helpers.reports import generator_measures, run_metrics
 
@@ -128,10 +149,33 @@ def test_rows_have_mean_and_spread_over_seeds() -> None:
     assert one.measures["fd_ratio.a"] == (1.5, pytest.approx(0.5**0.5)) and one.measures["fd_ratio"].mean == 2.0
     assert one.seeds == [0, 1] and one.failed == [] and two.seeds == [0] and two.failed == [1]
     assert one.measures["precision"].mean == pytest.approx(0.6) and one.measures["clip_score"].mean == 71.5
-    assert "kid" not in one.measures and two.measures["fd_ratio"] == (5.5, 0.0)
+    assert "kid" not in one.measures and two.measures["fd_ratio"] == (5.5, None)
     text = format_table([one, two, RowSummary("none", {}, seeds=[], failed=[0, 1], measures={})])
     assert "| one | 2 | 2.000 ± 0.707 | 71.500 ± 0.707 |" in text and "| none | 0 (missing: 0, 1) | failed |" in text
-    assert "| two | 1 (missing: 1) | 5.500 ± 0.000 |" in text
+    assert "| two | 1 (missing: 1) | 5.500 | 75.000 |" in text and two.measures["fd_ratio"].interval == (5.5, 5.5)
+
+
+def test_the_table_says_what_it_is_of(tmp_path: Path) -> None:
+    """The training cost of each row is a column; the line above the table names the rest."""
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--allow-empty", "-qm", "one"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    file = ablation(base={"method.name": "dmd2"})
+    members = list_members("x", file, ROOT / "params.yaml", DOWNSTREAM)
+    plan = Plan("x", file, members, YAML(typ="safe").load(ROOT / "params.yaml"))
+    log = pd.DataFrame({"turn": range(1, 2151)})
+    rows = summarize(file, {m: headline(metrics(1.0 + m.seed)) | training_cost(log) for m in members})
+    _, table = write_comparison(tmp_path, plan, rows)
+    title, _, head, *_ = table.read_text().splitlines()
+    commit, date = git(tmp_path, "log", "-1", "--format=%h %cs").split()
+    for words in (
+        "Data: digits. Method: dmd2.", f"Commit {commit} of {date}.", "Judges: a, b features",
+        "of 3 x 1,797 images", "Lower is better: fd_ratio. Higher is better: clip_score, precision, recall.",
+    ):  # fmt: skip
+        assert words in title, (words, title)
+    assert head.endswith("| generator turns |") and "| 2,150 |" in table.read_text()
 
 
 def test_a_row_is_equal_after_writing_and_reading_json() -> None:
@@ -161,4 +205,4 @@ def test_pixel_statistics_cover_the_last_generator_turns() -> None:
 
 
 def test_the_standard_deviation_is_that_of_a_sample() -> None:
-    assert mean_and_std([1.0, 2.0, 3.0]) == (2.0, 1.0) and mean_and_std([4.0]).std == 0.0
+    assert mean_and_std([1.0, 2.0, 3.0]) == (2.0, 1.0) and mean_and_std([4.0]).std is None

@@ -76,7 +76,7 @@ def test_a_parameter_of_the_base_counts_as_a_value(tmp_path: Path) -> None:
 
 def html_of(tmp_path: Path, plan: Plan, failed: tuple[str, ...] = ()) -> str:
     summaries = rows(plan, failed)
-    write_comparison(tmp_path, plan.name, plan.ablation, summaries)
+    write_comparison(tmp_path, plan, summaries)
     first = {m.row: m for m in reversed(plan.members) if m.row not in failed}
     pictures = {m: png(Image.new("RGB", (8, 8))) for m in first.values()}
     reasons = {m: "seven is <not> available" for m in plan.members if m.row in failed}
