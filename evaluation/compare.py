@@ -7,6 +7,7 @@ with the first. A difference is significant if its 95 % interval, from paired re
 import argparse
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dmd.storage.files import sha256, write_text
 from evaluation.evaluator.evaluator import Evaluator
 from evaluation.metrics.measures import Direction, Measure, list_compared
 from evaluation.metrics.schema import GeneratorMeasures, Scores
+from evaluation.report.caption import describe_directions
 from evaluation.report.html import embed_png, render_template
 from evaluation.report.table import NFE, format_number
 from evaluation.sources import find_generator
@@ -54,13 +56,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if len(args.sources) < 2:
             raise UserError("give at least two generators")
-        candidates = evaluate_sources(args.sources, load_params(args.params), args.evaluator, args.baseline)
-        differences = find_differences(candidates)
-        write_text(args.out, render_comparison(candidates, differences))
+        params = load_params(args.params)
+        candidates = evaluate_sources(args.sources, params, args.evaluator, args.baseline)
+        differences, subject = find_differences(candidates), f"Data: {params.data.source}. {time.strftime('%Y-%m-%d')}."
+        write_text(args.out, render_comparison(candidates, differences, subject))
     except (UserError, OSError) as e:
         print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
         return 1
-    print(f"{tabulate(candidates).to_string()}\n\n{differences.to_string(index=False)}\n\n{args.out}")
+    print(f"{tabulate(candidates).to_string()}\n\n{differences.to_string(index=False)}\n")
+    print(f"{subject} {describe_directions(list_compared())}\n{args.out}")
     return 0
 
 
@@ -146,8 +150,8 @@ def give_verdict(interval: Interval, direction: Direction) -> str:
     return "better" if (interval.high < 0) == (direction == "lower") else "worse"
 
 
-def render_comparison(candidates: list[Candidate], differences: pd.DataFrame) -> str:
-    """The page of a comparison."""
+def render_comparison(candidates: list[Candidate], differences: pd.DataFrame, subject: str) -> str:
+    """The page of a comparison. subject: the data, and the date."""
     table, measures = tabulate(candidates), {m.name: m for m in list_compared()}
     decimals = [measures[m].decimals if (m := str(c).partition(" ")[0]) in measures else 0 for c in table.columns]
     return render_template(
@@ -158,6 +162,9 @@ def render_comparison(candidates: list[Candidate], differences: pd.DataFrame) ->
         ],
         differences=differences.to_dict("records"),
         pictures=[(c.name, c.sha256, embed_png(c.picture)) for c in candidates],
+        same="noise and labels" if any(c.measures.values("clip_score") for c in candidates) else "noise",
+        directions=describe_directions(list_compared()),
+        subject=subject,
         first=candidates[0].name,
         samples=candidates[0].measures.samples,
         replicates=candidates[0].measures.replicates,

@@ -15,7 +15,7 @@ from evaluation.evaluator.evaluator import Evaluator
 from evaluation.evaluator.student import add_student
 from evaluation.metrics.schema import Baseline, read_model
 from evaluation.report.outputs import collect_facts, write_outputs
-from evaluation.report.page import ReportInputs
+from evaluation.report.page import ReportInputs, Subject
 from evaluation.report.sheet import draw_pictures, load_teacher_cells
 from evaluation.timing.latency import time_samplers
 from stages.command import run
@@ -36,12 +36,12 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     generator = load_generator(args.generator, device)
     student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
     metrics = add_student(baseline, *evaluator.evaluate(student, cfg.seed, cfg.batch_size, sha256(args.generator)))
-    labels = reference.labels[: cfg.timing_batch]
-    timing = time_samplers(student, samplers, labels, cfg.timing_repeats, cfg.batch_size, size)
+    timing = time_samplers(student, samplers, reference.labels, cfg, size)
     teacher_cells = load_teacher_cells(args.baseline, baseline)
     pictures = draw_pictures(evaluator, real, test, teacher_cells, student, cfg.batch_size, args.validation)
     facts = collect_facts({name: getattr(args, name) for name in HASHED})
-    report = ReportInputs(metrics, timing, pd.read_csv(args.losses), pictures, facts)
+    subject = Subject(params.data.source, params.method.name)
+    report = ReportInputs(metrics, timing, pd.read_csv(args.losses), pictures, facts, subject)
     write_outputs(report, **{name: getattr(args, name) for name in OUTS})
     return "FD, student / best teacher: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.ratio.fd.items())
 

@@ -10,7 +10,7 @@ from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.run import distill
 from dmd.distillation.setup import new_method, new_networks, new_scratch, validation_set
 from dmd.encoding.encoded import load_encoded
-from dmd.generator.export import export_generator
+from dmd.generator.export import describe_training, export_generator
 from dmd.launch import start_processes
 from dmd.storage.files import copy_files, write_text
 from dmd.teachers.check import check_fits
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         return "done"
     copy_files(sorted(scratch.folder.glob("turn_*.png")), args.validation)
     write_text(args.losses, result.losses_csv())
-    export_generator(result.generator, teacher, args.out, cfg.lora_adapter)
+    export_generator(result.generator, teacher, args.out, cfg.lora_adapter, describe_training(params.method, cfg))
     scratch.discard()
     return result.summary()
 

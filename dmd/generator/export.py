@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from dmd.codecs.pixels import Pixels
+from dmd.config import NONE, MethodConfig, TrainConfig
 from dmd.diffusion.pipelines import save_pipeline
 from dmd.generator.adapters import merge_adapters, save_adapter
 from dmd.generator.generator import Generator
@@ -21,7 +22,7 @@ tags: [one-step, distribution-matching-distillation]
 ---
 # A generator of {steps}
 
-Distilled from a diffusion model by Distribution Matching Distillation:
+Distilled from a diffusion model by Distribution Matching Distillation{training}:
 
 ```python
 {snippet}
@@ -68,10 +69,13 @@ image.save("image.png")
 """
 
 
-def export_generator(generator: Generator, teacher: Teacher, out: Path, adapter: bool = False) -> None:
+def export_generator(
+    generator: Generator, teacher: Teacher, out: Path, adapter: bool = False, training: str = ""
+) -> None:
     """Write the pipeline, generator.json and a card; the folder appears whole or not at all.
 
-    Adapters are merged into the weights; with `adapter` they are also written separately, to adapter/.
+    training: the training in words, for the card. Adapters are merged into the weights; with `adapter` they are also
+    written separately, to adapter/.
     """
     about = {
         "timesteps": list(generator.times),
@@ -87,10 +91,22 @@ def export_generator(generator: Generator, teacher: Teacher, out: Path, adapter:
         if adapter:
             save_adapter(net, teacher.pipeline, folder / "adapter")
         write_text(folder / "generator.json", json.dumps(about, indent=2) + "\n")
-        write_text(folder / "README.md", card(generator, teacher))
+        write_text(folder / "README.md", card(generator, teacher, training))
 
 
-def card(generator: Generator, teacher: Teacher) -> str:
+def describe_training(method: MethodConfig, train: TrainConfig) -> str:
+    """The start of the generator, the warm start and the turns of distribution matching, in words."""
+    warm, parts = train.warm_start, list[str]()
+    if method.init_from != NONE:
+        parts.append(f"the weights of {Path(method.init_from).name}")
+    if warm.turns:
+        parts.append(f"a warm start of {warm.turns:,} turns of regression on the teacher's pairs")
+    if warm.critic_turns:
+        parts.append(f"{warm.critic_turns:,} turns of the critic alone")
+    return ", then ".join([*parts, f"{train.generator_turns:,} turns of distribution matching"])
+
+
+def card(generator: Generator, teacher: Teacher, training: str = "") -> str:
     """The text of the card: a description of the generator and code that makes an image with it."""
     names = generator.classes
     if teacher.captions:
@@ -103,7 +119,8 @@ def card(generator: Generator, teacher: Teacher) -> str:
         snippet = _snippet(generator, teacher)
         conditions = "Labels: " + (", ".join(f"{i} {name}" for i, name in enumerate(names)) or "none")
     steps = "one step" if len(generator.times) == 1 else f"{len(generator.times)} steps"
-    return CARD.format(steps=steps, snippet=snippet.strip(), conditions=conditions)
+    course = f" ({training})" if training else ""
+    return CARD.format(steps=steps, training=course, snippet=snippet.strip(), conditions=conditions)
 
 
 def _snippet(generator: Generator, teacher: Teacher) -> str:

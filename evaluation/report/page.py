@@ -8,6 +8,7 @@ import pandas as pd
 from evaluation.metrics.measures import MEASURES
 from evaluation.metrics.schema import Metrics
 from evaluation.models.names import CLASSIFIER
+from evaluation.report.caption import Subject, describe_table
 from evaluation.report.cards import build_cards
 from evaluation.report.html import Picture, embed_png, render_template
 from evaluation.report.quality import quality_figures
@@ -28,6 +29,7 @@ class ReportInputs:
     losses: pd.DataFrame
     pictures: dict[str, bytes]
     facts: dict[str, str]
+    subject: Subject
     title: str = "A teacher and its one-step student"
 
 
@@ -44,8 +46,10 @@ def render_report(inputs: ReportInputs) -> str:
         head=table_head(list(text.columns)),
         rows=list(zip(text.index, text.to_numpy().tolist(), strict=True)),
         measures=measures,
+        subject=describe_table(inputs.subject, metrics, inputs.losses, measures),
         has_matched=MEASURES["fd_matched"] in measures,
         classes=class_rows(metrics),
+        same="noise and labels" if metrics.student.values("clip_score") else "noise",  # it has a value for conditions
         taken_over=[sampler_title(name) for name in metrics.taken_over],
         groups=JACKKNIFE_GROUPS,
         quality=quality_figures(metrics, timing),

@@ -18,7 +18,7 @@ from evaluation.models.names import EVALUATOR
 from evaluation.report.training import select_training_pictures
 
 POOL = 50  # images generated per class, to show the ones nearest to a training image
-NEAREST = f"Student's images nearest to a training image, among {POOL} per class (evaluator features), and that image"
+NEAREST = f"Student's images nearest to a training image, among {POOL} per row (evaluator features), and that image"
 
 
 def draw_pictures(
@@ -34,13 +34,26 @@ def draw_pictures(
 
     teacher: cells [N, C, H, W] of the teacher. training: folder with a picture of every validation, turn_N.png.
     """
-    caption = f"Same labels: {'held-out images, ' if held_out.has_images else ''}teacher, student"
+    caption = _describe_comparison(held_out, student)
     pictures = {caption: draw_comparison(evaluator, held_out, teacher, student, batch_size)}
     if real.has_images:
         pictures[NEAREST] = draw_nearest(evaluator, real, student, batch_size)
     paths = {f"after {int(path.stem[5:])} generator turns": path for path in training.glob("*.png")}
     # A long training has thousands of pictures: only those that the page shows are read.
     return pictures | {caption: paths[caption].read_bytes() for caption in select_training_pictures(list(paths))}
+
+
+def _describe_comparison(held_out: Split, student: Sampler) -> str:
+    """Caption of the comparison. Without conditions, held-out images have nothing in common with generated ones."""
+    if student.conditional:
+        return f"Same labels: {'held-out images, ' if held_out.has_images else ''}teacher, student"
+    return f"{'Held-out images; ' if held_out.has_images else ''}teacher and student from the same noise"
+
+
+def name_rows(reference: Reference, student: Sampler) -> list[str]:
+    """Class or caption of each row of a picture; empty for a generator without conditions, which knows none."""
+    names = reference.row_names()
+    return names if student.conditional else [""] * len(names)
 
 
 def load_teacher_cells(folder: Path, baseline: Baseline) -> Tensor:
@@ -56,7 +69,7 @@ def draw_comparison(evaluator: Evaluator, held_out: Split, teacher: Tensor, stud
     panels = {"real, held out": select_cells(reference, held_out)} if held_out.has_images else {}
     panels |= {"teacher": teacher, name: evaluator.generate_pictures(student, batch_size)}
     cells = {name: images.numpy() for name, images in panels.items()}
-    return comparison(cells, reference.row_names(), reference.cells_per_row)
+    return comparison(cells, name_rows(reference, student), reference.cells_per_row)
 
 
 def draw_nearest(evaluator: Evaluator, real: Split, student: Sampler, batch_size: int) -> bytes:
@@ -72,7 +85,7 @@ def draw_nearest(evaluator: Evaluator, real: Split, student: Sampler, batch_size
     selection = (order + torch.arange(len(reference.row_labels))[:, None] * POOL).flatten()
     panels = {"student": images[selection], "nearest training image": real.images[index[selection]]}
     cells = {name: images.numpy() for name, images in panels.items()}
-    return comparison(cells, reference.row_names(), reference.cells_per_row)
+    return comparison(cells, name_rows(reference, student), reference.cells_per_row)
 
 
 def select_cells(reference: Reference, split: Split) -> Tensor:

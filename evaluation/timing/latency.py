@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from dmd.config import EvaluateConfig
 from dmd.samplers.sampler import Sampler
 from evaluation.timing.schema import Host, Latency, Timing
 
@@ -17,13 +18,14 @@ BATCH_SIZES = (1, 16, 64, 256, 512)  # candidates for the student's best batch s
 
 
 def time_samplers(
-    student: Sampler, teachers: list[Sampler], labels: Tensor, repeats: int, largest: int, parameters: int = 0
+    student: Sampler, teachers: list[Sampler], labels: Tensor, cfg: EvaluateConfig, parameters: int = 0
 ) -> Timing:
-    """Time calls that generate one image per label [N], from noise to bytes; times are medians over `repeats`.
+    """Time calls that generate images of the first cfg.timing_batch labels, from noise to bytes.
 
-    largest: number of images that surely fit into memory at once, such as evaluate.batch_size; no larger batch is
-    tried. parameters: number of parameters of the student's network.
+    Times are medians over cfg.timing_repeats. No batch is larger than cfg.batch_size, which is known to fit into
+    memory. parameters: number of parameters of the student's network.
     """
+    labels, repeats = labels[: cfg.timing_batch], cfg.timing_repeats
     samplers = (student, *teachers)
     seconds: dict[str, list[float]] = {s.name: [] for s in samplers}
     seconds_alone: dict[str, list[float]] = {s.name: [] for s in samplers}
@@ -44,7 +46,7 @@ def time_samplers(
         )
         for s in samplers
     }
-    best_batch, rate = _find_best_batch(student, labels, repeats, largest)
+    best_batch, rate = _find_best_batch(student, labels, repeats, max(cfg.batch_size, len(labels)))
     return Timing(
         student=latencies.pop(student.name),
         teachers=latencies,

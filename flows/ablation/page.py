@@ -60,6 +60,7 @@ def write_page(
         cards=make_cards(rows, len(plan.members), len(failed)),
         columns=[_title(name) for name in columns],
         rows=[(row.name, format_seeds(row), [format_measure(row, name) for name in columns]) for row in rows],
+        same="noise and labels" if any("clip_score" in row.measures for row in rows) else "noise",
         failed=[(f"{m.row} seed {m.seed}", reason) for m, reason in failed.items()],
         sweeps=[(sweep.parameter, draw_charts(sweep)) for sweep in find_sweeps(plan, rows)],
         pictures=[Picture(f"{m.row}, seed {m.seed}", embed_png(data)) for m, data in samples.items()],

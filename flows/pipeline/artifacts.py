@@ -14,9 +14,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from dmd.config import load_params
 from evaluation.metrics.schema import Metrics, read_model
 from evaluation.report.table import format_cells, summary_table
 from evaluation.timing.schema import Timing
+from flows.registry.caption import describe_result
 from flows.registry.model_card import markdown
 from flows.registry.result import METRICS, REPORT, SAMPLES, TIMING
 from flows.registry.store import shown_uri
@@ -63,7 +65,8 @@ def create_result_artifacts(root: Path, run_id: str) -> None:
     metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
     ratios = ", ".join(f"{name} {value:.3f}" for name, value in metrics.ratio.fd.items())
     table = markdown(format_cells(summary_table(metrics, timing)))
-    create_markdown_artifact(f"FD, student over best teacher: {ratios}\n\n{table}\n", key="result")
+    words = describe_result(root, load_params(root / "params.yaml"), metrics)
+    create_markdown_artifact(f"FD, student over best teacher: {ratios}\n\n{table}\n\n{words}\n", key="result")
     picture = base64.b64encode((root / SAMPLES).read_bytes()).decode()
     create_image_artifact(f"data:image/png;base64,{picture}", key="samples", description="real, teacher, student")
     store = shown_uri(root)

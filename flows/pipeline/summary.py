@@ -4,25 +4,32 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from dmd.config import load_params
 from evaluation.metrics.schema import Metrics, read_model
 from evaluation.report.table import format_table, summary_table
 from evaluation.timing.schema import Timing
+from flows.registry.caption import describe_result
 from flows.registry.result import GENERATOR, METRICS, REPORT, TIMING
 from flows.registry.store import database, shown_uri
 from flows.registry.versions import CANDIDATE
+
+WIDTH = 120  # columns of a terminal that the text fits
 
 
 def summarize(root: Path, version: str) -> str:
     """Return teacher and student in a table, the report, the model version and the next commands."""
     metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
-    name = load_params(root / "params.yaml").register_.name
+    params = load_params(root / "params.yaml")
+    name = params.register_.name
     ratios = ", ".join(f"{value:.3f} on {extractor} features" for extractor, value in metrics.ratio.fd.items())
     uri = shown_uri(root)
     lines = [
         format_table(summary_table(metrics, timing)),
+        "",
+        *textwrap.wrap(describe_result(root, params, metrics, headline=True), WIDTH),
         "",
         f"FD, student / best teacher: {ratios}",
         f"report:  {REPORT}",

@@ -3,7 +3,9 @@
 import pandas as pd
 
 from dmd.config import Params, TeacherConfig
+from dmd.generator.export import describe_training
 from evaluation.report.table import format_cells, summary_table
+from flows.registry.caption import describe_result
 from flows.registry.result import Result
 
 CARD = """# {name}
@@ -19,6 +21,8 @@ This generator takes {passes} per image. It was distilled from a diffusion model
 | licence | {licence} |
 
 ## Measures
+
+{subject}
 
 {table}
 
@@ -45,8 +49,9 @@ def model_card(result: Result, lineage: dict[str, str], run: str) -> str:
         method=params.method.name,
         data=f"{params.data.source}, md5 {result.data_md5}",
         teacher=f"{_describe_teacher(params.teacher)}, {_describe_guidance(params)}",
-        student=f"{params.train.generator_turns} turns of distribution matching, train.seed {params.train.seed}",
+        student=f"{describe_training(params.method, params.train)}, train.seed {params.train.seed}",
         licence=params.register_.licence,
+        subject=describe_result(result.root, params, result.metrics),
         table=markdown(format_cells(summary_table(result.metrics, result.timing))),
         replicates=student.replicates,
         samples=student.samples,

@@ -62,7 +62,7 @@ def test_a_more_negative_kid_is_never_better(first: list[float], other: list[flo
 
 def test_the_page_shows_every_generator_and_makes_no_requests() -> None:
     pair = [candidate("first", 0.0), candidate("<second>", 0.3)]
-    html = render_comparison(pair, find_differences(pair))
+    html = render_comparison(pair, find_differences(pair), "Data: toy.")
     assert "&lt;second&gt;" in html and "<second>" not in html and "http" not in html.replace("http-equiv", "")
     assert list(tabulate(pair).index) == ["first", "<second>"] and "worse" in html
 

@@ -119,14 +119,15 @@ def test_only_the_pictures_that_the_page_shows_are_read(tmp_path: Path, monkeypa
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or read_bytes(path))
     monkeypatch.setattr(sheet, "draw_comparison", lambda *_: b"")
-    nothing: Any = SimpleNamespace(has_images=False)
+    nothing: Any = SimpleNamespace(has_images=False, conditional=True)
     pictures = draw_pictures(nothing, nothing, nothing, torch.empty(0), nothing, 1, tmp_path)
     assert len(read) == len(pictures) - 1 == 12 and "after 100 generator turns" in pictures
 
 
-def test_no_batch_is_timed_that_the_evaluation_did_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_batch_is_timed_that_the_evaluation_did_not_run(params: Params) -> None:
     """A preset whose images fit in batches of 20 would run out of memory at 512, after hours of evaluation."""
     sizes: list[int] = []
     student = Sampler("student", 1, (1, 8, 8), False, CPU, lambda z, cond: sizes.append(len(z)) or z)
-    timing = time_samplers(student, [], torch.zeros(4, dtype=torch.long), repeats=1, largest=20)
-    assert max(sizes) == 16 and timing.best_batch in (1, 16)
+    cfg = params.evaluate.model_copy(update={"batch_size": 20, "timing_batch": 4, "timing_repeats": 1})
+    timing = time_samplers(student, [], torch.zeros(50, dtype=torch.long), cfg)
+    assert sorted(set(sizes)) == [1, 4, 16] and timing.best_batch in (1, 16)

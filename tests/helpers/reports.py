@@ -19,7 +19,7 @@ from evaluation.metrics.schema import (
     Ratio,
     RealMeasures,
 )
-from evaluation.report.page import ReportInputs
+from evaluation.report.page import ReportInputs, Subject
 from evaluation.statistics.intervals import Interval
 from evaluation.timing.schema import Host, Latency, Timing
 
@@ -157,4 +157,4 @@ def report_inputs(metrics: Metrics, timing: Timing | None) -> ReportInputs:
         "after 100 generator turns": picture,
     }
     facts = {"reproduce": "make demo && echo <done>"}
-    return ReportInputs(metrics, timing, losses, pictures, facts, title="A <title>")
+    return ReportInputs(metrics, timing, losses, pictures, facts, Subject("digits", "dmd"), title="A <title>")

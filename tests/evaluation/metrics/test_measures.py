@@ -74,7 +74,7 @@ def test_generators_are_compared_by_a_new_measure(toy: None) -> None:
     differences = find_differences(pair).set_index("measure")
     assert differences.loc["toy classifier", "verdict"] in ("better", "worse", "no significant difference")
     assert pd.notna(tabulate(pair).loc["second", "toy classifier"])
-    assert "toy classifier" in render_comparison(pair, differences.reset_index())
+    assert "toy classifier" in render_comparison(pair, differences.reset_index(), "Data: toy.")
 
 
 def test_the_gate_the_watch_the_ablation_and_mlflow_use_a_new_measure(metrics: Metrics) -> None:

@@ -22,7 +22,7 @@ def pages(html: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     folder = tmp_path_factory.mktemp("pages")
     long = "models:/a_name_that_goes_on_and_on_and_on_without_any_place_to_break_it/17"
     pair = [candidate("artifacts/generator", 0.0), candidate(long, 0.3)]
-    contents = {"report": html, "compare": render_comparison(pair, find_differences(pair))}
+    contents = {"report": html, "compare": render_comparison(pair, find_differences(pair), "Data: toy.")}
     for name, text in contents.items():
         (folder / f"{name}.html").write_text(text)
     return {name: folder / f"{name}.html" for name in contents}

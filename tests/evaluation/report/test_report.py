@@ -14,6 +14,7 @@ from PIL import Image
 
 from dmd.generator.pictures import GAP, comparison, image_grid
 from evaluation.metrics.schema import Metrics
+from evaluation.report.caption import describe_table, describe_training
 from evaluation.report.cards import ratio_card
 from evaluation.report.charts import thin
 from evaluation.report.lineage import add_lineage
@@ -83,7 +84,7 @@ def test_pictures_of_a_long_training_are_evenly_spaced_from_first_to_last(inputs
 def test_a_panel_without_data_is_left_out(inputs: ReportInputs) -> None:
     metrics = copy.deepcopy(inputs.metrics)
     metrics.student = metrics.student.model_copy(update={"clip_score": None})
-    bare = ReportInputs(metrics, None, pd.DataFrame(), {}, {}, title="bare")
+    bare = ReportInputs(metrics, None, pd.DataFrame(), {}, {}, inputs.subject, title="bare")
     html = render_report(bare)
     for heading in ("Samples", "Training", "Sources of the figures", "Lineage"):
         assert f"<h2>{heading}" not in html
@@ -168,6 +169,17 @@ def test_held_out_images_are_compared_by_no_measure_that_depends_on_their_number
     assert summary_table(equal, None).loc["real held-out", "FD clip"] == 0.31
     same = render_report(replace(inputs, metrics=equal))
     assert ">real held-out images</text>" in same and "measures that depend on the number" not in same
+
+
+def test_the_page_says_what_its_table_is_of_without_commit_and_date(inputs: ReportInputs, html: str) -> None:
+    """The page is an output of a stage, and equal runs give equal pages."""
+    assert "Data: digits. Method: dmd. Training cost: generator turns: 700. Judges: clip, classifier." in html
+    assert "4 x 1,797 images, against 1,347 training images. Lower is better: FD, " in html
+    assert "Commit" not in html and "Lower, down to 0 is better: KID." in html
+    phases = pd.DataFrame({"turn": [1, 2, 3], "step": [1, 2, 7], "phase": ["warm_start", "warm_start", "distill"]})
+    assert describe_training(phases) == "generator turns: 2 (warm_start), 1 (distill); steps: 7"
+    subject = replace(inputs.subject, commit="abc", date="2026-01-02")
+    assert describe_table(subject, inputs.metrics, phases, []).endswith(" Commit abc, 2026-01-02.")
 
 
 def test_the_table_for_a_terminal_is_aligned_and_fits_120_columns(metrics: Metrics, timing: Timing) -> None:

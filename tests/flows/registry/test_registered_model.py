@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from flows.registry.result import RESULT
 from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
 from flows.registry.versions import find_registered, register
+from flows.runtime.git import git
 from tests.helpers.published import NAME, SHAPE, make_results, reproduce
 
 
@@ -54,6 +56,21 @@ def test_the_files_of_the_model_lie_beside_the_store(workspace: Path, client: Ml
     assert model.artifact_location.startswith((workspace / "runs" / "mlflow" / "artifacts").as_uri())
     assert (model.source_run_id, model.experiment_id) == (run_id, client.get_run(run_id).info.experiment_id)
     assert not Path("mlruns").exists()
+
+
+def test_the_card_names_the_warm_start_and_what_its_table_is_of(
+    workspace: Path, client: MlflowClient, version: str
+) -> None:
+    card = client.get_model_version(NAME, version).description or ""
+    commit = git(workspace, "rev-parse", "--short", "HEAD")
+    for words in (
+        "a warm start of 2,000 turns of regression on the teacher's pairs, then 100 turns of the critic alone, then ",
+        "Data: digits. Method: dmd. Training cost: generator turns: 1,500. Judges: clip, cnn. ",
+        "is of 4 x 1,797 images, against 1,347 training images. Lower is better: FD, ",
+        "Higher is better: CLIP score, ",
+        "Lower, down to 0 is better: KID", f"Commit {commit}, {time.strftime('%Y-')}",
+    ):  # fmt: skip
+        assert words in card, (words, card)
 
 
 def test_the_candidate_follows_the_workspace_and_another_result_is_another_version(
@@ -152,7 +169,9 @@ def test_the_requirements_name_installed_versions(version: str):
 def test_the_summary_names_result_and_next_commands(workspace: Path, version: str):
     words = summarize(workspace, version)
     assert [line.split()[0] for line in words.splitlines()[3:6]] == ["real", "teacher", "student"]
+    assert max(map(len, words.splitlines()[:11])) <= 120
     for part in (
+        "Data: digits. Method: dmd. Training cost: generator turns: 1,500. Judges: clip, cnn.",
         "FD, student / best teacher: 1.000 on clip features, 1.000 on cnn features",
         "reports/index.html",
         f"models:/{NAME}@candidate",
