@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dmd.codecs.pixels import Pixels
 from dmd.config import NONE, Params, TrainConfig
+from dmd.data.shards import Images
 from dmd.data.splits import Split
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.batches import TrainingImages
@@ -75,15 +76,15 @@ def files_in_params(params: Params) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path != Path(NONE) and path.exists()}
 
 
-def validation_set(train: Split, validation: Split, pairs: Pairs, teacher: Teacher) -> tuple[Tensor, Tensor]:
+def validation_set(train: Split, validation: Split, pairs: Pairs, teacher: Teacher) -> tuple[Images | Tensor, Tensor]:
     """uint8 images [N, C, H, W] to validate against, and labels [M] of the images that the generator is to make.
 
-    Captions of the validation split are unknown to the generator, so its labels come from the train split. If the data
-    have no images, the teacher's images in the pairs replace them.
+    Images of the split stay on disk. Its captions are unknown to the generator, so that the labels come from the train
+    split. If the data have no images, the teacher's images in the pairs replace them.
     """
     if validation.has_images:
         labels = validation.labels if train.class_names else train.labels[: len(validation.labels)]
-        return validation.images[:], labels
+        return validation.images, labels
     n = min(len(pairs), MAX_VALIDATION_PAIRS)
     labels = train.labels[:n] if pairs.labels is None else pairs.labels[:n].cpu()
     return to_uint8(teacher.codec.decode(pairs.x[:n])).cpu(), labels

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dmd.codecs.latents import vae_batch_size
 from dmd.config import ValidationConfig
+from dmd.data.shards import Images
 from dmd.data.splits import Split
 from dmd.distillation.selection import Validation
 from dmd.generator.generator import Generator
@@ -25,6 +26,7 @@ from evaluation.validation.score import Judge, combine
 
 MAX_BATCH = 256
 ROWS, MAX_COLUMNS = 4, 100  # cells of the picture; each class or caption has a column
+MAX_PIXELS = 2**23  # pixels of all cells: 8 columns of 512x512
 
 
 class Validator:
@@ -33,7 +35,7 @@ class Validator:
     def __init__(
         self,
         judges: dict[str, Extractor],
-        real: Tensor,
+        real: Images | Tensor,
         labels: Tensor,
         conditions: int,
         cfg: ValidationConfig,
@@ -49,7 +51,8 @@ class Validator:
         self.labels = [spread(labels[draw :: cfg.draws], cfg.images) for draw in range(cfg.draws)]
         features = extract(judges, real.split(MAX_BATCH))
         self.judges = {name: Judge.fit(feature, cfg.draws) for name, feature in features.items()}
-        self.columns, self.batch_size = min(conditions, MAX_COLUMNS), min(MAX_BATCH, batch_size)
+        most = max(1, MAX_PIXELS // (ROWS * real.shape[2] * real.shape[3]))
+        self.columns, self.batch_size = min(conditions, MAX_COLUMNS, most), min(MAX_BATCH, batch_size)
 
     def __call__(self, generator: Generator, turn: int) -> Validation:
         sampler = generator.sampler()
@@ -86,7 +89,7 @@ def noise_of(seed: int, draw: int | str) -> torch.Generator:
 def new_validator(
     evaluator: Path,
     train: Split,
-    real: Tensor,
+    real: Images | Tensor,
     labels: Tensor,
     cfg: ValidationConfig,
     seed: int,

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from dmd.config import ValidationConfig
-from dmd.data.splits import Split
+from dmd.data.splits import Split, load_split
+from dmd.distillation.setup import validation_set
 from dmd.samplers.sampler import Sampler
 from evaluation.evaluator.evaluator import replicate_seed
 from evaluation.validation.validator import Validator, noise_of, spread
@@ -94,3 +96,20 @@ def test_without_classes_the_clip_model_judges_alone(monkeypatch: pytest.MonkeyP
         train = Split(images, torch.zeros(20).long(), ["a"] * 20, classes, ("a", "b"))  # type: ignore[arg-type]
         made = validator.new_validator(tmp_path, train, images, train.labels, cfg, 0, tmp_path, CPU)
         assert made.judges.keys() == expected
+
+
+@pytest.mark.parametrize(("side", "columns"), [(8, 100), (512, 8), (4096, 1)])
+def test_a_picture_of_large_images_has_fewer_columns(side: int, columns: int, tmp_path: Path) -> None:
+    """100 columns of 512x512 would be a picture of 105 million pixels at each validation."""
+    cfg = ValidationConfig(images=16, draws=2, tolerance=1.0)
+    judge = {"pixels": lambda images: images.flatten(1)[:, :4].float()}
+    real = torch.randint(256, (6, 1, 1, 1), dtype=torch.uint8).expand(6, 1, side, side)
+    labels = torch.zeros(6, dtype=torch.long)
+    assert Validator(judge, real, labels, 1000, cfg, 0, tmp_path, 1).columns == columns
+
+
+def test_the_images_of_the_validation_split_stay_on_disk(data_folder: Path) -> None:
+    """5,000 images of 512x512 would take 3.9 GB while the generator trains."""
+    train, validation = (load_split(data_folder, name) for name in ("train", "validation"))
+    nothing: Any = None
+    assert validation_set(train, validation, nothing, nothing)[0] is validation.images
