@@ -73,7 +73,7 @@ def _log_run(client: "MlflowClient", experiment: str, result: Result, tags: dict
         mlflow.log_metrics(numeric_leaves(result.metrics) | numeric_leaves(result.timing, "timing"))
         log_curves(client, run.info.run_id, result.root / paths.LOSSES)
         _log_dataset(result, tags)
-        _log_files(result, {**tags, "mlflow.run_id": run.info.run_id})
+        _log_files(result, {**tags, "mlflow.run_id": run.info.run_id, "published": time.strftime("%Y-%m-%d")})
     return run.info.run_id
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from flows.registry import tracking
 from flows.registry.result import RESULT, load_result
 from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
+from flows.runtime.git import git
 from tests.helpers.faults.damage import DAMAGES, do_damage
 from tests.helpers.published import NAME, runs
 
@@ -54,7 +56,8 @@ def test_a_run_holds_pictures_and_the_report_with_lineage(workspace: Path, clien
     assert (folder / "pictures" / "samples.png").is_file()
     assert (folder / "pictures" / "training" / "turn_000100.png").is_file()
     assert (folder / "plots" / "fd_clip.svg").is_file()
-    assert run_id in (folder / "report" / "index.html").read_text()
+    page = (folder / "report" / "index.html").read_text()
+    assert run_id in page and time.strftime("%Y-") in page and git(workspace, "rev-parse", "HEAD") in page
     assert run_id not in (workspace / "reports" / "index.html").read_text()
 
 
