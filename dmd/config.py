@@ -6,6 +6,7 @@ params.yaml. The schema does not check that paths exist; dmd/config_paths.py doe
 
 import runpy
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -82,7 +83,12 @@ class DataConfig(Group):
         "none: no captions",
     )
     caption: str = Field(
-        min_length=1, description="caption of an image that has none of its own; {name} stands for its class"
+        min_length=1,
+        max_length=10_000,
+        description="caption of an image that has none of its own; {name} stands for its class",
+    )
+    max_caption: int = Field(
+        ge=16, le=1_000_000, description="longest caption in characters; an image with a longer one is unusable"
     )
     size: int = Field(
         ge=4,
@@ -90,6 +96,12 @@ class DataConfig(Group):
         description="side of the stored images in pixels; images are resized by their shorter side and cropped",
     )
     channels: Literal[1, 3] = Field(description="1 for grey images, 3 for colour")
+    max_pixels: int = Field(
+        ge=2**10,
+        le=2**32,
+        description="width times height of the largest picture that is decoded, in at most 12 bytes of memory per "
+        "pixel; a larger one is unusable",
+    )
     max_bad: float = Field(
         ge=0,
         lt=1,
@@ -101,6 +113,15 @@ class DataConfig(Group):
     )
     test: Count | Literal["all"] = Field(
         description="images held out for the final metrics; all: the whole test split of the data set"
+    )
+
+    validation_split: str = Field(
+        min_length=1,
+        description="the data set's own split for validation by its name; auto: the one whose name says so; none: "
+        "images of train, as without such a split",
+    )
+    test_split: str = Field(
+        min_length=1, description="the data set's own split for the final metrics, as in validation_split"
     )
 
     @model_validator(mode="after")
@@ -119,10 +140,13 @@ class DataConfig(Group):
 
     @model_validator(mode="after")
     def _check_caption(self) -> "DataConfig":
+        # A format specification could ask for a text of any length: {name:>900000000}.
         try:
-            self.caption.format(name="")
-        except (KeyError, IndexError, ValueError, AttributeError):
-            raise ValueError(f"caption: {self.caption!r} may contain {{name}} and no other braces") from None
+            fields = [part[1:] for part in Formatter().parse(self.caption) if part[1] is not None]
+        except ValueError:
+            fields = [()]
+        if any(field != ("name", "", None) for field in fields):
+            raise ValueError(f"caption: {self.caption!r} may contain {{name}} and no other braces")
         return self
 
 
@@ -235,12 +259,24 @@ class EvaluatorConfig(ExternalSource):
     hidden_size: int = Field(ge=8, multiple_of=8, description="width of the image and the text tower")
     layers: Count = Field(description="transformer layers of each tower")
     projection_dim: int = Field(ge=2, description="dimensions of the CLIP features")
+    max_tokens: int = Field(
+        ge=77,
+        le=16384,
+        description="longest caption that the CLIP model trained here reads, in bytes and two for its ends; it has room "
+        "for the data's longest, and at least 77; longer ones are cut and counted",
+    )
     steps: Count = Field(description="optimizer steps of the CLIP model")
     batch_size: int = Field(ge=2, description="image-caption pairs per step")
     lr: LearningRate = Field(description="peak learning rate of AdamW, for both networks")
     classifier_width: Count = Field(description="channels of the classifier's first layer")
     classifier_features: int = Field(ge=2, description="dimensions of the classifier's penultimate features")
     classifier_steps: Count = Field(description="optimizer steps of the classifier")
+
+    @model_validator(mode="after")
+    def _check_width(self) -> "EvaluatorConfig":
+        if self.hidden_size >= 64 and self.hidden_size % 16:
+            raise ValueError(f"hidden_size: {self.hidden_size} has no whole number of heads; use a multiple of 16")
+        return self
 
 
 class ExtractorsConfig(Group):
@@ -316,6 +352,7 @@ class GanConfig(Group):
     )
 
 
+JACKKNIFE_GROUPS = 10  # evaluation.statistics.intervals.GROUPS, which this module must not import
 METHOD_NAMES = ["dmd", "dmd2", "f_distill"]  # the keys of METHODS in dmd/distillation/methods
 
 
@@ -538,6 +575,45 @@ class Params(Group):
     train: TrainConfig
     evaluate: EvaluateConfig
     register_: RegisterConfig = Field(alias="register")
+
+    def fewest_images(self) -> dict[str, int]:
+        """Return the smallest number of images in each split: k + 1 for k neighbours, 2 for a variance."""
+        if self.data.source == "prompts":  # images of the teacher replace all of them
+            return dict.fromkeys(("train", "validation", "test"), 1)
+        compared = max(self.baseline.neighbours + 1, 2)
+        return {"train": compared, "validation": 2, "test": compared}
+
+    @model_validator(mode="after")
+    def _check_images(self) -> "Params":
+        fewest = self.fewest_images()
+        for split, count in (("validation", self.data.validation), ("test", self.data.test)):
+            if count != "all" and count < fewest[split]:
+                need = f"baseline.neighbours: {self.baseline.neighbours}" if split == "test" else "their variance"
+                raise ValueError(f"data.{split}: {count} images are too few for {need}; use at least {fewest[split]}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_neighbours(self) -> "Params":
+        k, samples = self.baseline.neighbours, self.baseline.samples
+        compared = samples - -(-samples // JACKKNIFE_GROUPS) if self.baseline.draws == 1 else samples
+        if k >= compared:
+            raise ValueError(
+                f"baseline.neighbours: {k} must be below the number of images that are compared, {compared} "
+                f"(baseline.samples, less a tenth for draws: 1)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> "Params":
+        last = self.teacher.timesteps
+        for key, steps in (
+            ("baseline.ddim_steps", max(self.baseline.ddim_steps)),
+            ("baseline.heun_steps", max(self.baseline.heun_steps, default=1)),
+            ("pairs.steps", self.pairs.steps if self.pairs.count else 1),
+        ):
+            if self.teacher.source == "train" and steps > last:
+                raise ValueError(f"{key}: {steps} steps are more than teacher.timesteps: {last}; use at most {last}")
+        return self
 
     @model_validator(mode="after")
     def _check_adapters(self) -> "Params":

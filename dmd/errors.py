@@ -1,8 +1,23 @@
 """Errors in a user's input. Each message says what is wrong, where, and what to do."""
 
+import unicodedata
+
 
 class UserError(ValueError):
     """An error that a command prints as one line, without a traceback."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Return text with control characters except newlines as escapes: a terminal would obey those in a file's name."""
+    return "".join(f"\\x{ord(c):02x}" if is_control(c) and c != "\n" else c for c in text)
+
+
+def is_control(character: str) -> bool:
+    """Whether a character is a control character of Unicode (C0, DEL or C1)."""
+    return unicodedata.category(character) == "Cc"
 
 
 class ConfigError(UserError):

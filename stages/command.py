@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from dmd.config import Params, RuntimeConfig
 from dmd.config_paths import load_run_params
 from dmd.device import choose_device
-from dmd.errors import DataError, UserError
+from dmd.errors import DataError, UserError, printable
 from dmd.launch import LAUNCHED
 from dmd.progress import clock
 from dmd.redaction import redact
@@ -57,11 +57,13 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...])
         fail(name, _describe_file_error(e))
     except torch.OutOfMemoryError as e:
         fail(name, f"out of memory: {str(e).splitlines()[0]}; lower the batch size of this stage in {args.params}")
+    except MemoryError:
+        fail(name, f"out of memory; lower the sizes of this stage in {args.params}")
     except KeyboardInterrupt:
         fail(name, f"interrupted; {CONTINUE}", code=130)
     except Stopped as e:
         fail(name, f"stopped by {e}; {CONTINUE}", code=RETRY)
-    print(f"{name}: {summary} ({clock(time.monotonic() - start)})", file=sys.stderr, flush=True)
+    print(f"{name}: {printable(summary)} ({clock(time.monotonic() - start)})", file=sys.stderr, flush=True)
 
 
 def _keep_scratch() -> None:
@@ -84,7 +86,7 @@ def _describe_file_error(e: Exception) -> str:
 
 def fail(name: str, message: str, code: int = 1) -> NoReturn:
     """Print one line for each mistake and end the process."""
-    for line in redact(message).splitlines():
+    for line in printable(redact(message)).splitlines():
         print(f"error: {name}: {line}", file=sys.stderr, flush=True)
     sys.exit(code)
 

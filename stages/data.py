@@ -10,10 +10,13 @@ from stages.command import run
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    result = prepare(params.data, args.out)
+    result = prepare(params.data, args.out, params.fewest_images())
     facts = [params.data.source, *(f"{n} {split}" for split, n in result.counts.items())]
     if result.skipped:
         facts.append(f"{len(result.skipped)} skipped ({args.out / SKIPPED})")
+    if result.passed_by:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(result.passed_by.items()))
+        facts.append(f"{sum(result.passed_by.values())} passed by ({kinds})")
     facts += [f"{n} of {split} are also in train, pixel by pixel" for split, n in result.also_in_train.items() if n]
     return ", ".join(facts)
 

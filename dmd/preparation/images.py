@@ -1,9 +1,13 @@
 """Converts any picture file to the one form that is stored."""
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+
+from dmd.preparation.pictures import decode, one_if_large
 
 SIXTEEN_BIT = 257  # 65535 / 255
+PIXELS_AT_ONCE = 2**22  # pixels converted at once
+ORIENTATION = ExifTags.Base.Orientation
 
 
 def fit_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
@@ -12,11 +16,24 @@ def fit_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
     The picture is turned upright, reduced to 8 bits, put on white where it is transparent, resized by its shorter side
     and cropped at the centre. Raises ValueError for values of unknown range, and Pillow's types for a damaged file.
     """
-    image.load()
-    upright = _reduce_to_8_bits(ImageOps.exif_transpose(image), integers_are_16_bit=_has_16_bits(image))
-    plain = _put_on_white(upright).convert("L" if channels == 1 else "RGB")
-    square = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)  # Pillow's bicubic is antialiased
+    with one_if_large(image):
+        decode(image)
+        plain = _convert(image, "L" if channels == 1 else "RGB")
+        square = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)  # Pillow's bicubic is antialiased
     return np.ascontiguousarray(np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1))
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """Return the upright picture in a mode of 8 bits, on white; rows at a time, since every copy is as large again."""
+    has_16_bits = _has_16_bits(image)
+    plain = Image.new(mode, image.size)
+    rows = max(1, PIXELS_AT_ONCE // image.width)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        plain.paste(_put_on_white(_reduce_to_8_bits(part, integers_are_16_bit=has_16_bits)).convert(mode), (0, top))
+    plain.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+    ImageOps.exif_transpose(plain, in_place=True)
+    return plain
 
 
 def _has_16_bits(image: Image.Image) -> bool:

@@ -8,12 +8,28 @@ from torch import Tensor
 
 from dmd.config import DataConfig
 from dmd.data.splits import Manifest, open_images, seal
-from dmd.errors import DataError
+from dmd.errors import DataError, is_control
 from dmd.preparation.shards import class_caption
-from dmd.preparation.sources.base import Source
+from dmd.preparation.sources.base import MAX_NAME, Source
 from dmd.storage.files import sha256
 
 IMAGES_AT_ONCE = 256  # images in memory while duplicates are counted
+
+
+def check_classes(cfg: DataConfig, source: Source) -> None:
+    """Raise DataError for a class whose name or caption could not be stored or shown."""
+    for i, name in enumerate(source.class_names):
+        fault = ""
+        if name != name.encode(errors="replace").decode():
+            fault = "its name is not UTF-8 text"
+        elif any(map(is_control, name)):
+            fault = "its name has control characters"
+        elif len(name) > MAX_NAME:
+            fault = f"its name has {len(name):,} characters, more than {MAX_NAME}"
+        elif len(class_caption(cfg, source, i)) > cfg.max_caption:
+            fault = f"its caption is longer than data.max_caption = {cfg.max_caption} characters"
+        if fault:
+            raise DataError(f"class {name[:MAX_NAME]!r}: {fault}; rename it")
 
 
 def check_labels(source: Source, labels: Mapping[str, Tensor]) -> None:
@@ -39,6 +55,7 @@ def new_manifest(cfg: DataConfig, source: Source, labels: Mapping[str, Tensor], 
         "also_in_train": _count_duplicates(folder, labels),
         "per_class": per_class if names else {},
         "sha256": {file.name: sha256(file) for file in sorted(folder.iterdir())},
+        **({"passed_by": dict(sorted(source.passed_by.items()))} if source.passed_by else {}),
     }
     return seal(manifest)
 

@@ -1,6 +1,7 @@
 """Divides the records of a source into train, validation and test."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from dmd.config import DataConfig
 from dmd.data.splits import SPLITS
 from dmd.errors import DataError
-from dmd.preparation.sources.base import Pool, Source
+from dmd.preparation.sources.base import Pool, Source, choose_splits
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,36 @@ class Part:
 
     pool: Pool
     index: Tensor
+
+
+def choose_pools(cfg: DataConfig, source: Source) -> Source:
+    """Return the source with a pool for each split that the data set holds out and the parameters ask for.
+
+    Raises DataError if a split is not there, or has no usable record.
+    """
+    names = choose_splits(source.pools, {"validation": cfg.validation_split, "test": cfg.test_split})
+    unused = source.pools.keys() - names.values()
+    left_out = [record for record in source.left_out if record.split not in unused]
+    for split, name in names.items():
+        if split != "train" and not len(source.pools[name]):
+            reason = next((f": {r.name}: {r.reason}" for r in left_out if r.split == name), "")
+            raise DataError(
+                f"the split {name} of the data set has no usable record{reason}; "
+                f"name another split in data.{split}_split, or none, which draws from train"
+            )
+    passed_by = {**source.passed_by, **{f"in split {name}": len(source.pools[name]) for name in sorted(unused)}}
+    pools = {split: source.pools[name] for split, name in names.items()}
+    return replace(source, pools=pools, left_out=left_out, passed_by=passed_by)
+
+
+def check_counts(counts: Mapping[str, int], fewest: Mapping[str, int]) -> None:
+    """Raise DataError for a split with fewer images than the measures need; fewest: by split."""
+    for split, number in fewest.items():
+        if counts[split] < number:
+            raise DataError(
+                f"the split {split} has {counts[split]} images, but the measures need {number} (data.{split}, "
+                "baseline.neighbours); use more images, or fewer neighbours"
+            )
 
 
 def partition(cfg: DataConfig, source: Source) -> dict[str, Part]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,23 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from dmd.config import DataConfig
+from dmd.config import NONE, DataConfig
 from dmd.data.shards import shard_name
 from dmd.data.splits import MANIFEST, SPLITS, Manifest, shard_files
-from dmd.errors import DataError
-from dmd.preparation.manifest import check_labels, new_manifest
-from dmd.preparation.partition import Part, partition
+from dmd.errors import DataError, printable
+from dmd.preparation.manifest import check_classes, check_labels, new_manifest
+from dmd.preparation.partition import Part, check_counts, choose_pools, partition
+from dmd.preparation.pictures import picture_limits
 from dmd.preparation.shards import write_shard
 from dmd.preparation.sources import SOURCES
 from dmd.preparation.sources.base import Skipped, Source
+from dmd.preparation.sources.listing import check_regular_files
 from dmd.progress import Progress
 from dmd.storage.checkpoint import code_hash, scratch_root
 from dmd.storage.files import new_folder, write_text
 
 SHARD_BYTES, SHARD_IMAGES = 64 * 2**20, 16384  # largest size and largest number of images of a shard
+NO_MINIMUM = dict.fromkeys(SPLITS, 1)  # images of each split, where no measure needs more
 SKIPPED = "skipped.csv"  # list of the skipped records; missing if there are none
 WORKERS = min(8, os.cpu_count() or 1)
 
@@ -42,29 +45,39 @@ class Prepared:
     counts: dict[str, int]  # images of each split
     skipped: list[Skipped]
     also_in_train: dict[str, int]  # images of validation and test that are also in train, equal in every pixel
+    passed_by: Mapping[str, int]  # number of files of each kind that hold no record
 
 
-def prepare(cfg: DataConfig, out: Path) -> Prepared:
-    """Prepare a data set. Raises DataError if too many records are unusable, or nothing is left to train on."""
-    source = SOURCES[cfg.source].list_records(cfg)
-    if name := next((n for n in source.class_names if n != n.encode(errors="replace").decode()), None):
-        raise DataError(f"class {name!r}: its name is not UTF-8 text; rename it")
+def prepare(cfg: DataConfig, out: Path, fewest: Mapping[str, int] = NO_MINIMUM) -> Prepared:
+    """Prepare a data set; fewest: the smallest number of images in each split.
+
+    Raises DataError if too many records are unusable, or too few are left in a split.
+    """
+    if cfg.folder != NONE:
+        check_regular_files(Path(cfg.folder))
+    source = choose_pools(cfg, SOURCES[cfg.source].list_records(cfg))
+    check_classes(cfg, source)
     parts = partition(cfg, source)
+    check_counts({split: len(part.index) for split, part in parts.items()}, fewest)
     total = sum(len(part.index) for part in parts.values()) + len(source.left_out)
     work = _work_folder(cfg, source)
     skipped = list(source.left_out)
     _check_share(cfg, skipped, total, work)
     shard_size = min(SHARD_IMAGES, max(1, SHARD_BYTES // (cfg.channels * cfg.size**2)))
-    with Progress("data", total - len(skipped), "images") as progress, ThreadPoolExecutor(WORKERS) as threads:
+    with (
+        Progress("data", total - len(skipped), "images") as progress,
+        ThreadPoolExecutor(WORKERS) as threads,
+        picture_limits(cfg.max_pixels),
+    ):
         for split, part in parts.items():
             for k, index in enumerate(part.index.split(shard_size)):
                 shard = Part(part.pool, index)
                 skipped += write_shard(cfg, source, split, shard, work / shard_name(split, k), threads)
                 progress.update(len(index))
                 _check_share(cfg, skipped, total, work)
-    manifest = _store(cfg, source, skipped, work, out)
+    manifest = _store(cfg, source, skipped, fewest, work, out)
     shutil.rmtree(work)
-    return Prepared(manifest["counts"], skipped, manifest["also_in_train"])
+    return Prepared(manifest["counts"], skipped, manifest["also_in_train"], source.passed_by)
 
 
 def _work_folder(cfg: DataConfig, source: Source) -> Path:
@@ -89,13 +102,16 @@ def _check_share(cfg: DataConfig, skipped: list[Skipped], total: int, work: Path
 
 def _write_list(file: Path, skipped: Iterable[Skipped]) -> None:
     with file.open("w", newline="", encoding="utf-8", errors="backslashreplace") as lines:
-        csv.writer(lines).writerows([Skipped._fields, *skipped])
+        csv.writer(lines).writerows([Skipped._fields, *([printable(cell) for cell in row] for row in skipped)])
 
 
-def _store(cfg: DataConfig, source: Source, skipped: list[Skipped], work: Path, out: Path) -> Manifest:
+def _store(
+    cfg: DataConfig, source: Source, skipped: list[Skipped], fewest: Mapping[str, int], work: Path, out: Path
+) -> Manifest:
     """Move the shards to `out`, with the list of skipped records and the manifest. Returns the manifest."""
     labels = {s: torch.cat([load_file(file)["labels"] for file in shard_files(work, s)]) for s in SPLITS}
     check_labels(source, labels)
+    check_counts({split: len(values) for split, values in labels.items()}, fewest)
     with new_folder(out) as folder:
         for file in (f for f in sorted(work.iterdir()) if f.suffix in (".safetensors", ".txt")):
             shutil.move(file, folder / file.name)

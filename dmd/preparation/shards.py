@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dmd.config import DataConfig
-from dmd.errors import DataError
+from dmd.errors import DataError, is_control
 from dmd.preparation.images import fit_image
 from dmd.preparation.partition import Part
-from dmd.preparation.sources.base import Pool, Skipped, Source
+from dmd.preparation.sources.base import MAX_SHOWN, Pool, Skipped, Source
 from dmd.storage.files import sha256, write_text
 
 # Errors of the system, not of the file: the run stops and does not skip the record.
@@ -56,9 +56,9 @@ def write_shard(
         if isinstance(result, Example):
             examples.append(result)
         else:
-            skipped.append(Skipped(split, part.pool.name(i), result))
+            skipped.append(Skipped(split, part.pool.name(i)[:MAX_SHOWN], result))
     save_file(_to_tensors(cfg, examples), stored[0])
-    captions = (" ".join((e.caption or class_caption(cfg, source, e.label)).split()) for e in examples)
+    captions = (e.caption or class_caption(cfg, source, e.label) for e in examples)
     write_text(stored[1], "".join(f"{caption}\n" for caption in captions))
     state = {"skipped": [(s.name, s.reason) for s in skipped], "sha256": [sha256(path) for path in stored]}
     write_text(done, json.dumps(state))
@@ -75,14 +75,25 @@ def _read(cfg: DataConfig, pool: Pool, i: int) -> Example | str:
     try:
         record = pool.read(i)
         image = None if record.image is None else fit_image(record.image, cfg.size, cfg.channels)
-        (record.caption or "").encode()
-        return Example(image, record.label, record.caption)
+        caption = record.caption and _check_caption(cfg, record.caption)
+        return Example(image, record.label, caption)
     except MemoryError:
         raise
     except Exception as e:  # Pillow raises many types for a damaged file
         if isinstance(e, OSError) and e.errno in SYSTEM_ERRORS:
             raise DataError(f"{pool.name(i)} cannot be read: {e.strerror}; repair that and start again") from None
         return _reason(e)
+
+
+def _check_caption(cfg: DataConfig, caption: str) -> str:
+    """Return a caption on one line. Raises ValueError if it is too long, not UTF-8, or would control a terminal."""
+    if len(caption) > cfg.max_caption:
+        raise ValueError(f"its caption has more than data.max_caption = {cfg.max_caption} characters")
+    caption.encode()
+    line = " ".join(caption.split())
+    if any(map(is_control, line)):
+        raise ValueError("its caption has control characters")
+    return line
 
 
 def _reason(error: Exception) -> str:

@@ -4,16 +4,20 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
+from dmd.config import NONE
 from dmd.errors import DataError
 
 NO_CLASSES = ("image",)  # class names of data without labels: a single class
+MAX_NAME = 255  # characters of a class name: as many as a file system allows
+MAX_SHOWN = 1000  # characters of a record's name in messages; a prompt's name is its text
+AUTO = "auto"  # value of data.validation_split and data.test_split: the split whose name says so
 SPLIT_WORDS = {  # words in names of files and folders -> split
     "train": "train", "training": "train", "validation": "validation", "val": "validation", "valid": "validation",
     "test": "test", "testing": "test",
@@ -59,6 +63,7 @@ class Source:
     class_names: tuple[str, ...]
     identity: str  # changes when the files of the data set change
     left_out: list[Skipped] = field(default_factory=list)  # records that listing found to be unusable
+    passed_by: Mapping[str, int] = field(default_factory=dict)  # number of files of each kind that hold no record
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,36 @@ def find_split(name: str) -> str:
     if len(splits) > 1:
         raise DataError(f"{name}: the name contains {' and '.join(sorted(splits))}; rename it after one split")
     return splits.pop() if splits else "train"
+
+
+def choose_splits(names: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return the name in the data set of each split: train, and validation and test if the data set has such splits.
+
+    names: the data set's own. chosen: the values of data.validation_split and data.test_split by split; AUTO: the name
+    that contains such a word, NONE: no split of the data set. Others, such as unsupervised, are left out.
+
+    Raises DataError if a chosen name does not exist, or two names stand for one split.
+    """
+    names = list(names)
+    found = {"train": "train"} if "train" in names else {}
+    for split, name in chosen.items():
+        key = f"data.{split}_split"
+        if name not in (AUTO, NONE) and (name not in names or name == "train"):
+            others = [n for n in names if n != "train"]
+            raise DataError(
+                f"{key}: {name} is no split that the data set holds out; it has {', '.join(others) or 'none'}"
+            )
+        taken = [*found.values(), *(other for s, other in chosen.items() if s != split)]
+        fitting = [n for n in names if find_split(n) == split and n not in taken] if name == AUTO else [name]
+        if len(fitting) > 1:
+            raise DataError(f"{key}: {' and '.join(fitting)} can serve as {split}; name one of them")
+        if fitting and fitting != [NONE]:
+            found[split] = fitting[0]
+    if found.get("validation") == found.get("test") is not None:
+        raise DataError(
+            f"data.validation_split and data.test_split: both are {found['test']}; name two splits, or none"
+        )
+    return found
 
 
 def import_optional(package: str, extra: str) -> Any:

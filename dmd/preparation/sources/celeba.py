@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from PIL import Image
-
 from dmd.config import DataConfig
+from dmd.preparation.pictures import open_picture
 from dmd.preparation.sources.arrays import data_root, load_dataset
 from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, hash_files
 
@@ -22,7 +21,7 @@ def celeba(cfg: DataConfig) -> Source:
     }
     faces = root / "celeba" / "img_align_celeba"
     pools: dict[str, Pool] = {
-        split: LazyPool(data.filename, lambda i, names=data.filename: Record(Image.open(faces / names[i]), 0))
+        split: LazyPool(data.filename, lambda i, n=data.filename: Record(open_picture(faces / n[i], cfg.max_pixels), 0))
         for split, data in sets.items()
     }
     # One modification time stands for 202,599 files: the folder's changes when a file is added or removed.

@@ -1,13 +1,12 @@
 """A folder of images: classes by subfolders or a table, captions by a table, splits by top folders or by counts."""
 
-import os
 from pathlib import Path
-
-from PIL import Image
 
 from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
+from dmd.preparation.pictures import open_picture
 from dmd.preparation.sources.base import (
+    MAX_NAME,
     NO_CLASSES,
     SPLIT_WORDS,
     LazyPool,
@@ -18,16 +17,19 @@ from dmd.preparation.sources.base import (
     find_split,
     hash_files,
 )
+from dmd.preparation.sources.listing import count_endings, is_ignored, list_files, list_folders
 from dmd.preparation.sources.table import Row, read_table
 
 Files = dict[str, list[str]]  # split -> paths relative to the root
+WHOLE = {"train": "."}  # folders of splits if there are none
 
 
 def folder(cfg: DataConfig) -> Source:
     """List the images; those without a full row in the table, and rows without an image, are left out."""
     root = Path(cfg.folder)
     tops = split_folders(root)
-    files = {split: list_images(root, top) for split, top in tops.items()}
+    listed = {split: list_files(root, top) for split, top in tops.items()}
+    files = {split: pictures for split, (pictures, _) in listed.items()}
     table = {} if cfg.captions == NONE else read_table(root / cfg.captions)
     by_table = "label" in next(iter(table.values()), {})
     classes = {f: row["label"] for f, row in table.items()} if by_table else assign_classes(root, tops, files)
@@ -39,12 +41,19 @@ def folder(cfg: DataConfig) -> Source:
     for split, paths in files.items():
         faults = {f: fault for f in paths if (fault := _find_fault(f, table))}
         left_out += [Skipped(split, f, fault) for f, fault in faults.items()]
-        pools[split] = _pool(root, [f for f in paths if f not in faults], classes, labels, table)
+        pools[split] = _pool(cfg, [f for f in paths if f not in faults], classes, labels, table)
     left_out += [Skipped("", row, "a row without an image") for row in sorted(table.keys() - set(images))]
     if names and not by_table:
         left_out += [Skipped("", name, "a class without images") for name in _empty_classes(root, tops, names)]
     inputs = [root / f for f in images] + ([root / cfg.captions] if table else [])
-    return Source(pools, tuple(names) or NO_CLASSES, hash_files(inputs), left_out)
+    others = [file for _, others in listed.values() for file in others] + ([] if tops == WHOLE else _top_files(root))
+    passed_by = count_endings(f for f in others if f != Path(cfg.captions).as_posix())
+    return Source(pools, tuple(names) or NO_CLASSES, hash_files(inputs), left_out, passed_by)
+
+
+def _top_files(root: Path) -> list[str]:
+    """Return the files beside the folders of the splits, which belong to no split."""
+    return [p.name for p in root.iterdir() if p.is_file() and not is_ignored(p.name)]
 
 
 def split_folders(root: Path) -> dict[str, str]:
@@ -52,10 +61,10 @@ def split_folders(root: Path) -> dict[str, str]:
 
     Raises DataError if it is unclear whether the top folders are splits or classes.
     """
-    tops = sorted(_subfolders(root))
+    tops = sorted(list_folders(root))
     splits = [top for top in tops if top.lower() in SPLIT_WORDS]
     if not splits:
-        return {"train": "."}
+        return WHOLE
     others = [top for top in tops if top not in splits]
     if others or "train" not in map(find_split, splits):
         beside = f"beside {others[0]}" if others else "and no train"
@@ -69,30 +78,9 @@ def split_folders(root: Path) -> dict[str, str]:
     return by_split
 
 
-def list_images(root: Path, top: str) -> list[str]:
-    """Return the paths, relative to `root` and sorted, of files with a picture's suffix; hidden ones are ignored.
-
-    Raises DataError for a folder that cannot be read, or a link to a folder above itself.
-    """
-    suffixes = tuple(Image.registered_extensions())
-    images = []
-    for path, folders, files in os.walk(root / top, followlinks=True, onerror=_raise_unreadable):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        place = Path(path).resolve()
-        if loop := next((f for f in folders if place.is_relative_to((place / f).resolve())), None):
-            raise DataError(f"data.folder: {Path(path) / loop} is a link to a folder that it lies in; remove it")
-        relative = Path(path).relative_to(root)
-        images += [(relative / f).as_posix() for f in files if f.lower().endswith(suffixes) and not f.startswith(".")]
-    return sorted(images)
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise DataError(f"data.folder: {error.filename} cannot be read: {error.strerror}")
-
-
 def sort_classes(names: set[str]) -> list[str]:
     """Return class names in the order of their labels: by value if all are numbers, otherwise alphabetically."""
-    return sorted(names, key=int if all(name.isdecimal() for name in names) else None)
+    return sorted(names, key=int if all(name.isdecimal() and len(name) <= MAX_NAME for name in names) else None)
 
 
 def assign_classes(root: Path, tops: dict[str, str], files: Files) -> dict[str, str]:
@@ -113,13 +101,9 @@ def assign_classes(root: Path, tops: dict[str, str], files: Files) -> dict[str, 
     return classes
 
 
-def _subfolders(root: Path) -> set[str]:
-    return {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")}
-
-
 def _empty_classes(root: Path, tops: dict[str, str], names: list[str]) -> list[str]:
     """Return the class folders that hold no image."""
-    return sorted({name for top in tops.values() for name in _subfolders(root / top)} - set(names))
+    return sorted({name for top in tops.values() for name in list_folders(root / top)} - set(names))
 
 
 def _find_fault(file: str, table: dict[str, Row]) -> str:
@@ -130,9 +114,12 @@ def _find_fault(file: str, table: dict[str, Row]) -> str:
     return f"no {missing[0]} in the table" if missing else ""
 
 
-def _pool(root: Path, files: list[str], classes: dict[str, str], labels: dict[str, int], table: dict[str, Row]) -> Pool:
+def _pool(
+    cfg: DataConfig, files: list[str], classes: dict[str, str], labels: dict[str, int], table: dict[str, Row]
+) -> Pool:
     def read(i: int) -> Record:
         file = files[i]
-        return Record(Image.open(root / file), labels[classes[file]], table.get(file, {}).get("caption"))
+        picture = open_picture(Path(cfg.folder) / file, cfg.max_pixels)
+        return Record(picture, labels[classes[file]], table.get(file, {}).get("caption"))
 
     return LazyPool(files, read)

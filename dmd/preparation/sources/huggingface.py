@@ -1,14 +1,13 @@
 """A data set of the Hugging Face hub, or a folder that datasets' save_to_disk wrote."""
 
-import io
+from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
+from dmd.preparation.pictures import open_picture
 from dmd.preparation.sources.arrays import load_dataset
-from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, find_split, import_optional
+from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, choose_splits, import_optional
 from dmd.storage.checkpoint import scratch_root
 
 
@@ -23,7 +22,8 @@ def huggingface(cfg: DataConfig) -> Source:
     splits: dict[str, Any] = dict(dataset) if isinstance(dataset, dict) else {"train": dataset}
     if "train" not in splits:
         raise DataError(f"data.source: huggingface: there is no split train, only {', '.join(splits)}")
-    parts = _choose_splits(splits)
+    names = choose_splits(splits, {"validation": cfg.validation_split, "test": cfg.test_split})
+    parts = {name: splits[name] for name in names.values()}
     features = splits["train"].features
     image = next((n for n, f in features.items() if isinstance(f, library.Image)), None)
     label = next((n for n, f in features.items() if isinstance(f, library.ClassLabel)), None)
@@ -34,37 +34,27 @@ def huggingface(cfg: DataConfig) -> Source:
         )
     if label and (other := next((s for s, d in parts.items() if d.features[label].names != features[label].names), "")):
         raise DataError(f"data.source: huggingface: the split {other} has other class names than train")
+    for split, name in names.items() if label else ():
+        if not any(number is not None and number >= 0 for number in parts[name][label]):
+            remedy = f"name another split in data.{split}_split, or none" if split != "train" else "use other data"
+            raise DataError(f"data.source: huggingface: no image of the split {name} has a label; {remedy}")
     as_bytes = library.Image(decode=False)  # a damaged image then fails only when it is read, and is counted
-    pools = {s: _pool(s, d.cast_column(image, as_bytes), image, label, cfg.captions) for s, d in parts.items()}
-    names = tuple(features[label].names) if label else NO_CLASSES
-    return Source(pools, names, identity="".join(d._fingerprint for d in parts.values()))
+    pools = {s: _pool(s, d.cast_column(image, as_bytes), image, label, cfg) for s, d in parts.items()}
+    classes = tuple(features[label].names) if label else NO_CLASSES
+    passed_by = {f"in split {s}": len(d) for s, d in splits.items() if s not in parts}
+    identity = "".join(d._fingerprint for d in parts.values())
+    return Source(pools, classes, identity, passed_by=passed_by)
 
 
-def _choose_splits(splits: dict[str, Any]) -> dict[str, Any]:
-    """Return the splits whose names stand for train, validation and test, and ignore others, such as unsupervised.
-
-    Raises DataError if two names stand for the same split.
-    """
-    names: dict[str, str] = {"train": "train"}
-    for name in splits:
-        if (split := find_split(name)) == "train":
-            continue
-        if split in names:
-            raise DataError(f"data.source: huggingface: two splits can serve as {split}: {names[split]}, {name}")
-        names[split] = name
-    return {split: splits[name] for split, name in names.items()}
-
-
-def _pool(split: str, data: Any, image: str, label: str | None, captions: str) -> Pool:
+def _pool(split: str, data: Any, image: str, label: str | None, cfg: DataConfig) -> Pool:
     def read(i: int) -> Record:
         row = data[i]
         content, number = row[image], 0 if label is None else row[label]
         if content is None or number is None or number < 0:  # -1 is the library's sign for "no label"
             raise ValueError("no image" if content is None else "no label")
-        caption = None if captions == NONE else row[captions]
-        if captions != NONE and not (isinstance(caption, str) and caption.strip()):
+        caption = None if cfg.captions == NONE else row[cfg.captions]
+        if cfg.captions != NONE and not (isinstance(caption, str) and caption.strip()):
             raise ValueError("no caption" if not caption or isinstance(caption, str) else "its caption is not text")
-        picture = Image.open(io.BytesIO(content["bytes"]) if content["bytes"] else content["path"])
-        return Record(picture, number, caption)
+        return Record(open_picture(content["bytes"] or Path(content["path"]), cfg.max_pixels), number, caption)
 
     return LazyPool([f"{split} {i}" for i in range(len(data))], read)

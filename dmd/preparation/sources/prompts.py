@@ -5,22 +5,25 @@ from pathlib import Path
 from dmd.config import DataConfig
 from dmd.errors import DataError
 from dmd.preparation.sources.base import LazyPool, Pool, Record, Source, find_split, hash_files, import_optional
+from dmd.preparation.sources.listing import count_endings, is_ignored
 
 
 def prompts(cfg: DataConfig) -> Source:
     """List the prompts; a file's name says its split, as test.txt does. Empty lines are ignored."""
     folder = Path(cfg.folder)
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".txt", ".parquet") and not p.name.startswith("."))
+    present = sorted(p for p in folder.iterdir() if p.is_file() and not is_ignored(p.name))
+    files = [p for p in present if p.suffix.lower() in (".txt", ".parquet")]
     texts: dict[str, list[str]] = {}
     for file in files:
-        lines = _read_column(file, cfg.captions) if file.suffix == ".parquet" else _read_lines(file)
+        lines = _read_column(file, cfg.captions) if file.suffix.lower() == ".parquet" else _read_lines(file)
         texts.setdefault(find_split(file.name), []).extend(line for line in lines if line)
     if not texts.get("train"):
         raise DataError(f"data.folder: {folder} has no .txt or .parquet file with prompts to train on")
     pools: dict[str, Pool] = {
         split: LazyPool(lines, lambda i, t=lines: Record(None, 0, t[i])) for split, lines in texts.items()
     }
-    return Source(pools, (), hash_files(files))
+    passed_by = count_endings(p.name for p in present if p not in files)
+    return Source(pools, (), hash_files(files), passed_by=passed_by)
 
 
 def _read_lines(file: Path) -> list[str]:

@@ -55,7 +55,7 @@ def _read_jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as e:
+            except (ValueError, RecursionError) as e:  # ValueError: not JSON, or a number of thousands of digits
                 raise DataError(f"{file}, line {number}: not JSON: {e}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{file}, line {number}: not a JSON object")

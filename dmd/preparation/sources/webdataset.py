@@ -1,18 +1,16 @@
 """WebDataset shards: tar files in which the files of a sample share their name up to the first dot."""
 
 import hashlib
-import io
 import re
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
+from dmd.preparation.pictures import SUFFIXES, max_file_bytes, open_picture
 from dmd.preparation.sources.base import (
+    MAX_SHOWN,
     NO_CLASSES,
     LazyPool,
     Pool,
@@ -23,57 +21,76 @@ from dmd.preparation.sources.base import (
     hash_files,
     import_optional,
 )
+from dmd.preparation.sources.listing import count_endings, is_ignored
+from dmd.preparation.sources.tar import Member, list_members
 from dmd.storage.checkpoint import scratch_root
 from dmd.storage.files import new_file
 
-BLOCK = 512  # bytes; a complete archive ends with two blocks of zeros
-MAX_PADDING = 2**20  # bytes of zeros after the last file; tar itself pads to 10,240
 LABEL, CLASS_NAMES = "cls", "classes.txt"
+LABEL_BYTES = 64  # of a file with a label
+CLASS_NAMES_BYTES = 2**24  # of classes.txt
+MAX_SHARDS = 100_000  # in data.url
+CHARACTER_BYTES = 4  # at most, in UTF-8
+IMAGES_NAMED = 3  # in the reason why a sample with several cannot be used
 
 
 @dataclass
 class Sample:
-    """A sample's place in its shard: (offset, size in bytes) of each of its files, by suffix."""
+    """A sample: the shard that holds it, and its files by suffix."""
 
     shard: Path
     key: str
-    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    files: dict[str, Member] = field(default_factory=dict)
+    fault: str = ""  # why it cannot be used
 
-    def read(self, suffix: str) -> bytes:
-        """Read one file of the sample."""
-        offset, size = self.files[suffix]
-        with self.shard.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+    def read(self, suffix: str, limit: int) -> bytes:
+        """Read one file of the sample. Raises ValueError for more than `limit` bytes, or a file that cannot be read."""
+        member = self.files[suffix]
+        if member.size > limit:
+            raise ValueError(f".{suffix} has {member.size:,} bytes, more than the {limit:,} that are read")
+        return member.read(self.shard)
 
     @property
     def images(self) -> list[str]:
         """The suffixes of its pictures; if some have no dot, only those, such as png beside depth.png."""
-        suffixes = [s for s in self.files if f".{s.rsplit('.')[-1]}" in Image.registered_extensions()]
+        suffixes = [s for s in self.files if f".{s.rsplit('.')[-1]}" in SUFFIXES]
         return [s for s in suffixes if "." not in s] or suffixes
 
 
 def webdataset(cfg: DataConfig) -> Source:
     """List every sample of the shards; a shard's name says its split, as test-000.tar does."""
     folder = Path(cfg.folder)
-    shards = sorted(folder.glob("*.tar")) if cfg.folder != NONE else [fetch(url) for url in expand_url(cfg.url)]
-    if not shards:
-        raise DataError(f"data.folder: {folder} has no .tar file")
+    beside: list[str] = []
+    if cfg.folder != NONE:
+        shards, beside = _find_shards(folder)
+    else:
+        shards = [fetch(url) for url in expand_url(cfg.url)]
     names = _read_class_names(folder / CLASS_NAMES)
     left_out: list[Skipped] = []
     samples: dict[str, list[Sample]] = {}
     labels: dict[str, list[int]] = {}
     for shard in shards:
         split = find_split(shard.name)
+        samples.setdefault(split, [])
+        labels.setdefault(split, [])
         for sample in list_samples(shard):
             label, fault = _read_label(sample, cfg, names)
             if fault:
                 left_out.append(Skipped(split, f"{shard.name}/{sample.key}", fault))
                 continue
-            samples.setdefault(split, []).append(sample)
-            labels.setdefault(split, []).append(label)
-    pools: dict[str, Pool] = {s: _pool(samples[s], labels[s], cfg.captions) for s in samples}
-    return Source(pools, _class_names(names, samples, labels), hash_files(shards), left_out)
+            samples[split].append(sample)
+            labels[split].append(label)
+    pools: dict[str, Pool] = {s: _pool(samples[s], labels[s], cfg) for s in samples}
+    return Source(pools, _class_names(names, samples, labels), hash_files(shards), left_out, count_endings(beside))
+
+
+def _find_shards(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the shards of a folder, and the names of the files beside them. Raises DataError without a shard."""
+    files = [p for p in sorted(folder.iterdir()) if p.is_file() and not is_ignored(p.name)]
+    shards = [p for p in files if p.suffix.lower() == ".tar"]
+    if not shards:
+        raise DataError(f"data.folder: {folder} has no .tar file")
+    return shards, [p.name for p in files if p not in shards and p.name != CLASS_NAMES]
 
 
 def _class_names(
@@ -88,34 +105,30 @@ def _class_names(
         return NO_CLASSES
     if bare := next((sample for sample in everything if LABEL not in sample.files), None):
         raise DataError(f"{bare.shard}: sample {bare.key!r} has no .{LABEL}, but other samples have one")
-    highest = max(label for part in labels.values() for label in part)
+    highest, sample = max(
+        ((n, s) for split in samples for n, s in zip(labels[split], samples[split], strict=True)),
+        key=lambda pair: pair[0],
+    )
+    if not names and highest >= len(everything):
+        raise DataError(
+            f"{sample.shard}: sample {sample.key!r} has the label {highest}, but labels count from 0 and there are only "
+            f"{len(everything)} samples"
+        )
     return names or tuple(str(i) for i in range(highest + 1))
 
 
-def list_samples(shard: Path) -> Iterator[Sample]:
-    """Yield the samples of a shard in order. Raises DataError if the shard is truncated."""
-    sample, end = None, 0
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                end = member.offset_data + -(-member.size // BLOCK) * BLOCK
-                if not member.isfile() or Path(member.name).name.startswith("."):
-                    continue
-                key, suffix = split_name(member.name)
-                if sample is None or sample.key != key:
-                    if sample is not None:
-                        yield sample
-                    sample = Sample(shard, key)
-                sample.files[suffix.lower()] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as e:
-        raise DataError(f"{shard} is truncated or not a tar file ({e}); fetch it again, or remove it") from None
-    with shard.open("rb") as file:
-        file.seek(end)
-        if file.read(BLOCK) != bytes(BLOCK) or shard.stat().st_size - end > MAX_PADDING:
-            last = sample.key if sample else "its beginning"
-            raise DataError(f"{shard} is truncated after {last!r}; fetch it again, or remove it")
-    if sample is not None:
-        yield sample
+def list_samples(shard: Path) -> Iterable[Sample]:
+    """Return the samples of a shard in order. Raises DataError if the shard is truncated."""
+    samples: dict[str, Sample] = {}
+    for member in list_members(shard):
+        if is_ignored(Path(member.name).name):
+            continue
+        key, suffix = split_name(member.name)
+        sample = samples.setdefault(key, Sample(shard, key))
+        if suffix.lower() in sample.files:
+            sample.fault = f"two files .{suffix.lower()}"
+        sample.files[suffix.lower()] = member
+    return samples.values()
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -126,16 +139,21 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def expand_url(pattern: str) -> list[str]:
-    """Return the addresses of a pattern such as s3://b/train-{000..009}.tar::s3://b/test-0.tar."""
+    """Return the addresses of a pattern such as s3://b/train-{000..009}.tar::s3://b/test-0.tar.
+
+    Raises DataError for more than MAX_SHARDS.
+    """
     urls = []
     for url in pattern.split("::"):
-        match = re.search(r"\{(\d+)\.\.(\d+)\}", url)
+        match = re.search(r"\{(\d{1,18})\.\.(\d{1,18})\}", url)
         if match is None:
             urls.append(url)
             continue
         low, high = match.groups()
-        numbers = (f"{i:0{len(low)}d}" for i in range(int(low), int(high) + 1))
-        urls += [address for n in numbers for address in expand_url(url[: match.start()] + n + url[match.end() :])]
+        for i in range(int(low), int(high) + 1):
+            urls += expand_url(f"{url[: match.start()]}{i:0{len(low)}d}{url[match.end() :]}")
+            if len(urls) > MAX_SHARDS:
+                raise DataError(f"data.url: {pattern[:MAX_SHOWN]} names more than {MAX_SHARDS:,} shards; use fewer")
     return urls
 
 
@@ -159,29 +177,45 @@ def fetch(url: str) -> Path:
 
 def _read_class_names(file: Path) -> tuple[str, ...]:
     """Read one class name per line; empty without the file."""
-    return tuple(file.read_text("utf-8-sig").rstrip().splitlines() if file.is_file() else ())
+    if not file.is_file():
+        return ()
+    if file.stat().st_size > CLASS_NAMES_BYTES:
+        raise DataError(f"{file} has {file.stat().st_size:,} bytes; class names take at most {CLASS_NAMES_BYTES:,}")
+    try:
+        return tuple(file.read_text("utf-8-sig").rstrip().splitlines())
+    except UnicodeDecodeError as e:
+        raise DataError(f"{file} is not UTF-8 text: {e}") from None
 
 
 def _read_label(sample: Sample, cfg: DataConfig, names: tuple[str, ...]) -> tuple[int, str]:
     """Return the sample's label, and the reason why the sample cannot be used, "" if it can."""
+    if sample.fault:
+        return 0, sample.fault
     if len(sample.images) != 1:
-        return 0, f"several images: {', '.join(sample.images)}" if sample.images else "no image"
+        more = f" and {n} more" if (n := len(sample.images) - IMAGES_NAMED) > 0 else ""
+        first = ", ".join(sample.images[:IMAGES_NAMED])
+        return 0, f"several images: {first}{more}" if sample.images else "no image"
     if cfg.captions != NONE and cfg.captions not in sample.files:
         return 0, f"no .{cfg.captions}"
     if LABEL not in sample.files:
         return 0, ""
-    text = sample.read(LABEL).decode(errors="replace").strip()
+    try:
+        text = sample.read(LABEL, LABEL_BYTES).decode(errors="replace").strip()
+    except ValueError as e:
+        return 0, str(e)
     if not text.isdecimal() or (names and int(text) >= len(names)):
         return 0, f".{LABEL} is {text!r}, not a label"
     return int(text), ""
 
 
-def _pool(samples: list[Sample], labels: list[int], captions: str) -> Pool:
+def _pool(samples: list[Sample], labels: list[int], cfg: DataConfig) -> Pool:
     def read(i: int) -> Record:
-        sample = samples[i]
-        caption = None if captions == NONE else sample.read(captions).decode()
-        if caption is not None and not caption.strip():
-            raise ValueError(f".{captions} is empty")
-        return Record(Image.open(io.BytesIO(sample.read(sample.images[0]))), labels[i], caption)
+        sample, caption = samples[i], None
+        if cfg.captions != NONE:
+            caption = sample.read(cfg.captions, CHARACTER_BYTES * cfg.max_caption).decode()
+            if not caption.strip():
+                raise ValueError(f".{cfg.captions} is empty")
+        picture = sample.read(sample.images[0], max_file_bytes(cfg.max_pixels))
+        return Record(open_picture(picture, cfg.max_pixels), labels[i], caption)
 
     return LazyPool([f"{s.shard.name}/{s.key}" for s in samples], read)

@@ -202,10 +202,10 @@ def test_a_temporary_disk_error_does_not_skip_an_image(
     write_pictures(tmp_path / "in/cat", 20)
     plain = Image.open
 
-    def fails(file: Path) -> Image.Image:
+    def fails(file: Path, formats: tuple[str, ...]) -> Image.Image:
         if str(file).endswith("007.png"):
             raise OSError(errno.EIO, "Input/output error")
-        return plain(file)
+        return plain(file, formats=formats)
 
     chosen = new_config(source="folder", folder=tmp_path / "in", max_bad=0.5)
     with monkeypatch.context() as patch, pytest.raises(DataError, match=r"007\.png cannot be read: Input/output error"):

@@ -75,9 +75,9 @@ def test_a_damaged_result_is_named_and_not_published(workspace: Path, damage: st
         do_damage(damage, files, keep_time)
         with pytest.raises(UserError, match=rf"^{name} has changed since|differs from dvc.lock in everything"):
             load_result(workspace)
-        for file, (content, time) in zip(files, before, strict=True):
+        for file, (content, stamp) in zip(files, before, strict=True):
             file.write_bytes(content)
-            os.utime(file, ns=(time, time))
+            os.utime(file, ns=(stamp, stamp))
     load_result(workspace)
 
 
