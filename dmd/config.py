@@ -262,8 +262,8 @@ class EvaluatorConfig(ExternalSource):
     max_tokens: int = Field(
         ge=77,
         le=16384,
-        description="longest caption that the CLIP model trained here reads, in bytes and two for its ends; it has room "
-        "for the data's longest, and at least 77; longer ones are cut and counted",
+        description="longest caption that the CLIP model trained here reads, in bytes and two for its ends; it has "
+        "room for the data's longest, and at least 77; longer ones are cut and counted",
     )
     steps: Count = Field(description="optimizer steps of the CLIP model")
     batch_size: int = Field(ge=2, description="image-caption pairs per step")

@@ -42,7 +42,7 @@ def list_files(root: Path, top: str = ".") -> tuple[list[str], list[str]]:
 
 def ending(name: str) -> str:
     """Return the ending of a file's name in lower case, with its dot; "" without one."""
-    return os.path.splitext(name)[1].lower()
+    return Path(name).suffix.lower()
 
 
 def count_endings(names: Iterable[str]) -> Counter[str]:

@@ -105,14 +105,13 @@ def _class_names(
         return NO_CLASSES
     if bare := next((sample for sample in everything if LABEL not in sample.files), None):
         raise DataError(f"{bare.shard}: sample {bare.key!r} has no .{LABEL}, but other samples have one")
-    highest, sample = max(
-        ((n, s) for split in samples for n, s in zip(labels[split], samples[split], strict=True)),
-        key=lambda pair: pair[0],
-    )
+    numbers = [label for part in labels.values() for label in part]  # in the order of `everything`
+    highest = max(numbers)
     if not names and highest >= len(everything):
+        sample = everything[numbers.index(highest)]
         raise DataError(
-            f"{sample.shard}: sample {sample.key!r} has the label {highest}, but labels count from 0 and there are only "
-            f"{len(everything)} samples"
+            f"{sample.shard}: sample {sample.key!r} has the label {highest}, but labels count from 0, and there are "
+            f"only {len(everything)} samples"
         )
     return names or tuple(str(i) for i in range(highest + 1))
 
