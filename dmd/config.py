@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from dmd.config_errors import explain, keys
+from dmd.config_errors import SHOWN, explain, keys
 from dmd.errors import ConfigError
 from dmd.launch import Launcher, Option, find_mistake
 from dmd.redaction import redact
+from dmd.yaml_files import load_yaml
 
 # The value for "nothing": no folder, file, address, column or weights. DVC cannot leave out a dependency whose path
 # comes from params.yaml, so none/ exists as an empty folder under version control.
@@ -146,7 +145,7 @@ class DataConfig(Group):
         except ValueError:
             fields = [()]
         if any(field != ("name", "", None) for field in fields):
-            raise ValueError(f"caption: {self.caption!r} may contain {{name}} and no other braces")
+            raise ValueError(f"caption: {self.caption[:SHOWN]!r} may contain {{name}} and no other braces")
         return self
 
 
@@ -685,12 +684,7 @@ class Params(Group):
 
 def load_params(path: Path) -> Params:
     """Read and validate params.yaml. Raises ConfigError with one line for each mistake."""
-    try:
-        raw = YAML(typ="safe").load(path)  # YAML 1.2, as DVC reads it: 1e-3 is a number
-    except OSError as e:
-        raise ConfigError(f"{path}: {e.strerror or e}") from None
-    except YAMLError as e:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
+    raw = load_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: contains no groups; expected {', '.join(keys(Params))}")
     return validate(raw, str(path))

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+SHOWN = 200  # characters of a value in a message
 Location = tuple[int | str, ...]  # keys and list indices from the root to a value
 
 
@@ -29,9 +30,18 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
         case "former_value":
             return f"{key}: {error['msg']}"
         case "model_type":
-            return f"{key}: {error['input']!r} is not allowed; {_allowed(root, loc)}"
+            return f"{key}: {_show(error['input'])} is not allowed; {_allowed(root, loc)}"
         case _:
-            return f"{key}: {error['input']!r} is not allowed: {error['msg'].lower()}; {_allowed(root, loc)}"
+            return f"{key}: {_show(error['input'])} is not allowed: {error['msg'].lower()}; {_allowed(root, loc)}"
+
+
+def _show(value: object) -> str:
+    """Return a value as Python writes it, cut after SHOWN characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else text[:SHOWN] + " ..."
 
 
 def fields(group: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -5,10 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from dmd.errors import ConfigError, UserError
+from dmd.yaml_files import parse_yaml
 from flows.pipeline.request import Request, read_request
 from flows.plan.plan import plan
 from flows.registry.store import check_reachable, tracking_uri
@@ -83,10 +81,7 @@ def _parse_overrides(words: list[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not (key and equals):
             raise ConfigError(f"--set {word}: write KEY=VALUE, such as method.critic_turns=10")
-        try:
-            overrides[key] = YAML(typ="safe").load(value)
-        except YAMLError as e:
-            raise ConfigError(f"--set {word}: not valid YAML: {' '.join(str(e).split())}") from None
+        overrides[key] = parse_yaml(value, f"--set {word}")
     return overrides
 
 

@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from dmd.config import Params
-from dmd.data.splits import load_split
+from dmd.data.splits import SPLITS, load_split
 from dmd.storage.files import new_folder
 from evaluation.models.build import build_evaluator
 from stages.command import run
@@ -13,9 +13,9 @@ from stages.command import run
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     needs_images = params.evaluator.source == "train"
-    train, validation = (load_split(args.data, name, with_images=needs_images) for name in ("train", "validation"))
+    splits = {name: load_split(args.data, name, with_images=needs_images) for name in SPLITS}
     with new_folder(args.out) as folder:
-        return build_evaluator(params.evaluator, train, validation, folder, device)
+        return build_evaluator(params.evaluator, splits, folder, device)
 
 
 if __name__ == "__main__":

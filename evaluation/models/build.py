@@ -1,6 +1,7 @@
 """Build the folder of the evaluator stage: a CLIP model and a classifier."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from dmd.config import EvaluatorConfig
 from dmd.data.splits import Split
 from dmd.errors import EvaluatorError
+from evaluation.models.captions import read_captions
 from evaluation.models.classifier import train_classifier
 from evaluation.models.clip import load_clip
 from evaluation.models.clip_training import train_clip
@@ -17,17 +19,23 @@ from evaluation.models.hub import download_snapshot
 PARTS = ("clip", "classifier")
 
 
-def build_evaluator(cfg: EvaluatorConfig, train: Split, validation: Split, folder: Path, device: torch.device) -> str:
-    """Write the parts into `folder` and return a line that describes them. Raises EvaluatorError for a bad source."""
+def build_evaluator(cfg: EvaluatorConfig, splits: Mapping[str, Split], folder: Path, device: torch.device) -> str:
+    """Write the parts into `folder` and return a line that describes them. Raises EvaluatorError for a bad source.
+
+    splits: all splits by name; of the test split only the captions are read.
+    """
+    train, captions = splits["train"], sorted({caption for split in splits.values() for caption in split.captions})
     if source := find_complete_folder(cfg):
         load_extractors(source, device)  # its errors name the files of the user, not the copy
         shutil.copytree(source, folder, dirs_exist_ok=True)
-        return f"CLIP and classifier from {source}"
-    _write_clip(cfg, train, folder / "clip", device)
-    accuracy = train_classifier(cfg, train, validation, folder / "classifier", device)
-    load_extractors(folder, device)  # fail here, not in the next stage, if the folder cannot be read
-    quality = f"{100 * accuracy:.1f} % right on the validation split" if train.class_names else "untrained: no classes"
-    return f"CLIP from {cfg.source}; classifier {quality}"
+        facts = [f"CLIP and classifier from {source}"]
+    else:
+        _write_clip(cfg, train, captions, folder / "clip", device)
+        accuracy = train_classifier(cfg, train, splits["validation"], folder / "classifier", device)
+        quality = f"{100 * accuracy:.1f} % right on the validation split"
+        facts = [f"CLIP from {cfg.source}", f"classifier {quality if train.class_names else 'untrained: no classes'}"]
+    clip, _ = load_extractors(folder, device)  # fail here, not in the next stage, if the folder cannot be read
+    return "; ".join([*facts, *read_captions(clip.tokenizer, captions).describe()])
 
 
 def find_complete_folder(cfg: EvaluatorConfig) -> Path | None:
@@ -36,11 +44,11 @@ def find_complete_folder(cfg: EvaluatorConfig) -> Path | None:
     return folder if cfg.source == "folder" and all((folder / part).is_dir() for part in PARTS) else None
 
 
-def _write_clip(cfg: EvaluatorConfig, train: Split, out: Path, device: torch.device) -> None:
+def _write_clip(cfg: EvaluatorConfig, train: Split, captions: Sequence[str], out: Path, device: torch.device) -> None:
     """Write the CLIP model of any source as a transformers folder."""
     if cfg.source == "train":
         out.mkdir()
-        train_clip(cfg, train, out, device)
+        train_clip(cfg, train, captions, out, device)
         return
     source = Path(cfg.folder) if cfg.source == "folder" else download_snapshot(cfg.hub_id, cfg.revision)
     if not (source / "config.json").is_file():

@@ -77,6 +77,9 @@ def load_clip(folder: Path, device: torch.device) -> ClipExtractor:
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+        # A tokenizer without a length of its own would give the model more tokens than it has positions for.
+        positions = model.text_model.config.max_position_embeddings  # type: ignore[union-attr]
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     except Exception as e:  # transformers, tokenizers and safetensors each raise exceptions of their own
         raise EvaluatorError(f"{folder} could not be loaded as a CLIP model: {' '.join(str(e).split())[:300]}") from e
     model.to(device).eval()  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Train a small CLIP model on the images and their captions: the default evaluator."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from dmd.progress import Progress
 from dmd.training.optim import learning_rate, optimizer_step
 from dmd.training.random_source import RandomSource
 from dmd.training.tokenizer import new_tokenizer
+from evaluation.models.captions import longest_caption
 from evaluation.models.clip import ClipExtractor, no_progress_bars
 
-MAX_TOKENS = 77
+MIN_TOKENS = 77  # CLIP's own number
 
 
 def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -32,15 +34,21 @@ def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) ->
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    text = {**tower, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": MAX_TOKENS}
+    text = {**tower, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
     vision = {**tower, "image_size": image_size, "patch_size": max(2, image_size // 8)}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=cfg.projection_dim, **ids))
 
 
-def train_clip(cfg: EvaluatorConfig, train: Split, folder: Path, device: torch.device) -> None:
-    """Train on images and captions, and write a transformers folder. Images with equal captions are positives."""
+def train_clip(
+    cfg: EvaluatorConfig, train: Split, all_captions: Sequence[str], folder: Path, device: torch.device
+) -> None:
+    """Train on images and captions, and write a transformers folder. Images with equal captions are positives.
+
+    all_captions: different captions of all splits; the text tower has room for the longest, up to cfg.max_tokens.
+    """
     torch.manual_seed(cfg.seed)
-    tokenizer = new_tokenizer(folder, MAX_TOKENS)
+    longest = longest_caption(new_tokenizer(folder, cfg.max_tokens), all_captions)
+    tokenizer = new_tokenizer(folder, min(max(longest, MIN_TOKENS), cfg.max_tokens))
     size = max(train.shape[1:])
     model = new_clip(cfg, size, tokenizer).train()
     model.to(device)  # type: ignore[arg-type]

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from dmd.config_paths import load_run_params
 from dmd.errors import ConfigError
+from dmd.yaml_files import load_yaml
 from flows.pipeline.changes import Change, change_params, resolve_local_paths
 from flows.pipeline.presets import load_preset
 from flows.runtime.moved import check_path
@@ -106,11 +106,7 @@ def load_plan(root: Path, file: Path) -> Plan:
 def load_ablation(path: Path) -> Ablation:
     """Read and validate the file alone. Raises ConfigError with one line for each mistake."""
     try:
-        return Ablation.model_validate(YAML(typ="safe").load(path) or {})
-    except OSError as e:
-        raise ConfigError(f"{path}: {e.strerror or e}") from None
-    except YAMLError as e:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
+        return Ablation.model_validate(load_yaml(path) or {})
     except ValidationError as e:
         lines = (f"{path}: {'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
         raise ConfigError("\n".join(lines)) from None

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from dmd.errors import ConfigError
+from dmd.yaml_files import load_yaml
 from flows.pipeline.changes import Change, Changes, change_params, resolve_local_paths
 from flows.runtime.moved import explain_preset
 
@@ -52,9 +52,7 @@ def load_preset(root: Path, name: str) -> Preset:
         hint = explain_preset(root, name) or f"{FOLDER}/ has {', '.join(list_presets(root)) or 'none'}"
         raise ConfigError(f"there is no preset {name!r}; {hint}")
     try:
-        return Preset.model_validate(YAML(typ="safe").load(path) or {})
-    except YAMLError as e:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
+        return Preset.model_validate(load_yaml(path) or {})
     except ValidationError as e:
         lines = (f"{path}: {'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
         raise ConfigError("\n".join(lines)) from None

@@ -283,4 +283,4 @@ def test_splits_of_the_hub_that_disagree_are_an_error(new_config: NewConfig, tmp
 
     check_refusal({"train": rows("a", "b"), "test": rows("b", "a")}, "split test has other class names than train")
     two = {"train": rows("a", "b"), "test_matched": rows("a", "b"), "test_mismatched": rows("a", "b")}
-    check_refusal(two, "two splits can serve as test: test_matched, test_mismatched")
+    check_refusal(two, "test_matched and test_mismatched can serve as test; name one of them")

@@ -140,7 +140,8 @@ def test_transformers_folders_are_extractors_too(params: Params, tmp_path: Path,
         prepare(params.data, tmp_path / "data")
         (tmp_path / name).mkdir()
         cfg = params.evaluator.model_copy(update={"steps": 1, "projection_dim": 32})
-        train_clip(cfg, load_split(tmp_path / "data", "train"), tmp_path / name, CPU)
+        split = load_split(tmp_path / "data", "train")
+        train_clip(cfg, split, split.class_captions, tmp_path / name, CPU)
     loaded, _ = load_networks(config(params, **{name: str(tmp_path / name)}), CPU)
     assert loaded[name].extract(images()).shape == (5, 32)
 

@@ -1,0 +1,95 @@
+"""Reads YAML that a user or a stranger wrote: within bounds, and with every mistake in one line.
+
+A few lines of YAML can stand for gigabytes, by aliases of aliases, and deep lists or long numbers end in errors of
+their own. The events of the parser show all of that before any value is made.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    Event,
+    NodeEvent,
+    ScalarEvent,
+)
+
+from dmd.errors import ConfigError
+
+MAX_FILE = 2**20  # bytes
+MAX_SIZE = 2**21  # characters and values, with each alias counted as often as it is used
+MAX_DEPTH = 50  # lists and groups inside one another
+MAX_DIGITS = 300  # more than those of the largest float
+LONG_NUMBER = re.compile(rf"[-+]?[0-9][0-9a-fA-F_xXoO]{{{MAX_DIGITS},}}")
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file. Raises ConfigError, in one line, for a file that is unreadable, too large, or not YAML."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: not a file")  # reading a pipe would wait for ever
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except OSError as e:
+        raise ConfigError(f"{path}: {e.strerror or e}") from None
+    if len(content) > MAX_FILE:
+        raise ConfigError(f"{path}: larger than {MAX_FILE:,} bytes, the most that is read")
+    try:
+        return parse_yaml(content.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: not UTF-8 text: {e}") from None
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML 1.2, as DVC does: 1e-3 is a number. Raises ConfigError, in one line that begins with `where`."""
+    try:
+        if fault := _find_fault(text):
+            raise ConfigError(f"{where}: {fault}")
+        return YAML(typ="safe").load(text)
+    except (YAMLError, ValueError, RecursionError) as e:
+        if isinstance(e, ConfigError):
+            raise
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(e).split())}") from None
+
+
+def _find_fault(text: str) -> str:
+    """Say why a document must not be loaded, "" if it may. Raises YAMLError for a mistake in its grammar."""
+    sizes = [0]  # of the values that are open, from the outermost to the innermost
+    anchors = [""]  # their names
+    named: dict[str, int] = {}  # sizes of the values that have a name
+    for event in YAML(typ="safe").parse(text):
+        if isinstance(event, AliasEvent) and event.anchor in anchors:
+            return f"the value {event.anchor} contains itself; write it out"
+        size = _size(event, named)
+        if size is None:
+            return f"a number of more than {MAX_DIGITS} digits; use a shorter one"
+        if isinstance(event, CollectionStartEvent):
+            sizes.append(size)
+            anchors.append(event.anchor or "")
+        else:
+            if isinstance(event, CollectionEndEvent):
+                size, anchor = sizes.pop(), anchors.pop()
+            else:
+                anchor = event.anchor if isinstance(event, ScalarEvent) else None
+            sizes[-1] += size
+            if anchor:
+                named[anchor] = size
+        if len(sizes) > MAX_DEPTH:
+            return f"values inside one another to a depth of more than {MAX_DEPTH}; use fewer"
+        if sum(sizes) > MAX_SIZE:
+            return f"more than {MAX_SIZE:,} values and characters, aliases included; use fewer"
+    return ""
+
+
+def _size(event: Event, named: dict[str, int]) -> int | None:
+    """Return the size that an event adds; None for a number that is too long."""
+    if isinstance(event, AliasEvent):
+        return named.get(event.anchor, 0)
+    if isinstance(event, ScalarEvent):
+        return None if not event.style and LONG_NUMBER.match(event.value) else 1 + len(event.value)
+    return 1 if isinstance(event, NodeEvent) else 0
