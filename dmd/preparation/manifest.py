@@ -18,7 +18,11 @@ IMAGES_AT_ONCE = 256  # images in memory while duplicates are counted
 
 def check_classes(cfg: DataConfig, source: Source) -> None:
     """Raise DataError for a class whose name or caption could not be stored or shown."""
-    for i, name in enumerate(source.class_names):
+    seen = set[str]()
+    names, images = source.class_names, len(source.pools.get("train", ()))
+    if images and len(names) > images:  # before a loop over what may be millions
+        raise DataError(f"there are {len(names):,} classes, but only {images:,} images to train on; add images")
+    for i, name in enumerate(names):
         fault = ""
         if name != name.encode(errors="replace").decode():
             fault = "its name is not UTF-8 text"
@@ -28,6 +32,9 @@ def check_classes(cfg: DataConfig, source: Source) -> None:
             fault = f"its name has {len(name):,} characters, more than {MAX_NAME}"
         elif len(class_caption(cfg, source, i)) > cfg.max_caption:
             fault = f"its caption is longer than data.max_caption = {cfg.max_caption} characters"
+        elif name in seen:
+            fault = "two classes have this name"
+        seen.add(name)
         if fault:
             raise DataError(f"class {name[:MAX_NAME]!r}: {fault}; rename it")
 

@@ -66,6 +66,19 @@ def with_value(key: str, value: object, former: str | None = None) -> Raw:
         ("data.caption", "a {kind}", None, ["data.caption: 'a {kind}' may contain {name} and no other braces"]),
         ("data.validation", 15, None, ["data.validation: 15 images cannot be divided among the draws", "at least 16"]),
         ("train.validation.draws", 1, None, ["train.validation.draws: 1", "greater than or equal to 2"]),
+        ("data.caption", "{name:>900000000}", None, ["data.caption: '{name:>900000000}' may contain {name} and no"]),
+        ("data.caption", "{name!r}", None, ["data.caption: '{name!r}' may contain {name} and no other braces"]),
+        ("data.caption", "{name.__class__}", None, ["may contain {name} and no other braces"]),
+        ("data.caption", "{name[0]} {", None, ["may contain {name} and no other braces"]),
+        ("data.caption", "x" * 10_001, None, ["data.caption: 'xxx", "at most 10000 characters"]),
+        ("data.test", 3, None, ["data.test: 3 images are too few for baseline.neighbours: 3; use at least 4"]),
+        ("data.test", 1, None, ["data.test: 1 images are too few for baseline.neighbours: 3; use at least 4"]),
+        ("data.validation", 1, None, ["data.validation: 1 images are too few for their variance; use at least 2"]),
+        ("baseline.neighbours", 1797, None, ["data.test: 300 images are too few for baseline.neighbours: 1797"]),
+        ("evaluator.hidden_size", 88, None, ["evaluator.hidden_size: 88 has no whole number of heads; use a mult"]),
+        ("teacher.timesteps", 60, None, ["baseline.ddim_steps: 100 steps are more than teacher.timesteps: 60"]),
+        ("baseline.heun_steps", [2000], None, ["baseline.heun_steps: 2000 steps are more than teacher.timesteps: 1"]),
+        ("pairs.steps", 1001, None, ["pairs.steps: 1001 steps are more than teacher.timesteps: 1000; use at most"]),
         ("teacher.source", "hub", None, ["teacher.hub_id: 'none' is not a hub id; source: hub needs owner/name"]),
     ],
 )  # fmt: skip
@@ -81,6 +94,34 @@ def test_a_generator_of_many_steps_begins_late_enough() -> None:
     raw["method"]["steps"] = 4
     with pytest.raises(ConfigError, match=r"method\.steps: 4 steps do not fit into the indices 0\.\.2"):
         validate(raw, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("draws", "neighbours", "allowed"), [(2, 15, True), (2, 16, False), (1, 13, True), (1, 14, False)]
+)
+def test_neighbours_are_fewer_than_the_images_that_are_compared(draws: int, neighbours: int, allowed: bool) -> None:
+    """A jackknife of ten groups leaves out two of 16 images at a time."""
+    raw = with_value("baseline.neighbours", neighbours)
+    raw["baseline"] |= {"draws": draws, "samples": 16}
+    if allowed:
+        assert validate(raw, "params.yaml").baseline.neighbours == neighbours
+    else:
+        with pytest.raises(ConfigError, match=rf"baseline\.neighbours: {neighbours} must be below the number"):
+            validate(raw, "params.yaml")
+
+
+def test_jackknife_groups_of_the_schema_are_those_of_the_statistics() -> None:
+    from dmd.config import JACKKNIFE_GROUPS
+    from evaluation.statistics.intervals import GROUPS
+
+    assert JACKKNIFE_GROUPS == GROUPS
+
+
+def test_a_value_in_a_message_is_cut(tmp_path: Path) -> None:
+    for value in ("x" * 10**6, list(range(10**5)), 10**5000):
+        with pytest.raises(ConfigError) as e:
+            validate(with_value("train.precision", value), "params.yaml")
+        assert len(str(e.value)) < 1000
 
 
 def test_shards_are_not_trained_in_fp16() -> None:

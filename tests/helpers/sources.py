@@ -28,6 +28,13 @@ def picture(value: int, size: tuple[int, int] = (8, 8)) -> Image.Image:
     return Image.new("L", size, value)
 
 
+def png_bytes(value: int) -> bytes:
+    """The content of a PNG file of one grey value."""
+    content = io.BytesIO()
+    picture(value).save(content, "PNG")
+    return content.getvalue()
+
+
 def write_pictures(folder: Path, count: int, first: int = 0) -> None:
     """Write `count` images whose grey values begin at `first`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Data sets that are arrays: scikit-learn's digits, the idx files of MNIST and Fashion-MNIST, CIFAR-10."""
 
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from dmd.storage.checkpoint import scratch_root
 IDX_SPLITS = {"train": "train", "test": "t10k"}  # MNIST's names for its splits
 IDX_KINDS = ("images-idx3", "labels-idx1")
 IDX_BYTE = 8  # idx's code for unsigned bytes
+IDX_DIMENSIONS, IDX_BYTES = 3, 2**30  # of an array; EMNIST, the largest, has 0.6 GiB
 
 
 def array_pool(images: np.ndarray, labels: Sequence[int] | np.ndarray) -> Pool:
@@ -114,13 +116,19 @@ def read_idx(file: Path) -> np.ndarray:
     Raises DataError if the file is damaged.
     """
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
+            head = content.read(4)
+            if len(head) < 4 or head[:3] != bytes([0, 0, IDX_BYTE]):
+                raise DataError(f"{file} is not an idx file of bytes")
+            dimensions = content.read(4 * head[3])
+            if len(dimensions) < 4 * head[3]:
+                raise DataError(f"{file} is not an idx file of bytes")
+            shape = tuple(np.frombuffer(dimensions, ">u4").tolist())
+            if len(shape) > IDX_DIMENSIONS or math.prod(shape) > IDX_BYTES:
+                raise DataError(f"{file}: an array of shape {shape[:4]} is larger than any idx file of this kind")
+            values = np.frombuffer(content.read(math.prod(shape) + 1), np.uint8)
     except (EOFError, gzip.BadGzipFile, zlib.error) as e:
         raise DataError(f"{file} is damaged: {e}") from None
-    if len(content) < 4 or content[:3] != bytes([0, 0, IDX_BYTE]) or len(content) < 4 + 4 * content[3]:
-        raise DataError(f"{file} is not an idx file of bytes")
-    shape = tuple(np.frombuffer(content, ">u4", content[3], offset=4).tolist())
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
-    if len(values) != np.prod(shape, dtype=np.int64):
-        raise DataError(f"{file} is truncated or too long: {len(values)} bytes for an array of shape {shape}")
+    if len(values) != math.prod(shape):
+        raise DataError(f"{file} is truncated or too long for an array of shape {shape}")
     return values.reshape(shape)

@@ -7,6 +7,8 @@ from dmd.errors import DataError
 from dmd.preparation.sources.base import LazyPool, Pool, Record, Source, find_split, hash_files, import_optional
 from dmd.preparation.sources.listing import count_endings, is_ignored
 
+ROWS_AT_ONCE = 1024  # of a parquet file
+
 
 def prompts(cfg: DataConfig) -> Source:
     """List the prompts; a file's name says its split, as test.txt does. Empty lines are ignored."""
@@ -15,7 +17,7 @@ def prompts(cfg: DataConfig) -> Source:
     files = [p for p in present if p.suffix.lower() in (".txt", ".parquet")]
     texts: dict[str, list[str]] = {}
     for file in files:
-        lines = _read_column(file, cfg.captions) if file.suffix.lower() == ".parquet" else _read_lines(file)
+        lines = _read_column(file, cfg) if file.suffix.lower() == ".parquet" else _read_lines(file)
         texts.setdefault(find_split(file.name), []).extend(line for line in lines if line)
     if not texts.get("train"):
         raise DataError(f"data.folder: {folder} has no .txt or .parquet file with prompts to train on")
@@ -33,20 +35,24 @@ def _read_lines(file: Path) -> list[str]:
         raise DataError(f"{file} is not UTF-8 text: {e}") from None
 
 
-def _read_column(file: Path, name: str) -> list[str]:
-    """Read the text column `name` of a parquet file."""
+def _read_column(file: Path, cfg: DataConfig) -> list[str]:
+    """Read the text column data.captions of a parquet file; of a text that is too long, enough to show that it is."""
+    name = cfg.captions
     pyarrow = import_optional("pyarrow", "parquet")
     parquet = import_optional("pyarrow.parquet", "parquet")
     try:
-        table = parquet.ParquetFile(file)
+        # Compressed, a text that repeats takes no space; as a dictionary it takes none in memory.
+        table = parquet.ParquetFile(file, read_dictionary=[name])
         if name not in table.schema_arrow.names:
             raise DataError(
                 f"{file} has no column {name!r} (data.captions), only {', '.join(table.schema_arrow.names)}"
             )
         kind = table.schema_arrow.field(name).type
+        kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
         if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
             raise DataError(f"{file}: the column {name!r} (data.captions) is of type {kind}, not text")
-        batches = table.iter_batches(columns=[name])
-        return [" ".join(v.split()) for b in batches for v in b.column(0).to_pylist() if v is not None]
+        batches = table.iter_batches(ROWS_AT_ONCE, columns=[name])
+        values = (value.as_py() for batch in batches for value in batch.column(0))
+        return [" ".join(v.split())[: cfg.max_caption + 1] for v in values if v is not None]
     except (pyarrow.ArrowException, OSError) as e:
         raise DataError(f"{file} cannot be read: {' '.join(str(e).split())}") from None

@@ -84,8 +84,9 @@ def _new_member(entry: tarfile.TarInfo) -> Member | None:
         return Member(name, 0, 0, fault="a device or pipe")
     if not entry.isreg():
         return None
-    fault = "a sparse file, which only tar itself can read" if entry.issparse() else ""
-    return Member(name, entry.offset_data, entry.size, fault=fault)
+    if entry.issparse():
+        return Member(name, 0, 0, fault="a sparse file, which only tar itself can read")
+    return Member(name, entry.offset_data, entry.size)
 
 
 def _follow(member: Member, places: dict[str, Member]) -> Member:

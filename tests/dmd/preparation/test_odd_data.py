@@ -15,7 +15,17 @@ from dmd.data.splits import load_split
 from dmd.errors import DataError
 from dmd.preparation.prepare import prepare
 from dmd.storage.files import sha256
-from tests.helpers.sources import NewConfig, picture, skipped, stored, values, write_mnist, write_pictures, write_shard
+from tests.helpers.sources import (
+    NewConfig,
+    picture,
+    png_bytes,
+    skipped,
+    stored,
+    values,
+    write_mnist,
+    write_pictures,
+    write_shard,
+)
 
 
 @pytest.mark.parametrize(
@@ -139,23 +149,17 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def png_of(value: int) -> bytes:
-    content = io.BytesIO()
-    picture(value).save(content, "PNG")
-    return content.getvalue()
-
-
 def test_the_plain_image_of_a_sample_is_read_and_an_empty_caption_is_missing(
     new_config: NewConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
     with tarfile.open(tmp_path / "in/a.tar", "w") as tar:
         for i in range(20):
-            add(tar, f"{i:04d}.depth.png", png_of(200))
-            add(tar, f"{i:04d}.png", png_of(i))
+            add(tar, f"{i:04d}.depth.png", png_bytes(200))
+            add(tar, f"{i:04d}.png", png_bytes(i))
             add(tar, f"{i:04d}.txt", b" \n" if i == 7 else b"x")
         for ending in ("png", "bmp"):
-            add(tar, f"9999.{ending}", png_of(9))
+            add(tar, f"9999.{ending}", png_bytes(9))
         add(tar, "9999.txt", b"x")
     prepare(new_config(source="webdataset", folder=tmp_path / "in", captions="txt", max_bad=0.2), tmp_path / "out")
     assert sorted(v for s in stored(tmp_path / "out").values() for v in values(s)) == [i for i in range(20) if i != 7]

@@ -1,0 +1,163 @@
+"""No file makes the stage wait, take all memory, or write to a terminal."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dmd.data.splits import load_split
+from dmd.errors import DataError
+from dmd.preparation.prepare import prepare
+from dmd.preparation.sources.arrays import read_idx
+from tests.helpers.sources import NewConfig, skipped, write_pictures
+
+
+def write_table(folder: Path, count: int, **odd: object) -> None:
+    """Write pictures and a table captions.jsonl whose fourth row has the values `odd`."""
+    write_pictures(folder, count)
+    rows = [{"file_name": f"{i:03d}.png", "caption": f"number {i}", **(odd if i == 3 else {})} for i in range(count)]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("place", ["cat/pipe.png", "captions.csv", "a.tar", "classes.txt", "cat/notes"])
+def test_a_pipe_or_device_is_named_and_not_opened(new_config: NewConfig, tmp_path: Path, place: str) -> None:
+    write_pictures(tmp_path / "in/cat", 12)
+    for source in ("folder", "webdataset", "prompts", "mnist"):
+        (tmp_path / "in" / place).unlink(missing_ok=True)
+        if source == "folder":
+            os.mkfifo(tmp_path / "in" / place)
+        else:
+            (tmp_path / "in" / place).symlink_to("/dev/zero")
+        with pytest.raises(DataError, match=f"{place} is a pipe, socket or device, not a file; remove it"):
+            prepare(new_config(source=source, folder=tmp_path / "in"), tmp_path / "out")
+
+
+def test_a_pipe_in_a_linked_folder_is_an_unusable_image(new_config: NewConfig, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in/cat", 12)
+    write_pictures(tmp_path / "elsewhere", 1, first=50)
+    os.mkfifo(tmp_path / "elsewhere/pipe.png")
+    (tmp_path / "in/dog").symlink_to(tmp_path / "elsewhere")
+    prepared = prepare(new_config(source="folder", folder=tmp_path / "in", max_bad=0.2, seed=1), tmp_path / "out")
+    assert [(s.name, s.reason) for s in prepared.skipped] == [("dog/pipe.png", "not a regular file")]
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("\x1b]0;title\x07", "its caption has control characters"),
+        ("a \x9b31m cat", "its caption has control characters"),
+        ("x" * 10_001, "its caption has more than data.max_caption = 10000 characters"),
+        ("\ud800", "its caption is not UTF-8 text (surrogates not allowed)"),
+    ],
+)
+def test_a_caption_that_cannot_be_shown_is_counted(
+    new_config: NewConfig, tmp_path: Path, caption: str, reason: str
+) -> None:
+    write_table(tmp_path / "in", 20, caption=caption)
+    chosen = new_config(source="folder", folder=tmp_path / "in", captions="captions.jsonl", max_bad=0.1)
+    prepare(chosen, tmp_path / "out")
+    assert [why for _, _, why in skipped(tmp_path / "out")] == [reason]
+
+
+def test_a_long_caption_is_allowed_by_the_parameter(new_config: NewConfig, tmp_path: Path) -> None:
+    write_table(tmp_path / "in", 12, caption="x" * 20_000)
+    chosen = new_config(source="folder", folder=tmp_path / "in", captions="captions.jsonl", max_caption=20_000)
+    prepare(chosen, tmp_path / "out")
+    captions = [c for s in ("train", "validation", "test") for c in load_split(tmp_path / "out", s).captions]
+    assert max(map(len, captions)) == 20_000
+
+
+def test_prompts_of_any_length_are_counted_by_the_same_bound(new_config: NewConfig, tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("\n".join([*(f"prompt {i}" for i in range(20)), "x" * 10**6]))
+    texts = pyarrow.DictionaryArray.from_arrays([0, 1] * 5, ["y" * 10**6, "a short one"])
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "in/b.parquet")
+    result = prepare(
+        new_config(source="prompts", folder=tmp_path / "in", captions="text", max_bad=0.5), tmp_path / "out"
+    )
+    assert sum(result.counts.values()) == 25 and len(result.skipped) == 6
+    assert {len(s.name) for s in result.skipped} == {1000} and {s.reason[:28] for s in result.skipped} == {
+        "its caption has more than da"
+    }
+
+
+@pytest.mark.parametrize("name", ["b\x1b[2J", "\x9b31m", "a\x07"])
+def test_a_class_name_with_control_characters_is_an_error_that_shows_them(
+    new_config: NewConfig, tmp_path: Path, name: str
+) -> None:
+    write_pictures(tmp_path / "in/cat", 12)
+    write_pictures(tmp_path / "in" / name, 12, first=50)
+    with pytest.raises(DataError, match="its name has control characters; rename it") as e:
+        prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+    assert str(e.value).isprintable()
+
+
+def test_file_names_with_control_characters_are_escaped_where_they_are_shown(
+    new_config: NewConfig, tmp_path: Path
+) -> None:
+    write_pictures(tmp_path / "in", 12)
+    (tmp_path / "in/\x1b]0;title\x07.png").write_bytes(b"no picture")
+    prepare(new_config(source="folder", folder=tmp_path / "in", max_bad=0.1), tmp_path / "out")
+    assert [name for _, name, _ in skipped(tmp_path / "out")] == [r"\x1b]0;title\x07.png"]
+    with pytest.raises(DataError) as e:
+        prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+    assert r"\x1b]0;title\x07.png" in str(e.value) and str(e.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["long", "duplicate", "caption", "many"])
+def test_class_names_have_bounds(new_config: NewConfig, tmp_path: Path, kind: str) -> None:
+    write_pictures(tmp_path / "in", 12)
+    labels = {"long": "9" * 5000, "duplicate": "a", "caption": "a", "many": "a"}
+    rows = "".join(f"{i:03d}.png,{labels[kind] if i % 2 else 'b'}\n" for i in range(12))
+    (tmp_path / "in/labels.csv").write_text(f"file_name,label\n{rows}")
+    changes = {"source": "folder", "captions": "labels.csv"}
+    words = "its name has 5,000 characters, more than 255"
+    if kind == "caption":
+        changes["caption"], words = "{name}" * 1600 + "x" * 300, "its caption is longer than data.max_caption = 1600"
+    elif kind != "long":
+        from tests.helpers.sources import write_shard
+
+        write_shard(tmp_path / "in/a.tar", 0, 20)
+        names = "cat\ncat\ndog\n" if kind == "duplicate" else "".join(f"{i}\n" for i in range(1000))
+        (tmp_path / "in/classes.txt").write_text(names)
+        changes = {"source": "webdataset"}
+        words = "'cat': two classes have this name" if kind == "duplicate" else "1,000 classes, but only 20 images"
+    with pytest.raises(DataError, match=words) as e:
+        prepare(new_config(folder=tmp_path / "in", max_caption=1600, **changes), tmp_path / "out")
+    assert len(str(e.value)) < 500
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000, '{"a":' * 100_000])
+def test_json_that_python_cannot_hold_is_one_line(new_config: NewConfig, tmp_path: Path, value: str) -> None:
+    write_pictures(tmp_path / "in", 12)
+    (tmp_path / "in/captions.jsonl").write_text(f'{{"file_name": "000.png", "caption": {value}}}\n')
+    with pytest.raises(DataError, match="line 1: not JSON") as e:
+        prepare(new_config(source="folder", folder=tmp_path / "in", captions="captions.jsonl"), tmp_path / "out")
+    assert len(str(e.value).splitlines()) == 1
+
+
+def test_an_idx_file_is_unpacked_as_far_as_its_header_says(tmp_path: Path) -> None:
+    file = tmp_path / "images.gz"
+    with gzip.open(file, "wb", 1) as content:
+        content.write(bytes([0, 0, 8, 1, 0, 0, 0, 9]))
+        for _ in range(64):
+            content.write(bytes(2**20))
+    with pytest.raises(DataError, match=r"truncated or too long for an array of shape \(9,\)"):
+        read_idx(file)
+    for dimensions, sides in ((3, b"\xff" * 12), (200, b"\xff" * 800)):
+        (tmp_path / "images").write_bytes(bytes([0, 0, 8, dimensions]) + sides)
+        with pytest.raises(DataError, match="is larger than any idx file of this kind"):
+            read_idx(tmp_path / "images")
+
+
+def test_pillow_keeps_its_own_limit_after_a_preparation(new_config: NewConfig, tmp_path: Path) -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    write_pictures(tmp_path / "in", 12)
+    prepare(new_config(source="folder", folder=tmp_path / "in", max_pixels=4096), tmp_path / "out")
+    assert before == Image.MAX_IMAGE_PIXELS
