@@ -16,6 +16,7 @@ REFUSED = ("EPS", "MPEG")
 BYTES_PER_PIXEL = 8  # no picture that is read has more: four channels of 16 bits
 FIXED_BYTES = 2**20  # bytes of a file beside its pixels that are always allowed
 LARGE = 2**22  # pixels; larger pictures are decoded one at a time, so that the memory is that of one of them
+BOMB = "more than twice the pixels that data.max_pixels allows; raise it"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND")  # eXIf says which side is up
 
@@ -62,6 +63,8 @@ def open_picture(content: Path | bytes, max_pixels: int) -> Image.Image:
         raise ValueError("not a regular file")  # opening a pipe would wait for ever
     try:
         image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ValueError(BOMB) from None
     except ValueError:  # a text chunk before the pixels is too long, or unpacks to too much
         pixels = _without_text(content, max_pixels)
         if pixels is None:
@@ -78,6 +81,8 @@ def decode(image: Image.Image) -> None:
     """Decode the pixels of an opened picture. Raises Pillow's types for a damaged file."""
     try:
         image.load()
+    except Image.DecompressionBombError:
+        raise ValueError(BOMB) from None
     except ValueError:
         # Pillow also raises this for a long text chunk behind the pixels, which are then complete.
         if image.format != "PNG" or not isinstance(image, ImageFile.ImageFile) or image.tile:
