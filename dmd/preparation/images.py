@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from dmd.preparation.pictures import decode, one_if_large
+from dmd.preparation.pictures import decode, one_at_a_time
 
 SIXTEEN_BIT = 257  # 65535 / 255
 PIXELS_AT_ONCE = 2**22  # pixels converted at once
@@ -16,10 +16,13 @@ def fit_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
     The picture is turned upright, reduced to 8 bits, put on white where it is transparent, resized by its shorter side
     and cropped at the centre. Raises ValueError for values of unknown range, and Pillow's types for a damaged file.
     """
-    with one_if_large(image):
+
+    def fit() -> Image.Image:
         decode(image)
         plain = _convert(image, "L" if channels == 1 else "RGB")
-        square = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)  # Pillow's bicubic is antialiased
+        return ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)  # Pillow's bicubic is antialiased
+
+    square = one_at_a_time(image, fit)
     return np.ascontiguousarray(np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1))
 
 

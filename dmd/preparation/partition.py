@@ -1,6 +1,6 @@
 """Divides the records of a source into train, validation and test."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from dmd.config import DataConfig
 from dmd.data.splits import SPLITS
 from dmd.errors import DataError
-from dmd.preparation.sources.base import Pool, Source, choose_splits
+from dmd.preparation.sources.base import Pool, Skipped, Source, choose_splits
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,20 @@ def choose_pools(cfg: DataConfig, source: Source) -> Source:
                 f"the split {name} of the data set has no usable record{reason}; "
                 f"name another split in data.{split}_split, or none, which draws from train"
             )
-    passed_by = {**source.passed_by, **{f"in split {name}": len(source.pools[name]) for name in sorted(unused)}}
+    in_unused = {name: len(source.pools[name]) + sum(r.split == name for r in source.left_out) for name in unused}
+    passed_by = {**source.passed_by, **{f"in split {name}": n for name, n in sorted(in_unused.items())}}
     pools = {split: source.pools[name] for split, name in names.items()}
     return replace(source, pools=pools, left_out=left_out, passed_by=passed_by)
 
 
-def check_counts(counts: Mapping[str, int], fewest: Mapping[str, int]) -> None:
+def check_counts(counts: Mapping[str, int], fewest: Mapping[str, int], skipped: Sequence[Skipped] = ()) -> None:
     """Raise DataError for a split with fewer images than the measures need; fewest: by split."""
+    unusable = f" beside {len(skipped)} unusable ones ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
     for split, number in fewest.items():
         if counts[split] < number:
             raise DataError(
-                f"the split {split} has {counts[split]} images, but the measures need {number} (data.{split}, "
-                "baseline.neighbours); use more images, or fewer neighbours"
+                f"the split {split} has {counts[split]} images{unusable}, but the measures need {number} "
+                f"(data.{split}, baseline.neighbours); use more images, or fewer neighbours"
             )
 
 

@@ -4,12 +4,15 @@ import contextlib
 import io
 import stat
 import struct
-import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, ImageFile
+
+T = TypeVar("T")
 
 # EPS and PS would start Ghostscript, and Pillow recognises MPEG without decoding it.
 REFUSED = ("EPS", "MPEG")
@@ -20,7 +23,8 @@ BOMB = "more than twice the pixels that data.max_pixels allows; raise it"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND")  # eXIf says which side is up
 
-_one_large_picture = threading.Lock()
+# One thread for all large pictures: each thread keeps the memory that it has used.
+_large_pictures = ThreadPoolExecutor(1, "large picture")
 
 
 def _list_formats() -> tuple[str, ...]:
@@ -89,9 +93,11 @@ def decode(image: Image.Image) -> None:
             raise
 
 
-def one_if_large(image: Image.Image) -> contextlib.AbstractContextManager[object]:
-    """Return a lock that a thread holds while it works on a large picture; small ones need none."""
-    return _one_large_picture if image.width * image.height > LARGE else contextlib.nullcontext()
+def one_at_a_time(image: Image.Image, work: Callable[[], T]) -> T:
+    """Return the result of work on a picture; no two large ones are worked on at the same time."""
+    if image.width * image.height <= LARGE:
+        return work()
+    return _large_pictures.submit(work).result()
 
 
 def max_file_bytes(max_pixels: int) -> int:

@@ -111,7 +111,7 @@ def _store(
     """Move the shards to `out`, with the list of skipped records and the manifest. Returns the manifest."""
     labels = {s: torch.cat([load_file(file)["labels"] for file in shard_files(work, s)]) for s in SPLITS}
     check_labels(source, labels)
-    check_counts({split: len(values) for split, values in labels.items()}, fewest)
+    check_counts({split: len(values) for split, values in labels.items()}, fewest, skipped)
     with new_folder(out) as folder:
         for file in (f for f in sorted(work.iterdir()) if f.suffix in (".safetensors", ".txt")):
             shutil.move(file, folder / file.name)

@@ -69,6 +69,7 @@ def test_a_test_split_without_labels_is_named_and_another_can_serve(new_config: 
         prepare(new_config(**shared), tmp_path / "out")
     result = prepare(new_config(**shared, test_split="validation"), tmp_path / "out")
     assert result.counts == {"train": 18, "validation": 2, "test": 6} and not result.skipped
+    assert result.passed_by == {"in split test": 9}
     assert sorted(values(stored(tmp_path / "out")["test"])) == list(range(50, 56))
     shared |= {"test": 3, "test_split": "none", "validation_split": "validation"}
     result = prepare(new_config(**shared), tmp_path / "other")
@@ -123,5 +124,6 @@ def test_unusable_images_count_before_the_measures(new_config: NewConfig, params
     write_pictures(tmp_path / "in/test/cat", 4, first=50)
     (tmp_path / "in/test/cat/050.png").write_bytes(b"")
     chosen = new_config(source="folder", folder=tmp_path / "in", test="all", max_bad=0.5)
-    with pytest.raises(DataError, match="the split test has 3 images, but the measures need 4"):
+    words = r"the split test has 3 images beside 1 unusable ones \(test/cat/050\.png: .*\), but the measures need 4"
+    with pytest.raises(DataError, match=words):
         prepare(chosen, tmp_path / "out", params.fewest_images())

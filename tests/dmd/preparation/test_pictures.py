@@ -2,7 +2,9 @@
 
 import io
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +147,21 @@ def test_strips_give_the_picture_as_a_whole(mode: str, orientation: int, monkeyp
     whole = fit_image(image, 8, 3)
     monkeypatch.setattr("dmd.preparation.images.PIXELS_AT_ONCE", 70)  # three rows
     assert (fit_image(image, 8, 3) == whole).all()
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmd.preparation.pictures.LARGE", 63)
+    at_work, most = [], []
+
+    def slow(image: Image.Image) -> None:
+        at_work.append(image)
+        most.append(len(at_work))
+        time.sleep(0.02)
+        at_work.remove(image)
+
+    monkeypatch.setattr("dmd.preparation.images.decode", slow)
+    for side, together in ((8, {1}), (7, {1, 2})):
+        most.clear()
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(lambda i, n=side: fit_image(Image.new("L", (n, n)), 8, 1), range(6)))
+        assert set(most) == together
