@@ -586,7 +586,7 @@ class Params(Group):
     def _check_images(self) -> "Params":
         fewest = self.fewest_images()
         for split, count in (("validation", self.data.validation), ("test", self.data.test)):
-            if count != "all" and count < fewest[split]:
+            if isinstance(count, int) and count < fewest[split]:
                 need = f"baseline.neighbours: {self.baseline.neighbours}" if split == "test" else "their variance"
                 raise ValueError(f"data.{split}: {count} images are too few for {need}; use at least {fewest[split]}")
         return self

@@ -178,4 +178,4 @@ class PhaseProgress:
             title = f"train, {name} ({place + 1} of {len(self.totals)})"
             self.current = (name, Progress(title, self.totals[name], "turns", max(self.turn - before, 0)))
         self.validated |= {k: row[k] for k in ("validation_score",) if k in row}
-        self.current[1].update(**{k: row[k] for k in PROGRESS_COLUMNS if k in row}, **self.validated)
+        self.current[1].update(**{k: row[k] for k in PROGRESS_COLUMNS if k in row} | self.validated)

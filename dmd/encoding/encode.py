@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmd.codecs.latents import Latents, vae_batch_size
 from dmd.config import EncodeConfig
@@ -79,7 +79,7 @@ def _encode_captions(
 ) -> list[Path]:
     """Write the embeddings of all captions in shards and, last, of the empty caption. Returns the files."""
     for text_encoder in family.text_encoders(pipe):
-        text_encoder.to(device)
+        nn.Module.to(text_encoder, device)  # transformers types its own `to` as a method without arguments
 
     def embed_rows(rows: slice) -> Tensors:
         return family.embed(pipe, captions[rows])

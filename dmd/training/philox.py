@@ -13,6 +13,8 @@ KEY_STEPS = 0x9E3779B9, 0xBB67AE85  # added to the key after each round
 MASK = 2**32 - 1
 KERNEL_DEVICES = ("cpu", "cuda")
 
+Words = tuple[Tensor, Tensor, Tensor, Tensor]  # int64, of a counter
+
 
 def random_words(key: int, first: int, blocks: int, device: torch.device | str) -> Tensor:
     """int32 [blocks, 4]: 128 random bits for each of the counters first, first + 1, ...; key and counters have 64 bits.
@@ -38,14 +40,14 @@ def by_arithmetic(key: int, first: int, blocks: int, device: torch.device | str)
     counter = torch.arange(blocks, device=device) + _signed(first)
     low, high = counter & MASK, (counter >> 32) & MASK
     key_low, key_high = key & MASK, (key >> 32) & MASK
-    words = low, high, torch.zeros_like(low), torch.zeros_like(low)
+    words: Words = low, high, torch.zeros_like(low), torch.zeros_like(low)
     for _ in range(ROUNDS):
         words = _round(*words, key_low, key_high)
         key_low, key_high = (key_low + KEY_STEPS[0]) & MASK, (key_high + KEY_STEPS[1]) & MASK
     return torch.stack([words[0] | words[1] << 32, words[2] | words[3] << 32], dim=1).view(torch.int32)
 
 
-def _round(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, key_low: int, key_high: int) -> tuple[Tensor, ...]:
+def _round(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, key_low: int, key_high: int) -> Words:
     """One round on the four words of the counter. The upper half of c1 and c3 may hold anything."""
     product0, product1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
     next0 = ((product1 >> 32) ^ c1 ^ key_low) & MASK
