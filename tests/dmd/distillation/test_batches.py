@@ -45,14 +45,16 @@ def weights(
     batch_size: int,
     shard: bool = False,
     stop: int = 0,
+    back: int = 0,
     name: str = "dmd2",
 ) -> dict[str, Tensor]:
     """All trained weights in float64, by name, after training with two critic turns per generator turn.
 
     shard: shard the weights over the processes. stop: number of turns after which training resumes from a checkpoint
-    in new networks.
+    in new networks. back: number of turns after which a second phase takes back the networks after turn 2.
     """
-    gan = GanConfig(**{**params.method.gan.model_dump(), "weight": 0.1, "critic_weight": 0.1, "r1_weight": 0.1})
+    losses = {"weight": 0.1, "critic_weight": 0.1, "r1_weight": 0.1, "from_turn": back}
+    gan = GanConfig(**{**params.method.gan.model_dump(), **losses})
     cfg = params.method.model_copy(update={"name": name, "critic_turns": 2, "regression_weight": 0.0, "gan": gan})
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
     train_cfg = params.train.model_copy(
@@ -68,6 +70,8 @@ def weights(
 
     state = new_state(method, train_cfg)
     for row in train(state, method, train_cfg, (1, 8, 8), split().labels, workers):
+        if back and row["turn"] == 2:
+            state.keep_if_best(20000, [1.0, 1.0], 0.0, whole=True)
         if row["turn"] == stop:
             break
     if stop:
@@ -123,26 +127,26 @@ def test_the_gradient_of_one_step_in_float32_equals_that_of_the_whole_batch(para
         assert (a - b).norm() <= 1e-5 * max(a.norm(), 1e-2 * largest)
 
 
-def train_in_process(rank: int, port: int, shard: bool, stop: int, out: Path) -> None:
+def train_in_process(rank: int, port: int, shard: bool, stop: int, back: int, out: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
     workers = Workers(Accelerator(cpu=True))
     torch.set_num_threads(1)  # accelerate gives all cores to each process
     assert workers.accelerator.num_processes == 2
-    torch.save(weights(load_params(ROOT / "params.yaml"), workers, 10, 8, shard, stop), out / f"{rank}.pt")
+    torch.save(weights(load_params(ROOT / "params.yaml"), workers, 10, 8, shard, stop, back), out / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(("shard", "stop"), [(False, 0), (True, 4)], ids=["copies", "shards"])
+@pytest.mark.parametrize(("shard", "stop", "back"), [(False, 0, 0), (True, 4, 5)], ids=["copies", "shards"])
 def test_two_processes_with_half_the_batch_each_equal_one(
-    params: Params, tmp_path: Path, shard: bool, stop: int
+    params: Params, tmp_path: Path, shard: bool, stop: int, back: int
 ) -> None:
-    """Train 20 steps in float64 over gloo, 10 of them with a generator turn; with shards, also resume."""
+    """Train 20 steps in float64 over gloo, 10 of them with a generator turn; with shards, also resume and go back."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mp.start_processes(train_in_process, (port, shard, stop, tmp_path), nprocs=2, start_method="spawn")
-    one = weights(params, alone(), 10, 8)
+    mp.start_processes(train_in_process, (port, shard, stop, back, tmp_path), nprocs=2, start_method="spawn")
+    one = weights(params, alone(), 10, 8, back=back)
     for rank in range(2):
         other = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, weight in one.items():
