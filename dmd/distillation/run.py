@@ -156,7 +156,7 @@ class PhaseProgress:
         self.is_visible = is_visible
         self.totals = {phase.name: phase.generator_turns for phase in phases if phase.generator_turns}
         self.turn = turn
-        self.validated: dict[str, float] = {}  # the score of the last validation, shown until the next one
+        self.validated: dict[str, Any] = {}  # the score of the last validation, shown until the next one
         self.current: tuple[str, Progress] | None = None
 
     def __enter__(self) -> "PhaseProgress":
