@@ -29,7 +29,7 @@ def describe_training(losses: pd.DataFrame) -> str:
         return "unknown"
     phases = losses["phase"] if "phase" in losses else pd.Series([""] * len(losses))
     turns = [f"{count:,} ({name})".removesuffix(" ()") for name, count in phases.value_counts(sort=False).items()]
-    steps = f"; steps: {losses['step'].to_numpy().max():,.0f}" if "step" in losses else ""
+    steps = f"; steps: {int(max(losses['step'].tolist())):,}" if "step" in losses else ""
     return f"generator turns: {', '.join(turns)}{steps}"
 
 

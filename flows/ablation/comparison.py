@@ -82,7 +82,7 @@ def load_measures(root: Path, member: Member) -> Values | None:
 
 def training_cost(losses: pd.DataFrame) -> Values:
     """Number of generator turns of all phases, by the training log."""
-    return {TURNS: float(losses["turn"].to_numpy().max())} if "turn" in losses and len(losses) else {}
+    return {TURNS: float(max(losses["turn"].tolist()))} if "turn" in losses and len(losses) else {}
 
 
 def headline(metrics: Metrics) -> Values:
