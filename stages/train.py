@@ -34,10 +34,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     method = new_method(params, teacher, split, encoded, pairs)
     nets = new_networks(method, teacher, cfg, params.method.init_from, workers.device)
     scratch = new_scratch(params, {name: getattr(args, name) for name in INPUTS})
-    real, labels = validation_set(split, validation, pairs, teacher)
-    validator = new_validator(
-        args.evaluator, split, real, labels, cfg.validation, cfg.seed, scratch.folder, workers.device
-    )
+    real = validation_set(split, validation, pairs, teacher)  # images and labels
+    validator = new_validator(args.evaluator, split, *real, cfg.validation, cfg.seed, scratch.folder, workers.device)
     result = distill(method, nets, cfg, teacher, split.labels, split.conditions, scratch, validator, workers)
     if not workers.is_main:
         return "done"

@@ -130,20 +130,14 @@ def pairs_between(
             covered[group] |= strictly_inside[member[rows, group] > 0].any(dim=0)
         for part, radii in enumerate(x_radii):
             inside_x[part] |= (distances <= radii[rows, None]).any(dim=0)
+    xy = {name: [sums[mask].sum() / row_counts[mask].sum() for mask in masks] for name, sums in row_sums.items()}
     statistics = [
         CrossPairs(
             is_inside_y=inside_y[mask],
             is_inside_x=inside_x[part],
             ball_count=ball_count[mask],
             is_covered=covered[[group for group in range(len(covered)) if group != part - 1]].any(dim=0),
-            kernels={
-                name: KernelMeans(
-                    xx=x_pairs.kernels[name][part],
-                    yy=y_pairs.kernels[name][0],
-                    xy=sums[mask].sum() / row_counts[mask].sum(),
-                )
-                for name, sums in row_sums.items()
-            },
+            kernels={k: KernelMeans(x_pairs.kernels[k][part], y_pairs.kernels[k][0], xy[k][part]) for k in KERNELS},
         )
         for part, mask in enumerate(masks)
     ]

@@ -1,4 +1,4 @@
-"""What a table of measures is of: data, method, training cost, judges, counts, directions, commit and date."""
+"""The line above a table of measures: data, method, training cost, judges, counts, directions, commit and date."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
