@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from dmd.storage.files import sha256
+from flows.runtime.process import is_running
 from tests.helpers.params import set_params
 from tests.helpers.projects import copy_of_the_project, environment, run
 
@@ -68,12 +69,13 @@ def stop(project: Path, send: Callable[[subprocess.Popen[str], int], None], numb
     sent = time.monotonic()
     send(process, number)
     _, err = process.communicate(timeout=180)
-    _, alive = psutil.wait_procs(processes, timeout=2)
+    while any(map(is_running, processes)) and time.monotonic() < sent + 60:
+        time.sleep(0.1)
     took = time.monotonic() - sent
     assert process.returncode == 75, err
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith(f"error: stopped by {number.name}; finished stages are kept"), err
-    assert not alive
+    assert not any(map(is_running, processes))
     return took
 
 
