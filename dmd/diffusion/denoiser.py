@@ -101,9 +101,13 @@ class Denoiser(nn.Module):
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The network's own output [B, C, H, W], in the precision of its input."""
+        return self.run(self.net, x_t, t, cond).sample
+
+    def run(self, net: nn.Module, x_t: Tensor, t: Tensor, cond: Cond) -> Any:
+        """Call a network with the same inputs as this denoiser's own: `net` itself, or a part of it."""
         extra: dict[str, Any] = {} if cond is None else {"class_labels": cond}
         c_in = append_dims(self.coefficients(t).c_in, x_t.ndim).to(x_t.dtype)
-        return self.net(c_in * x_t, self.process.time(t), **extra).sample
+        return net(c_in * x_t, self.process.time(t), **extra)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """Predict x0 [B, C, H, W] from x_t [B, C, H, W]."""

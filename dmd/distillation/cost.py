@@ -155,7 +155,9 @@ def _hooks(net: Any, counts: Counter[str]) -> list[Any]:
     def at_middle(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         _count(counts, "encoder_", output, +1)
 
-    def at_end(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    def at_end(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if module is not net:  # its encoder alone
+            return
         _count(counts, "encoder_", output.sample, -1)
         _count(counts, "", output.sample, +1)
 

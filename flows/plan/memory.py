@@ -111,7 +111,7 @@ def saved_bytes(net: Denoiser, shape: tuple[int, ...], classes: int) -> tuple[in
     t = torch.zeros(1, dtype=torch.long, device="meta")
     counter = SavedTensors(net.parameters())
     at_middle: list[int] = []
-    handle = innermost(net.net)[0].register_forward_hook(lambda *_: at_middle.append(counter.bytes))
+    handle = innermost(net.net).register_forward_hook(lambda *_: at_middle.append(counter.bytes))
     try:
         with counter, FusedAttention():
             net.predict(x, t, t if classes else None)

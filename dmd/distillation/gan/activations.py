@@ -1,21 +1,19 @@
-"""Activations of a denoiser's encoder, which the discriminator reads (DMD2, section 4.3)."""
+"""Activations of a denoiser's encoder, which the discriminator reads (DMD2, section 4.3).
 
-import contextlib
+They come from a forward pass of their own: that of a network which shares all weights and ends after the last level
+that is read. No pass is stopped half-way, so a network may be compiled, sharded or checkpointed.
+"""
+
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from dmd.diffusion.denoiser import Cond, Denoiser
 from dmd.networks.dit import DitWrapper
 from dmd.networks.wrapper import unwrap
 
-Level = tuple[nn.Module, Callable[[Any], Tensor]]  # a module, and how its output becomes activations [B, C, H, W]
-
-
-class _StopForward(Exception):
-    """Raised by a hook to stop the forward pass early."""
+UNET_END = ("conv_norm_out", "conv_act", "conv_out")  # layers of a UNet after its decoder
 
 
 def activations(
@@ -23,60 +21,83 @@ def activations(
 ) -> list[Tensor]:
     """Activations [B, C', H', W'] of the innermost level, or of every encoder level with the innermost last.
 
-    Gradients flow through them. The forward pass stops there, unless the network must run to its end.
+    Gradients flow through them.
     """
-    levels, outputs = LEVELS[which](denoiser.net), list[Tensor]()
-    must_finish = must_run_to_end(denoiser.net)
-
-    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        outputs.append(levels[len(outputs)][1](output))
-        if len(outputs) == len(levels) and not must_finish:
-            raise _StopForward
-
-    handles = [module.register_forward_hook(keep) for module, _ in levels]
-    try:
-        with contextlib.suppress(_StopForward):
-            denoiser.predict(x_t, t, cond)
-    finally:
-        for handle in handles:
-            handle.remove()
+    outputs: list[Tensor] = []
+    denoiser.run(encoder(denoiser.net, which == "encoder", outputs), x_t, t, cond)
     return outputs
 
 
-def innermost(net: nn.Module) -> Level:
+class _Recorded(nn.Module):
+    """A block that appends what `select` takes from its output to a list; everything else is that of the block."""
+
+    def __init__(self, block: nn.Module, select: Callable[[Any], Tensor], outputs: list[Tensor]) -> None:
+        super().__init__()
+        self.block, self.select, self.outputs = block, select, outputs
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.block(*args, **kwargs)
+        self.outputs.append(self.select(output))
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.block, name)  # diffusers asks a block which inputs it takes
+
+
+def innermost(net: nn.Module) -> nn.Module:
     """The middle block of a UNet or of a transformer."""
     if isinstance(net, DitWrapper):
-        blocks = net.transformer.transformer_blocks
-        return blocks[len(blocks) // 2], _to_grid
-    return unwrap(net).mid_block, lambda output: output
+        return net.transformer.transformer_blocks[len(net.transformer.transformer_blocks) // 2]
+    return unwrap(net).mid_block
 
 
-def encoder_levels(net: nn.Module) -> list[Level]:
-    """Each resolution of a UNet's encoder, before it is halved, and the middle block.
+def encoder(net: nn.Module, all_levels: bool, outputs: list[Tensor]) -> nn.Module:
+    """A network that shares the weights of `net`, ends after its innermost level, and appends activations to `outputs`.
 
-    For a transformer, these are the blocks at a quarter and at half of its depth.
+    The levels of a UNet are each resolution of its encoder, before it is halved, and the middle block; those of a
+    transformer are the blocks at a quarter and at half of its depth. The last one is the innermost.
     """
+    net = getattr(net, "_orig_mod", net)  # the network inside torch.compile's
+    inner = _shallow_copy(unwrap(net))
     if isinstance(net, DitWrapper):
-        blocks = net.transformer.transformer_blocks
-        return [(blocks[len(blocks) // 4], _to_grid), innermost(net)]
-    return [*((block, _before_halving(block)) for block in unwrap(net).down_blocks), innermost(net)]
+        blocks: list[Any] = list(inner.transformer_blocks)[: len(inner.transformer_blocks) // 2 + 1]
+        for k in {len(inner.transformer_blocks) // 4, len(blocks) - 1} if all_levels else {len(blocks) - 1}:
+            blocks[k] = _Recorded(blocks[k], _to_grid, outputs)
+        inner.transformer_blocks = nn.ModuleList(blocks)
+    else:
+        if all_levels:
+            inner.down_blocks = nn.ModuleList(
+                _Recorded(block, _before_halving(block), outputs) for block in inner.down_blocks
+            )
+        inner.mid_block = _Recorded(inner.mid_block, lambda output: output, outputs)
+        inner.up_blocks = nn.ModuleList()
+        for name in UNET_END:
+            setattr(inner, name, nn.Identity())
+    return inner if unwrap(net) is net else _with_inner(net, inner)
 
 
-LEVELS: dict[str, Callable[[nn.Module], list[Level]]] = {
-    "innermost": lambda net: [innermost(net)],
-    "encoder": encoder_levels,
-}
+def _with_inner(wrapper: nn.Module, inner: nn.Module) -> nn.Module:
+    """A wrapper like `wrapper` around another network."""
+    new = _shallow_copy(wrapper)
+    name = next(name for name, module in wrapper.named_children() if module is unwrap(wrapper))
+    setattr(new, name, inner)
+    return new
+
+
+def _shallow_copy(module: nn.Module) -> Any:
+    """A copy with the same weights and submodules, whose submodules can be replaced; it is not compiled."""
+    new = object.__new__(type(module))  # copy.copy would build a sharded module anew, without its configuration
+    new.__dict__.update(module.__dict__, _modules=dict(module._modules), _compiled_call_impl=None)
+    return new
 
 
 def _before_halving(block: Any) -> Callable[[Any], Tensor]:
     """Select the last full-resolution output of a down block, which returns one output per layer for the decoder."""
     last = -2 if block.downsamplers else -1
     return lambda output: output[1][last]
-
-
-def must_run_to_end(net: nn.Module) -> bool:
-    """Whether a forward pass must not be stopped early: FSDP and gradient checkpointing rely on its end."""
-    return any(isinstance(m, FSDPModule) or getattr(m, "gradient_checkpointing", False) for m in net.modules())
 
 
 def _to_grid(tokens: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmd.distillation.gan.activations import activations
+from dmd.distillation.gan.activations import activations, encoder
 from dmd.distillation.gan.discriminator import Discriminator, new_discriminator, residual_features
 from dmd.distillation.losses import critic_gan_loss, generator_gan_loss, r1_penalty
 from tests.helpers.networks import unet_denoiser
@@ -90,3 +90,15 @@ def test_residual_features_scale_faint_contrast_by_the_noise_level() -> None:
     faint = ends[:, 0, 4, 4] - ends[:, 0, 0, 0]
     assert faint[0] > 0.85 and faint[1] < 0.11
     assert torch.allclose(residual_features(-x, sigma)[:, 2], -ends[:, 0])  # white and black are treated alike
+
+
+def test_an_encoder_shares_the_weights_of_its_network_and_leaves_it_whole() -> None:
+    denoiser = unet_denoiser(0)
+    z, y = batch(2)
+    before = denoiser(z, torch.tensor([5, 900]), y)
+    activations(denoiser, z, torch.tensor([5, 900]), y, "encoder")
+    assert torch.equal(denoiser(z, torch.tensor([5, 900]), y), before)
+    small = encoder(denoiser.net, True, [])
+    own = {id(p) for p in denoiser.parameters()}
+    assert {id(p) for p in small.parameters()} < own
+    assert not any(name.startswith(("up_blocks", "conv_out")) for name, _ in small.named_parameters())

@@ -218,3 +218,25 @@ def test_the_discriminator_trains_while_the_critic_catches_up(params: Params, fr
     assert first.name == "catch_up"
     losses = first.loss("critic", networks(m), *batch(), draws())
     assert ("gan" in losses) == learns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", ["critic", "generator"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_critic_trains_like_an_eager_one(params: Params, turn: str, backend: str) -> None:
+    """The gradients of a turn with all losses are equal up to rounding."""
+    m = method(params, gan={"weight": 1.0, "critic_weight": 1.0, "r1_weight": 1.0, "features": "encoder"})
+    gradients = []
+    for is_compiled in (False, True):
+        torch.manual_seed(0)
+        nets = networks(m)
+        if is_compiled:
+            nets.critic.net.compile(backend=backend)
+        with nets.only_training(turn) as learner:
+            losses = m.phases(train_cfg(params))[-1].loss(turn, nets, *batch(), draws())
+            losses["total"].backward()
+        gradients.append({name: p.grad for name, p in learner.named_parameters() if p.grad is not None})
+    eager, compiled = gradients
+    assert eager.keys() == compiled.keys() and len(eager) > 50
+    for name, gradient in eager.items():
+        torch.testing.assert_close(compiled[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
