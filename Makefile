@@ -40,4 +40,5 @@ docs: setup ## build the documentation site into site/; a warning is an error, a
 
 bench: setup ## time a training turn and the flow against their bare parts (several minutes, on an idle machine)
 	@.venv/bin/python -m benchmarks.speed
+	@.venv/bin/python -m benchmarks.turns
 	@.venv/bin/python -m benchmarks.flow_cost

@@ -1,0 +1,118 @@
+"""One block of DMD2 (its critic turns and a generator turn), for benchmarks/turns.py.
+
+As a program, `python benchmarks/block.py JSON`, it runs one block for each line that it reads, and answers with the
+block's seconds. It then uses the modules of the tree that PYTHONPATH names, which may be that of commit ca1a315: there
+the modules have other names.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler, UNet2DModel
+
+from dmd.config import load_params
+
+try:
+    from dmd.diffusion.denoiser import as_denoiser
+    from dmd.distillation.batches import TrainingImages
+    from dmd.distillation.methods import METHODS
+    from dmd.distillation.parallel.workers import Workers
+    from dmd.distillation.state import TrainState
+    from dmd.distillation.trainer import train
+    from dmd.teachers.pairs import Pairs
+    from dmd.teachers.teacher import Teacher
+except ModuleNotFoundError:  # commit ca1a315
+    from dmd.denoisers import as_denoiser
+    from dmd.methods import METHODS
+    from dmd.pairs import Pairs
+    from dmd.trainer import TrainState, Workers, train
+
+    from dmd.data import Reals as TrainingImages
+    from dmd.teachers import Teacher
+
+IMAGES = 512  # random training images and pairs
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Size:
+    """The networks and the batch of a block."""
+
+    side: int  # pixels
+    channels: tuple[int, ...]  # of the UNet's levels
+    batch_size: int  # of both turns
+    image_channels: int = 1
+    layers: int = 1  # residual blocks per level
+    critic_turns: int = 5
+
+
+SIZES = {"digits": Size(8, (16, 32), 64), "fashion_mnist": Size(28, (16, 32, 64), 64)}
+
+
+def new_unet(size: Size) -> UNet2DModel:
+    """A UNet with class labels and attention at its inner level, as the presets' teachers have."""
+    depth = len(size.channels)
+    return UNet2DModel(
+        sample_size=size.side,
+        in_channels=size.image_channels,
+        out_channels=size.image_channels,
+        layers_per_block=size.layers,
+        block_out_channels=size.channels,
+        down_block_types=("DownBlock2D",) * (depth - 1) + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
+        norm_num_groups=8,
+        num_class_embeds=CLASSES + 1,
+    )
+
+
+def new_block(
+    size: Size, method: str, blocks: int, net: Any = None, gan_features: str = "innermost"
+) -> tuple[Any, Iterator[dict[str, Any]]]:
+    """The state of a training, and an iterator that runs one block at a time.
+
+    net: a network in place of the size's UNet. The GAN loss is part of the method from its first turn; R1 and
+    regression are left out, as in DMD2.
+    """
+    params = load_params(Path("params.yaml"))
+    weights = {"weight": 0.01, "critic_weight": 0.01, "r1_weight": 0.0}
+    gan = params.method.gan.model_copy(update={**weights, "from_turn": 0, "features": gan_features})
+    changes = {"name": method, "critic_turns": size.critic_turns, "gan": gan, "regression_weight": 0.0, "steps": 1}
+    warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
+    batches = {"batch_size": size.batch_size, "generator_batch_size": size.batch_size}
+    cfg = params.train.model_copy(update={"warm_start": warm, "generator_turns": blocks, **batches})
+    torch.manual_seed(0)
+    scheduler = DDPMScheduler(1000, prediction_type="v_prediction", clip_sample=False)
+    denoiser = as_denoiser(new_unet(size) if net is None else net, scheduler).eval().requires_grad_(False)
+    shape = (size.image_channels, size.side, size.side)
+    teacher = Teacher(denoiser, denoiser, None, shape, CLASSES + 1)  # type: ignore[arg-type]
+    with torch.device("cpu"):
+        x, labels = torch.rand(IMAGES, *shape) * 2 - 1, torch.arange(IMAGES) % CLASSES
+    m = METHODS[method](params.method.model_copy(update=changes), 1000, Pairs(x, x, labels), TrainingImages(x, labels))
+    state = TrainState(m.networks(teacher, 0), cfg)
+    return state, train(state, m, cfg, shape, labels, Workers(Accelerator(cpu=True), 1))
+
+
+def main() -> None:
+    """Answer each line of the standard input with the seconds of one block: of the CPU, and on the clock."""
+    order = json.loads(sys.argv[1])
+    torch.set_num_threads(1)
+    _, blocks = new_block(Size(**order["size"]), order["method"], 10_000)
+    next(blocks)
+    out = os.fdopen(os.dup(1), "w")
+    for _ in sys.stdin:
+        start = time.process_time(), time.perf_counter()
+        next(blocks)
+        out.write(json.dumps([time.process_time() - start[0], time.perf_counter() - start[1]]) + "\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()

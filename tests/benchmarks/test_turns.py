@@ -1,0 +1,31 @@
+"""The benchmark of turns accounts for every kind of work, and compares two trees."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import turns
+from benchmarks.block import Size
+
+TINY = Size(8, (8, 8), 4, critic_turns=2)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_turns_writes_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Here against the last commit, which every clone has."""
+    monkeypatch.setattr(turns, "SIZES", {"tiny": TINY})
+    monkeypatch.setattr(turns, "EARLIER", "HEAD")
+    monkeypatch.setattr(turns, "METHODS", {"dmd2": None})
+    monkeypatch.setattr(turns, "META_BATCHES", (2,))
+    out = tmp_path / "turns.json"
+    monkeypatch.setattr("sys.argv", ["turns", "--repeats", "2", "--out", str(out)])
+    turns.main()
+    result = json.loads(out.read_text())
+    passes = result["passes"]["tiny"]["dmd2"]
+    kinds = {"generator", "teacher", "critic", "discriminator", "backward", "optimizer", "averages", "monitors"}
+    assert passes["ms"].keys() == kinds | {"random numbers", "checks", "rest"}
+    assert all(ms > 0 for ms in passes["ms"].values()) and passes["ms"]["backward"] > passes["ms"]["optimizer"]
+    assert passes["megabytes_made"]["critic"] > passes["megabytes_made"]["teacher"] > 0
+    assert result["host_ms_per_turn"]["dmd2"].keys() == {"meta, 2", "cpu, 2"}
+    assert len(result["against"]["sizes"]["tiny"]["ratios"]) == 2
