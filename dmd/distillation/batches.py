@@ -1,6 +1,6 @@
 """Batches of training images and of teacher pairs, drawn sample by sample."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,6 +9,8 @@ from dmd.data.shards import Rows
 from dmd.teachers.pairs import Pairs
 from dmd.training.random_source import RandomSource
 
+Drawn = tuple[Tensor, Tensor]  # x [B, C, H, W] and labels [B]
+
 
 @dataclass(frozen=True)
 class TrainingImages:
@@ -16,19 +18,28 @@ class TrainingImages:
 
     x: Tensor | Rows
     labels: Tensor
+    staged: dict[object, Drawn] = field(default_factory=dict, repr=False)  # read ahead, by turn and samples
 
-    def draw(self, rng: RandomSource, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw x [B, C, H, W] and labels [B] with replacement; x gets the type and device of `like`."""
-        index = rng.fork("images", _device(self.x)).integers(0, len(self.x))
-        return self.x[index].to(like), self.labels[index.to(self.labels.device)].to(like.device)
+    @property
+    def device(self) -> torch.device:
+        """The device that reads the images; it is the CPU for rows on disk."""
+        return self.x.device if isinstance(self.x, Tensor) else torch.device("cpu")
+
+    def draw(self, rng: RandomSource, like: Tensor) -> Drawn:
+        """Draw x [B, C, H, W] and labels [B] with replacement; x gets the type and device of `like`.
+
+        They depend on the turn and its samples alone: a second draw in the same turn gives the same images.
+        """
+        x, labels = self.staged.get((rng.turn, rng.samples)) or self.read(rng)
+        return x.to(like), labels.to(like.device)
+
+    def read(self, rng: RandomSource) -> Drawn:
+        """The images that `draw` returns, in their own type and on their own device."""
+        index = rng.fork("images", self.device).integers(0, len(self.x))
+        return self.x[index], self.labels[index.to(self.labels.device)]
 
 
 def draw_pairs(pairs: Pairs, rng: RandomSource) -> Pairs:
     """Draw one pair for each sample of `rng`, with replacement."""
     index = rng.fork("pairs", pairs.z.device).integers(0, len(pairs.z))
     return Pairs(pairs.z[index], pairs.x[index], None if pairs.labels is None else pairs.labels[index])
-
-
-def _device(x: Tensor | Rows) -> torch.device:
-    """The device that the images are on; rows on disk are read by the CPU."""
-    return x.device if isinstance(x, Tensor) else torch.device("cpu")

@@ -19,4 +19,12 @@ def gradient_by_time(grad: Tensor, t: Tensor, timesteps: int) -> dict[str, Tenso
     For a batch in parts, the logged number is the mean over the parts that have samples in the quarter.
     """
     size = grad.abs().flatten(1).mean(dim=1).double()
-    return {f"grad_t{i}": size[(t * BINS) // timesteps == i].mean() for i in range(BINS)}
+    # Sums over all samples: a mask would make the host wait for the number of samples that it selects.
+    in_bin = (t * BINS) // timesteps == torch.arange(BINS, device=t.device)[:, None]  # [BINS, B]
+    means = torch.where(in_bin, size, 0.0).sum(dim=1) / in_bin.sum(dim=1)
+    return {f"grad_t{i}": mean for i, mean in enumerate(means)}
+
+
+def constant(value: Tensor, device: torch.device) -> Tensor:
+    """A number [] on a device. One from the CPU is filled in there, since the host would wait for a copy."""
+    return value if value.device == device else torch.full((), value.item(), dtype=value.dtype, device=device)

@@ -3,7 +3,7 @@
 A phase counts steps. A step is one critic turn, or one generator turn in a phase without critic turns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +39,7 @@ class Phase:
     lr_schedule: Literal["constant", "cosine"]
     is_preparation: bool = False  # its generators are not candidates for the best one
     starts_from_best: bool = False  # start with the best generator so far instead of the last one
+    reads_images: tuple[str, ...] = ()  # networks whose turns draw training images, which are then read ahead
 
     def turns_at(self, step: int) -> tuple[Turn, ...]:
         """The turns of a step: their frequencies give the networks two time scales (DMD2, section 4.2)."""
@@ -52,3 +53,13 @@ class Phase:
     def generator_turns(self) -> int:
         """The number of generator turns in this phase."""
         return sum(self.count(turn) for turn in self.turns if turn.network == "generator")
+
+
+def turns_from(phases: Iterable[Phase], step: int) -> Iterator[tuple[int, Phase, Turn]]:
+    """Yield (step, phase, turn) for every turn of the phases in their order, from the step `step` on."""
+    start = 0
+    for phase in phases:
+        for done in range(max(step - start, 0), phase.steps):
+            for turn in phase.turns_at(done):
+                yield start + done, phase, turn
+        start += phase.steps

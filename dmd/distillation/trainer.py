@@ -1,6 +1,6 @@
 """The training loop: yields after every generator turn; the caller logs, saves and validates."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ from torch import Tensor
 from dmd.config import TrainConfig
 from dmd.diffusion.denoiser import Cond
 from dmd.distillation.methods import Method
-from dmd.distillation.parallel.sharding import gather
 from dmd.distillation.parallel.workers import Workers
-from dmd.distillation.phases import Phase, Turn
+from dmd.distillation.phases import Phase, Turn, turns_from
+from dmd.distillation.reading import ReadAhead
 from dmd.distillation.state import TrainState
+from dmd.distillation.turn_log import TurnLog
 from dmd.training.optim import apply_gradients, backward, learning_rate
 from dmd.training.random_source import RandomSource
 
@@ -33,23 +34,34 @@ def train(
     """
     device = next(state.nets.generator.parameters()).device
     batches = Batches(cfg.seed, method.noise_shape(shape), None if labels is None else labels.to(device))
+    phases = method.phases(cfg)
+    ahead = ReadAhead(method.data, _image_sources(phases, state.step, cfg.seed, workers), device)
+    log = TurnLog(workers)
     start = 0  # step at which a phase starts
-    for phase in method.phases(cfg):
-        if state.step == start:
-            state.enter(phase)
-        row: dict[str, list[Tensor]] = {}
-        while (done := state.step - start) < phase.steps:
-            turns = phase.turns_at(done)
-            for turn in turns:
-                for name, value in take_turn(state, phase, turn, done, cfg, batches, workers).items():
-                    row.setdefault(f"{turn.network}_{name}", []).append(value)
-            state.step += 1
-            if generator_turn := next((turn for turn in turns if turn.network == "generator"), None):
-                state.update_averages(generator_turn.batch_size)
-                state.turn += 1
-                yield {"turn": state.turn, "step": state.step, "phase": phase.name} | _means(row, workers)
-                row = {}
-        start += phase.steps
+    with ahead:
+        for phase in phases:
+            if state.step == start:
+                state.enter(phase)
+            log.clear()
+            while (done := state.step - start) < phase.steps:
+                turns = phase.turns_at(done)
+                for turn in turns:
+                    ahead.before((cfg.seed, state.step, turn.network))
+                    take_turn(state, phase, turn, done, cfg, batches, workers, log)
+                state.step += 1
+                if generator_turn := next((turn for turn in turns if turn.network == "generator"), None):
+                    numbers = log.read()
+                    state.update_averages(generator_turn.batch_size)
+                    state.turn += 1
+                    yield {"turn": state.turn, "step": state.step, "phase": phase.name} | numbers
+            start += phase.steps
+
+
+def _image_sources(phases: Iterable[Phase], step: int, seed: int, workers: Workers) -> Iterator[list[RandomSource]]:
+    """For each turn that draws training images, from `step` on, the random source of each of its parts."""
+    for at, phase, turn in turns_from(phases, step):
+        if turn.network in phase.reads_images:
+            yield [RandomSource(seed, at, turn.network, samples) for samples in workers.samples(turn.batch_size)]
 
 
 @dataclass(frozen=True)
@@ -67,12 +79,22 @@ class Batches:
 
 
 def take_turn(
-    state: TrainState, phase: Phase, turn: Turn, done: int, cfg: TrainConfig, batches: Batches, workers: Workers
-) -> dict[str, Tensor]:
-    """Run one optimizer step of a network, after `done` steps of the phase. Returns the numbers of its batch."""
+    state: TrainState,
+    phase: Phase,
+    turn: Turn,
+    done: int,
+    cfg: TrainConfig,
+    batches: Batches,
+    workers: Workers,
+    log: TurnLog,
+) -> None:
+    """Run one optimizer step of a network, after `done` steps of the phase, and log the numbers of its batch.
+
+    The host does not wait for the device here. A loss or gradient that is not finite changes no weight; the log finds
+    it when it is read.
+    """
     name = turn.network
     scaler, numbers = state.scalers[name], []
-    what = f"{name} loss at generator turn {state.turn}, step {state.step}"
     parts = workers.samples(turn.batch_size)
     state.placement.begin_turn(state.nets.modules())
     with state.nets.only_training(name) as net:
@@ -81,19 +103,18 @@ def take_turn(
             rng = RandomSource(batches.seed, state.step, name, samples, first.device)
             with workers.accelerator.autocast():
                 losses = phase.loss(name, state.nets, *batches.draw(rng, first), rng)
-            backward(losses["total"] / len(parts), what, scaler)
-            numbers.append({key: value.detach().double() for key, value in losses.items()})
+            backward(losses["total"] / len(parts), scaler)
+            numbers.append(torch.stack([value.detach().double() for value in losses.values()]))
     state.placement.average_gradients(net.parameters(), workers)
     lr = learning_rate(turn.lr, done // turn.every, cfg.warmup_turns, phase.count(turn), phase.lr_schedule)
-    norm = apply_gradients(state.optimizers[name], net, lr, cfg.grad_clip, what, scaler)
-    means = {key: torch.stack([n[key] for n in numbers]).nanmean() for key in numbers[0]}
-    return means | {"grad_norm": gather(norm).double()}
-
-
-def _means(row: dict[str, list[Tensor]], workers: Workers) -> dict[str, float]:
-    """The mean of each list of scalars over all processes, read from the device at once; nan stands for no value."""
-    stacked = [torch.stack(values) for values in row.values()]
-    sums = torch.stack([v.nansum() for v in stacked])
-    counts = torch.stack([(~v.isnan()).double().sum() for v in stacked])
-    workers.average([sums, counts])
-    return dict(zip(row, (sums / counts).tolist(), strict=True))
+    by_part = torch.stack(numbers)  # [parts, numbers]
+    loss = by_part[:, list(losses).index("total")].mean()
+    norm = apply_gradients(state.optimizers[name], net, lr, cfg.grad_clip, loss, scaler)
+    means = dict(zip(losses, by_part.nanmean(dim=0), strict=True)) | {"grad_norm": norm.double()}
+    # A scaler skips a step whose scaled gradient overflows, which is no error.
+    log.add(
+        f"{name} loss at generator turn {state.turn}, step {state.step}",
+        {f"{name}_{key}": value for key, value in means.items()},
+        loss,
+        torch.zeros_like(loss) if scaler.is_enabled() else means["grad_norm"],
+    )

@@ -22,13 +22,8 @@ def step_rng(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def backward(loss: Tensor, name: str, scaler: GradScaler = UNSCALED) -> None:
-    """Add the gradient of a loss to that of the parameters.
-
-    Raises FloatingPointError, with the loss's name, if the loss is not finite.
-    """
-    if not loss.isfinite():
-        raise FloatingPointError(f"{name} is {loss.item()}")
+def backward(loss: Tensor, scaler: GradScaler = UNSCALED) -> None:
+    """Add the gradient of a loss to that of the parameters."""
     scaled: Tensor = scaler.scale(loss)  # type: ignore[assignment]
     scaled.backward()
 
@@ -38,29 +33,42 @@ def apply_gradients(
     net: nn.Module,
     lr: float,
     clip: float,
-    name: str,
+    loss: Tensor,
     scaler: GradScaler = UNSCALED,
 ) -> Tensor:
     """Run one optimizer step of `net` at learning rate `lr` with gradients clipped to L2 norm `clip`; clear them.
 
-    Returns the norm before clipping. Raises FloatingPointError, with the loss's name and before any weight changes, if
-    the gradient is not finite. A scaler (fp16) instead skips such a step and lowers the scale of the next, as is usual.
+    Returns the norm before clipping, [] on the device. If the loss or the norm is not finite, a fused optimizer changes
+    neither weights nor moments, and the device alone decides so: the host need not wait. `check_finite` reads both
+    later. A scaler (fp16) does the same, and lowers the scale of the next step.
     """
     scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
-    if not norm.isfinite() and not scaler.is_enabled():
-        raise FloatingPointError(f"the gradient of {name} has norm {norm.item()}")
+    norm = nn.utils.clip_grad_norm_(net.parameters(), clip).detach()
+    if hasattr(norm, "full_tensor"):  # of a sharded network
+        norm = norm.full_tensor()  # type: ignore[operator]
     for group in optimizer.param_groups:
         group["lr"] = lr
+    if not scaler.is_enabled() and getattr(optimizer, "_step_supports_amp_scaling", False):  # it is a fused one
+        optimizer.found_inf = 1.0 - (loss.isfinite() & norm.isfinite()).float()  # type: ignore[attr-defined]
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return norm.detach()
+    return norm
+
+
+def check_finite(name: str, loss: float, norm: float) -> None:
+    """Raise FloatingPointError, with the loss's name, if a loss or the norm of its gradient is not finite."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"{name} is {loss}")
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the gradient of {name} has norm {norm}")
 
 
 def optimizer_step(
     optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor, lr: float, clip: float, name: str
 ) -> Tensor:
-    """Run `backward` and `apply_gradients` for a batch that is not split into parts."""
-    backward(loss, name)
-    return apply_gradients(optimizer, net, lr, clip, name)
+    """Run `backward`, `apply_gradients` and `check_finite` for a batch that is not split into parts."""
+    backward(loss)
+    norm = apply_gradients(optimizer, net, lr, clip, loss.detach())
+    check_finite(name, loss.item(), norm.item())
+    return norm

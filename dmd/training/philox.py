@@ -11,7 +11,7 @@ ROUNDS = 10
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 KEY_STEPS = 0x9E3779B9, 0xBB67AE85  # added to the key after each round
 MASK = 2**32 - 1
-KERNEL_DEVICES = ("cpu", "cuda")
+KERNEL_DEVICES = ("cpu", "cuda", "meta")
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]  # int64, of a counter
 
@@ -29,9 +29,9 @@ def random_words(key: int, first: int, blocks: int, device: torch.device | str) 
 
 def _by_kernel(key: int, first: int, blocks: int, device: torch.device | str) -> Tensor:
     """The words by torch's kernel, whose keys are pairs (key, counter) and whose new keys are raw output of Philox."""
-    # Scalars are arguments of a fill; a tensor from a list would be uploaded, for which the host waits.
+    # A fill takes its number as an argument; a tensor from a list, or an assignment, is uploaded while the host waits.
     pair = torch.full((2,), _signed(first), dtype=torch.int64, device=device)
-    pair[0] = _signed(key)
+    pair[0].fill_(_signed(key))
     return torch.ops.aten._philox_key_split(pair.view(torch.uint64), blocks).view(torch.int32)
 
 

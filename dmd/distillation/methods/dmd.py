@@ -22,7 +22,7 @@ from dmd.distillation.losses import (
     score_difference,
 )
 from dmd.distillation.methods.base import Method, Setting
-from dmd.distillation.monitors import gradient_by_time, image_statistics
+from dmd.distillation.monitors import constant, gradient_by_time, image_statistics
 from dmd.distillation.networks import Networks
 from dmd.distillation.perceptual import Lpips
 from dmd.distillation.phases import Phase, Turn
@@ -147,7 +147,8 @@ class DMD(Method):
             regression = self.regression(nets, rng)
             losses |= {"total": loss + self.cfg.regression_weight * regression, "regression": regression.detach()}
         clamped = (normaliser(x.detach(), real) < self.cfg.normaliser_min).double().mean()
-        monitors = image_statistics(x) | self.data_statistics | gradient_by_time(grad, t, self.timesteps)
+        data_statistics = {name: constant(value, x.device) for name, value in self.data_statistics.items()}
+        monitors = image_statistics(x) | data_statistics | gradient_by_time(grad, t, self.timesteps)
         return losses | {"clamped": clamped} | monitors
 
     def regression(self, nets: Networks, rng: RandomSource) -> Tensor:

@@ -56,7 +56,8 @@ class DMD2(DMD):
         gan, k = self.cfg.gan, self.cfg.critic_turns
         first = min(gan.from_turn, cfg.generator_turns)
         if not first:
-            before = [replace(p, loss=self.adversarial_loss) if p.name == "catch_up" else p for p in before]
+            changes = {"loss": self.adversarial_loss, "reads_images": ("critic",)}
+            before = [replace(p, **changes) if p.name == "catch_up" else p for p in before]
         factor = gan.lr_factor if first else 1.0
         adversarial = replace(
             distill,
@@ -64,6 +65,7 @@ class DMD2(DMD):
             steps=distill.steps - first * k,
             turns=tuple(replace(turn, lr=turn.lr * factor) for turn in distill.turns),
             loss=self.adversarial_loss,
+            reads_images=("critic",),
             starts_from_best=first > 0,
         )
         phases = (*before, replace(distill, steps=first * k), adversarial)

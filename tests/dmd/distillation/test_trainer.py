@@ -151,13 +151,14 @@ def test_learning_rates_count_the_turns_of_their_own_network(
     """With three critic turns per generator turn, the generator's warm-up still lasts its number of generator turns."""
     cfg = short_training(params, lr_schedule=schedule)
     used: dict[str, list[float]] = {"generator": [], "critic": []}
+    state = TrainState(copies(teacher), cfg)
 
-    def spy(optimizer: torch.optim.Optimizer, net: torch.nn.Module, lr: float, clip: float, what: str, *more: object):
-        used[what.split()[0]].append(lr)
-        return apply_gradients(optimizer, net, lr, clip, what, *more)  # type: ignore[arg-type]
+    def spy(optimizer: torch.optim.Optimizer, net: torch.nn.Module, lr: float, *more: object) -> Tensor:
+        used["generator" if net is state.nets.generator else "critic"].append(lr)
+        return apply_gradients(optimizer, net, lr, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("dmd.distillation.trainer.apply_gradients", spy)
-    train_rows(teacher, params, cfg, TrainState(copies(teacher), cfg))
+    train_rows(teacher, params, cfg, state)
     for turn, base, total in (("generator", cfg.lr_generator, 6), ("critic", cfg.lr_critic, 18)):
         assert used[turn] == [learning_rate(base, i, 2, total, schedule) for i in range(total)]
 

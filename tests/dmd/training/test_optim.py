@@ -28,9 +28,43 @@ def test_fp16_skips_a_step_whose_scaled_loss_overflows() -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=100)
     start = net.weight.item()
-    backward(net.weight.sum() * 3e38, "loss", scaler)  # finite, but its scaled value is not
-    apply_gradients(optimizer, net, 0.5, 10.0, "loss", scaler)
+    loss = net.weight.sum() * 3e38  # finite, but its scaled value is not
+    backward(loss, scaler)
+    apply_gradients(optimizer, net, 0.5, 10.0, loss.detach(), scaler)
     assert net.weight.item() == start and scaler.get_scale() == 2.0
-    backward(net.weight.sum() * 3.0, "loss", scaler)
-    assert apply_gradients(optimizer, net, 0.5, 10.0, "loss", scaler).item() == pytest.approx(3.0)
+    loss = net.weight.sum() * 3.0
+    backward(loss, scaler)
+    assert apply_gradients(optimizer, net, 0.5, 10.0, loss.detach(), scaler).item() == pytest.approx(3.0)
     assert net.weight.item() == pytest.approx(start - 1.5)
+
+
+@pytest.mark.parametrize(("loss", "factor"), [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("inf"))])
+def test_a_step_that_is_not_finite_changes_neither_weights_nor_moments(loss: float, factor: float) -> None:
+    """loss: value of the loss; factor: of its gradient. The next step is that of a run without the bad one."""
+    nets = [torch.nn.Linear(3, 1, bias=False) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    for net in nets:
+        optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+        for is_bad in (False, True, False) if net is nets[1] else (False, False):
+            net.weight.grad = torch.full((1, 3), factor if is_bad else 0.5)
+            apply_gradients(optimizer, net, 0.1, 1.0, torch.tensor(loss if is_bad else 1.0))
+    assert torch.equal(nets[0].weight, nets[1].weight) and nets[0].weight.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"), [(float("nan"), "loss of x is nan"), (1e38, "the gradient of loss of x has norm inf")]
+)
+def test_an_optimizer_step_that_is_not_finite_is_an_error_before_any_weight_changes(scale: float, message: str) -> None:
+    net = torch.nn.Linear(8, 1, bias=False)
+    before = net.weight.detach().clone()
+    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+    with pytest.raises(FloatingPointError, match=message):
+        optimizer_step(
+            optimizer,
+            net,
+            (net.weight * 0 + net.weight.detach() * 0).sum() + scale * (net.weight - before).sum(),
+            0.1,
+            1.0,
+            "loss of x",
+        )
+    assert torch.equal(net.weight, before)
