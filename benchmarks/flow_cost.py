@@ -4,6 +4,7 @@ Two clones of the last commit run the same stages on the preset `quick`, one clo
 servers run; each time includes the start of the process. Then both run once more with nothing to do.
 """
 
+import argparse
 import os
 import socket
 import subprocess
@@ -23,6 +24,7 @@ FLOW = [PYTHON, "-m", "flows.distill", "--target", "evaluate"]  # the whole grap
 
 def main() -> None:
     """Run both clones and print a table of their times."""
+    argparse.ArgumentParser(prog="python -m benchmarks.flow_cost", description=__doc__).parse_args()
     root = main_worktree(Path.cwd())
     with tempfile.TemporaryDirectory() as folder:
         plain, flow = (clone(root, Path(folder) / name) for name in ("plain", "flow"))

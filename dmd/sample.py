@@ -4,14 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-from dmd.generator.generator import Generator, load_generator
-from dmd.storage.files import write_image
-
-BATCH = 64  # images at once
+from dmd.errors import UserError
 
 
 def parse() -> argparse.Namespace:
@@ -20,47 +13,50 @@ def parse() -> argparse.Namespace:
     p.add_argument("--labels", default="", help="comma-separated labels, numbers or names; default: each class once")
     p.add_argument("--images", type=int, default=1, help="images per label (default 1)")
     p.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
-    p.add_argument("--scale", type=int, default=8, help="enlargement of the pixels in the grid (default 8)")
-    p.add_argument("--out", type=Path, required=True, help="PNG to write: a column per label, a row per image")
+    p.add_argument("--scale", type=int, help="enlargement of the pixels (default 8 in a picture, 1 in a folder)")
+    p.add_argument("--batch-size", type=int, default=64, help="images made at once (default 64)")
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU if there is one")
+    out = "a picture (.png): a column per label, a row per image; or a new folder: a PNG per image and labels.csv"
+    p.add_argument("--out", type=Path, required=True, help=out)
     return p.parse_args()
 
 
-def read_labels(text: str, classes: tuple[str, ...]) -> list[int]:
-    """Return the indices of labels given as numbers or class names. Raises ValueError for an unknown label."""
-    if not classes:
-        if text:
-            raise ValueError("--labels: this generator takes no labels")
-        return [0]
-    words = [w.strip() for w in text.split(",")] if text else list(classes)
-    known = {name: i for i, name in enumerate(classes)} | {str(i): i for i in range(len(classes))}
-    if unknown := [w for w in words if w not in known]:
-        raise ValueError(f"--labels: {unknown[0]!r} is none of 0..{len(classes) - 1} or {', '.join(classes)}")
-    return [known[w] for w in words]
-
-
-def grid(generator: Generator, labels: list[int], images: int, seed: int, scale: int) -> Image.Image:
-    """A picture with one column per label and one row per image."""
-    rng, sampler = torch.Generator().manual_seed(seed), generator.sampler()
-    rows = torch.tensor(labels).repeat_interleave(images)
-    pixels = torch.cat([sampler.images(part, rng) for part in rows.split(BATCH)])
-    c, h, w = pixels.shape[1:]
-    table = pixels.reshape(len(labels), images, c, h, w).permute(1, 3, 0, 4, 2).reshape(images * h, len(labels) * w, c)
-    large = np.kron(table.numpy(), np.ones((scale, scale, 1), dtype=np.uint8))
-    return Image.fromarray(large.squeeze(-1) if c == 1 else large)
-
-
 def main() -> None:
+    """Run the command. A mistake ends it with one line and exit code 1."""
     args = parse()
     try:
-        if min(args.images, args.scale) < 1 or args.seed < 0:
-            raise ValueError("--images and --scale must be at least 1, --seed at least 0")
-        generator = load_generator(args.generator, torch.device("cpu"))
-        labels = read_labels(args.labels, generator.classes)
-        write_image(args.out, grid(generator, labels, args.images, args.seed, args.scale))
-    except (ValueError, OSError) as e:
-        sys.exit(f"error: {e}")
+        check(args)
+        print(draw(args))
+    except (UserError, ValueError, OSError) as e:
+        sys.exit(f"error: {' '.join(str(e).split())}")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise ValueError for arguments that are out of range, before anything heavy is imported."""
+    scale = 1 if args.scale is None else args.scale
+    if min(args.images, args.batch_size, scale) < 1 or args.seed < 0:
+        raise ValueError("--images, --batch-size and --scale must be at least 1, --seed at least 0")
+    if not args.out.suffix and args.out.exists():
+        raise ValueError(f"--out: {args.out} exists; name a new folder, or a picture such as grid.png")
+
+
+def draw(args: argparse.Namespace) -> str:
+    """Write the images; return a line that describes them."""
+    # These imports take seconds; `--help` and a wrong argument do not need them.
+    from dmd.device import choose_device
+    from dmd.drawing import draw_folder, draw_grid, read_labels
+    from dmd.generator.generator import load_generator
+    from dmd.storage.files import write_image
+
+    generator = load_generator(args.generator, choose_device(args.device))
+    labels = read_labels(args.labels, generator.classes)
+    if args.out.suffix:
+        picture = draw_grid(generator, labels, args.images, args.seed, args.scale or 8, args.batch_size)
+        write_image(args.out, picture)
+    else:
+        draw_folder(generator, labels, args.images, args.seed, args.scale or 1, args.batch_size, args.out)
     images, passes = len(labels) * args.images, len(generator.times)
-    print(f"{args.out}: {images} images, seed {args.seed}, network passes per image: {passes}")
+    return f"{args.out}: {images} images, seed {args.seed}, network passes per image: {passes}"
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 
 from dmd.errors import ConfigError, UserError
-from flows.ablation.comparison import comparison_path, format_table, load_comparison
-from flows.ablation.plan import load_plan
 from flows.pipeline.worktrees import check_committed
 from flows.registry.store import check_reachable, shown_uri, tracking_uri
 from flows.runtime.command import run_command
@@ -28,6 +26,8 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
         raise ConfigError(f"--at-once: {at_once} is not allowed; it must be 1 or more")
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
+    from flows.ablation.plan import load_plan  # takes a while; `--help` does not need it
+
     use_local_servers(root)
     check_reachable(tracking_uri(root))
     load_plan(root, file)  # reports a mistake before a server starts
@@ -44,6 +44,8 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
 
 
 def _print_comparison(root: Path, name: str) -> None:
+    from flows.ablation.comparison import comparison_path, format_table, load_comparison
+
     print(f"\n{format_table(load_comparison(root, name))}\n\n{comparison_path(root, name).with_suffix('.html')}")
     print(f"MLflow: {shown_uri(root)}, run {name}\n")
     print("next:\n  dvc exp show\n  dvc exp apply NAME    # take its files into the workspace", flush=True)

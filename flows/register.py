@@ -4,7 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.registry.versions import register_workspace, restore_champion, set_champion
 from flows.runtime.command import run_command
 
 
@@ -19,6 +18,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(root: Path, is_rollback: bool, version: str | None) -> int:
+    # This import takes seconds; `--help` does not need it.
+    from flows.registry.versions import register_workspace, restore_champion, set_champion
+
     if is_rollback:
         print(restore_champion(root))
     elif version:

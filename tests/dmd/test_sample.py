@@ -1,15 +1,24 @@
-"""`python -m dmd.sample` reads labels as numbers or names, and writes a grid of images."""
+"""`python -m dmd.sample` reads labels as numbers or names, and writes a grid or a folder of images."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from dmd import sample
-from dmd.sample import grid, read_labels
+from dmd.drawing import draw_folder, draw_grid, read_labels
+from dmd.sample import main
+from dmd.samplers.sampler import Sampler
 from dmd.teachers.teacher import Teacher
 from tests.helpers.teachers.generators import generator_folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["dmd.sample", *map(str, arguments)])
+    main()
 
 
 def test_labels_are_read_as_numbers_or_names() -> None:
@@ -23,18 +32,47 @@ def test_labels_are_read_as_numbers_or_names() -> None:
 
 def test_a_grid_has_a_column_per_label(teacher: Teacher, tmp_path: Path) -> None:
     generator = generator_folder(teacher, tmp_path / "generator")
-    picture = torch.from_numpy(np.array(grid(generator, [3, 5, 8], 2, 4, 2)))
+    picture = torch.from_numpy(np.array(draw_grid(generator, [3, 5, 8], 2, 4, 2, 64)))
     images = generator.sampler().images(torch.tensor([3, 3, 5, 5, 8, 8]), torch.Generator().manual_seed(4))
     assert picture.shape == (2 * 8 * 2, 3 * 8 * 2)
     assert torch.equal(picture[16:32:2, 16:32:2], images[3, 0])  # row 2, column 2: the second image of label 5
 
 
-def test_a_grid_is_generated_in_batches(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default there is an image of each condition, of which there may be thousands."""
-    generator = generator_folder(teacher, tmp_path / "generator")
-    whole = np.array(grid(generator, [3, 5, 8], 3, 4, 1))
-    sizes: list[int] = []
-    generator.denoiser.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
-    monkeypatch.setattr(sample, "BATCH", 4)
-    parts = np.array(grid(generator, [3, 5, 8], 3, 4, 1))
-    assert sizes == [4, 4, 1] and np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
+def test_a_folder_holds_the_images_of_the_grid_with_their_labels(
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "generator", tmp_path / "out"
+    generator = generator_folder(teacher, source)
+    same = ["--generator", source, "--labels", "3,5", "--images", 2, "--seed", 4, "--device", "cpu"]
+    run(monkeypatch, *same, "--out", out)
+    assert f"{out}: 4 images, seed 4" in capsys.readouterr().out
+    table = pd.read_csv(out / "labels.csv", dtype=str)
+    assert table["file"].tolist() == ["0.png", "1.png", "2.png", "3.png"]
+    assert table["label"].tolist() == [generator.classes[i] for i in (3, 3, 5, 5)]
+    picture = np.array(draw_grid(generator, [3, 5], 2, 4, 1, 64))
+    assert np.array_equal(np.array(Image.open(out / "1.png")), picture[8:16, :8])
+    with pytest.raises(SystemExit, match=r"--out: .* exists; name a new folder"):
+        run(monkeypatch, *same, "--out", out)
+
+
+def test_a_folder_is_written_in_batches(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, sizes, images = generator_folder(teacher, tmp_path / "generator"), [], Sampler.images
+
+    def count(sampler: Sampler, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        sizes.append(len(labels))
+        return images(sampler, labels, rng)
+
+    monkeypatch.setattr(Sampler, "images", count)
+    draw_folder(generator, [1], 10, 0, 1, 4, tmp_path / "out")
+    assert sizes == [4, 4, 2] and len(list((tmp_path / "out").glob("*.png"))) == 10
+
+
+@pytest.mark.parametrize("arguments", [("--images", 0), ("--batch-size", 0), ("--scale", 0), ("--seed", -1)])
+def test_numbers_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, int]) -> None:
+    with pytest.raises(SystemExit, match="must be at least"):
+        run(monkeypatch, "--generator", "missing", "--out", "grid.png", *arguments)
+
+
+def test_a_missing_generator_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="error: missing is not a generator folder"):
+        run(monkeypatch, "--generator", "missing", "--out", "grid.png")

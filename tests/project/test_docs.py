@@ -43,6 +43,7 @@ SETTINGS = [
 ]
 FOUND_IN_TEXT = [folder for folder in FOLDERS if folder != "zoo/"]  # a user may write further folders to zoo/
 PATH = re.compile(rf"(?<![\w/.$}}-])(?:{'|'.join(FOUND_IN_TEXT)})[\w/.<>*{{}}-]+")
+SLOW_IMPORTS = {"torch", "diffusers", "transformers", "prefect", "mlflow", "sklearn"}
 PLACEHOLDER = re.compile(r"[<>*{}]|NAME|NEW")
 
 
@@ -91,7 +92,7 @@ def modules() -> dict[str, set[str]]:
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_a_module_has_the_options_that_the_pages_use(module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"],
+        [sys.executable, "-X", "importtime", "-m", module, "--help"],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -99,6 +100,8 @@ def test_a_module_has_the_options_that_the_pages_use(module: str) -> None:
         check=True,
     )
     assert modules()[module] <= set(re.findall(r"--[\w-]+", done.stdout))
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert imported & SLOW_IMPORTS == set(), "import these after the arguments are read"
 
 
 def test_readme_is_short() -> None:

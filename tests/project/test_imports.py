@@ -10,6 +10,7 @@ TOOLS = {"dvc", "prefect", "mlflow"}
 LAYERS = {
     "dmd": """
         sample
+        drawing
         distillation preparation teacher_training edm
         generator encoding
         teachers
@@ -32,7 +33,8 @@ LAYERS = {
         statistics models
     """,
     "flows": """
-        ablate distill keep register reproduce serve watch
+        serve
+        ablate deployments distill keep register reproduce watch
         ablation plan
         pipeline
         services

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmd.diffusion.denoiser import as_denoiser
 from dmd.diffusion.pipelines import save_pipeline
-from dmd.edm.checkpoints import save
+from dmd.edm.conversion import save
 from dmd.edm.networks import diffusers_network
 from dmd.edm.pickles import Inert
 from dmd.errors import PickleError

@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from dmd.errors import UserError
-from flows.serve import list_deployments
+from flows.deployments import list_deployments
 from flows.serve import main as serve
 from flows.services.access import make_token, read_token
 from flows.services.servers import find_process, list_services, use_local_servers
