@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         help="only this stage and the stages it depends on; publishes nothing, saves no experiment",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
+    parser.add_argument("--on", metavar="GPUS", help="with --dry-run: memory and time on these, such as h100x8")
     args = parser.parse_args(argv)
     return run_command(lambda: _distill(Path.cwd(), args))
 
@@ -48,11 +49,13 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     for line in list_leftovers(root):
         print(f"note: {line}", file=sys.stderr)
+    if args.on and not args.dry_run:
+        raise ConfigError("--on: only a plan is made for other GPUs; add --dry-run")
     restore_abandoned(root)
     overrides = _parse_overrides(args.set)
     request = read_request(root, args.preset, overrides, args.seeds, args.force, args.target)
     if args.dry_run:
-        print(plan(root, request.variants, args.force, args.target, args.preset), flush=True)
+        print(plan(root, request.variants, args.force, args.target, args.preset, args.on), flush=True)
         return 0
     request.check_ready()
     use_local_servers(root)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+GPU = "a100"  # of the published trainings that the hours on GPUs are derived from
+ON_CPU = ("quick", "digits", "mnist", "fashion_mnist", "fashion_mnist_text")
 ONE = ("train.launcher=python", "train.processes=1")
 # Name of each row of the hardware table -> the preset and the overrides of its plan.
 PLANS: dict[str, tuple[str, ...]] = {
-    **{name: ("--preset", name) for name in ("quick", "digits", "mnist", "fashion_mnist", "fashion_mnist_text")},
+    **{name: ("--preset", name) for name in ON_CPU},
     "cifar10": ("--preset", "cifar10"),
     "cifar10 on one GPU": ("--preset", "cifar10", *ONE, "train.accumulate=16"),
     "imagenet64": ("--preset", "imagenet64"),
@@ -32,7 +34,7 @@ PLANS: dict[str, tuple[str, ...]] = {
     },
 }
 MEMORY = re.compile(r"memory of train, per (?:GPU|CPU process): (?P<memory>[\d.]+ \w+)")
-COST = re.compile(r"cost: (?P<hours>[\d.,]+) CPU hours")
+COST = re.compile(r"cost: (?P<cost>(?:at least )?[\d.,]+ \w+ hours)")
 PARAMETERS = re.compile(r"(?P<parameters>[\d,]+) parameters")
 
 
@@ -40,6 +42,7 @@ def plan(words: Sequence[str]) -> str:
     """Run --dry-run and return its output."""
     argv = [sys.executable, "-m", "flows.distill", "--dry-run", *words[:2]]
     argv += [word for change in words[2:] for word in ("--set", change)]
+    argv += [] if words[1] in ON_CPU else ["--on", f"{GPU}x{processes(words)}"]
     return subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
@@ -58,11 +61,11 @@ def processes(words: Sequence[str]) -> int:
 
 
 def hardware_table() -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table; the hours are core hours of the computer that runs this script."""
+    """Head and rows of the table; CPU hours are core hours of the computer that runs this script."""
     table: list[list[str]] = []
     for name, words in PLANS.items():
         text = plan(words)
         matches = [pattern.search(text) for pattern in (PARAMETERS, MEMORY, COST)]
         table.append([name, str(processes(words)), *(match[1] if match else "" for match in matches)])
         print(" | ".join(table[-1]), file=sys.stderr, flush=True)
-    return ["preset", "processes", "parameters of the teacher", "memory per process", "CPU core hours"], table
+    return ["preset", "processes", "parameters of the teacher", "memory per process", "cost"], table

@@ -89,19 +89,31 @@ def _run(cwd: Path, *words: str) -> str:
     return done.stdout
 
 
+def last_commit(root: Path) -> str:
+    """Return the sha of the last commit, from which experiments start. Raises UserError if there is none."""
+    sha = git(root, "rev-parse", "HEAD")
+    if sha is None:
+        raise UserError("an experiment starts from the last commit, and this folder has none: git init, then commit")
+    return sha
+
+
+def find_uncommitted(root: Path) -> str | None:
+    """Return a file that has changed since the last commit, apart from the files that every run writes."""
+    outputs = (":(exclude)dvc.lock", ":(exclude)reports")
+    dirty = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
+    return dirty.split()[-1] if dirty else None
+
+
 def check_committed(root: Path) -> str:
     """Return the sha of the last commit, and make sure that experiments can be committed.
 
     Raises UserError if there is no commit, or if the workspace has changed since.
     """
-    sha = git(root, "rev-parse", "HEAD")
-    if sha is None:
-        raise UserError("an experiment starts from the last commit, and this folder has none: git init, then commit")
-    outputs = (":(exclude)dvc.lock", ":(exclude)reports")  # written by every run
-    if dirty := git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs):
+    sha = last_commit(root)
+    if file := find_uncommitted(root):
         raise UserError(
-            f"{dirty.split()[-1]} has uncommitted changes; commit your changes first, "
-            "experiments start from the last commit"
+            f"{file} has uncommitted changes, and experiments start from the last commit: commit them "
+            f"(git commit -am MESSAGE), or take them back (git restore {file})"
         )
     if note := ensure_identity(root):
         print(f"note: {note}", file=sys.stderr, flush=True)

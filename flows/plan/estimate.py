@@ -11,17 +11,23 @@ from pathlib import Path
 
 import torch
 
+from dmd.codecs.latents import Latents
 from dmd.config import Params
 from dmd.device import choose_device
 from dmd.distillation.cost import TurnCost, turn_costs
+from flows.plan.devices import Target, pass_time, spread
 from flows.plan.memory import FLOAT, pairs_bytes, train_memory
 from flows.plan.network_config import blank_teacher, teacher_configs
 from flows.plan.passes import backward_passes, forward_passes, passes_per_prediction
 from flows.plan.sizes import baseline_passes, encoded_size, evaluated_images, passes_of, read_manifest, stage_sizes
-from flows.plan.throughput import PassTime, measure_pass_time
+from flows.plan.throughput import PassTime, count_operations, measure_pass_time
 from flows.plan.units import DIGITS, amount, duration, rounded
 
 TIMED = {"teacher", "baseline", "pairs", "train", "evaluate"}  # stages that pass images through teacher or student
+STARTUP = 5  # seconds until a stage has imported torch and diffusers: 2 to 6 in the runs of the default parameters
+LONGEST_ON_CPU = 60 * 86400  # seconds; nobody trains longer on a CPU
+EXAMPLE = "h100x8"
+GIB = 2**30
 WIDTH = 110  # characters per line
 NO_BREAK = "\N{NO-BREAK SPACE}"
 NOT_COUNTED = "libraries, buffers of single operations, text encoders, data, evaluators"
@@ -43,13 +49,16 @@ def estimate(
     missing: Mapping[str, str],
     preset: str | None = None,
     memory: bool = True,
+    on: Target | None = None,
 ) -> Estimate:
     """Estimate the sizes of all stages, the memory of stage `train` and the time of the stages in `runs`.
 
     missing: parameters that still need a value, each with a description
     preset: name of the preset that params come from
     memory: whether to estimate the memory
+    on: GPUs to estimate for; None for this machine
     """
+    params = params if on is None else spread(params, on)
     costs = turn_costs(params)
     stages = stage_sizes(params, root, costs)
     manifest = read_manifest(params, root)
@@ -65,21 +74,32 @@ def estimate(
     stages["encode"] = encoded_size(teacher, params)
     stages["pairs"] += f", {amount(pairs_bytes(teacher, params))}" if params.pairs.count else ""
     stages["train"] += f"; writes {amount(FLOAT * weights)}"
-    summary = memory_lines(train_memory(teacher, params, costs), params) if memory else []
+    summary = memory_lines(train_memory(teacher, params, costs), params, on) if memory else []
     if not runs & TIMED:
         return Estimate(stages, [*summary, "time: none, no stage passes images through teacher or student"])
-    share = params.train.processes * params.train.accumulate
-    pass_time = measure_pass_time(blank, -(-params.train.batch_size // share), params.train.precision, params.runtime)
-    seconds = stage_seconds(params, costs, pass_time)
-    return Estimate(stages, summary + time_lines(seconds, runs, params, pass_time))
+    if on is None:
+        share = params.train.processes * params.train.accumulate
+        batch = -(-params.train.batch_size // share)
+        each = measure_pass_time(blank, batch, params.train.precision, params.runtime)
+    else:
+        kind = "sharded" if params.train.shard else "latents" if isinstance(teacher.codec, Latents) else "pixels"
+        each = pass_time(count_operations(teacher), params, on, kind)
+    seconds = stage_seconds(params, costs, each)
+    return Estimate(stages, summary + time_lines(seconds, runs, params, each, on))
 
 
-def memory_lines(sizes: Mapping[str, int], params: Params) -> list[str]:
+def memory_lines(sizes: Mapping[str, int], params: Params, on: Target | None = None) -> list[str]:
     """Lines with the memory of one process of stage `train`, its parts, and the parts that are not counted."""
     parts = ", ".join(f"{name} {amount(size, DIGITS)}".replace(" ", NO_BREAK) for name, size in sizes.items())
-    on_gpu = _device_type(params) == "cuda" or params.train.processes > 1
+    on_gpu = on is not None or _device_type(params) == "cuda" or params.train.processes > 1
+    total = sum(sizes.values())
+    line = f"memory of train, per {'GPU' if on_gpu else 'CPU process'}: {amount(total, DIGITS)}"
+    if on is not None:
+        have = on.device.memory
+        remedy = "raise train.accumulate or set train.shard"
+        line += f" of {have} GiB" if total < have * GIB else f", more than {on.name.upper()}'s {have} GiB: {remedy}"
     return [
-        f"memory of train, per {'GPU' if on_gpu else 'CPU process'}: {amount(sum(sizes.values()), DIGITS)}",
+        line,
         *(f"  {line}".replace(NO_BREAK, " ") for line in textwrap.wrap(parts, WIDTH)),
         f"  not counted: {NOT_COUNTED}",
     ]
@@ -104,21 +124,28 @@ def stage_seconds(params: Params, costs: list[TurnCost], pass_time: PassTime) ->
     }
 
 
-def time_lines(seconds: Mapping[str, float], runs: set[str], params: Params, pass_time: PassTime) -> list[str]:
+def time_lines(
+    seconds: Mapping[str, float], runs: set[str], params: Params, each: PassTime, on: Target | None = None
+) -> list[str]:
     """Lines with the time of the stages that run, their cost in device hours, and the work that is not counted."""
     todo = {name: s for name, s in seconds.items() if name in runs and s > 0}
-    count = params.train.processes
-    cost = sum(todo.values()) + (count - 1) * todo.get("train", 0)
-    each = {name: f"{name} {duration(s)}" for name, s in todo.items()}
-    if count > 1 and "train" in each:
-        each["train"] += f" with {count} processes, each as fast as this machine"
-    forward, backward = duration(pass_time.forward), duration(pass_time.backward)
-    return [
-        f"time: {duration(sum(todo.values()))}; cost: {rounded(cost / 3600)} {_device_type(params).upper()} hours",
-        "  " + ", ".join(each.values()),
-        f"  per image {forward} forward, {backward} backward: {pass_time.source}",
+    count, start = params.train.processes, STARTUP * len(runs)
+    total, cost = sum(todo.values()) + start, sum(todo.values()) + start + (count - 1) * todo.get("train", 0)
+    parts = {name: f"{name} {duration(s)}" for name, s in todo.items()}
+    if count > 1 and "train" in parts:
+        parts["train"] += f" with {count} processes" + (", each as fast as this machine" if on is None else "")
+    least = "at least " if each.is_bound else ""
+    device = on.name if on is not None else _device_type(params)
+    forward, backward = duration(each.forward), duration(each.backward)
+    lines = [
+        f"time: {least}{duration(total)}; cost: {least}{rounded(cost / 3600)} {device.upper()} hours",
+        "  " + ", ".join([*parts.values(), f"start of {len(runs)} stage{'s' * (len(runs) > 1)} {duration(start)}"]),
+        f"  per image {forward} forward, {backward} backward: {each.source}",
         f"  not counted: {NOT_TIMED}",
     ]
+    if device == "cpu" and total > LONGEST_ON_CPU:
+        return [f"time: too long for this CPU; --dry-run --on {EXAMPLE} estimates it for GPUs", lines[2]]
+    return lines
 
 
 def _device_type(params: Params) -> str:

@@ -10,7 +10,7 @@ from dmd.config import load_params
 from dmd.errors import UserError
 from flows.pipeline.changes import change_file
 from flows.pipeline.presets import Variant
-from flows.pipeline.worktrees import check_committed, temporary_worktree
+from flows.pipeline.worktrees import find_uncommitted, last_commit, temporary_worktree
 from flows.workspace import dvc_lock
 from flows.workspace.graph import read_graph, select_stages
 
@@ -23,19 +23,26 @@ RUN, UNCHANGED = "runs or is restored from DVC's cache", "unchanged"
 
 
 def plan(
-    root: Path, variants: list[Variant], force: list[str], target: str | None = None, preset: str | None = None
+    root: Path,
+    variants: list[Variant],
+    force: list[str],
+    target: str | None = None,
+    preset: str | None = None,
+    on: str | None = None,
 ) -> str:
     """Return a line for each stage up to the target, and the memory and time of the run.
 
-    The plan is that of the workspace, or one for each variant.
+    The plan is that of the workspace, or one for each variant. on: GPUs to estimate for, such as h100x8.
     """
     if not variants:
-        return _plan_folder(root, force, target, {}, preset)
-    commit, parts = check_committed(root), []
+        return _plan_folder(root, force, target, {}, preset, on)
+    commit, parts = last_commit(root), []
+    if file := find_uncommitted(root):
+        parts.append(f"note: {file} has uncommitted changes; this is the plan of the last commit")
     for variant in variants:
         with temporary_worktree(root, commit) as place:
             change_file(variant.fill(root), place / "params.yaml")
-            lines = _plan_folder(place, force, target, variant.missing, preset)
+            lines = _plan_folder(place, force, target, variant.missing, preset, on)
         parts.append(f"{variant.experiment} ({_describe_changes(variant)}):\n{lines}")
     return "\n\n".join(parts)
 
@@ -48,7 +55,7 @@ def _describe_changes(variant: Variant) -> str:
 
 
 def _plan_folder(
-    root: Path, force: list[str], target: str | None, missing: Mapping[str, str], preset: str | None
+    root: Path, force: list[str], target: str | None, missing: Mapping[str, str], preset: str | None, on: str | None
 ) -> str:
     graph = read_graph(root)
     names = select_stages(graph, target) if target else list(graph)
@@ -57,10 +64,12 @@ def _plan_folder(
     sizes: Mapping[str, str] = {}
     summary: list[str] = []
     if "train" in graph:  # a dvc.yaml without that stage has no networks to estimate
-        from flows.plan.estimate import estimate  # imports torch and diffusers, which takes seconds
+        # These imports bring torch and diffusers, which takes seconds.
+        from flows.plan.devices import read_target
+        from flows.plan.estimate import estimate
 
-        params = load_params(root / "params.yaml")
-        result = estimate(params, root, runs, missing, preset, memory="train" in names)
+        params, gpus = load_params(root / "params.yaml"), read_target(on) if on else None
+        result = estimate(params, root, runs, missing, preset, memory="train" in names, on=gpus)
         sizes, summary = result.stages, result.summary
     needed = [f"--set {key}=PATH is needed: {what}" for key, what in missing.items()]
     state = {name: RUN if name in runs else UNCHANGED for name in names}

@@ -26,6 +26,7 @@ class PassTime:
     forward: float
     backward: float
     source: str  # how the numbers were obtained, in words
+    is_bound: bool = False  # whether the seconds are only known to be at least these
 
 
 def measure_pass_time(

@@ -50,7 +50,7 @@ RUN_BY = {
     r"dvc plots show": "test_plots_are_drawn_without_network",
     r"dvc plots diff HEAD": "test_a_diff_holds_both_students_and_draws_no_empty_cell",
     r"python -m flows.distill": "test_the_flow_ends_with_a_table_and_a_version",
-    r"python -m flows.distill --preset (quick|cifar10)( --set method.name=dmd2)? --dry-run": (
+    r"python -m flows.distill --preset (quick|cifar10|imagenet64)( --set \S+)? --dry-run( --on h100x8)?": (
         "test_the_memory_of_each_preset_is_that_of_the_hardware_table"
     ),
     r"python -m flows.distill (--preset quick )?--set \S+( --seeds \d \d)?": (
@@ -62,6 +62,7 @@ RUN_BY = {
     ),
     r"python -m evaluation.compare .*": "test_a_revision_is_fetched_from_dvc",
     r"python -m dmd.sample .*": "test_sample_writes_an_image",
+    r"python -m benchmarks.efficiency": "test_shares_of_the_peak_follow_from_the_presets",
     r"python -m dmd.edm.checkpoints .*": "test_the_command_prints_the_network_and_writes_safetensors",
     r"python -m flows.register": "test_registering_twice_makes_one_version",
     r"python -m flows.register --rollback": "test_a_rollback_restores_the_predecessor_and_lasts",

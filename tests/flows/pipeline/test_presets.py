@@ -158,7 +158,10 @@ def test_a_run_in_a_worktree_leaves_the_workspace_unchanged_and_becomes_an_exper
     assert git(project, "status", "--porcelain") == "" and (project / "params.yaml").read_bytes() == before
     dvc(project, "exp", "apply", "-q", variant.experiment)
     assert "7" in (project / "out.txt").read_text()
-    with pytest.raises(UserError, match=r"params\.yaml has uncommitted changes; commit your changes first, .*commit"):
+    with pytest.raises(
+        UserError,
+        match=r"params\.yaml has uncommitted changes, .* or take them back \(git restore params\.yaml\)",
+    ):
         check_committed(project)
 
 
