@@ -12,7 +12,10 @@ from dmd.data.splits import DIGIT_NAMES
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
-from evaluation.compare import Candidate, find_differences, give_verdict, main, render_comparison, tabulate
+from evaluation.compare import main
+from evaluation.comparing.candidates import Candidate
+from evaluation.comparing.differences import find_differences, give_verdict, tabulate
+from evaluation.comparing.page import render_comparison
 from evaluation.sources import SourceError, find_generator
 from evaluation.statistics.intervals import Interval, mean_interval
 from tests.helpers.evaluators import candidate

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dmd.generator.pictures import image_grid, png
 from dmd.samplers.sampler import Sampler
-from evaluation.compare import Candidate
+from evaluation.comparing.candidates import Candidate
 from evaluation.evaluator.evaluator import Evaluator
 from evaluation.features.extractors import Extractors
 from evaluation.features.store import FeatureStore

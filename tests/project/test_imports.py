@@ -25,6 +25,7 @@ LAYERS = {
     """,
     "evaluation": """
         compare
+        comparing
         report validation sources
         timing
         evaluator

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from dmd.config import GateConfig
-from evaluation.compare import find_differences, render_comparison, tabulate
+from evaluation.comparing.differences import find_differences, tabulate
+from evaluation.comparing.page import render_comparison
 from evaluation.metrics.comparison import FeatureComparison
 from evaluation.metrics.measures import MEASURES, FeatureMeasure
 from evaluation.metrics.schema import GeneratorMeasures, Metrics, parse_model, read_model, write_model

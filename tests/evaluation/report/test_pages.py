@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.compare import find_differences, render_comparison
+from evaluation.comparing.differences import find_differences
+from evaluation.comparing.page import render_comparison
 from tests.helpers.browser import WIDTHS, Browser, chromium, visit
 from tests.helpers.evaluators import candidate
 

@@ -1,0 +1,1 @@
+"""Comparison of several generators by the same measures, labels and noise."""
