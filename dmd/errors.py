@@ -40,6 +40,14 @@ class EvaluatorError(UserError):
     """The evaluator could not be loaded."""
 
 
+class HubError(UserError):
+    """A model could be neither downloaded nor found in the local cache."""
+
+
+class FeatureNetworkError(UserError):
+    """A frozen feature network is unknown, or its weights could not be found or loaded."""
+
+
 class CheckpointError(UserError):
     """A checkpoint exists but must not be used as it is."""
 

