@@ -42,6 +42,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 PathOrNone = Annotated[str, Field(min_length=1), AfterValidator(_reject_former_none)]
 Origin = Literal["train", "folder", "hub"]
 
@@ -331,16 +332,48 @@ class PairsConfig(Group):
 
 
 class GanConfig(Group):
-    """The GAN loss of dmd2 and f_distill; dmd ignores it."""
+    """The GAN loss of dmd2, f_distill and gdd; dmd ignores it."""
 
     weight: float = Field(ge=0, description="weight of the GAN loss in the generator's turn")
     critic_weight: float = Field(ge=0, description="weight of the GAN loss in the critic's turn")
-    r1_weight: float = Field(ge=0, description="weight of the penalty on the discriminator's gradient at real images")
-    features: Literal["innermost", "encoder", "image", "detail"] = Field(
-        description="input of the discriminator; innermost: the critic's innermost activations; encoder: also those of "
-        "every other encoder resolution; image: the noised image; detail: also its detail in units of the noise"
+    r1_weight: float = Field(
+        ge=0, description="weight of the penalty on the gradient of the critic's heads at real images, in every turn"
     )
-    t_max: float = Field(gt=0, le=1, description="images are noised up to t_max T before the discriminator sees them")
+    trunks: list[Annotated[str, Field(min_length=1)]] = Field(
+        min_length=1,
+        description="what the discriminator reads. critic (innermost activations), critic:encoder (all encoder "
+        "resolutions), image and detail read noised images and train with the critic; teacher, teacher:encoder, own "
+        "(stage trunk), efficientnet_lite0 to 2, dinov2:WEIGHTS, clip:WEIGHTS, timm:WEIGHTS and "
+        "torchvision.NAME:WEIGHTS are frozen. WEIGHTS: a path, or owner/name@revision on the hub",
+    )
+    trunk_side: Literal["auto"] | Annotated[int, Field(ge=8, le=1024)] = Field(
+        description="side in pixels to which images are resized for trunks trained elsewhere; auto: that of their "
+        "training"
+    )
+    loss: Literal["logistic", "hinge", "relativistic"] = Field(description="GAN loss; relativistic compares pairs")
+    mixing: Literal["none", "channels", "channels_and_scales"] = Field(
+        description="fixed random mixing of the levels of frozen trunks, as projected GANs have it"
+    )
+    augment: bool = Field(description="DiffAugment (colour, translation, cutout) on all that frozen trunks see")
+    warmup_turns: int = Field(
+        ge=0, description="turns of the discriminator on frozen trunks alone, before the GAN loss begins"
+    )
+    penalty: Literal["exact", "finite_difference"] = Field(
+        description="R1 and R2 of frozen trunks: by a second backward pass, or by a nudge of the images"
+    )
+    penalty_every: Count = Field(
+        description="steps between two penalty turns; their weight is multiplied by this number"
+    )
+    trunk_r1_weight: float = Field(
+        ge=0, description="weight of |gradient|^2 of each frozen trunk's score at real images: gamma / 2 of the papers"
+    )
+    trunk_r2_weight: float = Field(ge=0, description="the same at generated images")
+    t_min: float = Field(ge=0, lt=1, description="lowest noise level of the noised images, as a share of T")
+    t_max: float = Field(
+        gt=0,
+        le=1,
+        description="highest noise level of the images that critic, teacher, image and detail see, as a share of T",
+    )
     from_turn: int = Field(
         ge=0,
         description="generator turn at which the GAN loss begins, starting from the best generator so far; until then, "
@@ -350,15 +383,30 @@ class GanConfig(Group):
         gt=0, le=1, description="factor on both learning rates once the GAN loss begins, if from_turn is above 0"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_features(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "features" in values:
+            old = values["features"]
+            trunk = {"innermost": "critic", "encoder": "critic:encoder"}.get(old, old)
+            raise ValueError(f"features: is no longer used; in place of features: {old}, write trunks: ['{trunk}']")
+        return values
+
+    @model_validator(mode="after")
+    def _check_range(self) -> "GanConfig":
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min: {self.t_min} must be below t_max ({self.t_max})")
+        return self
+
 
 JACKKNIFE_GROUPS = 10  # evaluation.statistics.intervals.GROUPS, which this module must not import
-METHOD_NAMES = ["dmd", "dmd2", "f_distill"]  # the keys of METHODS in dmd/distillation/methods
+METHOD_NAMES = ["dmd", "dmd2", "f_distill", "gdd"]  # the keys of METHODS in dmd/distillation/methods
 
 
 class MethodConfig(Group):
     """The distillation method and its losses."""
 
-    name: str = Field(description="distillation method: dmd, dmd2 or f_distill (docs/methods.md)")
+    name: str = Field(description="distillation method: dmd, dmd2, f_distill or gdd (docs/methods.md)")
     init_from: PathOrNone = Field(
         description="folder of a finished generator to start from, for a second phase or fewer steps; none: start from "
         "the teacher's weights"
@@ -445,6 +493,14 @@ class ValidationConfig(Group):
     )
 
 
+class BetasConfig(Group):
+    """AdamW's betas of each network."""
+
+    generator: Betas = Field(description="of the generator")
+    critic: Betas = Field(description="of the critic, and of the heads that train with it")
+    discriminator: Betas = Field(description="of the discriminator on frozen trunks")
+
+
 class TrainConfig(Group):
     """Training of the generator."""
 
@@ -464,6 +520,12 @@ class TrainConfig(Group):
     )
     lr_generator: LearningRate = Field(description="AdamW's learning rate for the generator")
     lr_critic: LearningRate = Field(description="AdamW's learning rate for the critic")
+    lr_discriminator: LearningRate = Field(description="AdamW's learning rate for a discriminator on frozen trunks")
+    betas: BetasConfig = Field(description="AdamW's decay of its two moments, for each network")
+    generator_parts: Literal["all", "no_spatial"] = Field(
+        description="weights of the generator that learn; no_spatial: all but the spatial convolutions and attention "
+        "projections inside the blocks, which keep the teacher's (GDD-I)"
+    )
     warmup_turns: int = Field(ge=0, description="turns of linear warm-up, counted for each network separately")
     lr_schedule: Literal["constant", "cosine"] = Field(description="learning rates after the warm-up")
     accumulate: Count = Field(
@@ -620,6 +682,11 @@ class Params(Group):
             raise ValueError(
                 f"train.lora_rank: {self.train.lora_rank} trains adapters on the teacher's weights; "
                 "set it to 0, or method.init_from to none"
+            )
+        if self.train.lora_rank and self.train.generator_parts != "all":
+            raise ValueError(
+                f"train.generator_parts: {self.train.generator_parts} trains the teacher's own weights; "
+                "set it to all, or train.lora_rank to 0"
             )
         if self.train.lora_adapter and not self.train.lora_rank:
             raise ValueError(

@@ -31,7 +31,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     teacher = load_teacher(args.teacher, workers.device, params.guidance.scale, split.class_captions, encoded.texts)
     check_fits(teacher, split.shape, len(split.class_names))
     pairs = load_pairs(args.pairs).to(workers.device)
-    method = new_method(params, teacher, split, encoded, pairs)
+    method = new_method(params, teacher, split, encoded, pairs, workers.device)
     nets = new_networks(method, teacher, cfg, params.method.init_from, workers.device)
     scratch = new_scratch(params, {name: getattr(args, name) for name in INPUTS})
     real = validation_set(split, validation, pairs, teacher)  # images and labels

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from dmd.config import Params
 from dmd.diffusion.denoiser import Denoiser, Guided, as_denoiser
 from dmd.distillation.batches import TrainingImages
+from dmd.distillation.gan.trunks import of_images
 from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase, Turn
+from dmd.features.frozen import FrozenNetwork, Level
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 from dmd.training.random_source import RandomSource
@@ -72,9 +74,17 @@ def turn_costs(params: Params) -> list[TurnCost]:
 def small_method(params: Params) -> Method:
     """Build the method on a few images and pairs of noise: enough for its phases, networks and losses."""
     cfg = params.method.model_copy(update={"generator_timestep": "auto", "regression_loss": "l2"})
+    frozen = {name: _small_trunk() for name in of_images(cfg.gan.trunks)}
     rng, labels = torch.Generator().manual_seed(0), torch.arange(CLASSES)
     x = torch.randn(CLASSES, 1, SIDE, SIDE, generator=rng)
-    return METHODS[cfg.name](cfg, params.teacher.timesteps, Pairs(x, x, labels), TrainingImages(x, labels))
+    pairs, data = Pairs(x, x, labels), TrainingImages(x, labels)
+    return METHODS[cfg.name](cfg, params.teacher.timesteps, pairs, data, frozen=frozen)
+
+
+def _small_trunk() -> FrozenNetwork:
+    """A stand-in for a network of method.gan.trunks, whose passes are not counted: planning must load no weights."""
+    net = nn.Conv2d(1, 4, 3)
+    return FrozenNetwork(net, "small", lambda x: x.mean(dim=1, keepdim=True), [Level("small", net)])
 
 
 def _small_teacher(params: Params) -> Teacher:

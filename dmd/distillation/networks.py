@@ -9,8 +9,9 @@ from torch import nn
 
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.gan.discriminator import Discriminator
+from dmd.distillation.gan.trunk_discriminator import TrunkDiscriminator
 
-TRAINED = ("generator", "critic")  # a turn has the name of the network that it trains
+TRAINED = ("generator", "critic", "discriminator")  # a turn has the name of the network that it trains
 
 
 class Checkpointing(Protocol):
@@ -23,29 +24,38 @@ class Checkpointing(Protocol):
 class Networks:
     """The frozen teacher, with guidance if its scale is above 1, and generator and critic, which start as its copies.
 
-    The discriminator, if there is one, is a set of heads on the critic and trains in the critic's turn.
+    critic_heads, if there are any, read the critic's activations and train in its turn. The discriminator, if there is
+    one, reads frozen trunks and trains in turns of its own. A method without a critic has the teacher in its place.
     """
 
     teacher: Denoiser
     generator: Denoiser
     critic: Denoiser
-    discriminator: Discriminator | None = None
+    critic_heads: Discriminator | None = None
+    discriminator: TrunkDiscriminator | None = None
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the networks that train."""
+        return tuple(n for n in TRAINED if any(p.requires_grad for p in self.trained_in(n).parameters()))
 
     def trained_in(self, network: str) -> nn.Module:
-        """The modules that train in the turn of a network; the discriminator belongs to the critic's turn."""
-        critic = self.critic if self.discriminator is None else nn.ModuleList([self.critic, self.discriminator])
-        return {"generator": self.generator, "critic": critic}[network]
+        """The modules that train in the turn of a network; the critic's heads belong to the critic's turn."""
+        critic = self.critic if self.critic_heads is None else nn.ModuleList([self.critic, self.critic_heads])
+        discriminator = nn.ModuleList() if self.discriminator is None else self.discriminator
+        return {"generator": self.generator, "critic": critic, "discriminator": discriminator}[network]
 
     def modules(self) -> list[nn.Module]:
-        """The modules that run a forward pass by themselves."""
-        heads = [] if self.discriminator is None else self.discriminator.heads
-        return [self.teacher.net, self.generator.net, self.critic.net, *heads]
+        """The modules that run a forward pass by themselves, each once."""
+        heads = [] if self.critic_heads is None else self.critic_heads.heads
+        own = [] if self.discriminator is None else self.discriminator.heads
+        return list(dict.fromkeys([self.teacher.net, self.generator.net, self.critic.net, *heads, *own]))
 
     @contextmanager
     def only_training(self, network: str) -> Iterator[nn.Module]:
         """Yield the modules that train in the turn of a network, while every other network takes no gradient.
 
-        The GAN loss's gradients still pass through the critic to the generator's images.
+        The GAN loss's gradients still pass through critic and trunks to the generator's images.
         """
         others = [self.trained_in(name) for name in TRAINED if name != network]
         frozen = [p for other in others for p in other.parameters() if p.requires_grad]

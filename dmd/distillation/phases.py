@@ -13,7 +13,7 @@ from dmd.diffusion.denoiser import Cond
 from dmd.distillation.networks import Networks
 from dmd.training.random_source import RandomSource
 
-# (network of the turn, networks, z, cond, rng) -> scalars by name; "total" is the one to differentiate. z is unit
+# (name of the turn, networks, z, cond, rng) -> scalars by name; "total" is the one to differentiate. z is unit
 # noise [B, *noise_shape], cond [B] or None.
 Loss = Callable[[str, Networks, Tensor, Cond, RandomSource], dict[str, Tensor]]
 
@@ -22,10 +22,16 @@ Loss = Callable[[str, Networks, Tensor, Cond, RandomSource], dict[str, Tensor]]
 class Turn:
     """An optimizer step of one network, taken at every `every`-th step of a phase."""
 
-    network: str  # "critic" or "generator"
+    network: str  # "generator", "critic" or "discriminator"
     every: int
     batch_size: int  # images, over all processes
     lr: float  # peak learning rate
+    purpose: str = ""  # of a further turn of the same network, with a loss of its own, such as a penalty
+
+    @property
+    def name(self) -> str:
+        """The name that the loss, the random numbers and the log of the turn go by."""
+        return f"{self.network}_{self.purpose}" if self.purpose else self.network
 
 
 @dataclass(frozen=True, kw_only=True)

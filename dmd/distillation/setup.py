@@ -6,15 +6,20 @@ import torch
 from torch import Tensor
 
 from dmd.codecs.pixels import Pixels
-from dmd.config import NONE, Params, TrainConfig
+from dmd.config import NONE, MethodConfig, Params, TrainConfig
 from dmd.data.shards import Images
 from dmd.data.splits import Split
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.batches import TrainingImages
+from dmd.distillation.gan.trunks import of_images
 from dmd.distillation.methods import METHODS, Method, Setting, check_method
+from dmd.distillation.methods.adversarial import Adversarial
 from dmd.distillation.networks import Networks
+from dmd.distillation.parts import freeze_spatial
 from dmd.encoding.encoded import Encoded
-from dmd.errors import ConfigError
+from dmd.errors import ConfigError, FeatureNetworkError, HubError
+from dmd.features.frozen import FrozenNetwork
+from dmd.features.load import NetworkName, find_weights, load_frozen
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
 from dmd.samplers.sampler import to_uint8
@@ -25,7 +30,9 @@ from dmd.teachers.teacher import Teacher
 MAX_VALIDATION_PAIRS = 500  # pairs that replace a validation split without images
 
 
-def new_method(params: Params, teacher: Teacher, split: Split, encoded: Encoded, pairs: Pairs) -> Method:
+def new_method(
+    params: Params, teacher: Teacher, split: Split, encoded: Encoded, pairs: Pairs, device: torch.device
+) -> Method:
     """Build the method that the parameters name. Raises ConfigError if it cannot run on this teacher and these data."""
     check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs)))
     if not split.has_images:
@@ -36,7 +43,12 @@ def new_method(params: Params, teacher: Teacher, split: Split, encoded: Encoded,
     denoiser = teacher.denoiser
     try:
         method = METHODS[params.method.name](
-            params.method, denoiser.process.timesteps, pairs, data, denoiser.default_generator_timestep()
+            params.method,
+            denoiser.process.timesteps,
+            pairs,
+            data,
+            denoiser.default_generator_timestep(),
+            load_trunks(params.method, device),
         )
     except ValueError as e:
         raise ConfigError(str(e)) from None
@@ -44,11 +56,27 @@ def new_method(params: Params, teacher: Teacher, split: Split, encoded: Encoded,
     return method
 
 
+def load_trunks(cfg: MethodConfig, device: torch.device) -> dict[str, FrozenNetwork]:
+    """Load the frozen networks of method.gan.trunks. Raises ConfigError if one cannot be loaded."""
+    if not issubclass(METHODS[cfg.name], Adversarial):
+        return {}
+    side = None if cfg.gan.trunk_side == "auto" else cfg.gan.trunk_side
+    try:
+        return {name: load_frozen(name, device, side) for name in of_images(cfg.gan.trunks)}
+    except (FeatureNetworkError, HubError) as e:
+        raise ConfigError(f"method.gan.trunks: {e}") from e
+
+
 def new_networks(method: Method, teacher: Teacher, cfg: TrainConfig, init_from: str, device: torch.device) -> Networks:
-    """The networks of a method at the start of a run. Raises ConfigError if method.init_from does not fit."""
+    """The networks of a method at the start of a run. Raises ConfigError if they do not fit the parameters."""
     nets = method.networks(teacher, cfg.seed, (cfg.lora_rank, cfg.lora_rank_critic), cfg.lora_alpha)
     if (folder := Path(init_from)) != Path(NONE):
         load_weights(nets.generator, load_generator(folder, device), folder)
+    if cfg.generator_parts == "no_spatial":
+        try:
+            freeze_spatial(nets.generator)
+        except ValueError as e:
+            raise ConfigError(str(e)) from None
     if cfg.gradient_checkpointing:
         nets.checkpoint_gradients()
     return nets
@@ -73,6 +101,9 @@ def new_scratch(params: Params, inputs: dict[str, Path]) -> Scratch:
 def files_in_params(params: Params) -> dict[str, Path]:
     """Files that the parameters name; if the contents of one change, earlier checkpoints belong to another run."""
     files = {"init_from": Path(params.method.init_from), "lpips": Path(params.method.lpips.weights)}
+    if issubclass(METHODS[params.method.name], Adversarial):
+        names = {name: NetworkName.parse(name) for name in of_images(params.method.gan.trunks)}
+        files |= {text: find_weights(name.kind, name.weights) for text, name in names.items()}
     return {name: path for name, path in files.items() if path != Path(NONE) and path.exists()}
 
 

@@ -45,7 +45,7 @@ class TrainState:
         self.placement = placement(cfg.shard)
         self.gathered = None if self.placement.keeps_whole_networks else frozen_copy(nets.generator)
         self.placement.place([*nets.modules(), *(average.net for average in self.averages.values())])
-        self.weight_decay = cfg.weight_decay
+        self.weight_decay, self.betas = cfg.weight_decay, cfg.betas
         self.rows: list[dict[str, Any]] = []
         self.best = Best()
         device = next(nets.generator.parameters()).device.type
@@ -67,10 +67,11 @@ class TrainState:
         self.optimizers = {
             turn: torch.optim.AdamW(
                 [p for p in self.nets.trained_in(turn).parameters() if p.requires_grad],
+                betas=getattr(self.betas, turn),
                 weight_decay=self.weight_decay,
                 fused=True,
             )
-            for turn in TRAINED
+            for turn in self.nets.trained
         }
 
     def update_averages(self, images: int) -> None:
@@ -98,11 +99,10 @@ class TrainState:
         return self.gathered
 
     def networks_state(self) -> dict[str, Any]:
-        """The trainable weights of generator, critic with heads, and averages; with sharding, this process's share."""
-        critic = self.nets.trained_in("critic")
+        """The trainable weights of all networks and averages; with sharding, this process's share."""
+        nets = {name: self.nets.trained_in(name) for name in TRAINED}
         return {
-            "generator": trainable_state(self.nets.generator, self.nets.generator),
-            "critic": trainable_state(critic, critic),
+            **{name: trainable_state(net, net) for name, net in nets.items()},
             "averages": {half_life: self._average_state(half_life) for half_life in self.averages},
         }
 
@@ -110,8 +110,8 @@ class TrainState:
         return trainable_state(self.averages[half_life], self.nets.generator)
 
     def _load_networks(self, state: dict[str, Any]) -> None:
-        load_trainable_state(self.nets.generator, state["generator"])
-        load_trainable_state(self.nets.trained_in("critic"), state["critic"])
+        for name in TRAINED:
+            load_trainable_state(self.nets.trained_in(name), state[name])
         for half_life, net in self.averages.items():
             load_trainable_state(net, state["averages"][half_life])
 
@@ -134,7 +134,7 @@ class TrainState:
         self.step, self.turn, self.rows = state["step"], state["turn"], state["rows"]
         self.best = Best(**state["best"])
         self._load_networks(state)
-        for turn in TRAINED:
+        for turn in self.optimizers:
             parameters = [p for group in self.optimizers[turn].param_groups for p in group["params"]]
             self.optimizers[turn].load_state_dict(place_moments(state["optimizers"][turn], parameters))
             self.scalers[turn].load_state_dict(state["scalers"][turn])

@@ -46,7 +46,7 @@ def train(
             while (done := state.step - start) < phase.steps:
                 turns = phase.turns_at(done)
                 for turn in turns:
-                    ahead.before((cfg.seed, state.step, turn.network))
+                    ahead.before((cfg.seed, state.step, turn.name))
                     take_turn(state, phase, turn, done, cfg, batches, workers, log)
                 state.step += 1
                 if generator_turn := next((turn for turn in turns if turn.network == "generator"), None):
@@ -60,8 +60,8 @@ def train(
 def _image_sources(phases: Iterable[Phase], step: int, seed: int, workers: Workers) -> Iterator[list[RandomSource]]:
     """For each turn that draws training images, from `step` on, the random source of each of its parts."""
     for at, phase, turn in turns_from(phases, step):
-        if turn.network in phase.reads_images:
-            yield [RandomSource(seed, at, turn.network, samples) for samples in workers.samples(turn.batch_size)]
+        if turn.name in phase.reads_images:
+            yield [RandomSource(seed, at, turn.name, samples) for samples in workers.samples(turn.batch_size)]
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ def take_turn(
     The host does not wait for the device here. A loss or gradient that is not finite changes no weight; the log finds
     it when it is read.
     """
-    name = turn.network
-    scaler, numbers = state.scalers[name], []
+    name = turn.name
+    scaler, numbers = state.scalers[turn.network], []
     parts = workers.samples(turn.batch_size)
     state.placement.begin_turn(state.nets.modules())
-    with state.nets.only_training(name) as net:
+    with state.nets.only_training(turn.network) as net:
         first = next(net.parameters())
         for samples in parts:
             rng = RandomSource(batches.seed, state.step, name, samples, first.device)
@@ -109,7 +109,7 @@ def take_turn(
     lr = learning_rate(turn.lr, done // turn.every, cfg.warmup_turns, phase.count(turn), phase.lr_schedule)
     by_part = torch.stack(numbers)  # [parts, numbers]
     loss = by_part[:, list(losses).index("total")].mean()
-    norm = apply_gradients(state.optimizers[name], net, lr, cfg.grad_clip, loss, scaler)
+    norm = apply_gradients(state.optimizers[turn.network], net, lr, cfg.grad_clip, loss, scaler)
     means = dict(zip(losses, by_part.nanmean(dim=0), strict=True)) | {"grad_norm": norm.double()}
     # A scaler skips a step whose scaled gradient overflows, which is no error.
     log.add(

@@ -19,6 +19,7 @@ from dmd.teachers.teacher import Teacher
 
 FLOAT = 4  # bytes; weights, gradients and moments are float32 at every precision
 HALF = 2
+DENOISERS = ("generator", "critic")
 MOMENTS = 2  # moments that AdamW keeps per weight
 
 
@@ -36,6 +37,7 @@ def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dic
         "teacher": _uncounted_bytes(teacher.denoiser, counted),
         "generator": _uncounted_bytes(nets.generator, counted),
         "critic": _uncounted_bytes(nets.trained_in("critic"), counted),
+        "discriminator": _uncounted_bytes(nets.trained_in("discriminator"), counted),
         "averages": sum(_uncounted_bytes(net, counted) for net in averages),
         "best so far": FLOAT * _kept_weights(trainable, params, costs),
         "gradients": FLOAT * max(trainable.values()),  # one network's gradients are cleared before the other's turn
@@ -50,7 +52,8 @@ def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dic
         sizes["VAE"] = _uncounted_bytes(teacher.codec, counted)
     if params.pairs.count:
         sizes["pairs"] = pairs_bytes(teacher, params)
-    saved = {name: saved_bytes(getattr(nets, name), teacher.shape, teacher.conditions) for name in TRAINED}
+    saved = {name: saved_bytes(getattr(nets, name), teacher.shape, teacher.conditions) for name in DENOISERS}
+    saved["discriminator"] = 0, 0  # its heads are small, and frozen trunks are not counted
     sizes["activations"] = max(_activations(cost, saved, params) for cost in costs)
     if cfg.precision != "fp32":
         sizes["cast weights"] = _cast_bytes(nets, cfg.gradient_checkpointing)

@@ -124,6 +124,17 @@ def test_a_value_in_a_message_is_cut(tmp_path: Path) -> None:
         assert len(str(e.value)) < 1000
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("innermost", "critic"), ("encoder", "critic:encoder"), ("image", "image"), ("detail", "detail")],
+)
+def test_the_former_key_of_the_discriminators_input_names_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(ConfigError) as e:
+        validate(with_value("method.gan.features", old, "trunks"), "params.yaml")
+    line = f"features: is no longer used; in place of features: {old}, write trunks: ['{new}']"
+    assert str(e.value) == f"params.yaml: method.gan.{line}"
+
+
 def test_shards_are_not_trained_in_fp16() -> None:
     raw = with_value("train.precision", "fp16")
     raw["train"]["shard"] = True

@@ -29,7 +29,7 @@ STALE = {
     "dmd/encoding": "encode baseline pairs train evaluate",
     "dmd/teachers": "baseline pairs train evaluate",
     "dmd/samplers": "baseline pairs train evaluate",
-    "dmd/features": "baseline evaluate",
+    "dmd/features": "baseline train evaluate",
     "dmd/distillation": "train",
     "dmd/generator": "train evaluate",
     "dmd/edm": "",

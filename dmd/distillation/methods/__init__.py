@@ -9,9 +9,10 @@ from dmd.distillation.methods.base import Method, Setting
 from dmd.distillation.methods.dmd import DMD
 from dmd.distillation.methods.dmd2 import DMD2
 from dmd.distillation.methods.f_distill import FDistill
+from dmd.distillation.methods.gdd import GDD
 from dmd.errors import ConfigError
 
-METHODS: dict[str, type[Method]] = {"dmd": DMD, "dmd2": DMD2, "f_distill": FDistill}
+METHODS: dict[str, type[Method]] = {"dmd": DMD, "dmd2": DMD2, "f_distill": FDistill, "gdd": GDD}
 
 
 def check_method(params: Params, setting: Setting | None = None) -> None:

@@ -4,6 +4,7 @@ The trainer knows nothing else about a method.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dmd.config import MethodConfig, TrainConfig
@@ -12,6 +13,7 @@ from dmd.distillation.lora import student
 from dmd.distillation.monitors import image_statistics
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase
+from dmd.features.frozen import FrozenNetwork
 from dmd.samplers.few_step import step_times
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
@@ -38,16 +40,18 @@ class Method(ABC):
         pairs: Pairs,
         data: TrainingImages,
         default_timestep: int | None = None,
+        frozen: Mapping[str, FrozenNetwork] | None = None,
     ) -> None:
         """timesteps is T of the teacher's grid; pairs may be empty; data are the real images of a GAN loss.
 
-        default_timestep is the generator's first index if cfg.generator_timestep is auto; None stands for T-1. Raises
-        ValueError if cfg.generator_timestep is beyond T-1.
+        frozen: the loaded networks of method.gan.trunks by name. default_timestep is the generator's first index if
+        cfg.generator_timestep is auto; None stands for T-1. Raises ValueError if cfg.generator_timestep is beyond T-1.
         """
         self.cfg = cfg
         self.timesteps = timesteps
         self.pairs = pairs
         self.data = data
+        self.frozen = dict(frozen or {})
         statistics = image_statistics(data.x[:STATISTICS]) if len(data.x) else {}
         self.data_statistics = {f"real_{name.removeprefix('x_')}": value for name, value in statistics.items()}
         default = timesteps - 1 if default_timestep is None else default_timestep

@@ -4,7 +4,7 @@ Two parts come from DMD2 (Yin et al. 2024): several critic turns per generator t
 regression (as for its one-step SDXL), which lets distribution matching start with every mode of the teacher.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -26,6 +26,7 @@ from dmd.distillation.monitors import constant, gradient_by_time, image_statisti
 from dmd.distillation.networks import Networks
 from dmd.distillation.perceptual import Lpips
 from dmd.distillation.phases import Phase, Turn
+from dmd.features.frozen import FrozenNetwork
 from dmd.samplers.ddim import ode_times, trajectory
 from dmd.samplers.few_step import generate
 from dmd.teachers.pairs import Pairs
@@ -47,8 +48,9 @@ class DMD(Method):
         pairs: Pairs,
         data: TrainingImages,
         default_timestep: int | None = None,
+        frozen: Mapping[str, FrozenNetwork] | None = None,
     ) -> None:
-        super().__init__(cfg, timesteps, pairs, data, default_timestep)
+        super().__init__(cfg, timesteps, pairs, data, default_timestep, frozen)
         kind = cfg.regression_loss
         self.distance = Lpips(cfg.lpips) if kind == "lpips" else partial(regression_loss, kind=kind)
 

@@ -1,4 +1,7 @@
-"""DMD2 (Yin et al. 2024): distribution matching without pairs and a GAN loss on real data, in one phase or in two."""
+"""DMD2 (Yin et al. 2024): distribution matching without pairs and a GAN loss on real data, in one phase or in two.
+
+The paper's discriminator is a head on the critic. Others read frozen trunks, and train in turns of their own.
+"""
 
 from dataclasses import replace
 
@@ -9,9 +12,12 @@ from dmd.config import MethodConfig, TrainConfig
 from dmd.diffusion.denoiser import Cond, Denoiser
 from dmd.distillation.gan.activations import activations
 from dmd.distillation.gan.discriminator import new_discriminator, residual_features
-from dmd.distillation.losses import critic_gan_loss, generator_gan_loss, r1_penalty
+from dmd.distillation.gan.losses import GAN_LOSSES, accuracy, logit_gap
+from dmd.distillation.gan.trunks import OF_THE_CRITIC, of_the_critic
+from dmd.distillation.losses import r1_penalty
+from dmd.distillation.methods.adversarial import DISCRIMINATOR, Adversarial
 from dmd.distillation.methods.base import Setting
-from dmd.distillation.methods.dmd import DMD, Losses
+from dmd.distillation.methods.dmd import Losses
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase
 from dmd.teachers.teacher import Teacher
@@ -20,31 +26,29 @@ from dmd.training.random_source import RandomSource
 NUDGE = 0.1  # step of R1's finite difference, in units of the noise
 
 
-class DMD2(DMD):
-    """DMD and a GAN loss: a discriminator on the critic's activations tells data from generated images."""
+class DMD2(Adversarial):
+    """DMD and a GAN loss: discriminators on the critic's activations, or on frozen trunks, tell data from images."""
 
     @classmethod
     def check_setting(cls, cfg: MethodConfig, setting: Setting) -> list[str]:
-        """The GAN loss needs images as data; the discriminator's `detail` features are defined on pixels only."""
+        """The `detail` of an image is defined on pixels only."""
         problems = super().check_setting(cfg, setting)
-        if cfg.gan.features == "detail" and not setting.on_pixels:
-            problems.append(
-                "method.gan.features: detail needs images, but this teacher works on latents; use innermost"
-            )
-        if not setting.has_images:
-            problems.append(f"method.name: {cfg.name} needs images, but the data are prompts; use dmd")
+        if "detail" in cfg.gan.trunks and not setting.on_pixels:
+            problems.append("method.gan.trunks: detail needs images, but this teacher works on latents; use critic")
         return problems
 
     def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0), alpha: int = 0) -> Networks:
-        """The networks of DMD and a discriminator with one head for each level of features."""
+        """The networks of DMD, and heads on the critic, one for each level, or on frozen trunks, or both."""
         nets = super().networks(teacher, seed, ranks, alpha)
+        if of_the_critic(self.cfg.gan.trunks) is None:
+            return nets
         first = next(teacher.denoiser.parameters())
         zero, device = torch.zeros(1, dtype=torch.long, device=first.device), first.device
         x = torch.zeros(1, *teacher.shape, device=device, dtype=first.dtype)
         with torch.no_grad():
             features = self.features(teacher.denoiser, x, zero, zero if teacher.conditions else None)
         shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
-        return replace(nets, discriminator=new_discriminator(shapes, seed).to(device))
+        return replace(nets, critic_heads=new_discriminator(shapes, seed).to(device))
 
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
         """DMD until gan.from_turn; then, from the best generator so far, the GAN loss and lower learning rates.
@@ -59,28 +63,39 @@ class DMD2(DMD):
             changes = {"loss": self.adversarial_loss, "reads_images": ("critic",)}
             before = [replace(p, **changes) if p.name == "catch_up" else p for p in before]
         factor = gan.lr_factor if first else 1.0
+        warm_up = tuple(replace(phase, starts_from_best=first > 0) for phase in self.warm_up(cfg, factor))
+        critic, generator = (replace(turn, lr=turn.lr * factor) for turn in distill.turns)
         adversarial = replace(
             distill,
             name="adversarial",
             steps=distill.steps - first * k,
-            turns=tuple(replace(turn, lr=turn.lr * factor) for turn in distill.turns),
+            turns=(critic, *self.discriminator_turns(cfg, k, factor), generator),
             loss=self.adversarial_loss,
-            reads_images=("critic",),
-            starts_from_best=first > 0,
+            reads_images=self.turns_with_images(),
+            starts_from_best=first > 0 and not warm_up,
         )
-        phases = (*before, replace(distill, steps=first * k), adversarial)
+        phases = (*before, replace(distill, steps=first * k), *warm_up, adversarial)
         return tuple(phase for phase in phases if phase.steps)
 
     def adversarial_loss(self, network: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
         """The losses of DMD and of the GAN on the same generated images."""
+        if network.startswith(DISCRIMINATOR):
+            return self.discriminator_loss(network, nets, z, cond, rng)
+        data, cond = self.draw_for_generator(z, cond, rng) if network == "generator" else (None, cond)
         x = self.generate(network, nets, z, cond, rng)
         if network == "critic":
             losses = self.critic_loss(nets, x, cond, rng)
-            gan_losses = self.critic_gan(nets, x, cond, rng)
+            more = [self.critic_gan(nets, x, cond, rng)] if nets.critic_heads else []
         else:
             losses = self.generator_loss(nets, x, cond, rng, self.reweight)
-            gan_losses = self.generator_gan(nets, x, cond, rng)
-        return losses | gan_losses | {"total": losses["total"] + gan_losses["gan_weighted"]}
+            more = [self.generator_gan(nets, x, cond, rng)] if nets.critic_heads else []
+            if nets.discriminator:
+                seen = self.trunks_loss(nets, x, data, cond, rng)
+                total = seen.pop("total")
+                more.append({f"trunk_{name}": value for name, value in seen.items()} | {"gan_weighted": total})
+        for gan_losses in more:
+            losses |= gan_losses | {"total": losses["total"] + gan_losses["gan_weighted"]}
+        return losses
 
     def reweight(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The score difference grad [B, C, H, W], unchanged; a subclass may weight it by the discriminator."""
@@ -88,7 +103,8 @@ class DMD2(DMD):
 
     def generator_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> Losses:
         """The generator's GAN loss. Gradients pass through the critic's encoder to x; the encoder does not train."""
-        loss = generator_gan_loss(self.logits(nets, *self.add_noise(nets, x, rng), cond))
+        logits = self.logits(nets, *self.add_noise(nets, x, rng), cond)
+        loss = GAN_LOSSES[self.cfg.gan.loss].generator(logits, logits)
         return {"gan": loss.detach(), "gan_weighted": self.cfg.gan.weight * loss}
 
     def critic_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> Losses:
@@ -99,27 +115,31 @@ class DMD2(DMD):
         data_t, t = self.add_noise(nets, data, rng)
         fake_logits = self.logits(nets, *self.add_noise(nets, x, rng), cond)
         data_logits = self.logits(nets, data_t, t, labels)
-        loss = critic_gan_loss(data_logits, fake_logits)
+        loss = GAN_LOSSES[gan.loss].discriminator(data_logits, fake_logits)
         if gan.r1_weight > 0:
             nudged_logits = self.logits(nets, data_t + NUDGE * rng.noise_like(data_t), t, labels)
             loss = loss + gan.r1_weight * r1_penalty(data_logits, nudged_logits, NUDGE)
-        accuracy = ((fake_logits < 0).double().mean() + (data_logits > 0).double().mean()) / 2
-        return {"gan": loss.detach(), "gan_weighted": gan.critic_weight * loss, "accuracy": accuracy}
+        return {
+            "gan": loss.detach(),
+            "gan_weighted": gan.critic_weight * loss,
+            "accuracy": accuracy(data_logits, fake_logits),
+            "gap": logit_gap(data_logits, fake_logits).detach(),
+        }
 
     def add_noise(self, nets: Networks, x: Tensor, rng: RandomSource) -> tuple[Tensor, Tensor]:
-        """(x_t', t') with t' in [0, gan.t_max T), drawn for the discriminator alone."""
-        t = rng.integers(0, max(1, round(self.cfg.gan.t_max * self.timesteps)))
+        """(x_t', t') with t' in [gan.t_min T, gan.t_max T), drawn for the discriminator alone."""
+        t = rng.integers(*self.noise_range())
         return nets.critic.process.add_noise(x, rng.noise_like(x), t), t
 
     def logits(self, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """Logits [B, heads], large if a head classifies x_t as data. Raises ValueError without a discriminator."""
-        if nets.discriminator is None:
-            raise ValueError("these networks have no discriminator")
-        return nets.discriminator(self.features(nets.critic, x_t, t, cond))
+        """Logits [B, heads], large if a head classifies x_t as data. Raises ValueError without heads on the critic."""
+        if nets.critic_heads is None:
+            raise ValueError("these networks have no heads on the critic")
+        return nets.critic_heads(self.features(nets.critic, x_t, t, cond))
 
     def features(self, critic: Denoiser, x_t: Tensor, t: Tensor, cond: Cond) -> list[Tensor]:
         """The discriminator's input for x_t [B, C, H, W]: activations of the critic, the image, or its detail."""
-        which = self.cfg.gan.features
+        which = OF_THE_CRITIC[of_the_critic(self.cfg.gan.trunks) or "critic"]
         if which == "detail":
             return [residual_features(x_t, critic.process.sigma(t))]
         return [x_t] if which == "image" else activations(critic, x_t, t, cond, which)

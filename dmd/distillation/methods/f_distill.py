@@ -11,6 +11,7 @@ from torch import Tensor
 from dmd.config import MethodConfig
 from dmd.diffusion.denoiser import Cond
 from dmd.diffusion.process import append_dims
+from dmd.distillation.gan.trunks import of_the_critic
 from dmd.distillation.methods.dmd2 import DMD2
 from dmd.distillation.networks import Networks
 
@@ -27,12 +28,16 @@ class FDistill(DMD2):
 
     @classmethod
     def check_params(cls, cfg: MethodConfig) -> list[str]:
-        """The discriminator must train on every noise level at which it reweights."""
-        if cfg.gan.t_max < 1:
-            return [
-                f"method.gan.t_max: {cfg.gan.t_max} is not allowed; f_distill weights samples at every t, so use 1.0"
-            ]
-        return []
+        """Heads on the critic must train on every noise level at which they reweight."""
+        problems = super().check_params(cfg)
+        if of_the_critic(cfg.gan.trunks) is None:
+            problems.append("method.gan.trunks: f_distill weights by the critic's heads; add critic")
+        for key, value, needed in (("t_min", cfg.gan.t_min, 0.0), ("t_max", cfg.gan.t_max, 1.0)):
+            if value != needed:
+                problems.append(
+                    f"method.gan.{key}: {value} is not allowed; f_distill weights samples at every t, so use {needed}"
+                )
+        return problems
 
     def reweight(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """grad h(r) / h(1), with r [B] from the discriminator's logits on x_t [B, C, H, W]."""

@@ -32,8 +32,8 @@ def new_state(method: Method, cfg: TrainConfig) -> TrainState:
     """The training state before the first step, with networks in float64."""
     denoiser = unet_denoiser(0).double().requires_grad_(False)
     nets = method.networks(Teacher(denoiser, denoiser, None, (1, 8, 8), 11), 0)
-    assert nets.discriminator is not None
-    nets.discriminator.double()
+    assert nets.critic_heads is not None
+    nets.critic_heads.double()
     nets.generator.load_state_dict(unet_denoiser(1).state_dict())
     return TrainState(nets, cfg)
 
@@ -84,7 +84,7 @@ def weights(
     parts = {
         "generator": state.nets.generator,
         "critic": state.nets.critic,
-        "discriminator": state.nets.discriminator,
+        "discriminator": state.nets.critic_heads,
         "ema": state.average(20000),
     }
     return {f"{n}.{k}": gather(v).clone() for n, part in parts.items() if part for k, v in part.named_parameters()}

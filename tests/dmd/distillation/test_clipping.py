@@ -41,13 +41,13 @@ def test_a_method_clips_the_inputs_of_its_losses(params: Params) -> None:
     "changes, message, remedy",
     [
         ({"clip": True}, "method.clip", "set it to false"),
-        ({"name": "dmd2", "gan": "detail"}, "method.gan.features: detail", "use innermost"),
+        ({"name": "dmd2", "gan": "detail"}, "method.gan.trunks: detail", "use critic"),
         ({"regression_loss": "lpips"}, "method.regression_loss: lpips", "use l2 or huber"),
     ],
 )
 def test_features_of_images_are_an_error_for_latents(params: Params, changes: dict, message: str, remedy: str) -> None:
     if "gan" in changes:
-        changes = changes | {"gan": params.method.gan.model_copy(update={"features": changes["gan"]})}
+        changes = changes | {"gan": params.method.gan.model_copy(update={"trunks": [changes["gan"]]})}
     changed = params.model_copy(update={"method": params.method.model_copy(update=changes)})
     with pytest.raises(ConfigError, match=f"^{message}.*this teacher works on latents; {remedy}$"):
         check_method(changed, Setting(on_pixels=False, has_images=True, pairs=1))

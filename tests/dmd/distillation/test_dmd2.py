@@ -34,9 +34,9 @@ def train_cfg(params: Params, **changes: object) -> TrainConfig:
 
 
 def test_t_max_limits_the_noise_levels_of_the_discriminator(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    m = method(params, gan={"t_max": 0.03, "features": "encoder"})
+    m = method(params, gan={"t_max": 0.03, "trunks": ["critic:encoder"]})
     nets = networks(m)
-    assert nets.discriminator is not None and len(nets.discriminator.heads) == 3
+    assert nets.critic_heads is not None and len(nets.critic_heads.heads) == 3
     calls: list[Tensor] = []
     monkeypatch.setattr(dmd2, "activations", lambda d, x, t, c, w: calls.append(t) or activations(d, x, t, c, w))
     for seed in range(20):
@@ -47,9 +47,9 @@ def test_t_max_limits_the_noise_levels_of_the_discriminator(params: Params, monk
 
 def test_a_head_on_images_reads_only_the_noised_image(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """Critic and teacher make no pass, and the gradient reaches the generated image directly."""
-    m = method(params, gan={"t_max": 0.03, "features": "image", "weight": 1.0})
+    m = method(params, gan={"t_max": 0.03, "trunks": ["image"], "weight": 1.0})
     nets = networks(m)
-    assert nets.discriminator is not None and len(nets.discriminator.heads) == 1
+    assert nets.critic_heads is not None and len(nets.critic_heads.heads) == 1
     monkeypatch.setattr(dmd2, "activations", lambda *_: pytest.fail("a pass through the critic"))
     x, y = batch(4)
     x.requires_grad_(True)
@@ -58,7 +58,7 @@ def test_a_head_on_images_reads_only_the_noised_image(params: Params, monkeypatc
     given = m.add_noise(nets, x.detach(), draws(0, 4, "generator"))  # type: ignore[attr-defined]
     assert torch.equal(given[1], t)
     x_t = given[0].requires_grad_(True)
-    generator_gan_loss(nets.discriminator([x_t])).backward()
+    generator_gan_loss(nets.critic_heads([x_t])).backward()
     assert x.grad is not None and x_t.grad is not None and x_t.grad.abs().max() > 0
     alpha = nets.critic.process.alpha(t).view(-1, 1, 1, 1)
     torch.testing.assert_close(x.grad, (alpha * x_t.grad).float(), rtol=1e-4, atol=1e-9)
@@ -70,7 +70,7 @@ def test_an_adversarial_turn_changes_only_its_own_network(params: Params, turn: 
     """The generator's gradient passes through critic and head, which accumulate none."""
     m = method(params, name, gan={"weight": 1.0, "critic_weight": 1.0, "r1_weight": 1.0})
     nets = networks(m)
-    parts = {"teacher": nets.teacher, "generator": nets.generator, "critic": nets.critic, "head": nets.discriminator}
+    parts = {"teacher": nets.teacher, "generator": nets.generator, "critic": nets.critic, "head": nets.critic_heads}
     before = {n: {k: v.clone() for k, v in p.state_dict().items()} for n, p in parts.items() if p is not None}
     with nets.only_training(turn) as learner:
         loss = m.phases(train_cfg(params))[-1].loss(turn, nets, *batch(), draws())["total"]
@@ -96,9 +96,9 @@ def test_a_step_of_the_generator_lowers_its_gan_loss(params: Params) -> None:
     assert gan().item() < first.item()
 
 
-@pytest.mark.parametrize("features", ["innermost", "image"])
-def test_the_discriminator_learns_to_tell_real_from_generated(params: Params, features: str) -> None:
-    m = method(params, gan={"critic_weight": 1.0, "features": features})
+@pytest.mark.parametrize("trunk", ["critic", "image"])
+def test_the_discriminator_learns_to_tell_real_from_generated(params: Params, trunk: str) -> None:
+    m = method(params, gan={"critic_weight": 1.0, "trunks": [trunk]})
     nets = networks(m)
     critic = nets.trained_in("critic")
     optimizer = torch.optim.AdamW(critic.parameters(), lr=3e-3)

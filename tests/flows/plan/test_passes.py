@@ -23,15 +23,15 @@ def test_images_are_counted_over_all_turns(params: Params) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "weight", "r1", "scale", "features"),
-    [("dmd", 0.0, 0.0, 1.0, "innermost"), ("dmd", 0.5, 0.0, 3.0, "innermost"), ("dmd2", 0.0, 0.0, 1.0, "innermost"),
-     ("dmd2", 0.25, 1.0, 2.0, "innermost"), ("dmd2", 0.0, 1.0, 1.0, "image"), ("f_distill", 0.0, 1.0, 1.0, "innermost"),
+    ("name", "weight", "r1", "scale", "trunk"),
+    [("dmd", 0.0, 0.0, 1.0, "critic"), ("dmd", 0.5, 0.0, 3.0, "critic"), ("dmd2", 0.0, 0.0, 1.0, "critic"),
+     ("dmd2", 0.25, 1.0, 2.0, "critic"), ("dmd2", 0.0, 1.0, 1.0, "image"), ("f_distill", 0.0, 1.0, 1.0, "critic"),
      ("f_distill", 0.0, 0.0, 1.0, "image")],
 )  # fmt: skip
 def test_predicted_passes_equal_those_of_an_actual_turn(
-    params: Params, name: str, weight: float, r1: float, scale: float, features: str
+    params: Params, name: str, weight: float, r1: float, scale: float, trunk: str
 ) -> None:
-    gan = GanConfig(**{**params.method.gan.model_dump(), "r1_weight": r1, "features": features})
+    gan = GanConfig(**{**params.method.gan.model_dump(), "r1_weight": r1, "trunks": [trunk]})
     run = with_values(params, method={"name": name, "regression_weight": weight, "gan": gan}, guidance={"scale": scale})
     noise = torch.randn(9, 1, 8, 8)
     method = METHODS[name](run.method, 1000, Pairs(noise, noise.tanh(), torch.arange(9)), reals())
@@ -58,22 +58,22 @@ def test_predicted_passes_equal_those_of_an_actual_turn(
 
 
 @pytest.mark.parametrize(
-    ("method", "r1", "features", "critic", "generator"),
+    ("method", "r1", "trunk", "critic", "generator"),
     [
         # Critic turn: generator and critic. Generator turn: generator, teacher and critic.
-        ("dmd", 0.0, "innermost", (2, 1), (3, 1)),
+        ("dmd", 0.0, "critic", (2, 1), (3, 1)),
         # The critic's encoder reads generated and real images, and with R1 also perturbed real images.
-        ("dmd2", 0.0, "innermost", (3, 2), (3.5, 1.5)),
-        ("dmd2", 1.0, "innermost", (3.5, 2.5), (3.5, 1.5)),
+        ("dmd2", 0.0, "critic", (3, 2), (3.5, 1.5)),
+        ("dmd2", 1.0, "critic", (3.5, 2.5), (3.5, 1.5)),
         ("dmd2", 1.0, "image", (2, 1), (3, 1)),
         # f-distill's weight of a sample needs another encoder pass without gradient.
-        ("f_distill", 1.0, "innermost", (3.5, 2.5), (4, 1.5)),
+        ("f_distill", 1.0, "critic", (3.5, 2.5), (4, 1.5)),
     ],
 )
 def test_predicted_passes_equal_a_calculation_by_hand(
-    params: Params, method: str, r1: float, features: str, critic: tuple[float, float], generator: tuple[float, float]
+    params: Params, method: str, r1: float, trunk: str, critic: tuple[float, float], generator: tuple[float, float]
 ) -> None:
-    gan = GanConfig(**{**params.method.gan.model_dump(), "r1_weight": r1, "features": features, "from_turn": 0})
+    gan = GanConfig(**{**params.method.gan.model_dump(), "r1_weight": r1, "trunks": [trunk], "from_turn": 0})
     values = {"name": method, "regression_weight": 0.0, "gan": gan, "steps": 1, "critic_turns": 5}
     run = with_values(params, method=values, guidance={"scale": 1.0})
     *_, critic_turn, generator_turn = turn_costs(run)  # the last phase
