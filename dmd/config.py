@@ -271,6 +271,21 @@ class EvaluatorConfig(ExternalSource):
     classifier_width: Count = Field(description="channels of the classifier's first layer")
     classifier_features: int = Field(ge=2, description="dimensions of the classifier's penultimate features")
     classifier_steps: Count = Field(description="optimizer steps of the classifier")
+    images: Literal["all", "second_half"] = Field(
+        description="images of the train split that networks trained here see; second_half: those that the run's own "
+        "trunk does not see"
+    )
+
+
+class TrunkConfig(Group):
+    """A small network for discriminators, trained on labels and rotations of the first half of the train split."""
+
+    source: Literal["none", "train"] = Field(description="train: a discriminator reads it (method.gan.trunks: [own])")
+    seed: Seed = Field(description="seed of initialisation and batches, apart from that of every judge")
+    width: int = Field(ge=4, multiple_of=4, description="channels of the first of three stages")
+    steps: Count = Field(description="optimizer steps")
+    batch_size: Count = Field(description="images per step")
+    lr: LearningRate = Field(description="peak learning rate of AdamW; it decays to zero by a cosine")
 
     @model_validator(mode="after")
     def _check_width(self) -> "EvaluatorConfig":
@@ -629,6 +644,7 @@ class Params(Group):
     guidance: GuidanceConfig
     encode: EncodeConfig
     evaluator: EvaluatorConfig
+    trunk: TrunkConfig
     extractors: ExtractorsConfig
     baseline: BaselineConfig
     pairs: PairsConfig
@@ -691,6 +707,17 @@ class Params(Group):
         if self.train.lora_adapter and not self.train.lora_rank:
             raise ValueError(
                 "train.lora_adapter: there is no adapter to write; set train.lora_rank above 0, or this to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_trunk(self) -> "Params":
+        if "own" in self.method.gan.trunks and self.trunk.source == NONE:
+            raise ValueError("method.gan.trunks: own needs a network; set trunk.source to train, or take it out")
+        if self.trunk.source == "train" and self.evaluator.source == "train" and self.evaluator.images == "all":
+            raise ValueError(
+                "evaluator.images: all lets a judge train on the images of the trunk; set it to second_half, or "
+                "trunk.source to none"
             )
         return self
 

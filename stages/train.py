@@ -8,7 +8,7 @@ from dmd.config import Params
 from dmd.data.splits import load_split
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.run import distill
-from dmd.distillation.setup import new_method, new_networks, new_scratch, validation_set
+from dmd.distillation.setup import load_trunks, new_method, new_networks, new_scratch, validation_set
 from dmd.encoding.encoded import load_encoded
 from dmd.generator.export import describe_training, export_generator
 from dmd.launch import start_processes
@@ -19,7 +19,7 @@ from dmd.teachers.teacher import load_teacher
 from evaluation.validation.validator import new_validator
 from stages.command import run
 
-INPUTS = ("data", "teacher", "encoded", "evaluator", "pairs")
+INPUTS = ("data", "teacher", "encoded", "evaluator", "trunk", "pairs")
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
@@ -31,7 +31,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     teacher = load_teacher(args.teacher, workers.device, params.guidance.scale, split.class_captions, encoded.texts)
     check_fits(teacher, split.shape, len(split.class_names))
     pairs = load_pairs(args.pairs).to(workers.device)
-    method = new_method(params, teacher, split, encoded, pairs, workers.device)
+    trunks = load_trunks(params.method, args.trunk, workers.device)
+    method = new_method(params, teacher, split, encoded, pairs, trunks)
     nets = new_networks(method, teacher, cfg, params.method.init_from, workers.device)
     scratch = new_scratch(params, {name: getattr(args, name) for name in INPUTS})
     real = validation_set(split, validation, pairs, teacher)  # images and labels

@@ -100,6 +100,21 @@ class Images(Rows):
         return Images(self.shards, to_unit)
 
 
+class Selected(Images):
+    """Every `step`-th image of other images, from `start` on."""
+
+    def __init__(self, images: Images, start: int, step: int) -> None:
+        super().__init__(images.shards, images.convert)
+        self.index = torch.arange(start, super().__len__(), step)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        """Read images by their positions among the selected ones."""
+        return super().__getitem__(self.index[index])
+
+
 def to_unit(images: Tensor) -> Tensor:
     """Convert uint8 0..255 to float32 [-1, 1], the range of diffusion models."""
     return images.float() / 127.5 - 1

@@ -1,5 +1,6 @@
 """Builds a distillation from the parameters and the outputs of earlier stages."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from dmd.data.shards import Images
 from dmd.data.splits import Split
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.batches import TrainingImages
-from dmd.distillation.gan.trunks import of_images
+from dmd.distillation.gan.trunks import OWN, of_images
 from dmd.distillation.methods import METHODS, Method, Setting, check_method
 from dmd.distillation.methods.adversarial import Adversarial
 from dmd.distillation.networks import Networks
@@ -20,6 +21,7 @@ from dmd.encoding.encoded import Encoded
 from dmd.errors import ConfigError, FeatureNetworkError, HubError
 from dmd.features.frozen import FrozenNetwork
 from dmd.features.load import NetworkName, find_weights, load_frozen
+from dmd.features.own import load_own
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
 from dmd.samplers.sampler import to_uint8
@@ -31,9 +33,17 @@ MAX_VALIDATION_PAIRS = 500  # pairs that replace a validation split without imag
 
 
 def new_method(
-    params: Params, teacher: Teacher, split: Split, encoded: Encoded, pairs: Pairs, device: torch.device
+    params: Params,
+    teacher: Teacher,
+    split: Split,
+    encoded: Encoded,
+    pairs: Pairs,
+    trunks: Mapping[str, FrozenNetwork],
 ) -> Method:
-    """Build the method that the parameters name. Raises ConfigError if it cannot run on this teacher and these data."""
+    """Build the method that the parameters name, with its frozen trunks.
+
+    Raises ConfigError if it cannot run on this teacher and these data.
+    """
     check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs)))
     if not split.has_images:
         x = torch.empty(0, *teacher.shape)
@@ -48,7 +58,7 @@ def new_method(
             pairs,
             data,
             denoiser.default_generator_timestep(),
-            load_trunks(params.method, device),
+            trunks,
         )
     except ValueError as e:
         raise ConfigError(str(e)) from None
@@ -56,15 +66,24 @@ def new_method(
     return method
 
 
-def load_trunks(cfg: MethodConfig, device: torch.device) -> dict[str, FrozenNetwork]:
-    """Load the frozen networks of method.gan.trunks. Raises ConfigError if one cannot be loaded."""
+def load_trunks(cfg: MethodConfig, own: Path, device: torch.device) -> dict[str, FrozenNetwork]:
+    """Load the frozen networks of method.gan.trunks. own: folder of stage `trunk`.
+
+    Raises ConfigError if one cannot be loaded.
+    """
     if not issubclass(METHODS[cfg.name], Adversarial):
         return {}
     side = None if cfg.gan.trunk_side == "auto" else cfg.gan.trunk_side
     try:
-        return {name: load_frozen(name, device, side) for name in of_images(cfg.gan.trunks)}
+        names = [name for name in of_images(cfg.gan.trunks) if name != OWN]
+        trunks = {name: load_frozen(name, device, side) for name in names}
     except (FeatureNetworkError, HubError) as e:
         raise ConfigError(f"method.gan.trunks: {e}") from e
+    if OWN in cfg.gan.trunks:
+        if (net := load_own(own, device)) is None:
+            raise ConfigError(f"method.gan.trunks: {own} holds no network; set trunk.source to train")
+        trunks[OWN] = net
+    return trunks
 
 
 def new_networks(method: Method, teacher: Teacher, cfg: TrainConfig, init_from: str, device: torch.device) -> Networks:
@@ -102,7 +121,7 @@ def files_in_params(params: Params) -> dict[str, Path]:
     """Files that the parameters name; if the contents of one change, earlier checkpoints belong to another run."""
     files = {"init_from": Path(params.method.init_from), "lpips": Path(params.method.lpips.weights)}
     if issubclass(METHODS[params.method.name], Adversarial):
-        names = {name: NetworkName.parse(name) for name in of_images(params.method.gan.trunks)}
+        names = {name: NetworkName.parse(name) for name in of_images(params.method.gan.trunks) if name != OWN}
         files |= {text: find_weights(name.kind, name.weights) for text, name in names.items()}
     return {name: path for name, path in files.items() if path != Path(NONE) and path.exists()}
 

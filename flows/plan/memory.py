@@ -37,12 +37,13 @@ def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dic
         "teacher": _uncounted_bytes(teacher.denoiser, counted),
         "generator": _uncounted_bytes(nets.generator, counted),
         "critic": _uncounted_bytes(nets.trained_in("critic"), counted),
-        "discriminator": _uncounted_bytes(nets.trained_in("discriminator"), counted),
         "averages": sum(_uncounted_bytes(net, counted) for net in averages),
         "best so far": FLOAT * _kept_weights(trainable, params, costs),
         "gradients": FLOAT * max(trainable.values()),  # one network's gradients are cleared before the other's turn
         "AdamW": MOMENTS * FLOAT * sum(trainable.values()),
     }
+    if nets.discriminator is not None:
+        sizes["discriminator"] = _uncounted_bytes(nets.discriminator, counted)
     if (n := cfg.processes) > 1 and cfg.shard:
         copy = sizes["generator"]
         sizes = {name: -(-size // n) for name, size in sizes.items()} | {"gathered average": copy}

@@ -53,7 +53,7 @@ def with_value(key: str, value: object, former: str | None = None) -> Raw:
         ("train.warm_start.turns", -1, None, ["train.warm_start.turns: -1", "greater than or equal to 0", "pairs"]),
         ("method.generator_timestep", 1000, None, ["method.generator_timestep: 1000", "last index; use at most 999"]),
         ("method.regression_loss", "lpips", None, ["method.regression_loss: lpips needs a VGG16; set lpips.weights"]),
-        ("method.name", "f_distil", None, ["method.name: 'f_distil'", "(one of dmd, dmd2, f_distill)"]),
+        ("method.name", "f_distil", None, ["method.name: 'f_distil'", "(one of dmd, dmd2, f_distill, gdd)"]),
         ("method.steps", 65, None, ["method.steps: 65"]),
         ("teacher.timesteps", 60, None, ["baseline.ddim_steps: 100 steps do not fit on the teacher's 60 noise levels"]),
         ("pairs.steps", 1001, None, ["pairs.steps: 1001 steps do not fit on the teacher's 1000 noise levels; use at"]),

@@ -28,17 +28,19 @@ def test_the_stages_train_distill_and_evaluate(params: Params, tmp_path: Path, n
     raw["train"]["warm_start"].update({"turns": 2, "critic_turns": 1})
     yaml.dump(raw, tmp_path / "params.yaml")
     folders = {
-        k: f"artifacts/{k}" for k in ("data", "teacher", "encoded", "evaluator", "baseline", "pairs", "generator")
+        k: f"artifacts/{k}"
+        for k in ("data", "teacher", "encoded", "evaluator", "trunk", "baseline", "pairs", "generator")
     }
     stage = {
         "data": {"out": "data"},
         "teacher": {"data": "data", "out": "teacher", "losses": "tl.csv"},
         "evaluator": {"data": "data", "out": "evaluator"},
+        "trunk": {"data": "data", "out": "trunk"},
         "encode": {"data": "data", "teacher": "teacher", "out": "encoded"},
         "baseline": {**{k: k for k in ("data", "teacher", "encoded", "evaluator")}, "out": "baseline"},
         "pairs": {**{k: k for k in ("data", "teacher", "encoded")}, "out": "pairs"},
         "train": {
-            **{k: k for k in ("data", "teacher", "encoded", "evaluator", "pairs")},
+            **{k: k for k in ("data", "teacher", "encoded", "evaluator", "trunk", "pairs")},
             **{"out": "generator", "losses": "losses.csv", "validation": "training"},
         },
         "evaluate": {

@@ -8,7 +8,7 @@ import sys
 
 from dmd.signals import STOP_SIGNALS
 
-PATHS = {name: f"artifacts/{name}" for name in ("data", "teacher", "encoded", "evaluator", "pairs")}
+PATHS = {name: f"artifacts/{name}" for name in ("data", "teacher", "encoded", "evaluator", "trunk", "pairs")}
 
 
 def arguments(*names: str) -> list[str]:

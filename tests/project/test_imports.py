@@ -11,7 +11,7 @@ LAYERS = {
     "dmd": """
         sample
         drawing
-        distillation preparation teacher_training edm
+        distillation preparation teacher_training trunk_training edm
         generator encoding
         teachers
         families samplers codecs

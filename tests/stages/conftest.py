@@ -31,6 +31,7 @@ def inputs(project: Path, teacher_folder: Path) -> Path:
         ("encode", ("data", "teacher"), "encoded"),
         ("pairs", ("data", "teacher", "encoded"), "pairs"),
         ("evaluator", ("data",), "evaluator"),
+        ("trunk", ("data",), "trunk"),
     ):
         code, err = stage(name, *arguments(*needs), "--out", PATHS[out])
         assert code == 0, err

@@ -48,6 +48,15 @@ def test_a_phase_from_the_best_generator_needs_copies_of_every_network(params: P
     assert memory["best so far"] == 4 * (trained + 2 * weights)
 
 
+def test_a_discriminator_on_frozen_trunks_is_counted_and_gdd_has_no_critic(params: Params) -> None:
+    gan = params.method.gan.model_copy(update={"trunks": ["efficientnet_lite1"]})
+    run = with_values(params, method={"name": "gdd", "gan": gan})
+    sizes = train_memory(blank_teacher(run, None, META), run, turn_costs(run))
+    plain = train_memory(blank_teacher(params, None, META), params, turn_costs(params))
+    assert sizes["critic"] == 0 and sizes["discriminator"] > 0
+    assert sizes["AdamW"] == plain["AdamW"] // 2 + 2 * sizes["discriminator"]
+
+
 def test_adapters_share_the_teachers_weights_and_have_the_only_moments(params: Params) -> None:
     run = with_values(params, train={"lora_rank": 2, "lora_rank_critic": 2})
     small, whole = (train_memory(blank_teacher(p, None, META), p, turn_costs(p)) for p in (run, params))

@@ -1,5 +1,7 @@
 """Names of trunks are checked before any work is done, with one line for each mistake."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from dmd.distillation.setup import files_in_params, load_trunks
 from dmd.errors import ConfigError
 from tests.helpers.networks import CPU
 from tests.helpers.params import with_values
+
+NOWHERE = Path("/nowhere")  # in place of the folder of stage `trunk`
 
 
 def with_gan(params: Params, name: str = "dmd2", **gan: object) -> Params:
@@ -56,13 +60,15 @@ def test_networks_of_images_need_a_teacher_on_pixels(params: Params) -> None:
 
 def test_a_network_that_cannot_be_loaded_is_one_line_with_its_key(params: Params) -> None:
     with pytest.raises(ConfigError, match=r"^method.gan.trunks: /none.pth does not exist$"):
-        load_trunks(with_gan(params, trunks=["torchvision.vgg16:/none.pth"]).method, CPU)
-    assert load_trunks(with_gan(params, "dmd", trunks=["torchvision.vgg16:/none.pth"]).method, CPU) == {}
+        load_trunks(with_gan(params, trunks=["torchvision.vgg16:/none.pth"]).method, NOWHERE, CPU)
+    assert load_trunks(with_gan(params, "dmd", trunks=["torchvision.vgg16:/none.pth"]).method, NOWHERE, CPU) == {}
+    with pytest.raises(ConfigError, match=r"^method.gan.trunks: /nowhere holds no network; set trunk.source to train$"):
+        load_trunks(with_gan(params, trunks=["own"]).method, NOWHERE, CPU)
 
 
 def test_trunks_are_resized_to_the_side_in_the_parameters(params: Params) -> None:
     run = with_gan(params, trunks=["efficientnet_lite1"], trunk_side=64)
-    (net,) = load_trunks(run.method, CPU).values()
+    (net,) = load_trunks(run.method, NOWHERE, CPU).values()
     assert [f.shape[-1] for f in net(torch.zeros(1, 1, 28, 28))] == [32, 16, 8, 4, 2]
 
 
