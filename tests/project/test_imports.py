@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.imports import PACKAGES, imported_names, imports, modules
+from tests.helpers.imports import PACKAGES, closure, imported_names, imports, modules
 from tests.helpers.projects import ROOT
 
 TOOLS = {"dvc", "prefect", "mlflow"}
@@ -79,6 +79,14 @@ def test_the_layers_name_every_folder_and_module(package: str) -> None:
 @pytest.mark.parametrize("package", LAYERS)
 def test_folders_import_only_from_lower_layers(package: str) -> None:
     assert upward_imports(package) == []
+
+
+def test_evaluation_shares_no_code_with_the_losses_of_training() -> None:
+    """A judge must not be computed by the code that a generator was trained to please."""
+    losses = {f for f in modules("dmd") if f.startswith("dmd/distillation/") and f.endswith("losses.py")}
+    assert losses == {"dmd/distillation/losses.py", "dmd/distillation/gan/losses.py"}
+    wrong = {f: closure(f) & losses for f in modules("evaluation")}
+    assert {f: files for f, files in wrong.items() if files} == {}
 
 
 def test_no_stage_imports_another_stage() -> None:
