@@ -9,10 +9,10 @@ from dmd.config import Params
 from dmd.data.splits import load_splits
 from dmd.encoding.encoded import load_encoded
 from dmd.generator.generator import load_generator
-from dmd.storage.files import sha256
 from dmd.teachers.teacher import load_teacher
 from evaluation.evaluator.evaluator import Evaluator
 from evaluation.evaluator.student import add_student
+from evaluation.features.seen import find_seen
 from evaluation.metrics.schema import Baseline, read_model
 from evaluation.report.outputs import collect_facts, write_outputs
 from evaluation.report.page import ReportInputs, Subject
@@ -32,18 +32,18 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     real, test = (load_splits(args.data, names, with_images=False) for names in (reference.splits, ["test"]))
     captions, texts = reference.captions, load_encoded(args.encoded).texts
     teacher = load_teacher(args.teacher, device, params.guidance.scale, captions, texts)
-    samplers = [teacher.sampler(name) for name in baseline.teachers]
     generator = load_generator(args.generator, device)
     student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
-    metrics = add_student(baseline, *evaluator.evaluate(student, cfg.seed, cfg.batch_size, sha256(args.generator)))
-    timing = time_samplers(student, samplers, reference.labels, cfg, size)
+    facts = collect_facts({name: getattr(args, name) for name in HASHED})
+    measures, scores = evaluator.evaluate(student, cfg.seed, cfg.batch_size, facts["generator sha256"])
+    metrics = add_student(baseline, measures, scores, find_seen(args.validation, baseline, args.evaluator))
+    timing = time_samplers(student, [teacher.sampler(name) for name in baseline.teachers], reference.labels, cfg, size)
     teacher_cells = load_teacher_cells(args.baseline, baseline)
     pictures = draw_pictures(evaluator, real, test, teacher_cells, student, cfg.batch_size, args.validation)
-    facts = collect_facts({name: getattr(args, name) for name in HASHED})
     subject = Subject(params.data.source, params.method.name)
     report = ReportInputs(metrics, timing, pd.read_csv(args.losses), pictures, facts, subject)
     write_outputs(report, **{name: getattr(args, name) for name in OUTS})
-    return "FD, student / best teacher: " + ", ".join(f"{k} {v:.3f}" for k, v in metrics.ratio.fd.items())
+    return f"FD, student / best teacher: {metrics.ratio}"
 
 
 if __name__ == "__main__":

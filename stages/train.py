@@ -8,12 +8,12 @@ from dmd.config import Params
 from dmd.data.splits import load_split
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.run import distill
-from dmd.distillation.setup import load_trunks, new_method, new_networks, new_scratch, validation_set
+from dmd.distillation.setup import new_method, new_networks, new_scratch, validation_set
 from dmd.encoding.encoded import load_encoded
+from dmd.features.facts import describe, write_facts
 from dmd.generator.export import describe_training, export_generator
 from dmd.launch import start_processes
 from dmd.storage.files import copy_files, write_text
-from dmd.teachers.check import check_fits
 from dmd.teachers.pairs import load_pairs
 from dmd.teachers.teacher import load_teacher
 from evaluation.validation.validator import new_validator
@@ -29,10 +29,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
     encoded = load_encoded(args.encoded)
     teacher = load_teacher(args.teacher, workers.device, params.guidance.scale, split.class_captions, encoded.texts)
-    check_fits(teacher, split.shape, len(split.class_names))
     pairs = load_pairs(args.pairs).to(workers.device)
-    trunks = load_trunks(params.method, args.trunk, workers.device)
-    method = new_method(params, teacher, split, encoded, pairs, trunks)
+    method = new_method(params, teacher, split, encoded, pairs, args.trunk)
     nets = new_networks(method, teacher, cfg, params.method.init_from, workers.device)
     scratch = new_scratch(params, {name: getattr(args, name) for name in INPUTS})
     real = validation_set(split, validation, pairs, teacher)  # images and labels
@@ -40,7 +38,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     result = distill(method, nets, cfg, teacher, split.labels, split.conditions, scratch, validator, workers)
     if not workers.is_main:
         return "done"
-    copy_files(sorted(scratch.folder.glob("turn_*.png")), args.validation)
+    facts = write_facts(describe(method.frozen), scratch.folder)
+    copy_files([*sorted(scratch.folder.glob("turn_*.png")), facts], args.validation)
     write_text(args.losses, result.losses_csv())
     export_generator(result.generator, teacher, args.out, cfg.lora_adapter, describe_training(params.method, cfg))
     scratch.discard()

@@ -1,5 +1,6 @@
 """The networks of a distillation, and which of them trains in a turn."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,13 @@ from torch import nn
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.gan.discriminator import Discriminator
 from dmd.distillation.gan.trunk_discriminator import TrunkDiscriminator
+from dmd.networks.wrapper import unwrap
 
 TRAINED = ("generator", "critic", "discriminator")  # a turn has the name of the network that it trains
+# Inside the blocks of a UNet of diffusers: the convolutions of residual blocks and of changes of resolution, and the
+# projections after attention. Norms, time and label layers, queries, keys, values, 1x1 skips and the outer
+# convolutions learn.
+SPATIAL = re.compile(r"(^|\.)(conv1|conv2|(down|up)samplers\.\d+\.conv|to_out\.0)\.")
 
 
 class Checkpointing(Protocol):
@@ -71,3 +77,15 @@ class Networks:
         """Recompute the activations of generator and critic in the backward pass, to save memory."""
         for denoiser in (self.generator, self.critic):
             cast(Checkpointing, denoiser.net).enable_gradient_checkpointing()
+
+
+def freeze_spatial(generator: Denoiser) -> None:
+    """Freeze spatial convolutions and attention projections of a UNet's blocks, as GDD-I does (Zheng and Yang 2024).
+
+    Raises ValueError for a network that has none of them, such as a transformer of another layout.
+    """
+    frozen = [p for name, p in unwrap(generator.net).named_parameters() if SPATIAL.search(name)]
+    if not frozen:
+        raise ValueError("train.generator_parts: no_spatial needs a UNet with spatial convolutions; use all")
+    for p in frozen:
+        p.requires_grad_(False)

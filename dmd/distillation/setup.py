@@ -1,6 +1,5 @@
 """Builds a distillation from the parameters and the outputs of earlier stages."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,8 +14,7 @@ from dmd.distillation.batches import TrainingImages
 from dmd.distillation.gan.trunks import OWN, of_images
 from dmd.distillation.methods import METHODS, Method, Setting, check_method
 from dmd.distillation.methods.adversarial import Adversarial
-from dmd.distillation.networks import Networks
-from dmd.distillation.parts import freeze_spatial
+from dmd.distillation.networks import Networks, freeze_spatial
 from dmd.encoding.encoded import Encoded
 from dmd.errors import ConfigError, FeatureNetworkError, HubError
 from dmd.features.frozen import FrozenNetwork
@@ -26,6 +24,7 @@ from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
 from dmd.samplers.sampler import to_uint8
 from dmd.storage.checkpoint import Scratch
+from dmd.teachers.check import check_fits
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 
@@ -38,12 +37,13 @@ def new_method(
     split: Split,
     encoded: Encoded,
     pairs: Pairs,
-    trunks: Mapping[str, FrozenNetwork],
+    own: Path,
 ) -> Method:
-    """Build the method that the parameters name, with its frozen trunks.
+    """Build the method that the parameters name, with its frozen trunks. own: folder of stage `trunk`.
 
-    Raises ConfigError if it cannot run on this teacher and these data.
+    Raises ConfigError or TeacherError if it cannot run on this teacher and these data.
     """
+    check_fits(teacher, split.shape, len(split.class_names))
     check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs)))
     if not split.has_images:
         x = torch.empty(0, *teacher.shape)
@@ -58,7 +58,7 @@ def new_method(
             pairs,
             data,
             denoiser.default_generator_timestep(),
-            trunks,
+            load_trunks(params.method, own, next(denoiser.parameters()).device),
         )
     except ValueError as e:
         raise ConfigError(str(e)) from None

@@ -129,6 +129,23 @@ class Ratio(StrictModel):
 
     fd: dict[str, float]
     interval: dict[str, Interval] = Field(description="95 % interval of the ratio, by Welch's t on logarithms of means")
+    seen: dict[str, str] = Field(
+        default_factory=dict,
+        exclude_if=lambda seen: not seen,
+        description="extractors that training has seen, by a discriminator's trunk, and how",
+    )
+    unseen: float | None = Field(
+        default=None,
+        exclude_if=lambda ratio: ratio is None,
+        description="mean of the ratios by extractors that training has not seen; absent if it has seen all",
+    )
+
+    def __str__(self) -> str:
+        """The ratio by each extractor, with a mark for one that training has seen, and the mean of the others."""
+        ratios = [f"{k} {v:.3f}" + (" (seen in training)" if k in self.seen else "") for k, v in self.fd.items()]
+        if self.seen:
+            ratios.append("unseen " + ("none" if self.unseen is None else f"{self.unseen:.3f}"))
+        return ", ".join(ratios)
 
 
 class ExtractorFacts(StrictModel):

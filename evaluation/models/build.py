@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from dmd.config import EvaluatorConfig
-from dmd.data.splits import Split
+from dmd.data.splits import Split, half
 from dmd.errors import EvaluatorError
+from dmd.storage.files import write_text
 from dmd.storage.hub import download_snapshot
 from evaluation.models.captions import read_captions
 from evaluation.models.classifier import train_classifier
@@ -17,6 +18,7 @@ from evaluation.models.clip_training import train_clip
 from evaluation.models.extractors import load_extractors
 
 PARTS = ("clip", "classifier")
+SECOND_HALF = "second_half.txt"  # file that says which images the networks saw
 
 
 def build_evaluator(cfg: EvaluatorConfig, splits: Mapping[str, Split], folder: Path, device: torch.device) -> str:
@@ -30,12 +32,20 @@ def build_evaluator(cfg: EvaluatorConfig, splits: Mapping[str, Split], folder: P
         shutil.copytree(source, folder, dirs_exist_ok=True)
         facts = [f"CLIP and classifier from {source}"]
     else:
+        if cfg.images == "second_half":
+            train = half(train, 1)
+            write_text(folder / SECOND_HALF, "Trained on the images at odd positions of the train split.\n")
         _write_clip(cfg, train, captions, folder / "clip", device)
         accuracy = train_classifier(cfg, train, splits["validation"], folder / "classifier", device)
         quality = f"{100 * accuracy:.1f} % right on the validation split"
         facts = [f"CLIP from {cfg.source}", f"classifier {quality if train.class_names else 'untrained: no classes'}"]
     clip, _ = load_extractors(folder, device)  # fail here, not in the next stage, if the folder cannot be read
     return "; ".join([*facts, *read_captions(clip.tokenizer, captions).describe()])
+
+
+def trained_on_second_half(folder: Path) -> bool:
+    """Whether the networks of an evaluator's folder saw no image of the run's own trunk."""
+    return (folder / SECOND_HALF).is_file()
 
 
 def find_complete_folder(cfg: EvaluatorConfig) -> Path | None:

@@ -63,10 +63,9 @@ class ProgressArtifact:
 def create_result_artifacts(root: Path, run_id: str) -> None:
     """Create artifacts for the table, the samples, and the links to the MLflow run and to the report."""
     metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
-    ratios = ", ".join(f"{name} {value:.3f}" for name, value in metrics.ratio.fd.items())
     table = markdown(format_cells(summary_table(metrics, timing)))
     words = describe_result(root, load_params(root / "params.yaml"), metrics)
-    create_markdown_artifact(f"FD, student over best teacher: {ratios}\n\n{table}\n\n{words}\n", key="result")
+    create_markdown_artifact(f"FD, student over best teacher: {metrics.ratio}\n\n{table}\n\n{words}\n", key="result")
     picture = base64.b64encode((root / SAMPLES).read_bytes()).decode()
     create_image_artifact(f"data:image/png;base64,{picture}", key="samples", description="real, teacher, student")
     store = shown_uri(root)

@@ -24,14 +24,13 @@ def summarize(root: Path, version: str) -> str:
     metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
     params = load_params(root / "params.yaml")
     name = params.register_.name
-    ratios = ", ".join(f"{value:.3f} on {extractor} features" for extractor, value in metrics.ratio.fd.items())
     uri = shown_uri(root)
     lines = [
         format_table(summary_table(metrics, timing)),
         "",
         *textwrap.wrap(describe_result(root, params, metrics, headline=True), WIDTH),
         "",
-        f"FD, student / best teacher: {ratios}",
+        f"FD, student / best teacher: {metrics.ratio}",
         f"report:  {REPORT}",
         f"model:   {name} version {version}, models:/{name}@{CANDIDATE}",
         f"MLflow:  {uri}",

@@ -71,6 +71,8 @@ def _headline(result: Result) -> dict[str, str]:
     """Tags with the headline figures of a version. A generator without conditioning has no CLIP score."""
     figures: dict[str, float] = {"nfe": result.metrics.student.nfe}
     figures |= {f"ratio.{k}": v for k, v in result.metrics.ratio.fd.items()}
+    if result.metrics.ratio.unseen is not None:
+        figures["ratio.unseen"] = result.metrics.ratio.unseen
     for measure in (m for m in MEASURES.values() if m.headline):
         values = result.metrics.student.values(measure.name)
         figures |= {f"{measure.name}.{k}" if k else measure.name: v for k, v in values.items()}

@@ -56,7 +56,7 @@ def model_card(result: Result, lineage: dict[str, str], run: str) -> str:
         replicates=student.replicates,
         samples=student.samples,
         extractors=", ".join(f"{k} {v.sha256[:12]}" for k, v in result.metrics.provenance.extractors.items()),
-        ratios=", ".join(f"{k} {v:.3f}" for k, v in result.metrics.ratio.fd.items()),
+        ratios=str(result.metrics.ratio),
         lineage="\n".join(f"- `{key}` {value}" for key, value in sorted(lineage.items())),
         run=run,
     )

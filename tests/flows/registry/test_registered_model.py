@@ -172,7 +172,7 @@ def test_the_summary_names_result_and_next_commands(workspace: Path, version: st
     assert max(map(len, words.splitlines()[:11])) <= 120
     for part in (
         "Data: digits. Method: dmd. Training cost: generator turns: 1,500. Judges: clip, cnn.",
-        "FD, student / best teacher: 1.000 on clip features, 1.000 on cnn features",
+        "FD, student / best teacher: clip 1.000, cnn 1.000",
         "reports/index.html",
         f"models:/{NAME}@candidate",
         f"{NAME} version {version}",

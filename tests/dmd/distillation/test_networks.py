@@ -1,10 +1,10 @@
-"""The parts of a generator that learn."""
+"""The networks of a distillation: the parts of a generator that learn."""
 
 import pytest
 from torch import nn
 
 from dmd.config import Params, TrainConfig
-from dmd.distillation.parts import freeze_spatial
+from dmd.distillation.networks import freeze_spatial
 from dmd.distillation.setup import new_networks
 from dmd.networks.wrapper import unwrap
 from dmd.teachers.teacher import Teacher
