@@ -1,4 +1,4 @@
-"""What a discriminator's trunks are, as stage `train` records it for the honesty of the judges."""
+"""Identities of a discriminator's trunks, which stage `train` records so that evaluation can mark their relatives."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -19,7 +19,7 @@ class Preparation:
     multiple: int = 1  # the network takes sides that are multiples of this number of pixels
 
     def at(self, side: int) -> "Preparation":
-        """The same input with another side. Raises ValueError if the network does not take that side."""
+        """Change the side of the input. Raises ValueError if the network does not take that side."""
         if side % self.multiple:
             raise ValueError(f"a side of {side} pixels is not a multiple of {self.multiple}")
         return replace(self, side=side)

@@ -64,7 +64,7 @@ def gradient_penalty(scores: Tensor, x: Tensor) -> Tensor:
 
 
 def finite_difference_penalty(scores: Tensor, nudged: Tensor, nudge: float) -> Tensor:
-    """The same by finite differences: E |score(x + nudge n) - score(x)|^2 / nudge^2 for unit noise n; scores [B]."""
+    """Finite-difference estimate of it: E |score(x + nudge n) - score(x)|^2 / nudge^2, n unit noise, scores [B]."""
     return ((nudged - scores) / nudge).square().mean()
 
 

@@ -9,7 +9,7 @@ from dmd.features.facts import TrunkFacts, describe, read_facts, write_facts
 from evaluation.features.seen import find_seen
 from evaluation.metrics.schema import ExtractorFacts, Ratio
 from evaluation.models.build import SECOND_HALF
-from tests.helpers.trunks import FROZEN, small_trunk
+from tests.helpers.gan.trunks import FROZEN, small_trunk
 
 NAMES = ("evaluator", "classifier", "efficientnet_lite0", "clip_vit_b_32", "dinov2", "inception")
 EXTRACTORS = {name: ExtractorFacts(sha256=f"hash of {name}", dimensions=1, resize="none") for name in NAMES}

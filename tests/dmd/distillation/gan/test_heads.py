@@ -17,7 +17,7 @@ def levels(n: int = 3, seed: int = 0) -> list[Tensor]:
 
 
 def with_embeddings(heads: TrunkHeads) -> TrunkHeads:
-    """The same heads with label embeddings that are not zero."""
+    """Heads with label embeddings that are not zero."""
     with torch.no_grad():
         for head in heads.heads:
             head.embedding.weight.normal_()  # type: ignore[union-attr]

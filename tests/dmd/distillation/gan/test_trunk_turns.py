@@ -17,9 +17,9 @@ from dmd.distillation.phases import Phase
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.storage.checkpoint import Scratch
+from tests.helpers.gan.trunks import FROZEN, all_weights, trunk_method, trunk_networks
 from tests.helpers.sources import split
 from tests.helpers.training import alone, batch, draws, gan_method, gan_networks, short_training
-from tests.helpers.trunks import FROZEN, all_weights, trunk_method, trunk_networks
 
 PENALTIES = {"trunk_r1_weight": 0.1, "trunk_r2_weight": 0.1, "penalty_every": 2}
 
