@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from dmd.features.frozen import FrozenNetwork
 from dmd.features.load import family, weights_sha256
+from dmd.features.own import OWN
 from dmd.storage.files import write_text
 
 FILE = "trunks.json"
-OWN = "own"
 
 
 class TrunkFacts(BaseModel):

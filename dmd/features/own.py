@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dmd.features.frozen import FrozenNetwork, Level
 from dmd.storage.files import write_text
 
+OWN = "own"  # its name in method.gan.trunks
 GROUPS = 4
 ROTATIONS = 4  # by multiples of a right angle
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -56,4 +57,4 @@ def load_own(folder: Path, device: torch.device) -> FrozenNetwork | None:
     net = OwnNetwork(**json.loads((folder / CONFIG).read_text()))
     net.load_state_dict(load_file(folder / WEIGHTS))
     levels = [Level(f"stage{i}", stage) for i, stage in enumerate(net.stages)]
-    return FrozenNetwork(net, "own", lambda x: x, levels).to(device)
+    return FrozenNetwork(net, OWN, lambda x: x, levels).to(device)

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from dmd.features.facts import OWN, read_facts
+from dmd.features.facts import read_facts
 from dmd.features.load import family
+from dmd.features.own import OWN
 from evaluation.metrics.schema import Baseline
 from evaluation.models.build import trained_on_second_half
 from evaluation.models.names import CLASSIFIER, EVALUATOR

@@ -18,12 +18,12 @@ from dmd.distillation.gan.mixing import Shape
 from dmd.errors import FeatureNetworkError
 from dmd.features.frozen import FrozenNetwork
 from dmd.features.load import NetworkName
+from dmd.features.own import OWN
 from dmd.training.random_source import RandomSource
 
 # What the heads that train in the critic's turn read: levels of the critic by their name in LEVELS, or the image.
 OF_THE_CRITIC = {"critic": "innermost", "critic:encoder": "encoder", "image": "image", "detail": "detail"}
 OF_THE_TEACHER = {"teacher": "innermost", "teacher:encoder": "encoder"}
-OWN = "own"  # the network of stage `trunk`
 
 
 class Trunk(Protocol):
