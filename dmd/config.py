@@ -276,6 +276,12 @@ class EvaluatorConfig(ExternalSource):
         "trunk does not see"
     )
 
+    @model_validator(mode="after")
+    def _check_width(self) -> "EvaluatorConfig":
+        if self.hidden_size >= 64 and self.hidden_size % 16:
+            raise ValueError(f"hidden_size: {self.hidden_size} has no whole number of heads; use a multiple of 16")
+        return self
+
 
 class TrunkConfig(Group):
     """A small network for discriminators, trained on labels and rotations of the first half of the train split."""
@@ -286,12 +292,6 @@ class TrunkConfig(Group):
     steps: Count = Field(description="optimizer steps")
     batch_size: Count = Field(description="images per step")
     lr: LearningRate = Field(description="peak learning rate of AdamW; it decays to zero by a cosine")
-
-    @model_validator(mode="after")
-    def _check_width(self) -> "EvaluatorConfig":
-        if self.hidden_size >= 64 and self.hidden_size % 16:
-            raise ValueError(f"hidden_size: {self.hidden_size} has no whole number of heads; use a multiple of 16")
-        return self
 
 
 class ExtractorsConfig(Group):

@@ -45,7 +45,7 @@ class Phase:
     lr_schedule: Literal["constant", "cosine"]
     is_preparation: bool = False  # its generators are not candidates for the best one
     starts_from_best: bool = False  # start with the best generator so far instead of the last one
-    reads_images: tuple[str, ...] = ()  # networks whose turns draw training images, which are then read ahead
+    reads_images: tuple[str, ...] = ()  # names of turns that draw training images, which are then read ahead
 
     def turns_at(self, step: int) -> tuple[Turn, ...]:
         """The turns of a step: their frequencies give the networks two time scales (DMD2, section 4.2)."""

@@ -33,5 +33,7 @@ class Preparation:
         if x.shape[-2:] != size:
             is_smaller = self.side < min(x.shape[-2:])
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=is_smaller)
-        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device).reshape(1, 3, 1, 1) for v in (self.mean, self.std))
-        return ((x.expand(-1, 3, -1, -1) + 1) / 2 - mean) / std
+        rgb = (x.expand(-1, 3, -1, -1) + 1) / 2
+        # A tensor of the means would be uploaded in each call, for which the host waits; numbers are not.
+        channels = zip(rgb.unbind(dim=1), self.mean, self.std, strict=True)
+        return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)

@@ -74,6 +74,15 @@ class Adversarial(DMD):
             return (turn,)
         return turn, replace(turn, every=every * gan.penalty_every, purpose=PENALTY)
 
+    def turns_with_images(self) -> tuple[str, ...]:
+        """Turns that draw training images: the critic's if it has heads, the generator's if the loss needs pairs."""
+        gan, names = self.cfg.gan, [DISCRIMINATOR, f"{DISCRIMINATOR}_{PENALTY}"]
+        if of_the_critic(gan.trunks):
+            names.append("critic")
+        if gan.loss == "relativistic":
+            names.append("generator")
+        return tuple(names)
+
     def warm_up(self, cfg: TrainConfig, lr_factor: float = 1.0) -> tuple[Phase, ...]:
         """A phase of the discriminator alone, if there is one and it has warm-up turns."""
         turns = self.discriminator_turns(cfg, lr_factor=lr_factor)
@@ -85,6 +94,7 @@ class Adversarial(DMD):
             turns=turns,
             loss=self.discriminator_loss,
             lr_schedule="constant",
+            reads_images=self.turns_with_images(),
         )
         return (phase,)
 

@@ -60,7 +60,7 @@ class DMD2(Adversarial):
         gan, k = self.cfg.gan, self.cfg.critic_turns
         first = min(gan.from_turn, cfg.generator_turns)
         if not first:
-            changes = {"loss": self.adversarial_loss, "reads_images": ("critic",)}
+            changes = {"loss": self.adversarial_loss, "reads_images": self.turns_with_images()}
             before = [replace(p, **changes) if p.name == "catch_up" else p for p in before]
         factor = gan.lr_factor if first else 1.0
         warm_up = tuple(replace(phase, starts_from_best=first > 0) for phase in self.warm_up(cfg, factor))

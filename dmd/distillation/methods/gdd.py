@@ -45,6 +45,7 @@ class GDD(Adversarial):
             turns=(*self.discriminator_turns(cfg), generator),
             loss=self.loss,
             lr_schedule=cfg.lr_schedule,
+            reads_images=self.turns_with_images(),
         )
         return *warm_start, *self.warm_up(cfg), adversarial
 

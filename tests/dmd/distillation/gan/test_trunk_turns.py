@@ -167,8 +167,8 @@ def test_gradients_reach_the_image_and_no_trunk(params: Params, trunk: str) -> N
 def test_the_teachers_trunk_sees_noise_levels_in_its_range(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     m = trunk_method(params, "gdd", {"trunks": ["teacher"], "t_min": 0.1, "t_max": 0.2})
     nets, seen = trunk_networks(m), list[Tensor]()
-    predict = nets.teacher.predict
-    monkeypatch.setattr(nets.teacher, "predict", lambda x, t, cond: seen.append(t) or predict(x, t, cond))
+    run = nets.teacher.run
+    monkeypatch.setattr(nets.teacher, "run", lambda net, x, t, cond: seen.append(t) or run(net, x, t, cond))
     assert nets.discriminator is not None
     for seed in range(20):
         nets.discriminator(*batch(), draws(seed))
