@@ -188,7 +188,7 @@ def test_a_phase_from_the_best_generator_takes_back_every_network_of_its_turn(pa
             kept = flat(state)
             state.keep_if_best(10, [1.0, 1.0], 0.0, whole=True)
     with torch.no_grad():
-        for head in state.nets.discriminator.heads.parameters():  # type: ignore[union-attr]  # no GAN loss has trained it
+        for head in state.nets.critic_heads.heads.parameters():  # type: ignore[union-attr]  # no GAN loss has trained it
             head.add_(1.0)
     assert all(not torch.equal(v, kept[k]) for k, v in flat(state).items() if k.endswith("weight"))
     state.enter(m.phases(cfg)[1])
