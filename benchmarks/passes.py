@@ -46,9 +46,9 @@ class Passes:
         modules: dict[str, Any] = {name: getattr(self.nets, name) for name in ("generator", "teacher", "critic")}
         for kind, denoiser in modules.items():
             self.stack.enter_context(patch.object(denoiser, "run", self._timed(kind, denoiser.run)))
-        if self.nets.discriminator is not None:
-            forward = self._timed("discriminator", self.nets.discriminator.forward)
-            self.stack.enter_context(patch.object(self.nets.discriminator, "forward", forward))
+        if self.nets.critic_heads is not None:
+            forward = self._timed("discriminator", self.nets.critic_heads.forward)
+            self.stack.enter_context(patch.object(self.nets.critic_heads, "forward", forward))
         for owner, name, kind in FUNCTIONS:
             self.stack.enter_context(patch.object(owner, name, self._timed(kind, getattr(owner, name))))
         return self
