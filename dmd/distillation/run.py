@@ -62,19 +62,16 @@ def distill(
     Every process trains; only the main process validates, saves and shows progress. After a signal to any process, all
     of them end after their turn, with a checkpoint: raises Stopped, or KeyboardInterrupt after SIGINT.
     """
-    state = TrainState(nets, cfg)
-    if checkpoint := scratch.load():
-        state.load_state_dict(checkpoint)
+    state = _load_state(nets, cfg, scratch)
     phases = method.phases(cfg)
     total = sum(phase.generator_turns for phase in phases)
     patience = Patience.of(cfg, phases)
-    names = classes if teacher.conditions else ()
+    names, conditions = (classes, labels) if teacher.conditions else ((), None)
 
     def generator(half_life: int) -> Generator:
         return Generator(state.average(half_life), method.generator_times, teacher.shape, names, teacher.codec)
 
     # A run that was killed between its last turn and its export has nothing left to train.
-    conditions = labels if teacher.conditions else None
     rows = () if patience.is_over(state) else train(state, method, cfg, teacher.shape, conditions, workers)
     with PhaseProgress(phases, state.turn, workers.is_main) as progress, postpone_stop() as stop:
         for row in rows:
@@ -99,6 +96,14 @@ def distill(
     best = generator(state.best.half_life)
     load_trainable_state(best.denoiser, state.best.weights)
     return Distilled(best, state.best.turn, state.rows)
+
+
+def _load_state(nets: Networks, cfg: TrainConfig, scratch: Scratch) -> TrainState:
+    """Return the state of the last checkpoint; that of a new run without one."""
+    state = TrainState(nets, cfg)
+    if checkpoint := scratch.load():
+        state.load_state_dict(checkpoint)
+    return state
 
 
 def _save(state: TrainState, scratch: Scratch, workers: Workers) -> None:
