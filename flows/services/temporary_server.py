@@ -22,7 +22,8 @@ from flows.runtime.environment import child_environment
 
 HOST = "127.0.0.1"
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-END_PATIENCE = 5.0  # seconds in which the server writes what it has received
+GRACE = 2.0  # seconds in which the server writes what it has received
+END_PATIENCE = 5.0  # seconds until a server that does not end by itself is killed
 
 
 def start(patience: float) -> str:
@@ -85,6 +86,8 @@ def serve(port: int) -> None:
 def _end_with_parent(server: uvicorn.Server) -> None:
     sys.stdin.buffer.read()
     server.should_exit = True
+    time.sleep(GRACE)
+    os._exit(0)
 
 
 if __name__ == "__main__":
