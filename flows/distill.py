@@ -14,7 +14,6 @@ from flows.runtime.command import run_command
 from flows.runtime.moved import list_leftovers
 from flows.services.prefect_setup import set_up_prefect
 from flows.services.servers import use_local_servers
-from flows.workspace.dvc_lock import restore_abandoned
 from flows.workspace.graph import is_up_to_date
 
 
@@ -51,7 +50,6 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
         print(f"note: {line}", file=sys.stderr)
     if args.on and not args.dry_run:
         raise ConfigError("--on: only a plan is made for other GPUs; add --dry-run")
-    restore_abandoned(root)
     overrides = _parse_overrides(args.set)
     request = read_request(root, args.preset, overrides, args.seeds, args.force, args.target)
     if args.dry_run:

@@ -1,45 +1,24 @@
-"""DVC experiments of an ablation's members: run one in a temporary copy of the project, read its files from git."""
+"""DVC experiments of an ablation's members: run one in a temporary worktree, read its files from git."""
 
-import json
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-
-import psutil
-from dvc.repo.experiments.refs import WORKSPACE_STASH
 
 from dmd.errors import UserError
 from evaluation.metrics.schema import Metrics, parse_model
 from flows.ablation.plan import Member
+from flows.pipeline.changes import change_file, find_difference
+from flows.pipeline.worktrees import save_experiment, temporary_worktree
 from flows.registry.result import METRICS
 from flows.runtime.git import git
 from flows.runtime.process import run_streaming
-from flows.workspace import rwlock
 
 Log = Callable[[str], None]
-
-ATTEMPTS = 2
-START_UP = 60.0  # seconds during which a new temporary folder may not yet have a process in it
 
 
 class MemberError(UserError):
     """A member has failed; the message is the reason."""
-
-
-def remove_stale(root: Path) -> None:
-    """Remove the queue entry and the copy of the project that a killed `dvc exp run --temp` leaves behind.
-
-    The next `dvc exp run --temp` would execute that entry.
-    """
-    git(root, "update-ref", "-d", WORKSPACE_STASH)
-    working_folders = [p.info["cwd"] or "" for p in psutil.process_iter(["cwd"])]
-    for folder in (root / ".dvc" / "tmp" / "exps" / "standalone").glob("tmp*"):
-        in_use = any(Path(cwd).is_relative_to(folder) for cwd in working_folders)
-        if not in_use and time.time() - folder.stat().st_mtime > START_UP:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def read(root: Path, member: Member, path: Path) -> bytes | None:
@@ -50,40 +29,41 @@ def read(root: Path, member: Member, path: Path) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def exists(root: Path, member: Member) -> bool:
+    """Whether the present commit has the member's experiment, with its measures and with the changes asked for."""
+    return read(root, member, METRICS) is not None and _find_difference(root, member) is None
+
+
 def load_metrics(root: Path, member: Member) -> Metrics | None:
     """Measures of the experiment; None if it does not exist. Raises EvaluatorError if they cannot be read."""
-    metrics = read(root, member, METRICS)
+    metrics = read(root, member, METRICS) if exists(root, member) else None
     return None if metrics is None else parse_model(Metrics, metrics, f"{METRICS} of {member.experiment}")
 
 
-def exists(root: Path, member: Member) -> bool:
-    """Whether the present commit has the member's experiment with its measures."""
-    return read(root, member, METRICS) is not None
-
-
 def run(root: Path, member: Member, log: Log) -> None:
-    """Run `dvc exp run --temp` and hand its output to `log` line by line. Raises MemberError if a stage fails.
+    """Run the pipeline in a worktree of the last commit with the member's changes, and save it as an experiment.
 
-    DVC processes that start at the same time share one queue. Sometimes a process executes the queue entry of another
-    process, which then ends without an error and without an experiment. In that case this function runs it again.
+    Hands the output of DVC to `log` line by line. Raises UserError if git or DVC fails: MemberError if a stage fails,
+    or if the experiment holds another value than a change asks for.
     """
-    sets = [word for key, value in member.changes.items() for word in ("-S", f"{key}={json.dumps(value)}")]
-    argv = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", member.experiment, *sets]
-    for _ in range(ATTEMPTS):
-        lines: list[str] = []
+    commit, lines = git(root, "rev-parse", "HEAD") or "", list[str]()
 
-        def handle(line: str, lines: list[str] = lines) -> None:
-            lines.append(line)
-            log(line)
+    def handle(line: str) -> None:
+        lines.append(line)
+        log(line)
 
-        if note := rwlock.repair(root):
-            log(note)
-        code = run_streaming(argv, root, handle)
-        if exists(root, member):
-            return
-        if code:
+    with temporary_worktree(root, commit) as place:
+        change_file(member.changes, place / "params.yaml")
+        if code := run_streaming([sys.executable, "-m", "dvc", "repro"], place, handle):
             raise MemberError(_reason(lines, code))
-    raise MemberError(f"DVC ended without an error and without an experiment, {ATTEMPTS} times; run the ablation again")
+        save_experiment(place, member.experiment)
+    if difference := _find_difference(root, member):
+        raise MemberError(f"{member.experiment}: params.yaml: {difference}")
+
+
+def _find_difference(root: Path, member: Member) -> str | None:
+    """Return the first change that the experiment was not run with; None if it was run with all."""
+    return find_difference(member.changes, read(root, member, Path("params.yaml")) or b"")
 
 
 def _reason(lines: list[str], code: int) -> str:

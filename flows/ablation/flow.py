@@ -25,11 +25,11 @@ from flows.runtime import guard
 from flows.runtime.environment import project_root
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.process import STOP, CommandStopped, join_on_exit
-from flows.workspace import dvc_lock
 from flows.workspace.repro import NOISE
 
 # DVC prints these lines at the end of each experiment; they hold no information about the member.
 ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")
+LOCK = Path("runs") / "ablate.lock"
 INCOMPLETE = "Incomplete"  # state of a flow run whose comparison lacks the results of some seeds
 
 
@@ -44,7 +44,7 @@ def run_member(root: Path, name: str, member: Member) -> State[Any]:
     try:
         if not existed:
             experiment.run(root, member, lambda line: log(line) if _is_informative(line) else None)
-    except (experiment.MemberError, CommandStopped) as e:
+    except (UserError, CommandStopped) as e:
         log(f"failed: {e}")
         return Failed(message=str(e), data=e)
     try:
@@ -115,15 +115,9 @@ def ablate(file: Path, at_once: Annotated[int | None, Field(ge=1)] = None) -> St
     root = project_root()
     try:
         plan = load_plan(root, root / file)
-        with hold_lock(root / dvc_lock.ABLATION_LOCK, "another ablation works in this folder; wait for it, or stop it"):
+        with hold_lock(root / LOCK, "another ablation works in this folder; wait for it, or stop it"):
             check_committed(root)
-            experiment.remove_stale(root)
-            with dvc_lock.without_missing(root) as missing:
-                if missing:
-                    get_run_logger().info(
-                        f"missing from DVC's cache, computed once for all members: {', '.join(missing)}"
-                    )
-                states = run_members(root, plan, at_once or plan.ablation.at_once)
+            states = run_members(root, plan, at_once or plan.ablation.at_once)
             reasons = {m: state.message or state.name or "failed" for m, state in states.items() if state.is_failed()}
             comparison = write_and_publish(root, plan, reasons, return_state=True)
     except UserError as e:

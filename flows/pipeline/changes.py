@@ -1,16 +1,20 @@
 """Changes to params.yaml by dotted keys, from presets, overrides and ablations."""
 
 import difflib
+import io
+import json
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from dmd.config import NONE, validate
 from dmd.config_paths import check_paths
 from dmd.errors import ConfigError
+from dmd.storage.files import write_bytes
 from flows.pipeline.checks import check_run
 from flows.runtime.git import git
 from flows.runtime.moved import check_value
@@ -85,8 +89,11 @@ def _suggest(params: dict[str, Any], key: str) -> str:
 
 
 def change_file(changes: Changes, file: Path) -> None:
-    """Write the changes into a params.yaml and keep its comments."""
-    yaml = YAML()
+    """Write the changes into a params.yaml and keep its comments.
+
+    Raises ConfigError if YAML cannot hold a value, so that the file would read back another one.
+    """
+    yaml, text = YAML(), io.BytesIO()
     params = yaml.load(file)
     for key, value in changes.items():
         *path, last = key.split(".")
@@ -94,4 +101,25 @@ def change_file(changes: Changes, file: Path) -> None:
         for part in path:
             group = group[part]
         group[last] = value
-    yaml.dump(params, file)
+    yaml.dump(params, text)  # a file would be encoded as the locale says
+    if difference := find_difference(changes, text.getvalue()):
+        raise ConfigError(f"{difference}: YAML cannot hold this value; choose another one")
+    write_bytes(file, text.getvalue())
+
+
+def find_difference(changes: Changes, params: bytes) -> str | None:
+    """Return the first change that the text of a params.yaml does not hold to the letter and type, and what it holds.
+
+    Returns None if it holds all changes.
+    """
+    try:
+        tree = YAML(typ="safe").load(params)
+    except (YAMLError, ValueError) as e:
+        return f"not valid YAML ({' '.join(str(e).split())})"
+    for key, asked in changes.items():
+        value = tree
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if json.dumps(value, default=repr) != json.dumps(asked):  # as Python objects, 1, 1.0 and True are equal
+            return f"{key}: {asked!r} became {value!r}"
+    return None

@@ -27,6 +27,7 @@ from flows.workspace.dvc_lock import remove_missing
 # git and DVC sometimes fail if two processes change worktrees or experiments at the same time
 # (https://github.com/treeverse/dvc/issues/8763, https://github.com/treeverse/dvc/issues/8516).
 LOCK = Path("runs") / "worktrees.lock"
+CACHE = ".cache"  # beside the worktree, in a folder of its own
 OWNER = re.compile(r"onestep-(\d+)-")  # a folder's name holds the pid of the process that will remove it
 
 
@@ -56,14 +57,24 @@ def temporary_worktree(root: Path, commit: str) -> Iterator[Path]:
         with hold_lock(main / LOCK):
             _remove_abandoned(main)
             _run(main, "git", "worktree", "add", "-q", "--detach", str(place), commit)
-            cache = main / _dvc(main, "cache", "dir").strip()  # an absolute path replaces `main`
-            _dvc(place, "cache", "dir", "-q", "--local", str(cache))
+            _share_cache(main, place)
         remove_missing(place)
         yield place
     finally:
         shutil.rmtree(place.parent, ignore_errors=True)
         with hold_lock(main / LOCK):
             git(main, "worktree", "prune")
+
+
+def _share_cache(main: Path, place: Path) -> None:
+    """Let the worktree use DVC's cache of the main worktree, by a link beside the worktree.
+
+    DVC writes no path into its configuration that is not ASCII; the relative path of the link always is.
+    """
+    cache = main / _dvc(main, "cache", "dir").strip()  # an absolute path replaces `main`
+    cache.mkdir(parents=True, exist_ok=True)
+    (place.parent / CACHE).symlink_to(cache)
+    _dvc(place, "cache", "dir", "--local", f"../{CACHE}")
 
 
 def _remove_abandoned(main: Path) -> None:
@@ -84,8 +95,8 @@ def _run(cwd: Path, *words: str) -> str:
     """Run a command and return its output. Raises UserError with the end of its error output."""
     done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise UserError(f"`{' '.join(words).removeprefix(f'{sys.executable} -m ')}` failed in {cwd}: {reason[-300:]}")
+        command = " ".join(words).removeprefix(f"{sys.executable} -m ")
+        raise UserError(f"`{command}` failed in {cwd}: {_reason(done.stderr) or f'exit code {done.returncode}'}")
     return done.stdout
 
 
@@ -102,6 +113,12 @@ def find_uncommitted(root: Path) -> str | None:
     outputs = (":(exclude)dvc.lock", ":(exclude)reports")
     dirty = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
     return dirty.split()[-1] if dirty else None
+
+
+def _reason(text: str) -> str:
+    """Return the lines of an error output that state an error, or else all of it, on one line."""
+    lines = [line for line in text.splitlines() if re.match(r"error|fatal", line, re.IGNORECASE)]
+    return " ".join(" ".join(lines or [text]).split())[-300:]
 
 
 def check_committed(root: Path) -> str:

@@ -8,6 +8,7 @@ from mlflow.entities import Run as MlflowRun
 
 from flows.ablation.runs import PARENT
 from flows.registry.store import tracking_uri
+from flows.runtime.git import git
 
 
 def mlflow_runs(project: Path) -> tuple[list[MlflowRun], list[MlflowRun]]:
@@ -32,6 +33,8 @@ def check_runs(project: Path, members: int, measure: str = "ratio.fd.a") -> None
 
 
 def at_work(project: Path) -> list[psutil.Process]:
-    """Processes whose working directory is the project's folder or a copy that DVC has made in it."""
-    processes = psutil.process_iter(["cwd", "status"])
-    return [p for p in processes if Path(p.info["cwd"] or "/").is_relative_to(project) and p.info["status"] != "zombie"]
+    """Processes whose working directory is the project's folder or one of its worktrees."""
+    listed = git(project, "worktree", "list", "--porcelain") or ""
+    places = [Path(line.removeprefix("worktree ")) for line in listed.splitlines() if line.startswith("worktree ")]
+    processes = [p for p in psutil.process_iter(["cwd", "status"]) if p.info["status"] != "zombie"]
+    return [p for p in processes if any(Path(p.info["cwd"] or "/").is_relative_to(place) for place in places)]

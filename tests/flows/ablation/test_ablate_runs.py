@@ -155,7 +155,6 @@ def test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated(server:
 def test_a_killed_ablation_resumes(server: Server, project: Path, number: signal.Signals) -> None:
     Run(server, project, sleep=4).signal_after("FD ratio", number)
     assert eventually(lambda: not at_work(project), patience=45), at_work(project)
-    assert not list((project / ".dvc/tmp/exps/standalone").glob("tmp*"))
     before = experiments(project)
     assert before and len(mlflow_runs(project)[1]) == 1  # a member is published at once, and no run stays open
     _, _, err = Run(server, project).end()

@@ -1,22 +1,24 @@
 """A member is a DVC experiment with a reason for its failure, cleanup after a kill, and a single run in MLflow."""
 
-import os
+import contextlib
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
-from dvc.repo.experiments.refs import WORKSPACE_STASH
+from dvc.repo import Repo
+from ruamel.yaml import YAML
 
+from dmd.errors import ConfigError
 from evaluation.metrics.schema import write_model
 from flows.ablation import experiment
 from flows.ablation.experiment import MemberError
 from flows.ablation.page import load_samples
 from flows.ablation.plan import Member
 from flows.ablation.runs import PARENT, publish_comparison, publish_member
+from flows.pipeline.changes import change_file
 from flows.registry.store import tracking_uri
 from flows.runtime.git import git
 from tests.helpers.projects import ROOT
@@ -42,6 +44,7 @@ def make_experiment(root: Path, member: Member = MEMBER) -> None:
     """Write an experiment as `dvc exp run` does: a commit under refs/exps, with an unchanged workspace."""
     head = git(root, "rev-parse", "HEAD") or ""
     (root / "reports").mkdir()
+    change_file(member.changes, root / "params.yaml")
     write_model(run_metrics(generator_measures({"a": 1.0}), {"a": 1.5}), root / "reports/metrics.json")
     (root / "reports/losses.csv").write_text("turn,generator_x_mean\n1,0.5\n2,0.25\n")
     (root / "reports/samples.png").write_bytes(b"\x89PNG\r\n")
@@ -67,18 +70,58 @@ def test_a_row_shows_the_samples_of_its_first_seed(project: Path) -> None:
     assert load_samples(project, [later, MEMBER]) == {}  # the first seed has no samples
 
 
-def fake_dvc(outcomes: list[tuple[int, list[str], Callable[[], None]]], commands: list[str]) -> Callable[..., int]:
-    """A stand-in for run_streaming: call n logs the lines of outcome n, calls its function and returns its code."""
+ODD = {
+    "data.caption": "une écriture de {name} \\ 'é' \"n\"\nthen: #1 \\n",
+    "register.licence": "007",
+    "register.experiment": "2026-11-29",
+    "data.captions": "yes",
+    "data.url": "1e-3",
+    "evaluator.revision": "null",
+    "method.normaliser_min": 1e-05,
+    "train.seed": 1,
+}
+COPY = {
+    "cmd": "mkdir -p reports && cp params.yaml reports/metrics.json",
+    "metrics": [{"reports/metrics.json": {"cache": False}}],
+}
 
-    def run_streaming(argv: Sequence[str], _cwd: Path, on_line: Callable[[str], None]) -> int:
-        commands.append(" ".join(argv[3:]))
-        code, lines, act = outcomes[len(commands) - 1]
-        for line in lines:
-            on_line(line)
-        act()
-        return code
 
-    return run_streaming
+@pytest.fixture
+def pipeline(project: Path) -> Path:
+    """The project with a stage that copies the parameters it runs with."""
+    Repo.init(str(project)).close()
+    YAML().dump({"stages": {"copy": COPY}}, project / "dvc.yaml")
+    (project / ".gitignore").write_text("/runs/\n")
+    for command in (["add", "-A"], ["commit", "-qm", "dvc"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    return project
+
+
+def test_a_member_runs_with_the_values_of_its_row_to_the_letter(pipeline: Path) -> None:
+    member = replace(MEMBER, changes=ODD)
+    before = (pipeline / "params.yaml").read_bytes()
+    experiment.run(pipeline, member, lambda _: None)
+    for path in ("params.yaml", "reports/metrics.json"):
+        ran = YAML(typ="safe").load(experiment.read(pipeline, member, Path(path)) or b"")
+        values = {key: ran[key.split(".")[0]][key.split(".")[1]] for key in ODD}
+        assert values == ODD and [type(v) for v in values.values()] == [type(v) for v in ODD.values()]
+    assert experiment.exists(pipeline, member)
+    assert not experiment.exists(pipeline, replace(member, changes={**ODD, "train.seed": 2}))
+    assert (pipeline / "params.yaml").read_bytes() == before and git(pipeline, "worktree", "list", "--porcelain")
+
+
+def test_an_experiment_with_other_values_is_an_error(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "change_file", lambda changes, file: change_file({**changes, "data.size": 9}, file))
+    with pytest.raises(MemberError, match=r"x-row-seed1-abc: params\.yaml: data\.size: 8 became 9$"):
+        experiment.run(pipeline, replace(MEMBER, changes={"data.size": 8}), lambda _: None)
+
+
+@pytest.mark.parametrize("value", ["\x85x", "\ud800"])
+def test_a_value_that_yaml_cannot_hold_is_refused(project: Path, value: str) -> None:
+    before = (project / "params.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="YAML cannot hold this value"):
+        change_file({"data.caption": value}, project / "params.yaml")
+    assert (project / "params.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -93,46 +136,20 @@ def fake_dvc(outcomes: list[tuple[int, list[str], Callable[[], None]]], commands
 def test_a_member_that_fails_has_a_reason(
     project: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], reason: str
 ) -> None:
-    commands: list[str] = []
-    monkeypatch.setattr(experiment, "run_streaming", fake_dvc([(3, lines, lambda: None)], commands))
+    def fail(_argv: Sequence[str], _cwd: Path, on_line: Callable[[str], None]) -> int:
+        for line in lines:
+            on_line(line)
+        return 3
+
+    @contextlib.contextmanager
+    def worktree(root: Path, _commit: str) -> Iterator[Path]:
+        yield root
+
+    monkeypatch.setattr(experiment, "run_streaming", fail)
+    monkeypatch.setattr(experiment, "temporary_worktree", worktree)
     with pytest.raises(MemberError) as caught:
         experiment.run(project, MEMBER, lambda _: None)
-    assert str(caught.value) == reason
-    assert commands == ["exp run --temp -n x-row-seed1-abc -S train.seed=1"]
-
-
-def test_a_name_that_another_process_uses_first_makes_the_experiment_run_again(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outcomes = [(0, [], lambda: None), (255, ["ERROR: already exists"], lambda: make_experiment(project))]
-    commands: list[str] = []
-    monkeypatch.setattr(experiment, "run_streaming", fake_dvc(outcomes, commands))
-    experiment.run(project, MEMBER, lambda _: None)
-    assert len(commands) == 2
-    (project / ".git/refs/exps").rename(project / "gone")
-    outcomes[:] = [(0, [], lambda: None)] * 2
-    commands.clear()
-    with pytest.raises(MemberError, match="without an error and without an experiment"):
-        experiment.run(project, MEMBER, lambda _: None)
-
-
-def test_the_remains_of_a_killed_experiment_are_removed(project: Path) -> None:
-    standalone = project / ".dvc/tmp/exps/standalone"
-    stale, used, fresh, other = (standalone / name for name in ("tmpa", "tmpb", "tmpc", "run"))
-    for folder in (stale, used, fresh, other):
-        folder.mkdir(parents=True)
-    (stale / "file").write_text("1")
-    for folder in (stale, used, other):
-        os.utime(folder, (time.time() - 600,) * 2)
-    git(project, "update-ref", WORKSPACE_STASH, "HEAD")
-    at_work = subprocess.Popen(["sleep", "60"], cwd=used)
-    try:
-        experiment.remove_stale(project)
-    finally:
-        at_work.kill()
-        at_work.wait()
-    assert sorted(f.name for f in standalone.iterdir()) == ["run", "tmpb", "tmpc"]
-    assert git(project, "rev-parse", "--verify", WORKSPACE_STASH) is None
+    assert str(caught.value) == reason and not experiment.exists(project, MEMBER)
 
 
 def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path) -> None:
@@ -141,7 +158,7 @@ def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path) -> None
     client = mlflow.MlflowClient(tracking_uri(project))
     (where,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]
     (child,) = [r for r in client.search_runs([where]) if PARENT in r.data.tags]
-    assert child.data.metrics["ratio.fd.a"] == 1.5 and child.data.params["train.seed"] == "0"
+    assert child.data.metrics["ratio.fd.a"] == 1.5 and child.data.params["train.seed"] == "1"
     assert [m.value for m in client.get_metric_history(child.info.run_id, "train.generator_x_mean")] == [0.5, 0.25]
     assert [f.path for f in client.list_artifacts(child.info.run_id, "pictures")] == ["pictures/samples.png"]
     # Imitate a kill while publishing: the process does not exist, and its run is still open.
