@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from dmd.errors import ConfigError, UserError
-from flows.pipeline.worktrees import check_committed
-from flows.registry.store import check_reachable, shown_uri, tracking_uri
+from flows.registry.store import shown_uri
 from flows.runtime.command import run_command
 from flows.services.prefect_setup import set_up_prefect
 from flows.services.servers import use_local_servers
@@ -26,12 +25,12 @@ def _run(root: Path, file: Path, at_once: int | None) -> int:
         raise ConfigError(f"--at-once: {at_once} is not allowed; it must be 1 or more")
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
-    from flows.ablation.plan import load_plan  # takes a while; `--help` does not need it
+    # These imports take a while; `--help` does not need them.
+    from flows.ablation.plan import load_plan
+    from flows.ablation.ready import check_ready
 
     use_local_servers(root)
-    check_reachable(tracking_uri(root))
-    load_plan(root, file)  # reports a mistake before a server starts
-    check_committed(root)
+    check_ready(root, load_plan(root, file), at_once)  # before a server starts
     set_up_prefect(root)
     from flows.ablation.flow import INCOMPLETE, ablate
 

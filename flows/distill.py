@@ -7,9 +7,8 @@ from typing import Any
 
 from dmd.errors import ConfigError, UserError
 from dmd.yaml_files import parse_yaml
+from flows.pipeline.dry_run import plan
 from flows.pipeline.request import Request, read_request
-from flows.plan.plan import plan
-from flows.registry.store import check_reachable, tracking_uri
 from flows.runtime.command import run_command
 from flows.runtime.moved import list_leftovers
 from flows.services.prefect_setup import set_up_prefect
@@ -55,13 +54,11 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
     if args.dry_run:
         print(plan(root, request.variants, args.force, args.target, args.preset, args.on), flush=True)
         return 0
-    request.check_ready()
     use_local_servers(root)
-    if not args.target:
-        check_reachable(tracking_uri(root))
     if version := _find_finished(request, args.no_register):
         print("Nothing changed: every stage is as dvc.lock records it, and the result is published and registered.\n")
         return _print_summary(root, version)
+    request.check_ready(registers=not args.no_register)
     parameters = {"preset": args.preset, "overrides": overrides, "seeds": args.seeds, "force": args.force}
     message = _run_flow(root, {**parameters, "register_model": not args.no_register, "target": args.target})
     if request.variants and not args.target:

@@ -1,6 +1,5 @@
 """The flow of an ablation: every member as a task, several at once, then the comparison."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +18,12 @@ from flows.ablation import experiment
 from flows.ablation.comparison import FD_RATIO, format_table, load_measures, summarize, write_comparison
 from flows.ablation.page import load_samples, write_page
 from flows.ablation.plan import Member, Plan, load_plan, split_waves
+from flows.ablation.ready import check_ready
 from flows.ablation.runs import publish_comparison, publish_member
-from flows.pipeline.worktrees import check_committed
 from flows.runtime import guard
 from flows.runtime.environment import project_root
 from flows.runtime.file_lock import hold_lock
+from flows.runtime.names import make_artifact_key
 from flows.runtime.process import STOP, CommandStopped, join_on_exit
 from flows.workspace.repro import NOISE
 
@@ -92,12 +92,13 @@ def write_and_publish(root: Path, plan: Plan, reasons: dict[Member, str]) -> Sta
         run = publish_comparison(root, plan.name, [*files, page])
     except UserError as e:
         return Failed(message=f"publish: {e}", data=e)
-    key = re.sub(r"[^a-z0-9]+", "-", f"ablation-{plan.name}".lower())
+    key = make_artifact_key("ablation", plan.name)
     create_markdown_artifact(format_table(rows), key=key, description=plan.ablation.description)
-    create_link_artifact(page.as_uri(), link_text=page.name, key=f"{key}-page", description="table, pictures, plots")
+    page_key = make_artifact_key("ablation", plan.name, "page")
+    create_link_artifact(page.as_uri(), link_text=page.name, key=page_key, description="table, pictures, plots")
     for member, picture in samples.items():
         words = f"{member.row}, seed {member.seed}"
-        create_image_artifact(str(embed_png(picture)), f"{key}-{member.row.replace('_', '-')}", words)
+        create_image_artifact(str(embed_png(picture)), make_artifact_key("ablation", plan.name, member.row), words)
     return Completed(name="Published", message=run)
 
 
@@ -116,7 +117,7 @@ def ablate(file: Path, at_once: Annotated[int | None, Field(ge=1)] = None) -> St
     try:
         plan = load_plan(root, root / file)
         with hold_lock(root / LOCK, "another ablation works in this folder; wait for it, or stop it"):
-            check_committed(root)
+            check_ready(root, plan, at_once)
             states = run_members(root, plan, at_once or plan.ablation.at_once)
             reasons = {m: state.message or state.name or "failed" for m, state in states.items() if state.is_failed()}
             comparison = write_and_publish(root, plan, reasons, return_state=True)

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dmd.yaml_files import load_yaml
 from flows.pipeline.changes import Change, change_params, resolve_local_paths
 from flows.pipeline.presets import load_preset
 from flows.runtime.moved import check_path
+from flows.runtime.names import make_identifier
 
 NAME = r"^[a-z0-9][a-z0-9_]*$"
 LAST_STAGES = ("train", "evaluate")  # members that differ only in parameters of these stages share all earlier stages
@@ -67,8 +69,14 @@ class Ablation(BaseModel):
 
 def _grid_name(changes: dict[str, Change]) -> str:
     """Last word of each key and its value, such as critic_turns_5_gan_weight_0_003."""
-    text = "_".join(f"{key.rpartition('.')[2]}_{value}" for key, value in changes.items()).lower()
-    return "".join(c if c.isalnum() else "_" for c in text)
+    text = "_".join(f"{key.rpartition('.')[2]}_{_show(value)}" for key, value in changes.items())
+    if re.fullmatch(r"[a-z0-9_.+-]+", text):
+        return re.sub(r"[^a-z0-9]", "_", text)
+    return make_identifier(text).lower().replace("-", "_")
+
+
+def _show(value: Change) -> str:
+    return str(value).lower() if isinstance(value, bool | float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,8 @@ def list_members(name: str, ablation: Ablation, params_file: Path, downstream: s
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
         upstream = {group: value for group, value in params.items() if group not in downstream}
         key = hashlib.sha256(json.dumps(upstream, sort_keys=True).encode()).hexdigest()
-        members.append(Member(row.name, seed, changes, f"{name}-{row.name}-seed{seed}-{digest}", key))
+        experiment = "-".join([*map(make_identifier, (name, row.name)), f"seed{seed}", digest])
+        members.append(Member(row.name, seed, changes, experiment, key))
     return members
 
 

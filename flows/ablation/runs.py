@@ -17,6 +17,7 @@ from flows.registry.result import LOSSES, SAMPLES, flatten, numeric_leaves
 from flows.registry.store import experiment_id, lock_store
 from flows.registry.tracking import close_stale_runs, log_curves
 from flows.runtime.git import git
+from flows.runtime.names import make_identifier
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,7 +59,7 @@ def publish_comparison(root: Path, name: str, files: list[Path]) -> str:
 
 @contextlib.contextmanager
 def _open(root: Path, name: str) -> Iterator[_Store]:
-    tags = {NAME: name, COMMIT: git(root, "rev-parse", "HEAD") or "none"}
+    tags = {NAME: make_identifier(name), COMMIT: git(root, "rev-parse", "HEAD") or "none"}
     with lock_store(root) as client:
         experiment = experiment_id(client, load_params(root / "params.yaml").register_.experiment)
         close_stale_runs(client, experiment)

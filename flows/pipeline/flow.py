@@ -47,7 +47,7 @@ def distill(
     root = project_root()
     try:
         request = read_request(root, preset or None, overrides or {}, seeds or [], force or [], target or None)
-        commit = request.check_ready()
+        commit = request.check_ready(register_model)
     except UserError as e:
         return Failed(message=str(e), data=e)
     states = [_distill_once(request, commit, variant, register_model) for variant in request.variants or [None]]

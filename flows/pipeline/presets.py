@@ -13,8 +13,8 @@ from dmd.errors import ConfigError
 from dmd.yaml_files import load_yaml
 from flows.pipeline.changes import Change, Changes, change_params, resolve_local_paths
 from flows.runtime.moved import explain_preset
-
-FOLDER = Path("experiments/presets")
+from flows.runtime.names import make_identifier
+from flows.workspace.folders import PRESETS
 
 
 class Preset(BaseModel):
@@ -37,19 +37,19 @@ class Variant:
 
     def fill(self, root: Path) -> dict[str, Change | list[int]]:
         """Return the changes with an existing folder as each missing value, which is enough to validate and plan."""
-        return {**self.changes, **dict.fromkeys(self.missing, str(root / FOLDER))}
+        return {**self.changes, **dict.fromkeys(self.missing, str(root / PRESETS))}
 
 
 def list_presets(root: Path) -> list[str]:
     """Return the names of the presets."""
-    return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
+    return sorted(path.stem for path in (root / PRESETS).glob("*.yaml"))
 
 
 def load_preset(root: Path, name: str) -> Preset:
     """Read and check a preset. Raises ConfigError with one line for each mistake."""
-    path = root / FOLDER / f"{name}.yaml"
+    path = root / PRESETS / f"{name}.yaml"
     if name not in list_presets(root):
-        hint = explain_preset(root, name) or f"{FOLDER}/ has {', '.join(list_presets(root)) or 'none'}"
+        hint = explain_preset(root, name) or f"{PRESETS}/ has {', '.join(list_presets(root)) or 'none'}"
         raise ConfigError(f"there is no preset {name!r}; {hint}")
     try:
         return Preset.model_validate(load_yaml(path) or {})
@@ -78,7 +78,7 @@ def make_variants(root: Path, preset: str | None, overrides: Changes, seeds: Seq
     for seed in seeds or [None]:
         changes = {**common, **({} if seed is None else {"train.seed": seed})}
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:6]
-        name = "-".join([preset or "run", *([] if seed is None else [f"seed{seed}"]), digest])
+        name = "-".join([make_identifier(preset or "run"), *([] if seed is None else [f"seed{seed}"]), digest])
         variant = Variant(name, changes, missing)
         change_params(base, variant.fill(root), f"preset {preset}" if preset else "overrides", root)
         variants.append(variant)

@@ -22,6 +22,7 @@ from flows.pipeline.changes import change_file
 from flows.pipeline.presets import Variant
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.git import ensure_identity, git
+from flows.workspace.cache import find_cache
 from flows.workspace.dvc_lock import remove_missing
 
 # git and DVC sometimes fail if two processes change worktrees or experiments at the same time
@@ -71,7 +72,7 @@ def _share_cache(main: Path, place: Path) -> None:
 
     DVC writes no path into its configuration that is not ASCII; the relative path of the link always is.
     """
-    cache = main / _dvc(main, "cache", "dir").strip()  # an absolute path replaces `main`
+    cache = find_cache(main)
     cache.mkdir(parents=True, exist_ok=True)
     (place.parent / CACHE).symlink_to(cache)
     _dvc(place, "cache", "dir", "--local", f"../{CACHE}")

@@ -28,7 +28,7 @@ from dmd.networks.wrapper import unwrap
 from dmd.preparation.sources import SOURCES
 from dmd.teacher_training.architectures import new_network
 from dmd.teachers.teacher import Teacher
-from flows.pipeline.presets import FOLDER
+from flows.workspace.folders import PRESETS
 
 CLIP_TOKENS = 77  # per caption, in every published CLIP text encoder
 NETWORKS: dict[str, Any] = {net.__name__: net for net in (UNet2DModel, DiTTransformer2DModel, UNet2DConditionModel)}
@@ -69,7 +69,7 @@ def teacher_configs(
 
 def _preset_configs(root: Path, preset: str | None) -> Configs | None:
     """The configurations that belong to a preset; None if it has none."""
-    file = root / FOLDER / f"{preset}.teacher.json"
+    file = root / PRESETS / f"{preset}.teacher.json"
     return json.loads(file.read_text()) if preset and file.is_file() else None
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +13,13 @@ from evaluation.sources import mlflow_database
 from flows.runtime.database import MLFLOW, prepare_database
 from flows.runtime.errors import one_line
 from flows.runtime.file_lock import hold_lock
+from flows.runtime.reach import find_silence
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
-TIMEOUT = 15  # seconds
+REGISTRY = "MLFLOW_REGISTRY_URI"  # environment variable; the tracking server is the registry, too, unless it is set
 WRITE_ATTEMPTS = 5  # if other processes write the same rows
 
 
@@ -50,18 +49,29 @@ def database(uri: str) -> Path | None:
 
 def check_reachable(uri: str) -> None:
     """Raise UserError within seconds if a server does not answer; MLflow's own retries take minutes."""
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=TIMEOUT):
-            return
-    except urllib.error.HTTPError:
-        return  # the server answers; MLflow's client reports a lack of access
-    except OSError as e:
-        reason = getattr(e, "reason", None) or e
-        raise UserError(
-            f"the MLflow server {redact(uri)} can't be reached ({reason}): start it, or unset MLFLOW_TRACKING_URI"
-        ) from e
+    for variable, address in (("MLFLOW_TRACKING_URI", uri), (REGISTRY, os.environ.get(REGISTRY, ""))):
+        if reason := find_silence(address, "/health"):
+            raise UserError(f"the MLflow server {redact(address)} can't be reached ({reason}): start it, or unset {variable}")
+
+
+def check_store(root: Path, experiment: str, model: str | None) -> None:
+    """Check that the store takes a result: open it, create the experiment, and look the model up.
+
+    Raises UserError with the remedy. `model` is None if no version is to be registered.
+    """
+    from mlflow.exceptions import RESOURCE_DOES_NOT_EXIST, ErrorCode, MlflowException
+
+    with lock_store(root) as client:
+        try:
+            experiment_id(client, experiment)
+        except MlflowException as e:
+            raise UserError(f"register.experiment: MLflow refuses {experiment!r}: {one_line(e)}") from e
+        try:
+            if model is not None:
+                client.get_registered_model(model)
+        except MlflowException as e:
+            if e.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise UserError(f"register.name: MLflow refuses {model!r}: {one_line(e)}") from e
 
 
 @contextlib.contextmanager

@@ -31,8 +31,19 @@ DEFAULTS = {
 }
 
 
+# Variables of a caller that would lead git, MLflow or DVC to another place: those that git sets for its hooks, and those
+# of an MLflow run or a DVC experiment around this process.
+FOREIGN = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_NAMESPACE"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+    *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"),
+)
+
+
 def set_defaults(root: Path) -> None:
-    """Set variables that the user has not set. Must run before Prefect or MLflow is imported."""
+    """Set variables that the user has not set, and drop those of FOREIGN, before Prefect or MLflow is imported."""
+    for name in FOREIGN:
+        os.environ.pop(name, None)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     bypass_proxy()

@@ -10,6 +10,7 @@ from prefect.settings import PREFECT_API_URL
 
 from dmd.errors import UserError
 from flows.runtime.errors import one_line
+from flows.runtime.reach import find_silence
 
 ENGINES = ("task_engine", "flow_engine")  # modules whose messages repeat the state of a run
 
@@ -28,6 +29,11 @@ def check_server() -> None:
 
     Raises UserError if the server does not answer.
     """
+    if is_configured() and (silence := find_silence(PREFECT_API_URL.value(), "/health")):
+        raise UserError(
+            f"the Prefect server {PREFECT_API_URL.value()} can't be reached ({silence}): start it, or unset "
+            "PREFECT_API_URL (prefect config view shows where it is set)"
+        )
     failures: list[Exception] = []
     thread = threading.Thread(target=_request_health, args=(failures,), daemon=True)
     thread.start()

@@ -1,6 +1,7 @@
 """DVC's graph, read from dvc.yaml, the only place that lists the stages and their dependencies."""
 
 import graphlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def read_graph(root: Path) -> dict[str, StageSpec]:
             specs = {name: _read_spec(name, s.desc, s.meta, deps[name]) for name, s in stages.items()}
     except SCMError as e:
         raise UserError(f"DVC can't read the graph in {root}: {one_line(e)}; use git clone, not an archive") from e
-    except DvcException as e:
+    except (DvcException, OSError, KeyError) as e:
         raise UserError(f"DVC can't read the graph in {root}: {one_line(e)}") from e
     return {name: specs[name] for name in graphlib.TopologicalSorter(deps).static_order()}
 
@@ -94,6 +95,18 @@ def list_stale(root: Path) -> list[str]:
         raise DvcBusyError(f"another DVC process works in {root}: {one_line(e)}") from e
     except (DvcException, SCMError) as e:
         raise UserError(f"DVC can't tell what has changed in {root}: {one_line(e)}") from e
+
+
+def find_running(root: Path, stages: dict[str, StageSpec], force: Collection[str]) -> set[str]:
+    """Return the stages that would run: those that have changed or are forced, and those that depend on them.
+
+    Returns all while another DVC process works in the folder.
+    """
+    try:
+        changed = {*list_stale(root), *force}
+    except DvcBusyError:
+        return set(stages)
+    return {name for name in stages if changed & set(select_stages(stages, name))}
 
 
 def is_up_to_date(root: Path) -> bool:

@@ -36,9 +36,10 @@ LAYERS = {
     "flows": """
         serve
         ablate deployments distill keep register reproduce watch
-        ablation plan
+        ablation
         pipeline
-        services
+        preflight
+        services plan
         registry
         workspace
         runtime

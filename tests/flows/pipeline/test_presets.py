@@ -271,5 +271,5 @@ def test_a_plan_reaches_beyond_stages_with_missing_outputs(
     assert out.count("runs or is restored from DVC's cache") == 2 and "1,797 images of 144 B" in out
     assert "memory and time: unknown, teacher.folder is not set" in out
     trouble = subprocess.CompletedProcess([], 255, "", "WARNING: no room\nERROR: failed to reproduce 'train'\n")
-    monkeypatch.setattr("flows.plan.plan.subprocess.run", lambda *_, **__: trouble)
+    monkeypatch.setattr("flows.pipeline.dry_run.subprocess.run", lambda *_, **__: trouble)
     assert main(["--dry-run"]) == 1 and "DVC cannot tell which stages would run" in capsys.readouterr().err

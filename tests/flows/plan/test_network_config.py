@@ -8,9 +8,10 @@ import torch
 from diffusers import UNet2DModel
 
 from dmd.config import Params
-from flows.pipeline.presets import FOLDER, load_preset
+from flows.pipeline.presets import load_preset
 from flows.plan.estimate import estimate
 from flows.plan.network_config import Unknown, blank_teacher, teacher_configs
+from flows.workspace.folders import PRESETS
 from tests.helpers.params import with_values
 from tests.helpers.projects import ROOT
 
@@ -51,7 +52,7 @@ def test_published_networks_have_their_published_sizes(
 
 
 def test_each_published_configuration_is_that_of_its_preset_and_names_its_source() -> None:
-    files = sorted((ROOT / FOLDER).glob("*.teacher.json"))
+    files = sorted((ROOT / PRESETS).glob("*.teacher.json"))
     assert [file.name.removesuffix(".teacher.json") for file in files] == ["cifar10", "imagenet64", "sd15", "sdxl"]
     for file in files:
         configs, changes = json.loads(file.read_text()), load_preset(ROOT, file.name.partition(".")[0]).changes

@@ -1,0 +1,1 @@
+"""Checks that a run makes before its first stage, for all that its last step needs. Each mistake is one line."""

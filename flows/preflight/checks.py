@@ -1,0 +1,55 @@
+"""The list of the checks, and the place where they are run."""
+
+import locale
+from collections.abc import Callable, Iterator
+
+from dmd.errors import UserError
+from flows.preflight.places import check_places
+from flows.preflight.room import check_room
+from flows.preflight.run import Run
+from flows.registry.store import check_store
+
+
+def check_encoding(_run: Run) -> Iterator[str]:
+    """Check that Python reads and writes files as UTF-8."""
+    if locale.getencoding().lower().replace("-", "") != "utf8":
+        yield f"the locale's encoding is {locale.getencoding()}; export PYTHONUTF8=1 and run again"
+
+
+def check_device(run: Run) -> Iterator[str]:
+    """Check that the device of every variant exists."""
+    from dmd.device import choose_device  # imports torch, which takes seconds
+
+    for name in dict.fromkeys(params.runtime.device for params in run.params):
+        choose_device(name)
+    yield from ()
+
+
+def check_result(run: Run) -> Iterator[str]:
+    """Check that MLflow answers and takes the experiment and the name of the model."""
+    names = {(p.register_.experiment, p.register_.name if run.registers else None) for p in run.params}
+    for experiment, model in sorted(names, key=str) if run.publishes else ():
+        check_store(run.root, experiment, model)
+    yield from ()
+
+
+# A check yields one line for each mistake (what, where, what to do), or raises UserError.
+CHECKS: tuple[Callable[[Run], Iterator[str]], ...] = (
+    check_encoding,
+    check_device,
+    check_places,
+    check_room,
+    check_result,
+)
+
+
+def check_before(run: Run) -> None:
+    """Run all checks before a run. Raises UserError with one line for each mistake."""
+    mistakes: list[str] = []
+    for check in CHECKS:
+        try:
+            mistakes += check(run)
+        except UserError as e:
+            mistakes += str(e).splitlines()
+    if mistakes:
+        raise UserError("\n".join(mistakes))

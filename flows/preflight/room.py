@@ -1,0 +1,90 @@
+"""The disk space that a run needs at least, from the shapes of data and networks.
+
+An output lies in the working folder and in DVC's cache. A file system that shares equal blocks needs room for one only.
+"""
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from dmd.config import Params
+from dmd.storage.checkpoint import SCRATCH, scratch_root
+from dmd.storage.worktree import main_worktree
+from flows.preflight.run import Run
+from flows.registry.store import database, tracking_uri
+from flows.workspace.cache import find_cache
+
+MOMENTS = 4  # two networks with two moments of AdamW each
+
+
+def check_room(run: Run) -> Iterator[str]:
+    """Yield a line for each file system that has less room than the run writes there."""
+    needs: dict[int, list[tuple[Path, str, int]]] = defaultdict(list)
+    for place, name, size in _list_files(run):
+        needs[place.stat().st_dev].append((place, name, size))
+    for files in needs.values():
+        free, total = shutil.disk_usage(files[0][0]).free, sum(size for *_, size in files)
+        if total > free:
+            yield _explain(files, total, free)
+
+
+def _explain(files: list[tuple[Path, str, int]], total: int, free: int) -> str:
+    from flows.plan.units import amount
+
+    largest = sorted(files, key=lambda file: -file[2])[:3]
+    parts = ", ".join(f"{amount(size)} {name} in {place}" for place, name, size in largest)
+    return (
+        f"the run writes {amount(total)} or more ({parts}), but {amount(free)} are free there; make room, or set "
+        f"{SCRATCH}, TMPDIR or `dvc cache dir --local` to a larger disk"
+    )
+
+
+def _list_files(run: Run) -> Iterator[tuple[Path, str, int]]:
+    """Yield an existing folder, the name of what is written there, and its bytes."""
+    main, store = main_worktree(run.root), database(tracking_uri(run.root))
+    outputs = run.root if run.in_place else Path(tempfile.gettempdir())
+    kinds = {p.model_dump_json(include={"data", "teacher", "encode", "pairs"}): p for p in run.params}
+    largest = max((_count_bytes(params, run) for params in kinds.values()), key=lambda sizes: sum(sizes.values()))
+    for stage, size in largest.items():
+        if stage in run.stages and size:
+            yield outputs, f"of stage {stage}", size * run.at_once
+            if run.in_place or stage == "train":  # DVC's cache may hold the other outputs of a variant
+                yield _existing(find_cache(main)), f"of stage {stage}", size
+    if "train" in run.stages and "train" in largest:
+        yield _existing(scratch_root()), "of checkpoints", 2 * _checkpoint_bytes(run.params[0], largest["train"])
+        if run.registers and store is not None:
+            yield _existing(store.parent), "of the registered model", largest["train"]
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def _checkpoint_bytes(params: Params, weights: int) -> int:
+    """Bytes of a state of stage `train`: generator, critic, averages, the best so far, and AdamW's moments."""
+    cfg = params.train
+    return 0 if cfg.lora_rank or cfg.lora_rank_critic else (3 + len(cfg.ema_half_lives) + MOMENTS) * weights
+
+
+def _count_bytes(params: Params, run: Run) -> dict[str, int]:
+    """Bytes that each stage writes; stages whose output depends on files that are not read yet are left out."""
+    import torch  # these take seconds
+
+    from dmd.codecs.latents import Latents
+    from dmd.encoding.encode import TYPES
+    from flows.plan.memory import FLOAT, pairs_bytes
+    from flows.plan.network_config import blank_teacher, teacher_configs
+    from flows.plan.sizes import count_images
+
+    images = count_images(params, run.root) or 0
+    sizes = {"data": images * params.data.channels * params.data.size**2}
+    try:
+        teacher = blank_teacher(params, teacher_configs(params, run.root, run.preset), torch.device("meta"))
+    except Exception:  # a teacher that is fetched later, or one that its stage refuses with a reason
+        return sizes
+    weights = FLOAT * sum(p.numel() for p in teacher.denoiser.parameters())
+    if isinstance(teacher.codec, Latents):
+        sizes["encode"] = images * torch.Size(teacher.shape).numel() * TYPES[params.encode.precision].itemsize
+    return {**sizes, "pairs": pairs_bytes(teacher, params), "teacher": weights, "train": weights}
