@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmd.storage.checkpoint import SCRATCH, scratch_root
+from dmd.storage.checkpoint import SCRATCH
 from dmd.storage.worktree import main_worktree
 from flows.preflight.run import Run
 from flows.registry.store import database, tracking_uri
@@ -27,7 +27,7 @@ def list_places(run: Run) -> Iterator[tuple[Path, str, str]]:
     main = main_worktree(run.root)
     here = "make it writable, or run in a copy of the project that is"
     yield Path(tempfile.gettempdir()), "temporary files", "set TMPDIR to a folder that is writable"
-    yield scratch_root(), "checkpoints and downloads", f"make it writable, or set {SCRATCH} to a folder that is"
+    yield run.scratch, "checkpoints and downloads", f"make it writable, or set {SCRATCH} to a folder that is"
     yield main / "runs", "locks, logs and databases", here
     yield find_cache(main), "results", "make it writable, or choose another one by dvc cache dir --local"
     yield run.root / ".dvc" / "tmp", "DVC's locks", here

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmd.config import Params
-from dmd.storage.checkpoint import SCRATCH, scratch_root
+from dmd.storage.checkpoint import SCRATCH
 from dmd.storage.worktree import main_worktree
 from flows.preflight.run import Run
 from flows.registry.store import database, tracking_uri
@@ -53,7 +53,7 @@ def _list_files(run: Run) -> Iterator[tuple[Path, str, int]]:
             if run.in_place or stage == "train":  # DVC's cache may hold the other outputs of a variant
                 yield _existing(find_cache(main)), f"of stage {stage}", size
     if "train" in run.stages and "train" in largest:
-        yield _existing(scratch_root()), "of checkpoints", 2 * _checkpoint_bytes(run.params[0], largest["train"])
+        yield _existing(run.scratch), "of checkpoints", 2 * _checkpoint_bytes(run.params[0], largest["train"])
         if run.registers and store is not None:
             yield _existing(store.parent), "of the registered model", largest["train"]
 

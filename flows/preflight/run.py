@@ -1,10 +1,13 @@
 """A run that is about to begin, as the checks see it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dmd.config import Params
+from dmd.storage.checkpoint import SCRATCH
+from dmd.storage.worktree import main_worktree
 
 
 @dataclass(frozen=True)
@@ -19,3 +22,8 @@ class Run:
     registers: bool = True  # whether it registers a version
     at_once: int = 1  # worktrees that exist at the same time
     preset: str | None = None  # name of the preset that the parameters come from
+
+    @property
+    def scratch(self) -> Path:
+        """The folder that the stages keep checkpoints, downloads and caches in."""
+        return Path(os.environ.get(SCRATCH) or main_worktree(self.root) / "runs").absolute()

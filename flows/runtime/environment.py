@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from dmd.storage.worktree import main_worktree
+from flows.runtime.home import provide_home
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATABASE_URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
@@ -31,8 +32,8 @@ DEFAULTS = {
 }
 
 
-# Variables of a caller that would lead git, MLflow or DVC to another place: those that git sets for its hooks, and those
-# of an MLflow run or a DVC experiment around this process.
+# Variables of a caller that would lead git or MLflow to another place: git sets the first ones for its hooks, and the
+# last ones are those of an MLflow run around this process.
 FOREIGN = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_NAMESPACE"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
@@ -47,6 +48,7 @@ def set_defaults(root: Path) -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     bypass_proxy()
+    provide_home(main_worktree(root) / "runs" / "home")
     # Only a temporary server reads this: a server of PREFECT_API_URL or of a profile has its own database.
     if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
         os.environ.setdefault(DATABASE_URL, sqlite_url(prefect_database(root)))

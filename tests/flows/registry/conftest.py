@@ -18,8 +18,9 @@ from tests.helpers.published import NAME, OUTS, REPORTS, commit, make_results, r
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A git and DVC repository with one stage, which wrote all results."""
-    root = tmp_path_factory.mktemp("workspace")
+    """A git and DVC repository with one stage, which wrote all results, at an odd path."""
+    root = tmp_path_factory.mktemp("wörk space") / "#1 at 50% 'x'"
+    root.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         make_results(root / "source")

@@ -14,7 +14,7 @@ from dmd.errors import UserError
 from evaluation.sources import SourceError, find_generator
 from flows.registry import tracking
 from flows.registry.result import RESULT, load_result
-from flows.registry.store import tracking_uri
+from flows.registry.store import check_store, tracking_uri
 from flows.registry.tracking import publish
 from flows.runtime.git import git
 from tests.helpers.faults.damage import DAMAGES, do_damage
@@ -181,3 +181,12 @@ def test_only_runs_of_dead_publishers_here_are_closed(
     assert publish(workspace) == run_id
     assert client.get_run(left.info.run_id).info.status == status
     client.delete_run(left.info.run_id)
+
+
+def test_a_name_that_mlflow_refuses_is_named_with_its_key(workspace: Path, run_id: str) -> None:
+    check_store(workspace, "toy", NAME)
+    check_store(workspace, "toy", None)
+    with pytest.raises(UserError, match=r"^register\.name: MLflow refuses '\.\.': "):
+        check_store(workspace, "toy", "..")
+    with pytest.raises(UserError, match=r"^register\.experiment: MLflow refuses 'x+': .* 500 characters$"):
+        check_store(workspace, "x" * 501, NAME)

@@ -1,0 +1,115 @@
+"""Before its first stage, a run checks all that its end needs; each mistake is one line with the remedy."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from dmd.config import Params
+from dmd.errors import UserError
+from flows.preflight import checks, room
+from flows.preflight.checks import check_before
+from flows.preflight.places import check_places, list_places
+from flows.preflight.room import check_room
+from flows.preflight.run import Run
+from flows.registry.store import check_reachable
+from flows.runtime.reach import find_silence
+from tests.helpers.params import with_values
+from tests.helpers.servers import free_port
+
+STAGES = frozenset({"data", "teacher", "encode", "pairs", "train", "evaluate"})
+
+
+@pytest.fixture
+def run(tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run in an empty project."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    Repo.init(str(tmp_path)).close()
+    return Run(tmp_path, [params], STAGES, in_place=True)
+
+
+def test_every_mistake_is_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_run: Run) -> list[str]:
+        raise UserError("two\nthree")
+
+    monkeypatch.setattr(checks, "CHECKS", (lambda _run: ["one"], refuse, lambda _run: []))
+    with pytest.raises(UserError, match=r"^one\ntwo\nthree$"):
+        check_before(run)
+
+
+def test_a_locale_that_is_not_utf_8_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not list(checks.check_encoding(run))
+    monkeypatch.setattr("flows.preflight.checks.locale.getencoding", lambda: "ISO-8859-1")
+    (line,) = checks.check_encoding(run)
+    assert line == "the locale's encoding is ISO-8859-1; export PYTHONUTF8=1 and run again"
+
+
+def test_a_device_that_is_not_there_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    on_gpu = with_values(run.params[0], runtime={"device": "cuda"})
+    assert not list(checks.check_device(run))
+    with pytest.raises(UserError, match=r"^runtime\.device: 'cuda' is not available on this machine; use auto or cpu$"):
+        list(checks.check_device(replace(run, params=[*run.params, on_gpu])))
+
+
+def test_each_folder_that_the_run_writes_must_be_writable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not list(check_places(run)) and not list(check_places(replace(run, in_place=False)))
+    names = {folder.relative_to(run.root).as_posix() for folder, *_ in list_places(run) if run.root in folder.parents}
+    assert names == {"runs", ".dvc/cache", ".dvc/tmp", "artifacts", "reports", "runs/mlflow"}
+    (run.root / "artifacts").write_text("")
+    monkeypatch.setenv("DMD_SCRATCH", "/proc/scratch")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/mlflow.db")
+    lines = list(check_places(run))
+    assert [line.partition(": ")[0] for line in lines] == ["/proc/scratch", str(run.root / "artifacts"), "/proc"]
+    assert "or set DMD_SCRATCH to a folder that is" in lines[0] and "or set MLFLOW_TRACKING_URI" in lines[2]
+    assert lines[1].endswith("is not a folder); make it writable, or run in a copy of the project that is")
+
+
+def test_a_disk_that_is_too_small_is_named_with_the_amount(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not list(check_room(run))
+    usage = shutil.disk_usage(run.root)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _place: usage._replace(free=2 * 2**20))
+    (line,) = check_room(run)
+    assert line.startswith("the run writes ") and "but 2 MiB are free there; make room, or set DMD_SCRATCH" in line
+    assert "MiB of checkpoints in " in line and "MiB of stage pairs in " in line
+    assert not list(check_room(replace(run, stages=frozenset({"data", "evaluate"}))))
+    (all_at_once,) = check_room(replace(run, in_place=False, at_once=100))
+    assert "of stage pairs in /tmp" in all_at_once or os.environ.get("TMPDIR")
+
+
+def test_room_is_counted_by_shapes(run: Run) -> None:
+    sizes = room._count_bytes(run.params[0], run)  # pyright: ignore[reportPrivateUsage] - the parts of the sum
+    assert sizes["data"] == 1797 * 64 and sizes["pairs"] == 9000 * 2 * 64 * 4 and sizes["train"] == sizes["teacher"] > 0
+    of_hub = with_values(run.params[0], teacher={"source": "hub", "hub_id": "no/where"})
+    assert room._count_bytes(of_hub, run) == {"data": 1797 * 64}  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql", "mysql+pymysql"])
+def test_a_server_that_is_not_there_is_named_at_once(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"{scheme}://127.0.0.1:{free_port()}/x"
+    start = time.monotonic()
+    with pytest.raises(
+        UserError, match=r"^the MLflow server .*\(.*refused.*\): start it, or unset MLFLOW_TRACKING_URI$"
+    ):
+        check_reachable(address)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", address)
+    with pytest.raises(UserError, match=r"unset MLFLOW_REGISTRY_URI$"):
+        check_reachable("sqlite:///x.db")
+    assert time.monotonic() - start < 5
+
+
+def test_a_server_that_says_nothing_is_named_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.runtime.reach.TIMEOUT", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        assert find_silence(f"http://127.0.0.1:{silent.getsockname()[1]}", "/health") in ("timed out", "no answer")
+        assert find_silence(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/db") is None
+    assert find_silence("sqlite:////tmp/x.db") is None and find_silence("databricks") is None
