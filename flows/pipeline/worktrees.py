@@ -28,6 +28,7 @@ from flows.workspace.dvc_lock import remove_missing
 # git and DVC sometimes fail if two processes change worktrees or experiments at the same time
 # (https://github.com/treeverse/dvc/issues/8763, https://github.com/treeverse/dvc/issues/8516).
 LOCK = Path("runs") / "worktrees.lock"
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # a user's hook, such as post-checkout, is not meant for a temporary copy
 CACHE = ".cache"  # beside the worktree, in a folder of its own
 OWNER = re.compile(r"onestep-(\d+)-")  # a folder's name holds the pid of the process that will remove it
 
@@ -57,7 +58,7 @@ def temporary_worktree(root: Path, commit: str) -> Iterator[Path]:
     try:
         with hold_lock(main / LOCK):
             _remove_abandoned(main)
-            _run(main, "git", "worktree", "add", "-q", "--detach", str(place), commit)
+            _run(main, "git", *NO_HOOKS, "worktree", "add", "-q", "--detach", str(place), commit)
             _share_cache(main, place)
         remove_missing(place)
         yield place

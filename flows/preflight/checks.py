@@ -25,12 +25,11 @@ def check_device(run: Run) -> Iterator[str]:
     yield from ()
 
 
-def check_result(run: Run) -> Iterator[str]:
-    """Check that MLflow answers and takes the experiment and the name of the model."""
+def check_result(run: Run) -> None:
+    """Create the experiment in MLflow and look the model up. Raises UserError if MLflow does not take them."""
     names = {(p.register_.experiment, p.register_.name if run.registers else None) for p in run.params}
     for experiment, model in sorted(names, key=str) if run.publishes else ():
         check_store(run.root, experiment, model)
-    yield from ()
 
 
 # A check yields one line for each mistake (what, where, what to do), or raises UserError.
@@ -39,7 +38,6 @@ CHECKS: tuple[Callable[[Run], Iterator[str]], ...] = (
     check_device,
     check_places,
     check_room,
-    check_result,
 )
 
 
@@ -53,3 +51,4 @@ def check_before(run: Run) -> None:
             mistakes += str(e).splitlines()
     if mistakes:
         raise UserError("\n".join(mistakes))
+    check_result(run)  # only now, since it writes into the store

@@ -51,7 +51,8 @@ def check_reachable(uri: str) -> None:
     """Raise UserError within seconds if a server does not answer; MLflow's own retries take minutes."""
     for variable, address in (("MLFLOW_TRACKING_URI", uri), (REGISTRY, os.environ.get(REGISTRY, ""))):
         if reason := find_silence(address, "/health"):
-            raise UserError(f"the MLflow server {redact(address)} can't be reached ({reason}): start it, or unset {variable}")
+            server = redact(address)
+            raise UserError(f"the MLflow server {server} can't be reached ({reason}): start it, or unset {variable}")
 
 
 def check_store(root: Path, experiment: str, model: str | None) -> None:
@@ -59,19 +60,26 @@ def check_store(root: Path, experiment: str, model: str | None) -> None:
 
     Raises UserError with the remedy. `model` is None if no version is to be registered.
     """
-    from mlflow.exceptions import RESOURCE_DOES_NOT_EXIST, ErrorCode, MlflowException
-
     with lock_store(root) as client:
-        try:
+        with _explain_refusal("register.experiment", experiment):
             experiment_id(client, experiment)
-        except MlflowException as e:
-            raise UserError(f"register.experiment: MLflow refuses {experiment!r}: {one_line(e)}") from e
-        try:
-            if model is not None:
+        if model is not None:
+            with _explain_refusal("register.name", model):
                 client.get_registered_model(model)
-        except MlflowException as e:
-            if e.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                raise UserError(f"register.name: MLflow refuses {model!r}: {one_line(e)}") from e
+
+
+@contextlib.contextmanager
+def _explain_refusal(key: str, name: str) -> Iterator[None]:
+    """Name the key of a name that MLflow does not allow; that it does not exist yet is no mistake."""
+    from mlflow import MlflowException
+
+    try:
+        yield
+    except MlflowException as e:
+        if e.error_code == "INVALID_PARAMETER_VALUE":
+            raise UserError(f"{key}: MLflow refuses {name!r}: {one_line(e)}") from e
+        if e.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 @contextlib.contextmanager
@@ -82,13 +90,16 @@ def open_store(root: Path) -> Iterator["MlflowClient"]:
     if file := database(uri):
         prepare_database(file, MLFLOW)
     import mlflow  # takes seconds; imported here so that a command with a mistake fails at once
+    from sqlalchemy.exc import SQLAlchemyError
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
         yield mlflow.MlflowClient()
-    except mlflow.MlflowException as e:
-        raise UserError(f"MLflow at {redact(uri)}: {one_line(e)}") from e
+    except (mlflow.MlflowException, SQLAlchemyError) as e:
+        raise UserError(f"MLflow at {redact(uri)}: {one_line(e)[:300]}") from e
+    except ModuleNotFoundError as e:  # a driver of a database
+        raise UserError(f"MLflow at {redact(uri)} needs a driver: pip install {e.name}") from e
     finally:
         mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType] - MLflow's value for "not set"
         if before is not None:

@@ -58,6 +58,8 @@ def prepare_database(file: Path, tool: Tool) -> None:
     anew, since all that it holds is the beginning of its own creation.
     """
     file = file.resolve()  # of a link, the file that it leads to
+    if file.is_dir():
+        raise UserError(f"{file} is a folder, and {tool.name} needs a file there; name a file in it")
     marker = file.with_name(f"{file.name}.version")
     with hold_lock(file.with_name(f"{file.name}.lock")):
         if _describe(file, tool) == _read_marker(marker):

@@ -5,6 +5,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from dmd.errors import UserError
 
@@ -15,10 +16,9 @@ def hold_lock(path: Path, busy: str | None = None) -> Iterator[None]:
 
     busy: the start of the error message if another process holds the lock; None waits for it.
 
-    Raises UserError if `busy` is given and another process holds the lock.
+    Raises UserError if the file cannot be written, or if `busy` is given and another process holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with _open(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
@@ -29,3 +29,11 @@ def hold_lock(path: Path, busy: str | None = None) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as e:
+        raise UserError(f"{path} cannot be written ({e.strerror}); make its folder writable") from None

@@ -3,8 +3,12 @@
 import os
 import secrets
 import sys
+import tomllib
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from dmd.errors import UserError
 from flows.runtime import guard
 from flows.runtime.database import PREFECT, prepare_database
 from flows.runtime.environment import ROOT, temporary_database
@@ -27,8 +31,7 @@ def set_up_prefect(root: Path) -> None:
     for name, template in CONSOLE.items():
         os.environ.setdefault(name, template)
     guard.start()
-    import prefect.main  # noqa: F401 - installs the log handlers with the formats of the environment
-
+    _import_prefect()
     from flows.services import prefect_server
 
     prefect_server.filter_console()
@@ -47,6 +50,20 @@ def _use(url: str) -> None:
 
     os.environ["PREFECT_API_URL"] = url
     refresh_global_settings_context()
+
+
+def _import_prefect() -> None:
+    """Install the log handlers with the formats of the environment. Raises UserError for wrong settings of Prefect."""
+    try:
+        import prefect.main  # noqa: F401
+    except ValidationError as e:
+        first = e.errors()[0]
+        mistake = f"{'.'.join(map(str, first['loc']))}: {first['input']!r}: {first['msg'].lower()}"
+        raise UserError(
+            f"a setting of Prefect is wrong ({mistake}); correct the PREFECT_ variable or profile"
+        ) from None
+    except tomllib.TOMLDecodeError as e:
+        raise UserError(f"Prefect's profiles.toml or prefect.toml is no valid TOML ({e}); correct or move it") from None
 
 
 def _protect_temporary_server() -> None:

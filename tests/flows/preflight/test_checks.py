@@ -39,6 +39,7 @@ def test_every_mistake_is_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(_run: Run) -> list[str]:
         raise UserError("two\nthree")
 
+    monkeypatch.setattr(checks, "check_result", pytest.fail)
     monkeypatch.setattr(checks, "CHECKS", (lambda _run: ["one"], refuse, lambda _run: []))
     with pytest.raises(UserError, match=r"^one\ntwo\nthree$"):
         check_before(run)
