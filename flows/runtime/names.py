@@ -12,7 +12,7 @@ def make_identifier(word: str) -> str:
     A word that is such a name stays as it is. Another one gets a hash, which keeps different words apart.
     """
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", word)[:LENGTH].strip("-_")
-    if safe == word:
+    if safe and safe == word:
         return word
     digest = hashlib.sha256(word.encode(errors="surrogatepass")).hexdigest()[:6]
     return f"{safe}_{digest}" if safe else digest

@@ -1,4 +1,4 @@
-"""The whole flow in a hard environment: an odd path, odd class names, a dead proxy, a read-only home and no git user."""
+"""The whole flow at an odd path, with odd class names, a dead proxy, a read-only home and no git user."""
 
 import os
 import shutil

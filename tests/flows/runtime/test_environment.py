@@ -1,5 +1,6 @@
 """The environment of a company or of a container does not decide whether a run works."""
 
+import getpass
 import os
 import subprocess
 import urllib.request
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.runtime.environment import bypass_proxy
-from flows.runtime.git import ensure_identity
+from flows.runtime.environment import DATABASE_URL, DEFAULTS, FOREIGN, bypass_proxy, set_defaults
+from flows.runtime.git import ensure_identity, git
+from flows.runtime.home import FOLDERS, provide_home
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,44 @@ def test_a_git_user_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run(["git", "config", "user.email", "me@example.org"], cwd=tmp_path, check=True)
     assert ensure_identity(tmp_path) is None and "GIT_COMMITTER_EMAIL" not in os.environ
+
+
+def test_variables_of_a_git_hook_and_of_an_mlflow_run_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    for name in (*FOREIGN, *DEFAULTS, *FOLDERS, "NO_PROXY", "no_proxy", DATABASE_URL):
+        monkeypatch.setenv(name, "/nowhere")
+    assert git(tmp_path, "rev-parse", "--show-toplevel") is None
+    set_defaults(tmp_path)
+    assert git(tmp_path, "rev-parse", "--show-toplevel") == str(tmp_path)
+    assert not {"GIT_DIR", "GIT_INDEX_FILE", "MLFLOW_RUN_ID"} & set(os.environ)
+
+
+def test_tools_have_folders_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in FOLDERS:
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    (tmp_path / "home").touch()  # no folder can be made below a file, not even by root
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MPLCONFIGDIR", "/mine")
+    provide_home(tmp_path)
+    assert os.environ["PREFECT_HOME"] == str(tmp_path / "prefect") and os.environ["MPLCONFIGDIR"] == "/mine"
+
+
+def test_a_home_that_can_be_written_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in FOLDERS:
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    provide_home(tmp_path / "own")
+    assert not set(FOLDERS) & set(os.environ)
+
+
+def test_a_user_id_without_a_name_has_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", lambda _uid: {}["no such uid"])
+    provide_home(tmp_path)
+    assert getpass.getuser() == f"uid{os.getuid()}"
