@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CODE = Path(__file__).with_name("pyfunc_generator.py")
 IMPORT = "from dmd.generator.standalone import run_steps\n"
+DESCRIPTION = 5000  # characters that MLflow's tables hold on a server; the whole card is an artifact of the run
 REQUIREMENTS = ("mlflow", "torch", "diffusers", "transformers", "safetensors", "numpy", "pandas", "pillow")
 LINEAGE = ("git.sha", "git.dirty", "dvc.lock.sha256", "dvc.data.md5", "params.sha256", "prefect.flow_run_id")
 
@@ -56,7 +57,7 @@ def create_version(client: "MlflowClient", result: Result, run_id: str) -> str:
     tags = {**_headline(result), **lineage, FIGURES: Figures.from_metrics(result.metrics).to_json()}
     version = str(mlflow.register_model(model.model_uri, name, tags=tags).version)
     card = model_card(result, lineage, run_id)
-    client.update_model_version(name, version, description=card.replace("/VERSION", f"/{version}"))
+    client.update_model_version(name, version, description=card.replace("/VERSION", f"/{version}")[:DESCRIPTION])
     client.log_text(run_id, card, "model_card.md")
     return version
 
