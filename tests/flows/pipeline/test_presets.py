@@ -32,8 +32,8 @@ def dvc(root: Path, *words: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A repository with this project's parameters and a stage that copies one parameter."""
-    root = tmp_path / "project"
+    """A repository with this project's parameters and a stage that copies one parameter; its path is not ASCII."""
+    root = tmp_path / "das Prüfstück"
     (root / "experiments" / "presets").mkdir(parents=True)
     git(root, "init", "-q")
     Repo.init(str(root)).close()
@@ -149,6 +149,10 @@ def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
 
 def test_a_run_in_a_worktree_leaves_the_workspace_unchanged_and_becomes_an_experiment(project: Path) -> None:
     before = (project / "params.yaml").read_bytes()
+    hook = project / ".git" / "hooks" / "post-checkout"  # it must not run in a worktree
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
     (variant,) = make_variants(project, "more", {}, [])
     with temporary_worktree(project, check_committed(project)) as place:
         change_file(variant.changes, place / "params.yaml")
