@@ -94,7 +94,7 @@ def take_turn(
     it when it is read.
     """
     name = turn.name
-    scaler, numbers = state.scalers[turn.network], []
+    scaler, names, numbers = state.scalers[turn.network], [""], []
     parts = workers.samples(turn.batch_size)
     state.placement.begin_turn(state.nets.modules())
     with state.nets.only_training(turn.network) as net:
@@ -104,13 +104,14 @@ def take_turn(
             with workers.accelerator.autocast():
                 losses = phase.loss(name, state.nets, *batches.draw(rng, first), rng)
             backward(losses["total"] / len(parts), scaler)
+            names = list(losses)
             numbers.append(torch.stack([value.detach().double() for value in losses.values()]))
     state.placement.average_gradients(net.parameters(), workers)
     lr = learning_rate(turn.lr, done // turn.every, cfg.warmup_turns, phase.count(turn), phase.lr_schedule)
     by_part = torch.stack(numbers)  # [parts, numbers]
-    loss = by_part[:, list(losses).index("total")].mean()
+    loss = by_part[:, names.index("total")].mean()
     norm = apply_gradients(state.optimizers[turn.network], net, lr, cfg.grad_clip, loss, scaler)
-    means = dict(zip(losses, by_part.nanmean(dim=0), strict=True)) | {"grad_norm": norm.double()}
+    means = dict(zip(names, by_part.nanmean(dim=0), strict=True)) | {"grad_norm": norm.double()}
     # A scaler skips a step whose scaled gradient overflows, which is no error.
     log.add(
         f"{name} loss at generator turn {state.turn}, step {state.step}",

@@ -1,11 +1,11 @@
 """GPUs that `--dry-run --on` can plan for, and the share of their peak speed that such training reaches."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dmd.config import Params
 from dmd.errors import ConfigError
-from flows.pipeline.changes import Changes
 from flows.plan.throughput import PassTime
 from flows.plan.units import rounded
 
@@ -46,7 +46,7 @@ class Published:
     """A training whose duration its authors published."""
 
     preset: str
-    changes: Changes  # to the preset, for the training that was published
+    changes: Mapping[str, bool | int]  # to the preset, for the training that was published
     gpus: int
     hours: float
     source: str
