@@ -654,19 +654,18 @@ class Params(Group):
     register_: RegisterConfig = Field(alias="register")
 
     def fewest_images(self) -> dict[str, int]:
-        """Return the smallest number of images in each split: k + 1 for k neighbours, 2 for a variance."""
+        """Return the smallest number of images in each split: k + 1 for k neighbours, 2 per draw of a validation."""
         if self.data.source == "prompts":  # images of the teacher replace all of them
             return dict.fromkeys(("train", "validation", "test"), 1)
         compared = max(self.baseline.neighbours + 1, 2)
-        return {"train": compared, "validation": 2, "test": compared}
+        return {"train": compared, "validation": 2 * self.train.validation.draws, "test": compared}
 
     @model_validator(mode="after")
-    def _check_images(self) -> "Params":
-        fewest = self.fewest_images()
-        for split, count in (("validation", self.data.validation), ("test", self.data.test)):
-            if isinstance(count, int) and count < fewest[split]:
-                need = f"baseline.neighbours: {self.baseline.neighbours}" if split == "test" else "their variance"
-                raise ValueError(f"data.{split}: {count} images are too few for {need}; use at least {fewest[split]}")
+    def _check_test(self) -> "Params":
+        count, fewest = self.data.test, self.fewest_images()["test"]
+        if isinstance(count, int) and count < fewest:
+            need = f"baseline.neighbours: {self.baseline.neighbours}"
+            raise ValueError(f"data.test: {count} images are too few for {need}; use at least {fewest}")
         return self
 
     @model_validator(mode="after")

@@ -41,6 +41,9 @@ def choose_pools(cfg: DataConfig, source: Source) -> Source:
     return replace(source, pools=pools, left_out=left_out, passed_by=passed_by)
 
 
+MEASURES = {"train": "baseline.neighbours", "validation": "train.validation.draws", "test": "baseline.neighbours"}
+
+
 def check_counts(counts: Mapping[str, int], fewest: Mapping[str, int], skipped: Sequence[Skipped] = ()) -> None:
     """Raise DataError for a split with fewer images than the measures need; fewest: by split."""
     unusable = f" beside {len(skipped)} unusable ones ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
@@ -48,7 +51,7 @@ def check_counts(counts: Mapping[str, int], fewest: Mapping[str, int], skipped: 
         if counts[split] < number:
             raise DataError(
                 f"the split {split} has {counts[split]} images{unusable}, but the measures need {number} "
-                f"(data.{split}, baseline.neighbours); use more images, or fewer neighbours"
+                f"(data.{split}, {MEASURES[split]}); use more images, or lower that key"
             )
 
 

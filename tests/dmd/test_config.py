@@ -73,7 +73,6 @@ def with_value(key: str, value: object, former: str | None = None) -> Raw:
         ("data.caption", "x" * 10_001, None, ["data.caption: 'xxx", "at most 10000 characters"]),
         ("data.test", 3, None, ["data.test: 3 images are too few for baseline.neighbours: 3; use at least 4"]),
         ("data.test", 1, None, ["data.test: 1 images are too few for baseline.neighbours: 3; use at least 4"]),
-        ("data.validation", 1, None, ["data.validation: 1 images are too few for their variance; use at least 2"]),
         ("baseline.neighbours", 1797, None, ["data.test: 300 images are too few for baseline.neighbours: 1797"]),
         ("evaluator.hidden_size", 88, None, ["evaluator.hidden_size: 88 has no whole number of heads; use a mult"]),
         ("teacher.timesteps", 60, None, ["baseline.ddim_steps: 100 steps are more than teacher.timesteps: 60"]),

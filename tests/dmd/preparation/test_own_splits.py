@@ -113,6 +113,7 @@ def test_too_few_images_for_the_measures_are_an_error(
     write_pictures(tmp_path / "in/train/cat", train)
     write_pictures(tmp_path / "in/test/cat", test, first=50)
     chosen = new_config(source="folder", folder=tmp_path / "in", test="all", validation=3)
+    params = with_values(params, train={"validation": params.train.validation.model_copy(update={"draws": 1})})
     with pytest.raises(DataError, match=words):
         prepare(chosen, tmp_path / "out", params.fewest_images())
     assert not (tmp_path / "out").exists()
@@ -124,6 +125,7 @@ def test_unusable_images_count_before_the_measures(new_config: NewConfig, params
     write_pictures(tmp_path / "in/test/cat", 4, first=50)
     (tmp_path / "in/test/cat/050.png").write_bytes(b"")
     chosen = new_config(source="folder", folder=tmp_path / "in", test="all", max_bad=0.5)
+    params = with_values(params, train={"validation": params.train.validation.model_copy(update={"draws": 1})})
     words = r"the split test has 3 images beside 1 unusable ones \(test/cat/050\.png: .*\), but the measures need 4"
     with pytest.raises(DataError, match=words):
         prepare(chosen, tmp_path / "out", params.fewest_images())
