@@ -653,16 +653,9 @@ class Params(Group):
     evaluate: EvaluateConfig
     register_: RegisterConfig = Field(alias="register")
 
-    def fewest_images(self) -> dict[str, int]:
-        """Return the smallest number of images in each split: k + 1 for k neighbours, 2 per draw of a validation."""
-        if self.data.source == "prompts":  # images of the teacher replace all of them
-            return dict.fromkeys(("train", "validation", "test"), 1)
-        compared = max(self.baseline.neighbours + 1, 2)
-        return {"train": compared, "validation": 2 * self.train.validation.draws, "test": compared}
-
     @model_validator(mode="after")
     def _check_test(self) -> "Params":
-        count, fewest = self.data.test, self.fewest_images()["test"]
+        count, fewest = self.data.test, fewest_images(self)["test"]
         if isinstance(count, int) and count < fewest:
             need = f"baseline.neighbours: {self.baseline.neighbours}"
             raise ValueError(f"data.test: {count} images are too few for {need}; use at least {fewest}")
@@ -773,6 +766,14 @@ class Params(Group):
             if value > 0 and self.pairs.count == 0:
                 raise ValueError(f"{key}: {value} needs pairs; set pairs.count above 0, or this to 0")
         return self
+
+
+def fewest_images(params: Params) -> dict[str, int]:
+    """Return the smallest number of images in each split: k + 1 for k neighbours, 2 per draw of a validation."""
+    if params.data.source == "prompts":  # images of the teacher replace all of them
+        return dict.fromkeys(("train", "validation", "test"), 1)
+    compared = max(params.baseline.neighbours + 1, 2)
+    return {"train": compared, "validation": 2 * params.train.validation.draws, "test": compared}
 
 
 def load_params(path: Path) -> Params:

@@ -4,13 +4,14 @@ import argparse
 
 import torch
 
-from dmd.config import Params
+from dmd.config import Params, fewest_images
 from dmd.preparation.prepare import SKIPPED, prepare
 from stages.command import run
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    result = prepare(params.data, args.out, params.fewest_images())
+    # The smallest numbers only refuse early what later stages would refuse, so they are no parameters of this stage.
+    result = prepare(params.data, args.out, fewest_images(params))
     facts = [params.data.source, *(f"{n} {split}" for split, n in result.counts.items())]
     if result.skipped:
         facts.append(f"{len(result.skipped)} skipped ({args.out / SKIPPED})")

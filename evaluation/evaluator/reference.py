@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dmd.config import BaselineConfig
 from dmd.data.splits import Split, load_split, load_splits, split_sha256
+from dmd.errors import DataError
 from dmd.progress import Progress
 from dmd.samplers.sampler import Sampler
 from evaluation.features.store import FeatureStore
@@ -42,6 +43,14 @@ class EvaluationData:
         real = load_splits(folder, names, with_images)
         return cls(train, real, test, split_sha256(folder, *names), split_sha256(folder, "test"))
 
+    def check_neighbours(self, k: int) -> None:
+        """Raise DataError if there are too few images for the k-th neighbour of one among the others."""
+        for name, split in (("reference", self.real), ("test split", self.test)):
+            if len(split.labels) <= k:
+                raise DataError(
+                    f"baseline.neighbours: {k} must be below the {len(split.labels)} images of the {name}; lower it"
+                )
+
     def held_out_prompts(self, labels: Tensor) -> Split:
         """Prompts of the labels [N] in place of held-out images, for data without images."""
         captions = [self.train.conditions[label] for label in labels.tolist()]
@@ -61,6 +70,8 @@ def build_reference(
     substitute: the teacher's sampler that generates both sets, from different noise, if the data are prompts only.
     store: keeps the features of images on disk; the device is part of the key because features depend on its type.
     """
+    if substitute is None:
+        data.check_neighbours(cfg.neighbours)
     prompts = len(data.train.labels)
     sources = torch.arange(cfg.samples) % prompts if prompts > 1 else torch.arange(cfg.samples)
     labels = data.train.labels[sources % prompts]

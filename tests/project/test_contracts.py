@@ -54,6 +54,7 @@ WITHOUT_NUMBERS = {
     "progress",
     "redaction",
     "signals",
+    "yaml_files",
 }
 # Code that only fetched teachers need: a new reader of foreign checkpoints must not retrain this project's own teacher.
 LAZY = frozenset({("stages/teacher.py", f"dmd/teachers/{name}.py") for name in ("__init__", "fetch")})

@@ -20,7 +20,7 @@ LAYERS = {
         storage
         config_paths config_reference
         config device progress
-        config_errors launch
+        config_errors launch yaml_files
         errors redaction signals
     """,
     "evaluation": """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmd.config import Params
+from dmd.config import Params, fewest_images
 from dmd.errors import DataError
 from dmd.preparation.prepare import prepare
 from dmd.preparation.sources.base import choose_splits
@@ -115,9 +115,9 @@ def test_too_few_images_for_the_measures_are_an_error(
     chosen = new_config(source="folder", folder=tmp_path / "in", test="all", validation=3)
     params = with_values(params, train={"validation": params.train.validation.model_copy(update={"draws": 1})})
     with pytest.raises(DataError, match=words):
-        prepare(chosen, tmp_path / "out", params.fewest_images())
+        prepare(chosen, tmp_path / "out", fewest_images(params))
     assert not (tmp_path / "out").exists()
-    prepare(chosen, tmp_path / "out", with_values(params, baseline={"neighbours": 1}).fewest_images())
+    prepare(chosen, tmp_path / "out", fewest_images(with_values(params, baseline={"neighbours": 1})))
 
 
 def test_unusable_images_count_before_the_measures(new_config: NewConfig, params: Params, tmp_path: Path) -> None:
@@ -128,4 +128,4 @@ def test_unusable_images_count_before_the_measures(new_config: NewConfig, params
     params = with_values(params, train={"validation": params.train.validation.model_copy(update={"draws": 1})})
     words = r"the split test has 3 images beside 1 unusable ones \(test/cat/050\.png: .*\), but the measures need 4"
     with pytest.raises(DataError, match=words):
-        prepare(chosen, tmp_path / "out", params.fewest_images())
+        prepare(chosen, tmp_path / "out", fewest_images(params))
