@@ -673,18 +673,6 @@ class Params(Group):
         return self
 
     @model_validator(mode="after")
-    def _check_steps(self) -> "Params":
-        last = self.teacher.timesteps
-        for key, steps in (
-            ("baseline.ddim_steps", max(self.baseline.ddim_steps)),
-            ("baseline.heun_steps", max(self.baseline.heun_steps, default=1)),
-            ("pairs.steps", self.pairs.steps if self.pairs.count else 1),
-        ):
-            if self.teacher.source == "train" and steps > last:
-                raise ValueError(f"{key}: {steps} steps are more than teacher.timesteps: {last}; use at most {last}")
-        return self
-
-    @model_validator(mode="after")
     def _check_adapters(self) -> "Params":
         if self.train.lora_rank and self.method.init_from != NONE:
             raise ValueError(
