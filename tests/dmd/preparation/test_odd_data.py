@@ -254,7 +254,7 @@ def test_a_damaged_compressed_file_is_an_error_of_one_line(new_config: NewConfig
     content = bytearray(file.read_bytes())
     content[40] ^= 0x55
     file.write_bytes(content)
-    with pytest.raises(DataError, match="is damaged|is larger than any"):
+    with pytest.raises(DataError, match=r"is damaged|is larger than any"):
         prepare(new_config(source="mnist", folder=tmp_path / "in", size=28), tmp_path / "out")
 
 
