@@ -75,9 +75,6 @@ def with_value(key: str, value: object, former: str | None = None) -> Raw:
         ("data.test", 1, None, ["data.test: 1 images are too few for baseline.neighbours: 3; use at least 4"]),
         ("baseline.neighbours", 1797, None, ["data.test: 300 images are too few for baseline.neighbours: 1797"]),
         ("evaluator.hidden_size", 88, None, ["evaluator.hidden_size: 88 has no whole number of heads; use a mult"]),
-        ("teacher.timesteps", 60, None, ["baseline.ddim_steps: 100 steps are more than teacher.timesteps: 60"]),
-        ("baseline.heun_steps", [2000], None, ["baseline.heun_steps: 2000 steps are more than teacher.timesteps: 1"]),
-        ("pairs.steps", 1001, None, ["pairs.steps: 1001 steps are more than teacher.timesteps: 1000; use at most"]),
         ("teacher.source", "hub", None, ["teacher.hub_id: 'none' is not a hub id; source: hub needs owner/name"]),
     ],
 )  # fmt: skip
