@@ -22,7 +22,7 @@ from dmd.config import load_params
 
 try:
     from dmd.diffusion.denoiser import as_denoiser
-    from dmd.distillation.batches import TrainingImages
+    from dmd.distillation.inputs.batches import TrainingImages
     from dmd.distillation.methods import METHODS
     from dmd.distillation.parallel.workers import Workers
     from dmd.distillation.state import TrainState

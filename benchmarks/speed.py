@@ -17,7 +17,7 @@ from torch import Tensor
 from dmd.config import Params, load_params
 from dmd.data.splits import load_split
 from dmd.diffusion.denoiser import Denoiser
-from dmd.distillation.batches import TrainingImages
+from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.methods import METHODS
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.state import TrainState

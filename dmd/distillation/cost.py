@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dmd.config import Params
 from dmd.diffusion.denoiser import Denoiser, Guided, as_denoiser
-from dmd.distillation.batches import TrainingImages
 from dmd.distillation.gan.trunks import of_images
+from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase, Turn

@@ -10,8 +10,8 @@ from dmd.config import NONE, MethodConfig, Params, TrainConfig
 from dmd.data.shards import Images
 from dmd.data.splits import Split
 from dmd.diffusion.denoiser import Denoiser
-from dmd.distillation.batches import TrainingImages
 from dmd.distillation.gan.trunks import OWN, of_images
+from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.methods import METHODS, Method, Setting, check_method
 from dmd.distillation.methods.adversarial import Adversarial
 from dmd.distillation.networks import Networks, freeze_spatial

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.diffusion.denoiser import Cond
+from dmd.distillation.inputs.reading import ReadAhead
 from dmd.distillation.methods import Method
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.phases import Phase, Turn, turns_from
-from dmd.distillation.reading import ReadAhead
 from dmd.distillation.state import TrainState
 from dmd.distillation.turn_log import TurnLog
 from dmd.training.optim import apply_gradients, backward, learning_rate

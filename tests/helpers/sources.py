@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from dmd.config import DataConfig
 from dmd.data.shards import to_unit
 from dmd.data.splits import DIGIT_NAMES, Split, load_split
-from dmd.distillation.batches import TrainingImages
+from dmd.distillation.inputs.batches import TrainingImages
 from dmd.preparation.prepare import SKIPPED
 
 # Changes to the group `data` that read the folder of `captioned_folder`.

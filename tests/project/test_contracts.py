@@ -31,6 +31,7 @@ STALE = {
     "dmd/samplers": "baseline pairs train evaluate",
     "dmd/features": "trunk baseline train evaluate",
     "dmd/trunk_training": "trunk",
+    "evaluation/comparing": "",
     "dmd/distillation": "train",
     "dmd/generator": "train evaluate",
     "dmd/edm": "",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dmd.config import METHOD_NAMES, TrainConfig, load_params
-from dmd.distillation.batches import draw_pairs
 from dmd.distillation.cost import turn_costs
+from dmd.distillation.inputs.batches import draw_pairs
 from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.phases import Phase, Turn
 from tests.helpers.params import set_params

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dmd.config import MethodConfig, TrainConfig
-from dmd.distillation.batches import TrainingImages
+from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.lora import student
 from dmd.distillation.monitors import image_statistics
 from dmd.distillation.networks import Networks

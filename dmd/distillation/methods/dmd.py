@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dmd.config import MethodConfig, TrainConfig
 from dmd.diffusion.denoiser import Cond
-from dmd.distillation.batches import TrainingImages, draw_pairs
 from dmd.distillation.clipping import clip
+from dmd.distillation.inputs.batches import TrainingImages, draw_pairs
 from dmd.distillation.losses import (
     denoising_loss,
     distribution_matching_loss,

@@ -9,7 +9,7 @@ import torch
 
 from dmd.codecs.latents import Latents
 from dmd.config import Params, TrainConfig, validate
-from dmd.distillation.batches import TrainingImages
+from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.lora import frozen_copy, student, with_adapters
 from dmd.distillation.methods import METHODS
 from dmd.distillation.state import TrainState

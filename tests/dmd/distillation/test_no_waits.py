@@ -15,7 +15,7 @@ from benchmarks.without_data import without_data
 from dmd.config import Params
 from dmd.data.shards import Rows, Shard
 from dmd.distillation import trainer
-from dmd.distillation.batches import TrainingImages
+from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.phases import Phase, Turn
 from dmd.distillation.state import TrainState
@@ -23,9 +23,9 @@ from dmd.distillation.trainer import train
 from dmd.distillation.turn_log import TurnLog
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
+from tests.helpers.faults.waits import Watch
 from tests.helpers.networks import unet_denoiser
 from tests.helpers.training import alone, short_training
-from tests.helpers.waits import Watch
 
 SHAPE = (1, 8, 8)
 GDD_TURNS = {"discriminator_warm_up discriminator", "adversarial discriminator", "adversarial generator"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dmd.config import Params
-from dmd.distillation.batches import TrainingImages
+from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.methods import METHODS
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train

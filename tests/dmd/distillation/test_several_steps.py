@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dmd.config import Params
 from dmd.diffusion.denoiser import Denoiser
-from dmd.distillation.batches import draw_pairs
+from dmd.distillation.inputs.batches import draw_pairs
 from dmd.distillation.methods import METHODS
 from dmd.samplers.few_step import generate, step_times
 from dmd.teachers.pairs import Pairs

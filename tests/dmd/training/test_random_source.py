@@ -8,8 +8,8 @@ import torch
 
 from dmd.training.philox import KERNEL_DEVICES, by_arithmetic, random_words
 from dmd.training.random_source import RandomSource, _normal
+from tests.helpers.faults.waits import Watch
 from tests.helpers.training import draws
-from tests.helpers.waits import Watch
 
 # Random123's known answers: (counter, key) -> four words. A counter here has 64 bits; its upper 64 bits are zero.
 ZEROS = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]

@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 
-from dmd.distillation.batches import Drawn, TrainingImages
+from dmd.distillation.inputs.batches import Drawn, TrainingImages
 from dmd.training.random_source import RandomSource
 
 
