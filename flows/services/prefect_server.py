@@ -9,6 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from dmd.errors import UserError
+from dmd.redaction import redact
 from flows.runtime.errors import one_line
 from flows.runtime.reach import find_silence
 
@@ -31,7 +32,7 @@ def check_server() -> None:
     """
     if is_configured() and (silence := find_silence(PREFECT_API_URL.value(), "/health")):
         raise UserError(
-            f"the Prefect server {PREFECT_API_URL.value()} can't be reached ({silence}): start it, or unset "
+            f"the Prefect server {redact(PREFECT_API_URL.value())} can't be reached ({silence}): start it, or unset "
             "PREFECT_API_URL (prefect config view shows where it is set)"
         )
     failures: list[Exception] = []

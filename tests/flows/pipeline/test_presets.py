@@ -86,7 +86,7 @@ def test_a_path_that_only_the_user_knows_is_requested_before_any_work(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(project)
-    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
     text = "description: d\nneeds: {teacher.folder: a diffusers folder}\nchanges: {teacher.source: folder}\n"
     (project / "experiments" / "presets" / "own.yaml").write_text(text)
     (variant,) = make_variants(project, "own", {}, [])
@@ -173,7 +173,7 @@ def test_a_dry_run_prints_the_plan_without_any_work(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(project)
-    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
     dvc(project, "repro", "-q")
     git(project, "add", "-A")
     git(project, "commit", "-qm", "two")
@@ -212,7 +212,7 @@ def test_a_plan_says_what_a_run_would_need_and_writes_nothing(
     pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(pipeline)
-    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
 
     def files() -> dict[Path, int]:
         own = (p for p in pipeline.rglob("*") if p.is_file() and not {".git", "tmp", "runs"} & set(p.parts[-5:]))
@@ -237,7 +237,7 @@ def test_the_plan_of_a_fresh_clone_has_every_stage(
 ) -> None:
     """The dvc.lock of a fresh clone names results that no local cache has."""
     monkeypatch.chdir(pipeline)
-    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
     shutil.rmtree(pipeline / ".dvc" / "cache")
     shutil.rmtree(pipeline / "d")
     (pipeline / "out.txt").unlink()
@@ -251,7 +251,7 @@ def test_a_plan_ends_at_the_target(
     pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(pipeline)
-    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
     for changes in ([], ["--set", "data.size=12"]):
         assert main(["--dry-run", "--target", "data", "--force", "train", *changes]) == 0
         out = capsys.readouterr().out
@@ -266,7 +266,7 @@ def test_a_plan_reaches_beyond_stages_with_missing_outputs(
 ) -> None:
     """A worktree has no outputs, so DVC's own dry run fails at the stage after a changed one."""
     monkeypatch.chdir(pipeline)
-    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
     text = "description: d\nneeds: {teacher.folder: a teacher}\nchanges: {data.size: 12, teacher.source: folder}\n"
     (pipeline / "experiments" / "presets" / "own.yaml").write_text(text)
     assert main(["--dry-run", "--preset", "own"]) == 0

@@ -100,6 +100,6 @@ def test_files_of_the_user_at_old_paths_are_reported(
     assert list_leftovers(tmp_path) == lines
     (tmp_path / "dvc.yaml").write_text("stages: {}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flows.runtime.command.signal.signal", lambda *_: None)
+    monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
     assert main([]) != 0
     assert capsys.readouterr().err.splitlines()[:2] == [f"note: {line}" for line in lines]
