@@ -12,9 +12,7 @@ from flows.pipeline.changes import Changes, change_params
 from flows.pipeline.checks import check_run
 from flows.pipeline.presets import Variant, check_complete, make_variants
 from flows.pipeline.worktrees import check_committed
-from flows.preflight.checks import check_before
 from flows.preflight.inputs import check_inputs
-from flows.preflight.run import Run
 from flows.workspace.graph import StageSpec, find_running, read_graph, select_stages
 
 
@@ -35,6 +33,9 @@ class Request:
         Raises UserError if a key that a preset needs has no value, if the project has uncommitted changes, or if
         something is missing that the run needs later, with one line for each mistake.
         """
+        from flows.preflight.checks import check_before  # these import torch, which takes seconds
+        from flows.preflight.run import Run
+
         check_complete(self.variants)
         commit = check_committed(self.root) if self.variants else ""
         runs = set(self.stages) if self.variants else find_running(self.root, self.stages, self.force)
