@@ -148,7 +148,7 @@ def test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated(server:
     assert last_states(server)[1] == {**dict.fromkeys(done, "Already there"), **failed, "comparison": "Published"}
     (project / "work.py").write_text(WORK + "\n# changed\n")
     code, out, err = Run(server, project).end()
-    assert code == 1 and "has uncommitted changes; commit your changes first" in err
+    assert code == 1 and "work.py has uncommitted changes, and experiments start from the last commit" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
