@@ -58,6 +58,7 @@ class TrainState:
 
         The critic must go back with the generator: the last critic predicts the scores of the last generator.
         """
+        self.placement.begin_turn(self.nets.modules())  # optimizers must get this process's share of every tensor
         self.reset_optimizers()
         if phase.starts_from_best and self.best.turn:
             self._load_networks(self.best.networks)
@@ -100,6 +101,8 @@ class TrainState:
 
     def networks_state(self) -> dict[str, Any]:
         """The trainable weights of all networks and averages; with sharding, this process's share."""
+        # A pass without gradients leaves gathered weights that do not train in place of this process's share.
+        self.placement.begin_turn(self.nets.modules())
         nets = {name: self.nets.trained_in(name) for name in TRAINED}
         return {
             **{name: trainable_state(net, net) for name, net in nets.items()},
