@@ -69,7 +69,8 @@ def compare(runs: Sequence[Sequence[Kept]], former_tolerance: float) -> dict[str
 
 def correlate(kept: Sequence[Kept], value: Callable[[Kept], float]) -> float:
     """Spearman's rank correlation of a measure with the final figure."""
-    return float(spearmanr([value(k) for k in kept], [k.log_final for k in kept]).statistic)
+    result: Any = spearmanr([value(k) for k in kept], [k.log_final for k in kept])
+    return float(result.statistic)
 
 
 def follow(run: Sequence[Kept], value: Callable[[Kept], float], is_kept: Better) -> Kept:

@@ -13,6 +13,7 @@ from benchmarks.selection.settings import Changes, DataSet
 from dmd.config import Params, load_params
 from dmd.data.splits import Split, load_split
 from dmd.device import choose_device
+from dmd.distillation.methods import Method
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.run import distill
 from dmd.distillation.selection import Validation
@@ -21,14 +22,14 @@ from dmd.encoding.encoded import load_encoded
 from dmd.generator.generator import Generator
 from dmd.storage.checkpoint import SCRATCH, Scratch
 from dmd.storage.files import write_text
-from dmd.teachers.pairs import Pairs, load_pairs
+from dmd.teachers.pairs import load_pairs
 from dmd.teachers.teacher import Teacher, load_teacher
 from flows.pipeline.changes import change_file
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTS = {  # output of each stage that a run needs
-    "data": "data", "teacher": "teacher", "encode": "encoded", "evaluator": "evaluator", "pairs": "pairs",
-    "train": "generator",
+    "data": "data", "teacher": "teacher", "encode": "encoded", "evaluator": "evaluator", "trunk": "trunk",
+    "pairs": "pairs", "train": "generator",
 }  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def train_run(data_set: DataSet, changes: Changes, work: Path, out: Path) -> Non
         return Validation([0.0, 0.0], {})
 
     workers = Workers.start(params.train, choose_device(params.runtime.device), params.runtime.threads)
-    method = new_method(params, inputs.teacher, inputs.split, load_encoded(inputs.folder / "encoded"), _pairs(inputs))
+    method = _new_method(params, inputs)
     nets = new_networks(method, inputs.teacher, params.train, params.method.init_from, workers.device)
     scratch = Scratch(f"selection-{out.name}", params.model_dump(), {})
     labels, names = inputs.split.labels, inputs.split.conditions
@@ -96,11 +97,13 @@ def train_run(data_set: DataSet, changes: Changes, work: Path, out: Path) -> Non
 def load_kept(params: Params, inputs: Inputs, file: Path) -> Generator:
     """The generator whose weights `train_run` kept."""
     teacher = inputs.teacher
-    method = new_method(params, teacher, inputs.split, load_encoded(inputs.folder / "encoded"), _pairs(inputs))
     denoiser = teacher.denoiser.copy()
     denoiser.load_state_dict(torch.load(file, weights_only=True))
-    return Generator(denoiser, method.generator_times, teacher.shape, inputs.split.conditions, teacher.codec)
+    times = _new_method(params, inputs).generator_times
+    return Generator(denoiser, times, teacher.shape, inputs.split.conditions, teacher.codec)
 
 
-def _pairs(inputs: Inputs) -> Pairs:
-    return load_pairs(inputs.folder / "pairs")
+def _new_method(params: Params, inputs: Inputs) -> Method:
+    folder = inputs.folder
+    encoded, pairs = load_encoded(folder / "encoded"), load_pairs(folder / "pairs")
+    return new_method(params, inputs.teacher, inputs.split, encoded, pairs, folder / "trunk")
