@@ -1,6 +1,5 @@
-"""Checks that numbers are finite: weights that are read, and images, features and figures before they are written."""
+"""Checks that numbers are finite: weights that are read, and images and features before they are written."""
 
-import math
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -24,12 +23,3 @@ def check_weights(net: nn.Module, source: Path) -> None:
     """Raise NumberError if a weight that was read from `source` is NaN or infinite."""
     if name := find_infinite_weight(net):
         raise NumberError(f"{source}: weight {name} has NaN or infinite values; replace the file")
-
-
-def find_infinite_figure(content: object, key: str = "") -> str:
-    """Return the dotted key of the first figure in the content of a JSON file that is not finite; empty if none."""
-    if isinstance(content, float) and not math.isfinite(content):
-        return key
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    below = (find_infinite_figure(value, f"{key}.{name}" if key else str(name)) for name, value in items)
-    return next((found for found in below if found), "")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from dmd.errors import EvaluatorError, NumberError
 from dmd.storage.files import write_text
-from dmd.storage.finite import find_infinite_figure
+from evaluation.metrics.finite import find_infinite_figure
 from evaluation.metrics.measures import MEASURES, Measure
 from evaluation.statistics.intervals import Interval
 

@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 from dmd.encoding.encode import _save
 from dmd.errors import NumberError
 from dmd.samplers.sampler import Sampler
-from dmd.storage.finite import find_infinite_figure
 from dmd.teachers.pairs import load_pairs
 from evaluation.metrics.schema import write_model
 from evaluation.models.extractors import extract
@@ -50,8 +49,3 @@ def test_a_figure_that_is_no_number_is_named_and_not_written(tmp_path: Path) -> 
     with pytest.raises(NumberError, match=r"metrics.json: student.fd.evaluator is NaN or infinite"):
         write_model(metrics, tmp_path / "metrics.json")
     assert not (tmp_path / "metrics.json").exists()
-
-
-def test_the_first_figure_that_is_no_number_is_found_at_any_depth() -> None:
-    assert find_infinite_figure({"a": 1.0, "b": [0, {"c": -float("inf")}]}) == "b.1.c"
-    assert find_infinite_figure({"a": None, "b": ["nan", 1e308], "c": True}) == ""
