@@ -21,7 +21,7 @@ from dmd.storage.worktree import main_worktree
 from flows.pipeline.changes import change_file
 from flows.pipeline.presets import Variant
 from flows.runtime.file_lock import hold_lock
-from flows.runtime.git import ensure_identity, git
+from flows.runtime.git import check_owner, ensure_identity, git
 from flows.workspace.cache import find_cache
 from flows.workspace.dvc_lock import remove_missing
 
@@ -104,6 +104,7 @@ def _run(cwd: Path, *words: str) -> str:
 
 def last_commit(root: Path) -> str:
     """Return the sha of the last commit, from which experiments start. Raises UserError if there is none."""
+    check_owner(root)
     sha = git(root, "rev-parse", "HEAD")
     if sha is None:
         raise UserError("an experiment starts from the last commit, and this folder has none: git init, then commit")

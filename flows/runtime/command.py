@@ -22,6 +22,8 @@ def run_command(function: Callable[[], int]) -> int:
     """
     raise_on_stop()
     try:
+        if sys.flags.optimize > 1:
+            raise UserError("PYTHONOPTIMIZE=2 removes docstrings, which diffusers reads; unset it, and run without -OO")
         return function()
     except ConfigError as e:
         return _print_error(str(e), 2)

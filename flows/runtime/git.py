@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from dmd.errors import UserError
+
 
 def git(root: Path, *args: str) -> str | None:
     """Run git in `root` and return its output without surrounding spaces; None if git or the command fails."""
@@ -12,6 +14,14 @@ def git(root: Path, *args: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def check_owner(root: Path) -> None:
+    """Raise UserError if git refuses to work in a folder of another user, as in a container with a mounted folder."""
+    done = subprocess.run(["git", "rev-parse"], cwd=root, capture_output=True, text=True, check=False)
+    if "dubious ownership" in done.stderr:
+        remedy = f"git config --global --add safe.directory '{root}'"
+        raise UserError(f"git refuses to work in {root}, which belongs to another user; to trust it: {remedy}")
 
 
 def ensure_identity(root: Path) -> str | None:

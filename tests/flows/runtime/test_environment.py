@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dmd.errors import UserError
 from flows.runtime.environment import DATABASE_URL, DEFAULTS, FOREIGN, bypass_proxy, set_defaults
-from flows.runtime.git import ensure_identity, git
+from flows.runtime.git import check_owner, ensure_identity, git
 from flows.runtime.home import FOLDERS, provide_home
 
 
@@ -99,3 +100,12 @@ def test_a_user_id_without_a_name_has_one(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("pwd.getpwuid", lambda _uid: {}["no such uid"])
     provide_home(tmp_path)
     assert getpass.getuser() == f"uid{os.getuid()}"
+
+
+def test_a_folder_of_another_user_is_named_with_gits_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    check_owner(tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    with pytest.raises(UserError, match=r"belongs to another user; to trust it: git config --global --add safe\."):
+        check_owner(tmp_path)
