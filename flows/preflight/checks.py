@@ -1,9 +1,12 @@
 """The list of the checks, and the place where they are run."""
 
+import importlib.util
 import locale
+import os
 from collections.abc import Callable, Iterator
 
 from dmd.errors import UserError
+from dmd.redaction import redact
 from flows.preflight.places import check_places
 from flows.preflight.room import check_room
 from flows.preflight.run import Run
@@ -14,6 +17,14 @@ def check_encoding(_run: Run) -> Iterator[str]:
     """Check that Python reads and writes files as UTF-8."""
     if locale.getencoding().lower().replace("-", "") != "utf8":
         yield f"the locale's encoding is {locale.getencoding()}; export PYTHONUTF8=1 and run again"
+
+
+def check_proxy(_run: Run) -> Iterator[str]:
+    """Check that the clients of Prefect and of the hub can use a SOCKS proxy; they open it also for local addresses."""
+    for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"):
+        value = os.environ.get(name.lower()) or os.environ.get(name) or ""
+        if value.startswith("socks") and importlib.util.find_spec("socksio") is None:
+            yield f"{name}: {redact(value)} is a SOCKS proxy; pip install 'httpx[socks]', or unset {name}"
 
 
 def check_device(run: Run) -> Iterator[str]:
@@ -35,6 +46,7 @@ def check_result(run: Run) -> None:
 # A check yields one line for each mistake (what, where, what to do), or raises UserError.
 CHECKS: tuple[Callable[[Run], Iterator[str]], ...] = (
     check_encoding,
+    check_proxy,
     check_device,
     check_places,
     check_room,

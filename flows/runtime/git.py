@@ -17,20 +17,30 @@ def git(root: Path, *args: str) -> str | None:
 
 
 def check_owner(root: Path) -> None:
-    """Raise UserError if git refuses to work in a folder of another user, as in a container with a mounted folder."""
-    done = subprocess.run(["git", "rev-parse"], cwd=root, capture_output=True, text=True, check=False)
+    """Raise UserError without git, or if it refuses to work in a folder of another user, as a container may mount one."""
+    try:
+        done = subprocess.run(["git", "rev-parse"], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UserError("git is not installed, and experiments are commits; install it") from None
     if "dubious ownership" in done.stderr:
         remedy = f"git config --global --add safe.directory '{root}'"
         raise UserError(f"git refuses to work in {root}, which belongs to another user; to trust it: {remedy}")
 
 
 def ensure_identity(root: Path) -> str | None:
-    """Let git commit in `root`, in this process and its children, also if git knows no user, as in a container.
+    """Let git and DVC commit in `root`, in this process and its children, also if git knows no user, as in a container.
 
+    DVC has a git of its own, which does not read every configuration of git, so the identity goes by variables.
     Returns a note on the identity that commits then have; None if git has a user.
     """
-    if os.environ.get("GIT_COMMITTER_EMAIL") or git(root, "config", "user.email"):
-        return None
+    identity = {"NAME": git(root, "config", "user.name"), "EMAIL": git(root, "config", "user.email")}
+    substitute = {"NAME": "onestep", "EMAIL": "onestep@localhost"}
+    is_whole = True
     for role in ("AUTHOR", "COMMITTER"):
-        os.environ[f"GIT_{role}_NAME"], os.environ[f"GIT_{role}_EMAIL"] = "onestep", "onestep@localhost"
-    return "git has no user here, so experiments are committed as onestep <onestep@localhost> (git config user.email)"
+        for part, value in identity.items():
+            is_whole &= bool(value or os.environ.get(f"GIT_{role}_{part}"))
+            os.environ.setdefault(f"GIT_{role}_{part}", value or substitute[part])
+    if is_whole:
+        return None
+    user = f"{os.environ['GIT_COMMITTER_NAME']} <{os.environ['GIT_COMMITTER_EMAIL']}>"
+    return f"git has no user here, so experiments are committed as {user} (git config user.name, user.email)"

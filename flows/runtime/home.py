@@ -18,7 +18,7 @@ def provide_home(own: Path) -> None:
     """Name folders below `own` for tools whose default folder does not exist and cannot be made: a read-only home."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without a home
     for variable, default in FOLDERS.items():
-        if variable not in os.environ and not (home / default).exists() and not _can_make(home / default):
+        if variable not in os.environ and not (home / default).exists() and not _can_make(home, default):
             os.environ[variable] = str(own / default.rpartition("/")[2].removeprefix("."))
     try:
         getpass.getuser()  # DVC calls it
@@ -26,8 +26,8 @@ def provide_home(own: Path) -> None:
         os.environ["USER"] = f"uid{os.getuid()}"
 
 
-def _can_make(folder: Path) -> bool:
-    place = folder
-    while not place.exists() and place != place.parent:
+def _can_make(home: Path, default: str) -> bool:
+    place = home / default
+    while not place.exists() and place != home:
         place = place.parent
-    return place.is_absolute() and place.is_dir() and os.access(place, os.W_OK)
+    return home.is_absolute() and place.is_dir() and os.access(place, os.W_OK)

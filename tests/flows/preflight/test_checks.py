@@ -52,6 +52,16 @@ def test_a_locale_that_is_not_utf_8_is_named(run: Run, monkeypatch: pytest.Monke
     assert line == "the locale's encoding is ISO-8859-1; export PYTHONUTF8=1 and run again"
 
 
+def test_a_socks_proxy_without_its_package_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("all_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert not list(checks.check_proxy(run))
+    monkeypatch.setenv("all_proxy", "socks5h://user:word@127.0.0.1:9")
+    monkeypatch.setattr("flows.preflight.checks.importlib.util.find_spec", lambda _name: None)
+    (line,) = checks.check_proxy(run)
+    assert line.endswith("is a SOCKS proxy; pip install 'httpx[socks]', or unset ALL_PROXY") and "word" not in line
+
+
 def test_a_device_that_is_not_there_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     on_gpu = with_values(run.params[0], runtime={"device": "cuda"})

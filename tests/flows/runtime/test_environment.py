@@ -54,11 +54,21 @@ def test_without_a_git_user_experiments_have_an_identity(tmp_path: Path, monkeyp
     assert ensure_identity(tmp_path) is None
 
 
-def test_a_git_user_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GIT_COMMITTER_EMAIL", raising=False)
+@pytest.mark.parametrize("given", [("me", "me@example.org"), ("me", None), (None, "me@example.org")])
+def test_a_git_user_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: tuple[str | None, ...]) -> None:
+    for role in ("AUTHOR", "COMMITTER"):
+        for part in ("NAME", "EMAIL"):
+            monkeypatch.setenv(f"GIT_{role}_{part}", "to be restored")
+            monkeypatch.delenv(f"GIT_{role}_{part}")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))  # DVC's own git does not read this file
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "config", "user.email", "me@example.org"], cwd=tmp_path, check=True)
-    assert ensure_identity(tmp_path) is None and "GIT_COMMITTER_EMAIL" not in os.environ
+    for key, value in zip(("user.name", "user.email"), given, strict=True):
+        if value:
+            subprocess.run(["git", "config", "--global", key, value], cwd=tmp_path, check=True)
+    assert (ensure_identity(tmp_path) is None) == all(given)
+    assert os.environ["GIT_AUTHOR_NAME"] == os.environ["GIT_COMMITTER_NAME"] == (given[0] or "onestep")
+    assert os.environ["GIT_COMMITTER_EMAIL"] == (given[1] or "onestep@localhost")
 
 
 def test_variables_of_a_git_hook_and_of_an_mlflow_run_are_dropped(
