@@ -17,7 +17,7 @@ def git(root: Path, *args: str) -> str | None:
 
 
 def check_owner(root: Path) -> None:
-    """Raise UserError without git, or if it refuses to work in a folder of another user, as a container may mount one."""
+    """Raise UserError without git, or if it refuses to work in a folder of another user, as in a container."""
     try:
         done = subprocess.run(["git", "rev-parse"], cwd=root, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Folders for settings and caches of other tools, and a user's name, where the system provides none."""
 
+import contextlib
 import getpass
 import os
 from pathlib import Path
@@ -19,7 +20,10 @@ def provide_home(own: Path) -> None:
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without a home
     for variable, default in FOLDERS.items():
         if variable not in os.environ and not (home / default).exists() and not _can_make(home, default):
-            os.environ[variable] = str(own / default.rpartition("/")[2].removeprefix("."))
+            folder = own / default.rpartition("/")[2].removeprefix(".")
+            os.environ[variable] = str(folder)
+            with contextlib.suppress(OSError):  # flows/preflight names a project that cannot be written
+                folder.mkdir(parents=True, exist_ok=True)
     try:
         getpass.getuser()  # DVC calls it
     except (KeyError, OSError):  # a user id without a name, as in a container
