@@ -115,7 +115,7 @@ BUGS = (
     ),
     Bug(
         "turns: gradients kept in networks that are passed through",
-        "dmd/distillation/networks.py", "p.requires_grad_(False)", "p.requires_grad_(True)",
+        "dmd/distillation/networks.py", "            p.requires_grad_(False)", "            p.requires_grad_(True)",
     ),
     Bug(
         "turns: the generator learns first of k turns, not last",

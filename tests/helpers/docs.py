@@ -62,7 +62,6 @@ RUN_BY = {
     ),
     r"python -m evaluation.compare .*": "test_a_revision_is_fetched_from_dvc",
     r"python -m dmd.sample .*": "test_sample_writes_an_image",
-    r"python -m benchmarks.efficiency": "test_shares_of_the_peak_follow_from_the_presets",
     r"python -m dmd.edm.checkpoints .*": "test_the_command_prints_the_network_and_writes_safetensors",
     r"python -m flows.register": "test_registering_twice_makes_one_version",
     r"python -m flows.register --rollback": "test_a_rollback_restores_the_predecessor_and_lasts",
