@@ -98,7 +98,7 @@ def test_a_run_that_a_scheduler_ends_continues_to_the_same_bytes(tmp_path: Path)
     process = start(project)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    inputs = ("data", "teacher", "encoded", "evaluator", "pairs")
+    inputs = ("data", "teacher", "encoded", "evaluator", "trunk", "pairs")
     words = [word for name in inputs for word in (f"--{name}", f"artifacts/{name}")]
     outs = ["--out", tmp_path / "generator", "--losses", tmp_path / "losses.csv", "--validation", tmp_path / "pictures"]
     run(project, "-m", "stages.train", *words, *map(str, outs), DMD_SCRATCH=str(tmp_path / "scratch"))
