@@ -225,7 +225,7 @@ def test_the_discriminator_trains_while_the_critic_catches_up(params: Params, fr
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_critic_trains_like_an_eager_one(params: Params, turn: str, backend: str) -> None:
     """The gradients of a turn with all losses are equal up to rounding."""
-    m = method(params, gan={"weight": 1.0, "critic_weight": 1.0, "r1_weight": 1.0, "features": "encoder"})
+    m = method(params, gan={"weight": 1.0, "critic_weight": 1.0, "r1_weight": 1.0, "trunks": ["critic:encoder"]})
     gradients = []
     for is_compiled in (False, True):
         torch.manual_seed(0)
