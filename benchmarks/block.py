@@ -74,7 +74,7 @@ def new_unet(size: Size) -> UNet2DModel:
 
 
 def new_block(
-    size: Size, method: str, blocks: int, net: Any = None, gan_features: str = "innermost"
+    size: Size, method: str, blocks: int, net: Any = None, trunk: str = "critic"
 ) -> tuple[Any, Iterator[dict[str, Any]]]:
     """The state of a training, and an iterator that runs one block at a time.
 
@@ -83,7 +83,9 @@ def new_block(
     """
     params = load_params(Path("params.yaml"))
     weights = {"weight": 0.01, "critic_weight": 0.01, "r1_weight": 0.0}
-    gan = params.method.gan.model_copy(update={**weights, "from_turn": 0, "features": gan_features})
+    former = {"critic": "innermost", "image": "image"}  # names of the key `features`, before `trunks` replaced it
+    inputs = {"trunks": [trunk]} if "trunks" in type(params.method.gan).model_fields else {"features": former[trunk]}
+    gan = params.method.gan.model_copy(update={**weights, "from_turn": 0, **inputs})
     changes = {"name": method, "critic_turns": size.critic_turns, "gan": gan, "regression_weight": 0.0, "steps": 1}
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
     batches = {"batch_size": size.batch_size, "generator_batch_size": size.batch_size}

@@ -99,7 +99,7 @@ def measure_host(method: str, repeats: int) -> dict[str, float]:
 
 def host_milliseconds(size: Size, method: str, repeats: int) -> float:
     """Median CPU milliseconds per turn; the discriminator reads the image, since a free network has no levels."""
-    _, blocks = new_block(size, method, repeats + 2, Free(), gan_features="image")
+    _, blocks = new_block(size, method, repeats + 2, Free(), trunk="image")
     next(blocks)
     seconds = statistics.median(timed(partial(next, blocks)) for _ in range(repeats))
     return round(1000 * seconds / (size.critic_turns + 1), 3)
