@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from dmd.codecs.layouts import layout_of
 from dmd.codecs.pixels import Pixels
 from dmd.data.shards import Images
 
@@ -18,11 +20,6 @@ def vae_batch_size(height: int, width: int) -> int:
     return max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // (height * width)))
 
 
-def downscaling(config: Any) -> int:
-    """Return the pixels on a side of the image for each on a side of the latents. config: of a VAE of diffusers."""
-    return 2 ** (len(config.block_out_channels) - 1)
-
-
 class Latents(nn.Module):
     """The codec of a network that works on latents of a VAE, scaled and shifted as Stable Diffusion does.
 
@@ -32,30 +29,49 @@ class Latents(nn.Module):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
-        self.scale = vae.config.scaling_factor
-        self.shift = vae.config.get("shift_factor") or 0.0  # most VAEs have none
+        self.layout = layout_of(vae)
+        self.scale, self.shift = self.layout.statistics(vae)
 
     @torch.no_grad()
     def encode(self, images: Images | Tensor) -> Tensor:
         """Encode images [B, C, H, W] in [-1, 1] to the means of their latents, on the device of the images."""
         parts = images.split(vae_batch_size(*images.shape[2:]))
-        latents = (self._encode(part.to(self.vae.device)).to(part.device) for part in parts)
-        return (torch.cat(list(latents)) - self.shift) * self.scale
+        latents = (self.encode_raw(part.to(self.vae.device)).to(part.device) for part in parts)
+        raw = torch.cat(list(latents))
+        return (raw - _near(self.shift, raw)) * _near(self.scale, raw)
 
-    def _encode(self, images: Tensor) -> Tensor:
-        return retrieve_latents(self.vae.encode(images), sample_mode="argmax")  # the mode of a distribution
+    def encode_raw(self, images: Tensor) -> Tensor:
+        """Encode images [B, C, H, W] on the VAE's device, in one batch, to latents that are not scaled."""
+        encoded = self.vae.encode(images[:, :, None] if self.layout.takes_video else images)
+        if hasattr(encoded, "latent"):  # AutoencoderDC
+            return encoded.latent
+        latents = retrieve_latents(encoded, sample_mode="argmax")  # the mode of a distribution
+        latents = latents[:, :, 0] if self.layout.takes_video else latents
+        return F.pixel_unshuffle(latents, self.layout.block)
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Decode latents to images [B, C, H, W], approximately in [-1, 1]."""
         _, height, width = self.image_shape((x.shape[1], x.shape[2], x.shape[3]))
         parts = x.split(vae_batch_size(height, width))
-        return torch.cat([self.vae.decode(part / self.scale + self.shift).sample for part in parts])
+        return torch.cat([self._decode(part / _near(self.scale, x) + _near(self.shift, x)) for part in parts])
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        latents = F.pixel_shuffle(latents, self.layout.block)
+        if self.layout.takes_video:
+            return self.vae.decode(latents[:, :, None]).sample[:, :, 0]
+        return self.vae.decode(latents).sample
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return (C, H, W) of the image that latents of `shape` become."""
-        factor = downscaling(self.vae.config)
-        return self.vae.config.out_channels, shape[1] * factor, shape[2] * factor
+        config = self.vae.config
+        factor = self.layout.downscaling(config)
+        return self.layout.image_channels(config), shape[1] * factor, shape[2] * factor
+
+
+def _near(value: float | Tensor, x: Tensor) -> float | Tensor:
+    """Return a number as it is, a tensor on the device of x."""
+    return value.to(x.device) if isinstance(value, Tensor) else value
 
 
 Codec = Pixels | Latents

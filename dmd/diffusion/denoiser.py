@@ -7,12 +7,14 @@ outside this file does not distinguish eps, v, flow and EDM parametrisations.
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dmd.diffusion.process import Process, append_dims, process_of
+from dmd.config import EVERYWHERE
+from dmd.diffusion.process import Process, append_dims, is_flow, process_of
 
 Cond = Tensor | None
 
@@ -30,6 +32,7 @@ class Coefficients(NamedTuple):
     c_in: Tensor
 
 
+Rescale = Callable[[Tensor, Tensor], Tensor]  # (guided output, output with the condition) -> output
 Parametrisation = Callable[[Tensor, Tensor], Coefficients]  # (alpha, sigma), each [B] float64
 
 
@@ -86,6 +89,13 @@ PARAMETRISATIONS: dict[str, Parametrisation] = {
 }
 
 
+def own_precision(net: nn.Module, x: Tensor) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 if some weights of a network are stored in it and its input x is float32."""
+    if x.dtype != torch.float32 or all(p.dtype != torch.bfloat16 for p in net.parameters()):
+        return nullcontext()
+    return torch.autocast(x.device.type, torch.bfloat16)
+
+
 class Denoiser(nn.Module):
     """A predictor of x0: a diffusers network with its process and its parametrisation."""
 
@@ -105,9 +115,13 @@ class Denoiser(nn.Module):
 
     def run(self, net: nn.Module, x_t: Tensor, t: Tensor, cond: Cond) -> Any:
         """Call a network with the same inputs as this denoiser's own: `net` itself, or a part of it."""
-        extra: dict[str, Any] = {} if cond is None else {"class_labels": cond}
         c_in = append_dims(self.coefficients(t).c_in, x_t.ndim).to(x_t.dtype)
-        return net(c_in * x_t, self.process.time(t), **extra)
+        with own_precision(net, x_t):
+            return net(c_in * x_t, self.process.time(t), **self.conditioning(cond))
+
+    def conditioning(self, cond: Cond) -> dict[str, Any]:
+        """Keyword arguments of the network: its inputs beside x_t and the time."""
+        return {} if cond is None else {"class_labels": cond}
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
         """Predict x0 [B, C, H, W] from x_t [B, C, H, W]."""
@@ -146,30 +160,93 @@ class Denoiser(nn.Module):
         return copy.deepcopy(self).requires_grad_(True)
 
 
+def keep_deviation(guided: Tensor, cond: Tensor) -> Tensor:
+    """Scale a guided output to the standard deviation of each image without guidance (Lin et al. 2023, eq. 15)."""
+    dims = tuple(range(1, cond.ndim))
+    return guided * (cond.std(dims, keepdim=True) / guided.std(dims, keepdim=True))
+
+
 class Guided(Denoiser):
     """Classifier-free guidance (Ho and Salimans 2022): u + scale (c - u), with both predictions in one batched call.
 
     Guidance acts on the network's output. x0 is affine in the output, so guiding x0 gives equal results.
     """
 
-    def __init__(self, inner: Denoiser, scale: float, null: int) -> None:
-        """null is the label for "no condition"."""
+    def __init__(
+        self,
+        inner: Denoiser,
+        scale: float,
+        null: int,
+        interval: tuple[float, float] = EVERYWHERE,
+        rescale: Rescale | None = None,
+        share: float = 0.0,
+    ) -> None:
+        """null: the label for "no condition". rescale: a function of the guided and of the conditional output.
+
+        share: part of the guided output that then gets the standard deviation of that with the condition.
+        interval: lowest and highest t that are guided, as shares of T (Kynkaanniemi et al. 2024).
+        """
         super().__init__(inner.net, inner.process, inner.parametrisation)
-        self.scale, self.null = scale, null
+        self.scale, self.null, self.interval, self.rescale = scale, null, interval, rescale
+        self.share = share
+
+    @property
+    def unguided(self) -> Denoiser:
+        """The denoiser inside, with the same weights."""
+        return Denoiser(self.net, self.process, self.parametrisation)
+
+    def predict_both(self, x_t: Tensor, t: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Unguided predictions of x0 [B, C, H, W], with the condition and without it, in one batched call."""
+        both = torch.cat([cond, torch.full_like(cond, self.null)])
+        c, u = self.unguided(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+        return c, u
+
+    def is_guided(self, t: Tensor) -> Tensor:
+        """Whether t [B] lies in the interval."""
+        low, high = (share * self.process.timesteps for share in self.interval)
+        return (t >= low) & (t <= high)
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The guided output of the network. Raises ValueError without a condition."""
+        """The guided output of the network, or its conditional one outside of the interval.
+
+        Raises ValueError without a condition.
+        """
         if cond is None:
             raise ValueError("guidance needs a condition")
         both = torch.cat([torch.full_like(cond, self.null), cond])
         u, c = super().predict(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
-        return u + self.scale * (c - u)
+        guided = u + self.scale * (c - u)
+        if self.rescale is not None:
+            guided = self.rescale(guided, c)
+        if self.share > 0:
+            guided = torch.lerp(guided, keep_deviation(guided, c), self.share)
+        if self.interval == EVERYWHERE:
+            return guided
+        return torch.where(append_dims(self.is_guided(t), c.ndim), guided, c)
 
 
-def as_denoiser(net: nn.Module, scheduler: Any) -> Denoiser:
-    """Adapt a diffusers network by its training scheduler. Raises ValueError for one that is not supported."""
-    process, cfg, kind = process_of(scheduler), scheduler.config, type(scheduler).__name__
-    if kind.startswith("FlowMatch"):
+class GuidedByInput(Denoiser):
+    """A network that takes the guidance scale as an input, since it was distilled from guided predictions: FLUX.1-dev.
+
+    Each prediction takes one pass, with the condition. Such a network outside of this class gets the scale 1.
+    """
+
+    def __init__(self, inner: Denoiser, scale: float) -> None:
+        super().__init__(inner.net, inner.process, inner.parametrisation)
+        self.scale = scale
+
+    def conditioning(self, cond: Cond) -> dict[str, Any]:
+        """Keyword arguments of the network: captions' indices and the guidance scale."""
+        return {"class_labels": cond, "guidance": self.scale}
+
+
+def as_denoiser(net: nn.Module, scheduler: Any, mu: float | None = None) -> Denoiser:
+    """Adapt a diffusers network by its training scheduler. Raises ValueError for one that is not supported.
+
+    mu: the number by which the schedule of a flow is shifted for an image size.
+    """
+    process, cfg, kind = process_of(scheduler, mu), scheduler.config, type(scheduler).__name__
+    if is_flow(scheduler):
         return Denoiser(net, process, _flow)
     if kind.startswith("EDM"):
         return Denoiser(net, process, edm(cfg.sigma_data, 1.0 if cfg.prediction_type == "epsilon" else -1.0))

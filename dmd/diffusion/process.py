@@ -1,5 +1,6 @@
 """The forward process: x_t = alpha(t) x0 + sigma(t) eps, with t an index 0..T-1 into a grid of ascending noise."""
 
+import math
 from typing import Any
 
 import torch
@@ -54,6 +55,11 @@ class Process(nn.Module):
         sigma = append_dims(self.sigma(t), x0.ndim).to(x0.dtype)
         return alpha * x0 + sigma * eps
 
+    def noise_in(self, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+        """The noise eps = (x_t - alpha(t) x0) / sigma(t) in x_t, for x_t and x0 [B, ...] at t [B]."""
+        alpha, sigma = (append_dims(v(t), x_t.ndim).to(x0.dtype) for v in (self.alpha, self.sigma))
+        return (x_t - alpha * x0) / sigma
+
     def prior(self, z: Tensor, t: Tensor) -> Tensor:
         """The x_t that sampling from index t [B] starts with, made from unit noise z [B, ...]."""
         return append_dims(self.prior_grid[t], z.ndim).to(z.dtype) * z
@@ -75,23 +81,55 @@ def edm_process(sigma_min: float, sigma_max: float, rho: float, timesteps: int) 
     return Process(torch.ones_like(sigma), sigma, sigma, (sigma.log() / 4).float())
 
 
-def flow_process(shift: float, timesteps: int) -> Process:
-    """Rectified flow: x_t = (1 - s) x0 + s eps, with s from 1/T to 1, shifted towards noise.
+def time_shift(sigma: Tensor, shift: float) -> Tensor:
+    """Shift noise levels of a flow: sigma' = shift sigma / (1 + (shift - 1) sigma) (Esser et al. 2024).
 
-    s' = shift s / (1 + (shift - 1) s) (Esser et al. 2024).
+    It adds ln(shift) to logit(sigma): 0 and 1 stay, shifts compose by their product, and 1 / shift is the inverse.
     """
-    s = torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps
-    s = shift * s / (1 + (shift - 1) * s)
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def shift_indices(t: Tensor, shift: float, timesteps: int) -> Tensor:
+    """Indices t [B] after a time shift of their shares (t + 1) / T; for a flow, sigma is shifted by as much."""
+    if shift == 1:
+        return t
+    shares = time_shift((t + 1).double() / timesteps, shift)
+    return (shares * timesteps).round().long().clamp(1, timesteps) - 1
+
+
+def flow_process(shift: float, timesteps: int) -> Process:
+    """Rectified flow: x_t = (1 - s) x0 + s eps, with s from 1/T to 1, shifted towards noise by `time_shift`."""
+    s = time_shift(torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps, shift)
     return Process(1 - s, s, s, (s * timesteps).float())
 
 
-def process_of(scheduler: Any) -> Process:
-    """The process of a diffusers scheduler. Raises ValueError for a scheduler without a fixed schedule."""
+def is_flow(scheduler: Any) -> bool:
+    """Whether a diffusers scheduler belongs to a rectified flow, as FlowMatch* and Sana's DPM solver do."""
+    return type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas"))
+
+
+def flow_shift(scheduler: Any, mu: float | None) -> float:
+    """Return the time shift of a flow scheduler: exp(mu), or mu if time_shift_type is linear, if it shifts by mu.
+
+    Raises ValueError if it does and mu is unknown.
+    """
     cfg, kind = scheduler.config, type(scheduler).__name__
-    if kind.startswith("FlowMatch"):
-        if cfg.get("use_dynamic_shifting"):
-            raise ValueError(f"{kind} with use_dynamic_shifting has a schedule for each image size; set it to false")
-        return flow_process(cfg.shift, cfg.num_train_timesteps)
+    if not cfg.get("use_dynamic_shifting"):
+        return cfg.shift if kind.startswith("FlowMatch") else cfg.flow_shift
+    if mu is None:
+        raise ValueError(f"{kind} with use_dynamic_shifting has a schedule for each image size; set it to false")
+    return mu if cfg.get("time_shift_type") == "linear" else math.exp(mu)
+
+
+def process_of(scheduler: Any, mu: float | None = None) -> Process:
+    """The process of a diffusers scheduler. Raises ValueError for a scheduler without a fixed schedule.
+
+    mu: the number by which the schedule of a flow is shifted for an image size, None if it may not be. Options that
+    only change the list of a sampler's steps, such as shift_terminal, are ignored.
+    """
+    cfg, kind = scheduler.config, type(scheduler).__name__
+    if is_flow(scheduler):
+        return flow_process(flow_shift(scheduler, mu), cfg.num_train_timesteps)
     if kind.startswith("EDM"):
         return edm_process(cfg.sigma_min, cfg.sigma_max, cfg.rho, cfg.num_train_timesteps)
     if not hasattr(scheduler, "alphas_cumprod"):

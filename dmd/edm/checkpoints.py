@@ -16,18 +16,26 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--key", default="ema", help="key of the network in the pickle")
     args = parser.parse_args()
-    # These imports take seconds; `--help` does not need them.
-    from dmd.edm.conversion import describe, save
-    from dmd.edm.pickles import read_checkpoint
-
     try:
-        network = read_checkpoint(args.file, args.key)
-        summary = save(network, args.out)
+        print(convert(args.file, args.out, args.key))
     except PickleError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
-    print(f"{describe(network)}\n{summary}")
     return 0
+
+
+def convert(file: Path, out: Path, key: str = "ema") -> str:
+    """Convert the network under `key`; return lines that describe it. Raises PickleError if that is impossible."""
+    # These imports take seconds; `--help` does not need them.
+    from dmd.edm.conversion import describe, save
+    from dmd.edm.pickles import read_checkpoint
+    from dmd.storage.faults import refuse
+
+    network = read_checkpoint(file, key)
+    # What lies in a module's place in a foreign or damaged pickle may be of any type.
+    with refuse(f"{file} could not be converted", "use a checkpoint of edm", PickleError):
+        summary = save(network, out)
+        return f"{describe(network)}\n{summary}"
 
 
 if __name__ == "__main__":

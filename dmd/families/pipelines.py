@@ -1,6 +1,5 @@
 """Loads a diffusers pipeline folder and recognises its family by the parts that the pipeline has."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,31 +9,50 @@ from diffusers.utils.logging import disable_progress_bar
 from dmd.errors import TeacherError
 from dmd.families import FAMILIES, Family
 from dmd.families.parts import load_networks
+from dmd.families.transformers import TEXT_TRANSFORMERS
 from dmd.storage.faults import refuse
+from dmd.yaml_files import load_object
 
 disable_progress_bar()  # diffusers' bar for loading would appear between the lines of the stage
 
+TEXT_PIPELINES = {family.pipeline_class.__name__ for family in TEXT_TRANSFORMERS}
+MAX_TIMESTEPS = 100_000  # noise levels of a schedule; a hundred times those of any model on the hub
 UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")
 
 
-def load_pipeline(folder: Path) -> DiffusionPipeline:
+def load_pipeline(folder: Path, with_text: bool = True) -> DiffusionPipeline:
     """Load a pipeline folder by diffusers' own loader, with every network in float32 whatever its stored type.
 
-    Raises TeacherError if that fails, if a weight is missing or wrong, or if the pipeline belongs to no family.
+    with_text: load the text encoders, too; without them, those of a text transformer stay on disk, where they are many
+    GiB. Raises TeacherError if that fails, if a weight is missing or wrong, or if the pipeline belongs to no family.
     """
     file = folder / "model_index.json"
     if not file.is_file():
         raise TeacherError(f"{folder} is not a diffusers pipeline folder: it has no model_index.json")
     with refuse(f"{file} could not be read", "replace it by the one of the pipeline"):
-        index = json.loads(file.read_bytes())
+        index = load_object(file, TeacherError)
         without = {name: None for name in UNUSED_PARTS if name in index}
+        if not with_text and index.get("_class_name") in TEXT_PIPELINES:
+            without |= {name: None for name in index if name.startswith("text_encoder")}
         parts = {name: entry for name, entry in index.items() if name not in without and isinstance(entry, list)}
         _check_folders(folder, [name for name, entry in parts.items() if any(entry)])
+        _check_schedule(folder)
         networks = load_networks(folder, parts)
     with refuse(f"{folder} could not be loaded", "correct its configs"):
-        pipe = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **networks, **without)
+        pipe = DiffusionPipeline.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, **networks, **without
+        )
     find_family(pipe, folder)
     return pipe
+
+
+def _check_schedule(folder: Path) -> None:
+    """Raise TeacherError for a schedule whose tables would fill the memory."""
+    files = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
+    for file in files:
+        steps = load_object(file, TeacherError).get("num_train_timesteps", 0) if file.is_file() else 0
+        if isinstance(steps, int | float) and steps > MAX_TIMESTEPS:
+            raise TeacherError(f"{file}: num_train_timesteps: {steps:.6g} is too large; use at most {MAX_TIMESTEPS:,}")
 
 
 def _check_folders(folder: Path, names: Sequence[str]) -> None:

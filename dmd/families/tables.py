@@ -1,15 +1,18 @@
 """Tables of caption embeddings, which a network looks up by the caption's index.
 
+Rows of a table have one shape, or are sequences of different lengths, which are padded to the longest of a batch.
+
 A small table is held in memory. A large one stays on disk, or is computed row by row if no stage has written it:
 500,000 captions of Stable Diffusion take 118 GB.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from dmd.data.sequences import Padded, SequenceRows, Sequences
 from dmd.data.shards import Rows
 
 MAX_BYTES_IN_MEMORY = 256 * 2**20  # a larger table is read from disk, batch by batch
@@ -19,16 +22,17 @@ MAX_BYTES_IN_MEMORY = 256 * 2**20  # a larger table is read from disk, batch by 
 class ComputedRows:
     """Rows of a table that are computed when they are read."""
 
-    compute: Callable[[tuple[int, ...]], Tensor]  # different indices -> rows [B, ...], float32 on the CPU
+    compute: Callable[[tuple[int, ...]], "Embedded"]  # different indices -> rows, float32 on the CPU
 
-    def __getitem__(self, index: Tensor) -> Tensor:
+    def __getitem__(self, index: Tensor) -> "Embedded":
         distinct, position = index.unique(return_inverse=True)
         return self.compute(tuple(distinct.tolist()))[position]
 
 
-# "embeddings" [K + 1, L, D] of each caption's tokens and, for SDXL, "pooled" [K + 1, D'] of the whole caption.
-# The last row belongs to the empty caption.
-Table = Tensor | Rows | ComputedRows
+Embedded = Tensor | Sequences  # rows of a table: [B, ...], or B sequences of different lengths
+# "embeddings" [K + 1, L, D] of each caption's tokens, or K + 1 sequences of them, and for some families "pooled"
+# [K + 1, D'] of the whole caption. The last row belongs to the empty caption.
+Table = Embedded | Rows | SequenceRows | ComputedRows
 Tables = Mapping[str, Table]
 
 
@@ -45,21 +49,43 @@ class TableInMemory(nn.Module):
         return self.table[index]
 
 
+class SequencesInMemory(nn.Module):
+    """A table of sequences on the network's own device: index [B] -> sequences, padded to the longest of all.
+
+    Padding to the longest of a batch would make the host wait for the device.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    def __init__(self, sequences: Sequences) -> None:
+        super().__init__()
+        self.register_buffer("values", sequences.padded().values, persistent=False)
+        self.register_buffer("lengths", sequences.lengths, persistent=False)
+
+    def forward(self, index: Tensor) -> Padded:
+        mask = torch.arange(self.values.shape[1], device=index.device) < self.lengths[index][:, None]
+        return Padded(self.values[index], mask)
+
+
 class TableOnDisk(nn.Module):
-    """A table on disk, or one that is computed: index [B] -> rows [B, ...], float32.
+    """A table on disk, or one that is computed: index [B] -> rows [B, ...] or padded sequences, float32.
 
     The table keeps the last batch, since teacher, critic and generator look up the same captions one after another.
     """
 
-    def __init__(self, rows: Rows | ComputedRows) -> None:
+    def __init__(self, rows: Rows | SequenceRows | ComputedRows) -> None:
         super().__init__()
         self.rows = rows
-        self.last: list[Tensor] = []  # an index and its rows
+        self.index: list[Tensor] = []  # the last index
+        self.last: list[Tensor | Padded] = []  # and its rows
 
-    def forward(self, index: Tensor) -> Tensor:
-        if not self.last or self.last[0].device != index.device or not torch.equal(self.last[0], index):
-            self.last[:] = [index, self.rows[index.cpu()].float().to(index.device)]
-        return self.last[1]
+    def forward(self, index: Tensor) -> Tensor | Padded:
+        if not self.index or self.index[0].device != index.device or not torch.equal(self.index[0], index):
+            rows = self.rows[index.cpu()]
+            self.last[:] = [rows.float().to(index.device) if isinstance(rows, Tensor) else _pad(rows).to(index.device)]
+            self.index[:] = [index]
+        return self.last[0]
 
     def __deepcopy__(self, memo: dict[int, object]) -> "TableOnDisk":
         """Return the table itself, so that copies of a network share the last batch."""
@@ -68,8 +94,15 @@ class TableOnDisk(nn.Module):
 
 def new_table(rows: Table) -> nn.Module:
     """Return a module that looks up rows by their index: in memory, or row by row if they are too large."""
+    if isinstance(rows, Rows | SequenceRows) and rows.nbytes <= MAX_BYTES_IN_MEMORY:
+        rows = rows[:]
     if isinstance(rows, Tensor):
-        return TableInMemory(rows)
-    if isinstance(rows, ComputedRows):
-        return TableOnDisk(rows)
-    return TableInMemory(rows[:].float()) if rows.nbytes <= MAX_BYTES_IN_MEMORY else TableOnDisk(rows)
+        return TableInMemory(rows.float())
+    if isinstance(rows, Sequences):
+        return SequencesInMemory(replace(rows, values=rows.values.float()))
+    return TableOnDisk(rows)
+
+
+def _pad(sequences: Sequences) -> Padded:
+    """Return sequences in float32 as one tensor."""
+    return replace(sequences, values=sequences.values.float()).padded()

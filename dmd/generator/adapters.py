@@ -17,13 +17,22 @@ def merge_adapters(net: Any) -> Any:
         return net
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    plain = copy.deepcopy(net)  # `net` shares its weights with the teacher, so they must not change
+    plain = copy.deepcopy(net)  # `net` shares its weights, maybe in bfloat16 or int8, with the teacher
+    _dequantize(plain)
+    plain = plain.float()
     for name, module in list(plain.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge()
             plain.set_submodule(name, module.get_base_layer())
     del plain.peft_config
     return plain
+
+
+def _dequantize(net: nn.Module) -> None:
+    """Store weights of int8 (torchao) as float32, in place."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear) and type(module.weight).__module__.startswith("torchao."):
+            module.weight = nn.Parameter(module.weight.dequantize().float(), requires_grad=False)
 
 
 def has_adapters(net: nn.Module) -> bool:
@@ -39,7 +48,8 @@ def save_adapter(net: Any, pipeline: Any, folder: Path) -> None:
     lora = net.peft_config["default"]
     config = {**lora.to_dict(), "target_modules": sorted(lora.target_modules)}  # a set has no order
     if hasattr(pipeline, "save_lora_weights"):  # without the config, diffusers would read alpha as the rank
-        pipeline.save_lora_weights(folder, unet_lora_layers=weights, unet_lora_adapter_metadata=config)
+        part = "transformer" if getattr(pipeline, "transformer", None) is not None else "unet"
+        pipeline.save_lora_weights(folder, **{f"{part}_lora_layers": weights, f"{part}_lora_adapter_metadata": config})
         return
     folder.mkdir()
     save_file(

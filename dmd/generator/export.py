@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 from dmd.codecs.pixels import Pixels
 from dmd.config import NONE, MethodConfig, TrainConfig
 from dmd.diffusion.pipelines import save_pipeline
+from dmd.diffusion.process import is_flow
+from dmd.families.transformers.base import TextTransformer
 from dmd.generator.adapters import merge_adapters, save_adapter
 from dmd.generator.generator import Generator
 from dmd.generator.scheduler import sampling_scheduler
@@ -15,6 +18,8 @@ from dmd.storage.files import new_folder, write_text
 from dmd.teachers.teacher import Teacher
 
 LISTED = 20  # number of prompts in the card; generator.json has all of them
+# What a generator learns by, for the card; all other methods learn by distribution matching.
+LEARNS_BY = {"gdd": "adversarial training", "fd_loss": "FD-loss", "mmd_loss": "MMD loss"}
 
 CARD = """---
 library_name: diffusers
@@ -59,6 +64,15 @@ image = pipe({prompt!r}, timesteps={times}, guidance_scale=0, generator=rng).ima
 image.save("image.png")
 """
 
+TEXT_TRANSFORMER = """import torch
+from diffusers import {pipeline}
+
+pipe = {pipeline}.from_pretrained(".")  # this folder
+torch.manual_seed(0)  # this pipeline takes the noise of later steps from the global generator
+image = pipe({arguments}).images[0]
+image.save("image.png")
+"""
+
 TRANSFORMER = """import torch
 from diffusers import DiTPipeline
 
@@ -77,14 +91,20 @@ def export_generator(
     training: the training in words, for the card. Adapters are merged into the weights; with `adapter` they are also
     written separately, to adapter/.
     """
-    about = {
+    about: dict[str, Any] = {
         "timesteps": list(generator.times),
         "steps": generator.plan(),
         "shape": list(generator.shape),
         "classes": list(generator.classes),
         "captions": list(teacher.captions),
     }
-    scheduler = sampling_scheduler(teacher, generator.times)
+    if isinstance(net := teacher.denoiser.net, TextTransformer):
+        about["pipeline"] = {"packed": net.family.packs_input, "call": pipeline_arguments(generator, teacher)}
+        if net.family.packs_steps:
+            about["pipeline"]["steps_on_tokens"] = True
+    if generator.between == "ode":
+        about["between"] = generator.between
+    scheduler = sampling_scheduler(teacher, generator.times, generator.between)
     net = unwrap(generator.denoiser.net)
     with new_folder(out) as folder:
         save_pipeline(merge_adapters(net), scheduler, folder, like=teacher.pipeline)
@@ -95,7 +115,7 @@ def export_generator(
 
 
 def describe_training(method: MethodConfig, train: TrainConfig) -> str:
-    """The start of the generator, the warm start and the turns of distribution matching, in words."""
+    """A sentence on the training for the card: initial weights, warm start, and generator turns of each method."""
     warm, parts = train.warm_start, list[str]()
     if method.init_from != NONE:
         parts.append(f"the weights of {Path(method.init_from).name}")
@@ -103,15 +123,17 @@ def describe_training(method: MethodConfig, train: TrainConfig) -> str:
         parts.append(f"a warm start of {warm.turns:,} turns of regression on the teacher's pairs")
     if warm.critic_turns:
         parts.append(f"{warm.critic_turns:,} turns of the critic alone")
-    return ", then ".join([*parts, f"{train.generator_turns:,} turns of distribution matching"])
+    parts.append(f"{train.generator_turns:,} turns of {LEARNS_BY.get(method.name, 'distribution matching')}")
+    if (then := method.then).name != NONE:
+        parts.append(f"{then.generator_turns:,} turns of {LEARNS_BY.get(then.name, 'distribution matching')}")
+    return ", then ".join(parts)
 
 
 def card(generator: Generator, teacher: Teacher, training: str = "") -> str:
     """The text of the card: a description of the generator and code that makes an image with it."""
     names = generator.classes
     if teacher.captions:
-        pipeline = type(teacher.pipeline).__name__
-        snippet = TEXT.format(pipeline=pipeline, prompt=teacher.captions[0], times=list(generator.times))
+        snippet = _text_snippet(generator, teacher)
         more = len(teacher.captions) - LISTED
         listed = ", ".join(repr(c) for c in teacher.captions[:LISTED])
         conditions = f"It was trained on the prompts: {listed}" + (f" and {more:,} more" if more > 0 else "")
@@ -121,6 +143,27 @@ def card(generator: Generator, teacher: Teacher, training: str = "") -> str:
     steps = "one step" if len(generator.times) == 1 else f"{len(generator.times)} steps"
     course = f" ({training})" if training else ""
     return CARD.format(steps=steps, training=course, snippet=snippet.strip(), conditions=conditions)
+
+
+def pipeline_arguments(generator: Generator, teacher: Teacher) -> dict[str, Any]:
+    """Arguments with which the stock pipeline of a text transformer makes the images of a generator.
+
+    The sigmas of a flow are those before the time shift, which the exported scheduler applies.
+    """
+    net, process = cast(TextTransformer, teacher.denoiser.net), generator.denoiser.process
+    if is_flow(teacher.pipeline.scheduler):
+        steps = {"sigmas": [(index + 1) / process.timesteps for index in generator.times]}
+    else:
+        steps = {"timesteps": list(generator.times)}
+    return steps | net.family.pipeline_arguments(teacher.pipeline, generator.shape)
+
+
+def _text_snippet(generator: Generator, teacher: Teacher) -> str:
+    pipeline, prompt = type(teacher.pipeline).__name__, teacher.captions[0]
+    if not isinstance(teacher.denoiser.net, TextTransformer):
+        return TEXT.format(pipeline=pipeline, prompt=prompt, times=list(generator.times))
+    named = (f"{name}={value!r}" for name, value in pipeline_arguments(generator, teacher).items())
+    return TEXT_TRANSFORMER.format(pipeline=pipeline, arguments=", ".join([f"prompt={prompt!r}", *named]))
 
 
 def _snippet(generator: Generator, teacher: Teacher) -> str:

@@ -1,19 +1,20 @@
 """A finished generator: its Denoiser, the timesteps at which it is conditioned, and its classes."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from dmd.codecs.latents import Codec
 from dmd.codecs.pixels import PIXELS
 from dmd.diffusion.denoiser import Cond, Denoiser
-from dmd.errors import TeacherError
-from dmd.samplers.few_step import generate
+from dmd.errors import TeacherError, quote, shorten
+from dmd.samplers.few_step import Between, generate
 from dmd.samplers.sampler import Sampler
 from dmd.teachers.teacher import load_teacher
+from dmd.yaml_files import load_json
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,19 @@ class Generator:
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     codec: Codec = PIXELS
+    between: Between = "fresh"
 
     def sampler(self) -> Sampler:
         """The sampler from unit noise to images."""
         device, steps = next(self.denoiser.parameters()).device, len(self.times)
-        latent = self.shape if steps == 1 else (steps, *self.shape)
+        latent = self.shape if steps == 1 or self.between == "ode" else (steps, *self.shape)
         return Sampler("student", steps, latent, bool(self.classes), device, self._make)
 
     def plan(self) -> list[dict[str, float]]:
         """The coefficients of each step: x_t = alpha x + sigma noise, then x = c_skip x_t + c_out net(c_in x_t, time).
 
-        x starts at zero, so the sigma of the first step is the scale of the prior.
+        x starts at zero, so the sigma of the first step is the scale of the prior. A step of the ODE has, in place of
+        noise, the x_t of the step before, with the factor `previous`.
         """
         denoiser, process, plan = self.denoiser, self.denoiser.process, []
         for k, index in enumerate(self.times):
@@ -43,23 +46,56 @@ class Generator:
             c_skip, c_out, c_in = denoiser.coefficients(t)
             alpha, sigma = (process.alpha(t), process.sigma(t)) if k else (0.0, process.prior_grid[t])
             numbers = {"alpha": alpha, "sigma": sigma, "c_in": c_in, "c_skip": c_skip, "c_out": c_out}
+            if k and self.between == "ode":
+                # x_t = alpha x + sigma eps, with eps = (x_t - alpha x) / sigma of the step before.
+                before = torch.tensor([self.times[k - 1]], device=t.device)
+                previous = sigma / process.sigma(before)
+                numbers |= {"alpha": alpha - previous * process.alpha(before), "sigma": 0.0, "previous": previous}
             plan.append({"time": process.time(t).item(), **{name: float(v) for name, v in numbers.items()}})
         return plan
 
     def _make(self, z: Tensor, cond: Cond) -> Tensor:
-        return self.codec.decode(generate(self.denoiser, z, self.times, cond))
+        return self.codec.decode(generate(self.denoiser, z, self.times, cond, self.between))
 
 
-def load_generator(folder: Path, device: torch.device) -> Generator:
+def load_generator(folder: Path | str, device: torch.device | str = "cpu") -> Generator:
     """Read the folder that `export_generator` wrote. Raises TeacherError if that fails."""
-    try:
-        about = json.loads((folder / "generator.json").read_text())
-    except (OSError, json.JSONDecodeError) as e:
-        raise TeacherError(f"{folder} is not a generator folder: generator.json cannot be read ({e})") from None
-    if missing := {"timesteps", "classes", "captions"} - about.keys():
-        raise TeacherError(f"{folder}: generator.json lacks {', '.join(sorted(missing))}; run the train stage again")
-    net, times = load_teacher(folder, device, captions=about["captions"]), about["timesteps"]
+    folder = Path(folder)
+    about = read_about(folder)
+    net, times = load_teacher(folder, device, captions=about.captions), about.timesteps
     last = net.denoiser.process.timesteps - 1
-    if not times or not all(isinstance(t, int) and 0 <= t <= last for t in times):
-        raise TeacherError(f"{folder}: generator.json: timesteps {times} are not indices 0..{last}; export it again")
-    return Generator(net.denoiser, tuple(times), net.shape, tuple(about["classes"]), net.codec)
+    if len(times) > last + 1 or not all(0 <= t <= last for t in times):
+        raise TeacherError(
+            f"{folder}: generator.json: timesteps {shorten(str(times), 200)} are not indices 0..{last}; export it again"
+        )
+    if about.classes and len(about.classes) > net.conditions:
+        raise TeacherError(
+            f"{folder}: generator.json: {len(about.classes)} classes, but the network has {net.conditions} labels; "
+            "export it again"
+        )
+    return Generator(net.denoiser, tuple(times), net.shape, tuple(about.classes), net.codec, about.between)
+
+
+class About(BaseModel):
+    """The fields of generator.json that this project reads."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    timesteps: list[int] = Field(min_length=1)
+    classes: list[str]
+    captions: list[str]
+    between: Between = "fresh"
+
+
+def read_about(folder: Path) -> About:
+    """Read generator.json of a folder. Raises TeacherError, in one line, if it is not what `export_generator` wrote."""
+    try:
+        return About.model_validate(load_json(folder / "generator.json", TeacherError))
+    except ValidationError as e:
+        error = e.errors()[0]
+        where = ".".join(map(quote, error["loc"])) or "the whole file"
+        raise TeacherError(
+            f"{folder}: generator.json: {where}: {error['msg']}; export it again (run the train stage)"
+        ) from None
+    except TeacherError as e:
+        raise TeacherError(f"{folder} is not a generator folder: {e}") from None

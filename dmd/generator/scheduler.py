@@ -2,20 +2,25 @@
 
 from typing import Any
 
-from diffusers import DDIMScheduler, LCMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, LCMScheduler
 
 from dmd.codecs.latents import Latents
+from dmd.diffusion.process import flow_shift, is_flow
 from dmd.errors import TeacherError
+from dmd.families.transformers.base import TextTransformer
 from dmd.networks.dit import DitWrapper
+from dmd.samplers.few_step import Between
 from dmd.teachers.teacher import Teacher
 
 
-def sampling_scheduler(teacher: Teacher, times: tuple[int, ...]) -> Any:
+def sampling_scheduler(teacher: Teacher, times: tuple[int, ...], between: Between = "fresh") -> Any:
     """The scheduler with which the stock pipeline makes the images of a generator with these steps.
 
     Stock pipelines start at the last index of a schedule. For a generator that starts earlier, the schedule ends there.
     """
     scheduler = teacher.pipeline.scheduler
+    if is_flow(scheduler) and isinstance(net := teacher.denoiser.net, TextTransformer):
+        return _flow_scheduler(scheduler, net.family.flow_mu(teacher.pipeline, teacher.shape), between)
     if not hasattr(scheduler, "alphas_cumprod"):
         return scheduler
     config = {**scheduler.config, "clip_sample": False, "thresholding": False}
@@ -29,11 +34,33 @@ def sampling_scheduler(teacher: Teacher, times: tuple[int, ...]) -> Any:
     return ddim
 
 
-def check_exportable(teacher: Teacher, times: tuple[int, ...]) -> None:
+def _flow_scheduler(scheduler: Any, mu: float | None, between: Between) -> FlowMatchEulerDiscreteScheduler:
+    """A scheduler with the teacher's schedule, fixed for its image size, that adds fresh noise or follows the ODE."""
+    return FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=scheduler.config.num_train_timesteps,
+        shift=flow_shift(scheduler, mu),
+        stochastic_sampling=between == "fresh",
+    )
+
+
+def check_exportable(teacher: Teacher, times: tuple[int, ...], between: Between = "fresh") -> None:
     """Raise TeacherError if the teacher's stock pipeline could not run a generator of these steps."""
+    last = teacher.denoiser.process.timesteps - 1
+    text_flow = isinstance(teacher.denoiser.net, TextTransformer) and is_flow(teacher.pipeline.scheduler)
+    if between == "ode" and not text_flow:
+        raise TeacherError(
+            "method.levels.between: ode is exported only for flows of text transformers, but the teacher is a "
+            f"{type(teacher.pipeline).__name__} with {type(teacher.pipeline.scheduler).__name__}; use fresh"
+        )
+    if text_flow and times[0] != last:
+        sigma = teacher.denoiser.process.sigma_grid[times[0]].item()
+        raise TeacherError(
+            f"method.levels: the first level is {sigma:.3f}, but {type(teacher.pipeline).__name__} starts from pure "
+            "noise; begin the list with 1, and leave method.generator_timestep at auto"
+        )
     if not isinstance(teacher.denoiser.net, DitWrapper):
         return
-    last, fixed = teacher.denoiser.process.timesteps - 1, not hasattr(teacher.pipeline.scheduler, "alphas_cumprod")
+    fixed = not hasattr(teacher.pipeline.scheduler, "alphas_cumprod")
     if fixed and times[0] != last:
         raise TeacherError(
             f"method.generator_timestep: {times[0]} cannot be set in diffusers' DiTPipeline, which starts at {last} "

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 from diffusers import DiTTransformer2DModel
 from torch import Tensor
 
-from dmd.networks.wrapper import Wrapper
+from dmd.networks.wrapper import TransformerWrapper
 
 
-class DitWrapper(Wrapper):
+class DitWrapper(TransformerWrapper):
     """A DiTTransformer2DModel whose predicted variance, if there is one, is dropped."""
 
     def __init__(self, transformer: DiTTransformer2DModel) -> None:
@@ -19,7 +19,3 @@ class DitWrapper(Wrapper):
     def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> SimpleNamespace:
         sample = self.transformer(x, time, class_labels).sample
         return SimpleNamespace(sample=sample[:, : x.shape[1]])
-
-    @property
-    def inner(self) -> DiTTransformer2DModel:
-        return self.transformer

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from dmd.diffusion.denoiser import Cond, Denoiser
-from dmd.diffusion.process import append_dims
 
 
 def ode_times(timesteps: int, steps: int) -> tuple[int, ...]:
@@ -42,5 +41,4 @@ def trajectory(denoiser: Denoiser, x: Tensor, indices: tuple[int, ...], cond: Co
 def predict_x0_and_eps(denoiser: Denoiser, x: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
     """The (x0, eps) that make up x_t according to the network: eps = (x_t - alpha x0) / sigma."""
     x0 = denoiser(x, t, cond)
-    alpha, sigma = (append_dims(v(t), x.ndim).to(x0.dtype) for v in (denoiser.process.alpha, denoiser.process.sigma))
-    return x0, (x - alpha * x0) / sigma
+    return x0, denoiser.process.noise_in(x, x0, t)

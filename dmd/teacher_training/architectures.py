@@ -21,7 +21,9 @@ from dmd.config import TeacherConfig
 from dmd.data.splits import Split
 from dmd.errors import TeacherError
 from dmd.networks.dit import DitWrapper
+from dmd.teacher_training.sana import TrainableSana, new_sana
 from dmd.teacher_training.text_unet import TrainableTextUnet
+from dmd.teacher_training.vae import latent_size
 from dmd.training.tokenizer import tokenize
 
 if TYPE_CHECKING:
@@ -48,34 +50,27 @@ def new_scheduler(cfg: TeacherConfig) -> Scheduler:
 def new_network(cfg: TeacherConfig, split: Split) -> tuple[nn.Module, Any]:
     """Return an untrained network, wrapped if its call differs, and the other parts of its pipeline.
 
-    The parts are attributes vae, text_encoder and tokenizer; None for a network on pixels. Raises TeacherError if the
-    network does not fit the data.
+    The parts are attributes vae, text_encoder and tokenizer, or a whole pipeline; None for a network on pixels. Raises
+    TeacherError if the network does not fit the data.
     """
     classes = len(split.class_names)
     if cfg.network == "unet":
         return new_unet(cfg, split.shape, classes), None
     if cfg.network == "dit" and not classes:
-        raise TeacherError("teacher.network: 'dit' needs data with classes, but these have captions; use text_unet")
+        raise TeacherError(
+            "teacher.network: 'dit' needs data with classes, but these have captions; use text_unet or sana"
+        )
+    if cfg.network == "sana":
+        pipe = new_sana(cfg, split.shape)
+        return TrainableSana(pipe, split.class_captions), pipe
+    size = latent_size(cfg, split.shape)
     vae = new_vae(cfg, split.shape)
-    factor = 2 ** (len(cfg.vae.channels) - 1)
-    size = _latent_size(split.shape, factor)
     if cfg.network == "dit":
         return DitWrapper(new_dit(cfg, size, classes)), SimpleNamespace(vae=vae)
     tokenizer, text_encoder = new_text_encoder(cfg, split.class_captions)
     tokens = tokenize(tokenizer, [*split.class_captions, ""])
     net = TrainableTextUnet(new_text_unet(cfg, size), text_encoder, tokens)
     return net, SimpleNamespace(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
-
-
-def _latent_size(shape: tuple[int, int, int], factor: int) -> int:
-    """Return the side of the latents. Raises TeacherError for images that the factor does not divide."""
-    _, height, width = shape
-    if height != width or height % factor:
-        raise TeacherError(
-            f"teacher.vae.channels: images of {height}x{width} are not divisible by {factor}; use fewer levels, "
-            "or another data.size"
-        )
-    return height // factor
 
 
 def new_unet(cfg: TeacherConfig, shape: tuple[int, int, int], classes: int) -> UNet2DModel:

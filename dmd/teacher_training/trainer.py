@@ -15,14 +15,13 @@ from dmd.training.random_source import RandomSource
 
 
 class TeacherState:
-    """Networks, optimizer, step and log of a resumable training run."""
+    """Networks, optimizer and step of a resumable training run."""
 
     def __init__(self, denoiser: Denoiser, cfg: TeacherConfig) -> None:
         self.step = 0
         self.denoiser = denoiser
         self.ema = denoiser.copy().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(denoiser.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
-        self.rows: list[dict[str, float]] = []
 
     def state_dict(self) -> dict:
         return {
@@ -30,11 +29,10 @@ class TeacherState:
             "net": self.denoiser.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rows": self.rows,
         }
 
     def load_state_dict(self, state: dict) -> None:
-        self.step, self.rows = state["step"], state["rows"]
+        self.step = state["step"]
         self.denoiser.load_state_dict(state["net"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -2,7 +2,7 @@
 
 from diffusers import DiffusionPipeline
 
-from dmd.codecs.latents import downscaling
+from dmd.codecs.layouts import layout_of
 from dmd.families.family import Family
 
 
@@ -14,9 +14,11 @@ def complete(pipe: DiffusionPipeline, family: Family, size: int) -> None:
     encoder has positions for.
     """
     net = family.network(pipe)
-    if net.config["sample_size"] is None:
-        net.register_to_config(sample_size=size // (downscaling(pipe.vae.config) if family.on_latents else 1))
-    if net.config["out_channels"] is None:
+    if net.config.get(family.size_key) is None:
+        factor = layout_of(pipe.vae).downscaling(pipe.vae.config) if family.on_latents else 1
+        net.register_to_config(**{family.size_key: size // factor})
+    if net.config.get("out_channels", 0) is None:
         net.register_to_config(out_channels=net.config["in_channels"])
     for tokenizer, encoder in zip(family.tokenizers(pipe), family.text_encoders(pipe), strict=True):
-        tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+        if (positions := getattr(encoder.config, "max_position_embeddings", None)) is not None:
+            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)

@@ -1,6 +1,7 @@
 """Runs a fetched teacher once on two images of the data, since a pipeline that loads may still fail when it runs."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from dmd.data.splits import Split
 from dmd.errors import TeacherError
 from dmd.families.pipelines import find_family
+from dmd.families.tables import Embedded
 from dmd.storage.faults import refuse
 from dmd.teachers.teacher import Teacher
 
@@ -41,11 +43,19 @@ def _embed(teacher: Teacher, folder: Path) -> None:
     """
     for caption in (caption for caption in teacher.captions[:1] if caption.strip()):
         for name, rows in find_family(teacher.pipeline, folder).embed(teacher.pipeline, [caption, ""]).items():
-            if torch.equal(rows[0], rows[1]):
+            if _are_equal(rows):
                 raise TeacherError(
                     f"{folder}: {name} of the caption {caption[:80]!r} are those of the empty caption, since its "
                     "tokenizer does not know the words; restore the files of the tokenizer"
                 )
+
+
+def _are_equal(rows: Embedded) -> bool:
+    """Whether the first two rows of a table are equal."""
+    first, second = (rows[torch.tensor([i])] for i in range(2))
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
+        return torch.equal(cast(Tensor, first), cast(Tensor, second))
+    return torch.equal(first.values, second.values)
 
 
 @torch.no_grad()

@@ -10,8 +10,10 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from dmd.codecs.latents import Codec, Latents
+from dmd.codecs.layouts import layout_of
 from dmd.codecs.pixels import PIXELS
-from dmd.diffusion.denoiser import Cond, Denoiser, Guided, as_denoiser
+from dmd.config import EVERYWHERE
+from dmd.diffusion.denoiser import Cond, Denoiser, Guided, GuidedByInput, as_denoiser
 from dmd.errors import TeacherError
 from dmd.families.family import Family, embed_all
 from dmd.families.pipelines import find_family, load_pipeline
@@ -57,28 +59,35 @@ class Teacher:
 
 
 def load_teacher(
-    folder: Path,
-    device: torch.device,
+    folder: Path | str,
+    device: torch.device | str = "cpu",
     guidance_scale: float = 1.0,
     captions: Sequence[str] = (),
     texts: Tables | None = None,
+    guidance_interval: tuple[float, float] = EVERYWHERE,
+    guidance_rescale: float = 0.0,
 ) -> Teacher:
     """Load the teacher in `folder`, frozen and in eval mode.
 
     captions: the conditions of a network that takes captions. texts: their embeddings from stage `encode`, computed
-    here if there are none. Raises TeacherError if the folder cannot be used as a teacher, or if a network without
-    conditions is to be guided.
+    here if there are none. guidance_interval: lowest and highest guided t, as shares of T. guidance_rescale: share of
+    the guided output that keeps the standard deviation without guidance. Raises TeacherError if the folder cannot be
+    used as a teacher, or if a network without conditions is to be guided.
     """
-    return new_teacher(load_pipeline(folder), folder, device, guidance_scale, captions, texts)
+    folder = Path(folder)
+    pipe = load_pipeline(folder, with_text=texts is None)
+    return new_teacher(pipe, folder, device, guidance_scale, captions, texts, guidance_interval, guidance_rescale)
 
 
 def new_teacher(
     pipe: DiffusionPipeline,
     folder: Path,
-    device: torch.device,
+    device: torch.device | str,
     guidance_scale: float = 1.0,
     captions: Sequence[str] = (),
     texts: Tables | None = None,
+    guidance_interval: tuple[float, float] = EVERYWHERE,
+    guidance_rescale: float = 0.0,
 ) -> Teacher:
     """Make a teacher of a pipeline that was loaded from `folder`; arguments and errors are those of load_teacher."""
     family = find_family(pipe, folder)
@@ -88,13 +97,13 @@ def new_teacher(
     with refuse(f"{folder}: its text encoder cannot embed captions", "correct the configs of tokenizer and encoder"):
         net = family.wrap(pipe, texts or embed_all(family, pipe, captions))
     with refuse(f"{folder}", f"correct {folder / 'scheduler' / 'scheduler_config.json'}"):
-        denoiser = as_denoiser(net, pipe.scheduler).eval().requires_grad_(False).to(device)
+        denoiser = as_denoiser(net, pipe.scheduler, family.flow_mu(pipe, shape)).eval().requires_grad_(False).to(device)
     conditions = family.count_conditions(pipe, captions)
     if guidance_scale != 1 and not conditions:
         raise TeacherError(f"guidance.scale: {guidance_scale} needs a teacher with conditions; {folder} has none")
     return Teacher(
         denoiser=denoiser,
-        guided=denoiser if guidance_scale == 1 else Guided(denoiser, guidance_scale, null=conditions - 1),
+        guided=_guide(denoiser, guidance_scale, conditions - 1, guidance_interval, guidance_rescale, family, pipe),
         pipeline=pipe,
         shape=shape,
         conditions=conditions,
@@ -103,14 +112,43 @@ def new_teacher(
     )
 
 
+def _guide(
+    denoiser: Denoiser,
+    scale: float,
+    null: int,
+    interval: tuple[float, float],
+    rescale: float,
+    family: Family,
+    pipe: DiffusionPipeline,
+) -> Denoiser:
+    """Return the teacher with guidance as its pipeline applies it.
+
+    null: the label for "no condition". Raises TeacherError for an interval or rescaling that the pipeline cannot have.
+    """
+    if scale == 1:
+        return denoiser
+    if not family.is_guided_by_input(pipe):
+        return Guided(denoiser, scale, null, interval, family.rescale, rescale)
+    if interval != EVERYWHERE or rescale:
+        raise TeacherError(
+            f"guidance.t_min, t_max, rescale: {family.parts} takes the scale as an input and has no prediction without "
+            "guidance; set them to 0, 1 and 0"
+        )
+    return GuidedByInput(denoiser, scale)
+
+
 def _input_shape(family: Family, pipe: DiffusionPipeline, folder: Path) -> tuple[int, int, int]:
-    """Return (C, H, W) of the network's input."""
+    """Return (C, H, W) of the network's input. A network whose config has no size takes its VAE's."""
     config = family.network(pipe).config
-    match config["sample_size"]:
+    channels = config["in_channels"] // family.packing**2
+    size = config.get(family.size_key)
+    if size is None and family.on_latents and (pixels := pipe.vae.config.get("sample_size")):
+        size = pixels // layout_of(pipe.vae).downscaling(pipe.vae.config)
+    match size:
         case int(size):
-            return config["in_channels"], size, size
+            return channels, size, size
         case [int(height), int(width)]:
-            return config["in_channels"], height, width
+            return channels, height, width
         case other:
-            file = family.folder_of(pipe, folder) / "config.json"
-            raise TeacherError(f"{file}: sample_size {other!r} is not a number of pixels or a pair of them; correct it")
+            file, key = family.folder_of(pipe, folder) / "config.json", family.size_key
+            raise TeacherError(f"{file}: {key} {other!r} is not a number of pixels or a pair of them; correct it")
