@@ -4,7 +4,7 @@ The estimates of time and memory use these counts. A new method needs no entry h
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from dmd.config import Params
 from dmd.diffusion.denoiser import Denoiser, Guided, as_denoiser
-from dmd.distillation.gan.trunks import of_images
 from dmd.distillation.inputs.batches import TrainingImages
-from dmd.distillation.methods import METHODS, Method
+from dmd.distillation.methods import Method, build_method, frozen_networks
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase, Turn
 from dmd.features.frozen import FrozenNetwork, Level
@@ -39,6 +39,8 @@ class Passes:
     encoder_backward: float
     kept: float  # whole passes whose activations are kept until the backward pass
     encoder_kept: float
+    trunk_kept: float  # the same of frozen networks of images, all together
+    heads_kept: float  # the same of all heads on frozen trunks
 
 
 @dataclass(frozen=True)
@@ -65,24 +67,27 @@ def turn_costs(params: Params) -> list[TurnCost]:
     method = small_method(params)
     nets = method.networks(_small_teacher(params), seed=0)
     return [
-        TurnCost(phase, turn, count_passes(method, nets, phase, turn))
+        TurnCost(phase, turn, count_passes(method, nets, phase, turn, params.train.processes * params.train.accumulate))
         for phase in method.phases(params.train)
         for turn in phase.turns
     ]
 
 
-def small_method(params: Params) -> Method:
-    """Build the method on a few images and pairs of noise: enough for its phases, networks and losses."""
+def small_method(params: Params, frozen: Mapping[str, FrozenNetwork] | None = None, images: int = CLASSES) -> Method:
+    """Build the method on a few images and pairs of noise: enough for its phases, networks and losses.
+
+    frozen: networks of images by name; those that are missing get a stand-in. images: number of training images.
+    """
     cfg = params.method.model_copy(update={"generator_timestep": "auto", "regression_loss": "l2"})
-    frozen = {name: _small_trunk() for name in of_images(cfg.gan.trunks)}
-    rng, labels = torch.Generator().manual_seed(0), torch.arange(CLASSES)
-    x = torch.randn(CLASSES, 1, SIDE, SIDE, generator=rng)
+    frozen = {name: _small_trunk() for name in frozen_networks(cfg)} | dict(frozen or {})
+    rng, labels = torch.Generator().manual_seed(0), torch.arange(images) % CLASSES
+    x = torch.randn(images, 1, SIDE, SIDE, generator=rng)
     pairs, data = Pairs(x, x, labels), TrainingImages(x, labels)
-    return METHODS[cfg.name](cfg, params.teacher.timesteps, pairs, data, frozen=frozen)
+    return build_method(cfg, params.teacher.timesteps, pairs, data, frozen=frozen)
 
 
 def _small_trunk() -> FrozenNetwork:
-    """A stand-in for a network of method.gan.trunks, whose passes are not counted: planning must load no weights."""
+    """A stand-in for a frozen network of images, whose passes are not counted: planning must load no weights."""
     net = nn.Conv2d(1, 4, 3)
     return FrozenNetwork(net, "small", lambda x: x.mean(dim=1, keepdim=True), [Level("small", net)])
 
@@ -114,19 +119,30 @@ def _small_teacher(params: Params) -> Teacher:
     )
 
 
-def count_passes(method: Method, nets: Networks, phase: Phase, turn: Turn) -> Passes:
-    """The passes of a turn, averaged over the steps of the generator that it may draw."""
+def count_passes(method: Method, nets: Networks, phase: Phase, turn: Turn, shares: int = 1) -> Passes:
+    """The passes of a turn, averaged over the steps of the generator that it may draw. shares: parts of its batch."""
     steps = len(method.generator_times)
     total: Counter[str] = Counter()
     for step in range(steps):
         rng = _FixedStep(0, 0, turn.network, range(IMAGES), step)
         z = rng.noise(*method.noise_shape((1, SIDE, SIDE)))
-        with nets.only_training(turn.network) as trained, _counting(nets) as counts:
-            phase.loss(turn.network, nets, z, torch.zeros(IMAGES, dtype=torch.long), rng)["total"].backward()
+        with nets.only_training(turn.network) as trained, _counting(nets, method.frozen) as counts:
+            _loss(phase, turn, nets, shares, z, torch.zeros(IMAGES, dtype=torch.long), rng).backward()
         trained.zero_grad(set_to_none=True)
         total.update(counts)
     names = Passes.__dataclass_fields__
     return Passes(**{name: total[name] / (IMAGES * steps) for name in names})
+
+
+def _loss(phase: Phase, turn: Turn, nets: Networks, shares: int, z: Tensor, cond: Tensor, rng: RandomSource) -> Tensor:
+    """The loss of a turn. A loss on the whole batch takes a second pass if the batch is divided, as in training."""
+    if phase.batch_loss is None or turn.network != "generator":
+        return phase.loss(turn.network, nets, z, cond, rng)["total"]
+    if shares > 1:
+        with torch.no_grad():
+            phase.batch_loss.part(turn.name, nets, z, cond, rng)
+    own, values = phase.batch_loss.part(turn.name, nets, z, cond, rng)
+    return own["total"] + phase.batch_loss.whole(nets, values)["total"]
 
 
 class _FixedStep(RandomSource):
@@ -142,10 +158,13 @@ class _FixedStep(RandomSource):
 
 
 @contextmanager
-def _counting(nets: Networks) -> Iterator[Counter[str]]:
+def _counting(nets: Networks, frozen: Mapping[str, FrozenNetwork]) -> Iterator[Counter[str]]:
     """Count the images that pass through the networks while the block runs, by hooks on their middle and their end."""
     counts: Counter[str] = Counter()
     handles = [handle for net in _distinct(nets) for handle in _hooks(net, counts)]
+    handles += [net.register_forward_hook(_keeps(counts, "trunk_kept", 1 / len(frozen))) for net in frozen.values()]
+    if nets.discriminator is not None:
+        handles.append(nets.discriminator.register_forward_hook(_keeps(counts, "heads_kept", 1)))
     try:
         yield counts
     finally:
@@ -154,8 +173,8 @@ def _counting(nets: Networks) -> Iterator[Counter[str]]:
 
 
 def _distinct(nets: Networks) -> list[Any]:
-    """The networks of teacher, generator and critic, each once."""
-    denoisers: tuple[Denoiser, ...] = (nets.teacher, nets.generator, nets.critic)
+    """The networks of teacher, generator, critic and its average, each once."""
+    denoisers: tuple[Denoiser, ...] = (nets.teacher, nets.generator, nets.critic, nets.scorer)
     return list({id(d.net): d.net for d in denoisers}.values())
 
 
@@ -172,6 +191,17 @@ def _hooks(net: Any, counts: Counter[str]) -> list[Any]:
         _count(counts, "", output.sample, +1)
 
     return [net.mid_block.register_forward_hook(at_middle), net.register_forward_hook(at_end)]
+
+
+def _keeps(counts: Counter[str], name: str, weight: float) -> Any:
+    """A hook that counts the images of a pass, times a weight, if its activations are kept until a backward pass."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        tensors = tree_leaves(output)
+        if any(tensor.requires_grad for tensor in tensors):
+            counts[name] += weight * len(tensors[0])  # type: ignore[assignment]
+
+    return hook
 
 
 def _count(counts: Counter[str], prefix: str, output: Tensor, sign: int) -> None:

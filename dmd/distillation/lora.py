@@ -4,13 +4,16 @@ peft injects them in place, so the network keeps its class. It is imported only 
 """
 
 import copy
+from collections.abc import Iterable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.parallel.sharding import to_placement_of
-from dmd.networks.wrapper import unwrap
+from dmd.errors import ConfigError
+from dmd.networks.wrapper import TransformerWrapper, unwrap
 
 # The layers that DMD2 adapts in SDXL: attention and its feed-forward, convolutions and time embeddings of residual
 # blocks. UNet2DModel and DiT use the same names.
@@ -18,6 +21,10 @@ TARGETS = (
     *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
     *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj"),
 )
+
+
+# Layers that autocast runs in half precision, whatever the type of their weights.
+HALVED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def student(denoiser: Denoiser, rank: int, seed: int, alpha: int = 0) -> Denoiser:
@@ -35,9 +42,42 @@ def with_adapters(denoiser: Denoiser, rank: int, seed: int, alpha: int = 0) -> D
     new = copy.deepcopy(denoiser, {id(p): p for p in denoiser.parameters()})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=list(TARGETS))
+        targets = [*TARGETS, *(new.net.lora_targets if isinstance(new.net, TransformerWrapper) else ())]
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=targets)
         inject_adapter_in_model(config, unwrap(new.net))
     return new
+
+
+def halve(denoiser: Denoiser) -> None:
+    """Store the weights of linear layers and convolutions of a frozen denoiser in bfloat16, in place.
+
+    Adapters on these weights share them, so that all networks still hold one copy.
+    """
+    for module in denoiser.modules():
+        if isinstance(module, HALVED):
+            module.bfloat16()
+
+
+def quantize(denoiser: Denoiser, others: Iterable[Denoiser]) -> None:
+    """Store the weights of linear layers of a frozen denoiser as int8 with a scale for each row, in place (torchao).
+
+    others: denoisers that may hold the same weights, as those with adapters do; they get the new ones, so that all
+    networks still hold one copy. Raises ConfigError without torchao, which is an optional package.
+    """
+    if find_spec("torchao") is None:
+        raise ConfigError(
+            "train.frozen_precision: int8 needs torchao, which is not installed; run pip install '.[int8]', or use bf16"
+        )
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_  # pyright: ignore[reportMissingImports]
+
+    layers = [module for module in denoiser.modules() if isinstance(module, nn.Linear)]
+    before = [(layer.weight, layer) for layer in layers]
+    config = Int8WeightOnlyConfig(set_inductor_config=False)
+    quantize_(denoiser, config, lambda module, _name: isinstance(module, nn.Linear))
+    new = {id(weight): layer.weight for weight, layer in before}
+    for module in (module for other in others for module in other.modules()):
+        if isinstance(module, nn.Linear) and id(module.weight) in new:
+            module.weight = new[id(module.weight)]
 
 
 def frozen_copy(denoiser: Denoiser) -> Denoiser:

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from dmd.diffusion.process import append_dims
 
+SMALLEST_SQUARE = 1e-8  # added to the squared length that a projection divides by (PDMD)
+
 
 def normaliser(x: Tensor, real: Tensor) -> Tensor:
     """Mean |x - real| over C, H, W: one number per sample [B], in image units (DMD, algorithm 2)."""
@@ -22,6 +24,29 @@ def score_difference(x: Tensor, real: Tensor, fake: Tensor, normaliser_min: floa
     normaliser is clamped to at least normaliser_min (image units).
     """
     return (fake - real) / append_dims(normaliser(x, real).clamp_min(normaliser_min), x.ndim)
+
+
+@torch.no_grad()
+def project_out(grad: Tensor, direction: Tensor) -> Tensor:
+    """Gradient without its component along a direction, g - <g, r> / (<r, r> + 1e-8) r for each sample (PDMD, 2026).
+
+    g = grad and r = direction are [B, ...]. The critic's error is estimated by r = fake - x; without its component, the
+    score difference no longer follows that error.
+    """
+    inner = (grad * direction).flatten(1).sum(dim=1)
+    square = direction.square().flatten(1).sum(dim=1)
+    return grad - append_dims(inner / (square + SMALLEST_SQUARE), grad.ndim) * direction
+
+
+@torch.no_grad()
+def add_augmentation(grad: Tensor, difference: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of decoupled DMD, DM - (scale - 1) CA (Liu et al. 2025).
+
+    grad [B, ...] is DM, the score difference without guidance. difference [B, ...] is -CA, with CA = (real_c - real_u)
+    / w of the predictions with and without the condition, and w their normaliser. scale [B] is the guidance scale. With
+    one x_t and one w for both terms, the result is the score difference of the guided teacher.
+    """
+    return grad + append_dims(scale - 1, grad.ndim) * difference
 
 
 def distribution_matching_loss(x: Tensor, grad: Tensor) -> Tensor:

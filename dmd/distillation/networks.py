@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from torch import nn
+import torch
+from diffusers.hooks import apply_group_offloading
+from torch import Tensor, nn
 
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.gan.discriminator import Discriminator
@@ -32,6 +34,8 @@ class Networks:
 
     critic_heads, if there are any, read the critic's activations and train in its turn. The discriminator, if there is
     one, reads frozen trunks and trains in turns of its own. A method without a critic has the teacher in its place.
+    critic_average, if there is one, predicts in the critic's place for the score difference. estimators hold statistics
+    that a method updates after its turns. No optimizer trains these two, but checkpoints hold them.
     """
 
     teacher: Denoiser
@@ -39,6 +43,18 @@ class Networks:
     critic: Denoiser
     critic_heads: Discriminator | None = None
     discriminator: TrunkDiscriminator | None = None
+    critic_average: Denoiser | None = None
+    estimators: nn.Module | None = None
+
+    @property
+    def scorer(self) -> Denoiser:
+        """The network that predicts x0 of generated images for the score difference: the critic or its average."""
+        return self.critic if self.critic_average is None else self.critic_average
+
+    @property
+    def like(self) -> Tensor:
+        """A weight of the generator that trains, with the type and device of noise and images."""
+        return next(p for p in self.generator.parameters() if p.requires_grad)
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -55,7 +71,8 @@ class Networks:
         """The modules that run a forward pass by themselves, each once."""
         heads = [] if self.critic_heads is None else self.critic_heads.heads
         own = [] if self.discriminator is None else self.discriminator.heads
-        return list(dict.fromkeys([self.teacher.net, self.generator.net, self.critic.net, *heads, *own]))
+        denoisers = [self.teacher.net, self.generator.net, self.critic.net, self.scorer.net]
+        return list(dict.fromkeys([*denoisers, *heads, *own]))
 
     @contextmanager
     def only_training(self, network: str) -> Iterator[nn.Module]:
@@ -77,6 +94,15 @@ class Networks:
         """Recompute the activations of generator and critic in the backward pass, to save memory."""
         for denoiser in (self.generator, self.critic):
             cast(Checkpointing, denoiser.net).enable_gradient_checkpointing()
+
+    def offload_teacher(self, device: torch.device) -> None:
+        """Keep the teacher's weights in the memory of the CPU; each layer is on `device` while it runs.
+
+        On a GPU, the next layer is copied while one runs. On a CPU, nothing moves.
+        """
+        apply_group_offloading(
+            unwrap(self.teacher.net), device, offload_type="leaf_level", use_stream=device.type == "cuda"
+        )
 
 
 def freeze_spatial(generator: Denoiser) -> None:

@@ -22,30 +22,17 @@ class Lpips(nn.Module):
     def __init__(self, source: WeightsSource) -> None:
         """Raises ConfigError if the checkpoint is missing, has another hash than source.sha256, or does not fit."""
         super().__init__()
+        weights = _read_vgg(Path(source.weights), source.sha256)
         from lpips import LPIPS  # it imports torchvision, which no other loss needs
 
         self.net = LPIPS(net="vgg", pnet_rand=True, verbose=False)
-        self.net.net.load_state_dict(self._vgg(Path(source.weights), source.sha256))
-        self.net.requires_grad_(False).eval()
-
-    def _vgg(self, file: Path, expected: str) -> dict[str, Tensor]:
-        """The weights features.N.* of torchvision's VGG16, under the names that lpips gives to the layers."""
+        vgg = self.net.net
         try:
-            digest = sha256(file)
-            if expected not in ("any", digest):
-                raise ConfigError(f"method.lpips.sha256: {file} has {digest}; correct the hash or replace the file")
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            if infinite := [name for name, value in state.items() if not value.isfinite().all()]:
-                raise ConfigError(f"method.lpips.weights: {file}: {infinite[0]} has NaN or infinite values; replace it")
-            names = {name: f"features.{name.partition('.')[2]}" for name in self.net.net.state_dict()}
-            return {name: state[theirs] for name, theirs in names.items()}
-        except ConfigError:
-            raise
-        except Exception as e:  # torch, pickle and zipfile each raise error types of their own
-            reason = " ".join(str(e).split())[:200]
-            raise ConfigError(
-                f"method.lpips.weights: {file} is not torchvision's checkpoint of VGG16 ({reason})"
-            ) from None
+            # lpips has the layers of torchvision under names of its own, slice1.0.weight for features.0.weight.
+            vgg.load_state_dict({name: weights[f"features.{name.partition('.')[2]}"] for name in vgg.state_dict()})
+        except (KeyError, RuntimeError) as e:  # a layer is missing, or has another shape
+            raise _not_vgg(source.weights, e) from None
+        self.net.requires_grad_(False).eval()
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """The mean distance, a scalar; gradients flow to x."""
@@ -59,3 +46,25 @@ def _enlarge(x: Tensor) -> Tensor:
     if min(rgb.shape[-2:]) >= SIZE:
         return rgb
     return F.interpolate(rgb, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+
+
+def _read_vgg(file: Path, expected: str) -> dict[str, Tensor]:
+    """The weights of torchvision's VGG16, by its names. Raises ConfigError: missing, damaged, or of another hash."""
+    try:
+        digest = sha256(file)
+        if expected not in ("any", digest):
+            raise ConfigError(f"method.lpips.sha256: {file} has {digest}; correct the hash or replace the file")
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if infinite := [name for name, value in state.items() if not value.isfinite().all()]:
+            raise ConfigError(f"method.lpips.weights: {file}: {infinite[0]} has NaN or infinite values; replace it")
+        return state
+    except ConfigError:
+        raise
+    except Exception as e:  # torch, pickle and zipfile each raise error types of their own
+        raise _not_vgg(file, e) from None
+
+
+def _not_vgg(file: Path | str, error: Exception) -> ConfigError:
+    """The error of a file that is no checkpoint of VGG16."""
+    reason = " ".join(str(error).split())[:200]
+    return ConfigError(f"method.lpips.weights: {file} is not torchvision's checkpoint of VGG16 ({reason})")

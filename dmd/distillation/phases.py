@@ -5,7 +5,7 @@ A phase counts steps. A step is one critic turn, or one generator turn in a phas
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor
 
@@ -16,6 +16,22 @@ from dmd.training.random_source import RandomSource
 # (name of the turn, networks, z, cond, rng) -> scalars by name; "total" is the one to differentiate. z is unit
 # noise [B, *noise_shape], cond [B] or None.
 Loss = Callable[[str, Networks, Tensor, Cond, RandomSource], dict[str, Tensor]]
+Values = dict[str, Tensor]  # values of the samples of a batch, [B, ...], by name
+Draw = Callable[[range], tuple[Tensor, Cond]]  # positions of samples -> their z and cond
+
+
+class BatchLoss(Protocol):
+    """A loss that compares all samples of a batch, which is divided over processes and parts."""
+
+    def part(
+        self, name: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource
+    ) -> tuple[dict[str, Tensor], Values]:
+        """Scalars of a part alone, with their "total", and the values of its samples that `whole` compares."""
+        ...
+
+    def whole(self, nets: Networks, values: Values) -> dict[str, Tensor]:
+        """Scalars of the whole batch by name, from the values of all samples; "total" is the one to differentiate."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +42,7 @@ class Turn:
     every: int
     batch_size: int  # images, over all processes
     lr: float  # peak learning rate
-    purpose: str = ""  # of a further turn of the same network, with a loss of its own, such as a penalty
+    purpose: str = ""  # tells a second turn of the same network apart, such as one for a penalty
 
     @property
     def name(self) -> str:
@@ -36,7 +52,11 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A part of training with its own optimizers. A step takes its turns in the order of `turns`."""
+    """A part of training with its own optimizers. A step takes its turns in the order of `turns`.
+
+    begin runs once, before the first step, and may be slow. after runs after every optimizer step, with the name of the
+    turn and the values of the whole batch, which are empty unless the turn has a batch_loss.
+    """
 
     name: str
     steps: int
@@ -46,6 +66,10 @@ class Phase:
     is_preparation: bool = False  # its generators are not candidates for the best one
     starts_from_best: bool = False  # start with the best generator so far instead of the last one
     reads_images: tuple[str, ...] = ()  # names of turns that draw training images, which are then read ahead
+    reads_pairs: tuple[str, ...] = ()  # names of turns that draw teacher pairs
+    batch_loss: BatchLoss | None = None  # replaces `loss` in the generator's turn
+    begin: Callable[[Networks, Draw], None] | None = None
+    after: Callable[[str, Networks, Values], None] | None = None
 
     def turns_at(self, step: int) -> tuple[Turn, ...]:
         """The turns of a step: their frequencies give the networks two time scales (DMD2, section 4.2)."""

@@ -1,8 +1,7 @@
 """Runs a distillation from its start or its last checkpoint to its end, with progress and validation."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -10,18 +9,21 @@ import pandas as pd
 from torch import Tensor
 
 from dmd.config import TrainConfig
+from dmd.distillation.divergence.recovery import Recovery
 from dmd.distillation.lora import load_trainable_state
 from dmd.distillation.methods import Method
 from dmd.distillation.networks import Networks
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.phases import Phase
 from dmd.distillation.selection import Validation
+from dmd.distillation.setup import new_generator
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.generator.generator import Generator
-from dmd.progress import Progress
-from dmd.signals import postpone_stop
+from dmd.progress import LiveLog, Progress
+from dmd.signals import StopRequest, postpone_stop
 from dmd.storage.checkpoint import Scratch
+from dmd.storage.events import Event, describe
 from dmd.teachers.teacher import Teacher
 
 PROGRESS_COLUMNS = ("critic_total", "generator_dm", "generator_regression")
@@ -33,7 +35,8 @@ class Distilled(NamedTuple):
 
     generator: Generator  # the average that validation selected
     turn: int  # number of generator turns after which validation selected it
-    rows: list[dict[str, Any]]  # one row of numbers per generator turn
+    rows: list[dict[str, Any]]  # one row of numbers per generator turn; in the main process only
+    events: Sequence[Event] = ()  # times at which the training went wrong
 
     def losses_csv(self) -> str:
         """The rows as a CSV file."""
@@ -43,7 +46,8 @@ class Distilled(NamedTuple):
         """One line with the number of turns, the selected turn and its validation score."""
         row = next(row for row in self.rows if row["turn"] == self.turn)
         score = f"{row['validation_score']:.3g} +/- {row['validation_error']:.1g}"
-        return f"{len(self.rows)} generator turns; the best is after turn {self.turn}, validation score {score}"
+        text = f"{len(self.rows)} generator turns; the best is after turn {self.turn}, validation score {score}"
+        return "; ".join([text, *map(describe, self.events)])
 
 
 def distill(
@@ -59,43 +63,96 @@ def distill(
 ) -> Distilled:
     """Train to the end. labels [N] are the conditions of the data, classes their names.
 
-    Every process trains; only the main process validates, saves and shows progress. After a signal to any process, all
-    of them end after their turn, with a checkpoint: raises Stopped, or KeyboardInterrupt after SIGINT.
+    Every process trains and validates; only the main one saves and shows progress. A training that goes wrong stops or
+    rolls back, as train.on_divergence says: raises FloatingPointError if it stops without a validated generator. After
+    a signal to any process, all of them end after their turn, with a checkpoint: raises Stopped, or KeyboardInterrupt
+    after SIGINT.
     """
     state = _load_state(nets, cfg, scratch)
-    phases = method.phases(cfg)
-    total = sum(phase.generator_turns for phase in phases)
-    patience = Patience.of(cfg, phases)
-    names, conditions = (classes, labels) if teacher.conditions else ((), None)
+    phases, conditions = method.phases(cfg), labels if teacher.conditions else None
+    recovery = Recovery(cfg, scratch, workers)
 
     def generator(half_life: int) -> Generator:
-        return Generator(state.average(half_life), method.generator_times, teacher.shape, names, teacher.codec)
+        return new_generator(state.average(half_life), method, teacher, classes)
 
-    # A run that was killed between its last turn and its export has nothing left to train.
-    rows = () if patience.is_over(state) else train(state, method, cfg, teacher.shape, conditions, workers)
-    with PhaseProgress(phases, state.turn, workers.is_main) as progress, postpone_stop() as stop:
-        for row in rows:
-            is_last = state.turn == total
-            if is_last or state.turn % cfg.validate_every == 0:
-                half_life, validation = _validate(state, generator, validate, workers)
-                row |= validation.row() | {"ema_half_life": half_life}
-                phase, later = _split_phases(phases, row["phase"])
-                if not phase.is_preparation:
-                    returns = any(phase.starts_from_best for phase in later)
-                    state.keep_if_best(half_life, validation.scores, cfg.validation.tolerance, returns)
-                    is_last = is_last or patience.is_over(state)
-            state.rows.append(row)
-            progress.update(row)
-            is_stopped = workers.any(bool(stop))
-            if state.turn % cfg.checkpoint_every == 0 or is_last or is_stopped:
-                _save(state, scratch, workers)
-            if is_last:
-                break
-            if is_stopped:
-                stop.end()
+    run = _Run(state, cfg, phases, scratch, generator, validate, workers)
+    with postpone_stop() as stop, scratch:
+        recovery.begin(state)
+        while not run.is_over:
+            turns = train(state, method, cfg, teacher.shape, conditions, workers)
+            try:
+                run.follow(turns, stop)
+            except FloatingPointError as e:
+                if not recovery.recover(state, e):
+                    break
     best = generator(state.best.half_life)
     load_trainable_state(best.denoiser, state.best.weights)
-    return Distilled(best, state.best.turn, state.rows)
+    rows = scratch.read_rows() + run.unsaved if workers.is_main else []
+    return Distilled(best, state.best.turn, rows, state.events)
+
+
+@dataclass
+class _Run:
+    """One run of a training: validates, saves and shows what the training loop yields."""
+
+    state: TrainState
+    cfg: TrainConfig
+    phases: tuple[Phase, ...]
+    scratch: Scratch
+    generator: Callable[[int], Generator]  # the average of a half-life
+    validate: Validate
+    workers: Workers
+    unsaved: list[dict[str, Any]] = field(default_factory=list)  # rows since the last checkpoint
+
+    def __post_init__(self) -> None:
+        self.total = sum(phase.generator_turns for phase in self.phases)
+        self.patience = Patience.of(self.cfg, self.phases)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no turn is left: at the end, or in a run that was killed between its last turn and the export."""
+        return self.state.turn >= self.total or self.patience.is_over(self.state)
+
+    def follow(self, turns: Iterable[dict[str, Any]], stop: StopRequest) -> None:
+        """Validate, save and show the rows of the training loop to its end.
+
+        Raises FloatingPointError if the training goes wrong, and Stopped or KeyboardInterrupt after a signal.
+        """
+        self.unsaved = []
+        with PhaseProgress(self.phases, self.state.turn, self.workers.is_main) as progress:
+            for row in turns:
+                self.scratch.check()
+                is_last = self.state.turn == self.total
+                if is_last or self.state.turn % self.cfg.validate_every == 0:
+                    is_last = self._validate(row) or is_last
+                self.unsaved.append(row)
+                progress.update(row)
+                self._save(is_last, stop)
+                if is_last:
+                    break
+
+    def _validate(self, row: dict[str, Any]) -> bool:
+        """Validate every average, and keep the best one if it is good. Returns whether patience has run out."""
+        half_life, validation = _find_best(self.state, self.generator, self.validate, self.workers)
+        row |= validation.row() | {"ema_half_life": half_life}
+        phase, later = _split_phases(self.phases, row["phase"])
+        if phase.is_preparation:
+            return False
+        returns = any(phase.starts_from_best for phase in later)
+        self.state.keep_if_best(half_life, validation.scores, self.cfg.validation.tolerance, returns)
+        row["validation_kept"] = int(self.state.best.turn == self.state.turn)
+        return self.patience.is_over(self.state)
+
+    def _save(self, is_last: bool, stop: StopRequest) -> None:
+        """Save a checkpoint if one is due, or if a process has received a signal, and end the run after a signal."""
+        is_stopped = self.workers.any(bool(stop))
+        is_due = self.state.turn % self.cfg.checkpoint_every == 0 or is_last
+        if is_due or is_stopped:  # in every process, since each may have to send its shards
+            self.scratch.save(self.state.state_dict(), self.unsaved, is_due, writes=self.workers.is_main)
+            self.unsaved = []
+        if is_stopped and not is_last:
+            self.scratch.wait()
+            stop.end()
 
 
 def _load_state(nets: Networks, cfg: TrainConfig, scratch: Scratch) -> TrainState:
@@ -106,21 +163,14 @@ def _load_state(nets: Networks, cfg: TrainConfig, scratch: Scratch) -> TrainStat
     return state
 
 
-def _save(state: TrainState, scratch: Scratch, workers: Workers) -> None:
-    """Save a checkpoint in the main process; every process must call this, since it may have to send its shards."""
-    checkpoint = state.state_dict()
-    if workers.is_main:
-        scratch.save(checkpoint)
-
-
-def _validate(
+def _find_best(
     state: TrainState, generator: Callable[[int], Generator], validate: Validate, workers: Workers
 ) -> tuple[int, Validation]:
-    """Validate every average. Returns the half-life of the best one and its scores."""
-    validations = {
-        half_life: workers.from_main(partial(validate, generator(half_life), state.turn))
-        for half_life in state.averages
-    }
+    """Validate every average, by all processes. Returns the half-life of the best one and its scores."""
+    validations: dict[int, Validation] = {}
+    for half_life in state.averages:
+        validation = validate(generator(half_life), state.turn)
+        validations[half_life] = workers.from_main(lambda own=validation: own)  # all must go on in the same way
     best = min(validations, key=lambda half_life: fmean(validations[half_life].scores))
     return best, validations[best]
 
@@ -154,13 +204,13 @@ class Patience:
 
 
 class PhaseProgress:
-    """A progress line for each phase, since turns of different phases take different times."""
+    """A progress line for each phase, since turns of different phases take different times, and one live log."""
 
     def __init__(self, phases: Iterable[Phase], turn: int, is_visible: bool) -> None:
         """turn: generator turns before this process started, over all phases."""
         self.is_visible = is_visible
         self.totals = {phase.name: phase.generator_turns for phase in phases if phase.generator_turns}
-        self.turn = turn
+        self.turn, self.live = turn, LiveLog("train")
         self.validated: dict[str, Any] = {}  # the score of the last validation, shown until the next one
         self.current: tuple[str, Progress] | None = None
 
@@ -175,12 +225,13 @@ class PhaseProgress:
         """Count one generator turn and show its numbers."""
         if not self.is_visible:
             return
+        self.live.write(row["turn"], {k: v for k, v in row.items() if k != "turn"})
         name = row["phase"]
         if self.current is None or self.current[0] != name:
             self.__exit__(None, None, None)
             place = list(self.totals).index(name)
             before = sum(list(self.totals.values())[:place])
             title = f"train, {name} ({place + 1} of {len(self.totals)})"
-            self.current = (name, Progress(title, self.totals[name], "turns", max(self.turn - before, 0)))
+            self.current = (name, Progress(title, self.totals[name], "turns", max(self.turn - before, 0), False))
         self.validated |= {k: row[k] for k in ("validation_score",) if k in row}
         self.current[1].update(**{k: row[k] for k in PROGRESS_COLUMNS if k in row} | self.validated)

@@ -10,18 +10,19 @@ from dmd.config import NONE, MethodConfig, Params, TrainConfig
 from dmd.data.shards import Images
 from dmd.data.splits import Split
 from dmd.diffusion.denoiser import Denoiser
-from dmd.distillation.gan.trunks import OWN, of_images
+from dmd.diffusion.process import Process
 from dmd.distillation.inputs.batches import TrainingImages
-from dmd.distillation.methods import METHODS, Method, Setting, check_method
-from dmd.distillation.methods.adversarial import Adversarial
+from dmd.distillation.lora import halve, quantize
+from dmd.distillation.methods import Method, Setting, build_method, check_method, frozen_networks
 from dmd.distillation.networks import Networks, freeze_spatial
 from dmd.encoding.encoded import Encoded
 from dmd.errors import ConfigError, FeatureNetworkError, HubError
 from dmd.features.frozen import FrozenNetwork
 from dmd.features.load import NetworkName, find_weights, load_frozen
-from dmd.features.own import load_own
+from dmd.features.own import OWN, load_own
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
+from dmd.samplers.few_step import level_times
 from dmd.samplers.sampler import to_uint8
 from dmd.storage.checkpoint import Scratch
 from dmd.teachers.check import check_fits
@@ -44,7 +45,8 @@ def new_method(
     Raises ConfigError or TeacherError if it cannot run on this teacher and these data.
     """
     check_fits(teacher, split.shape, len(split.class_names))
-    check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs)))
+    has_null = bool(teacher.captions) or teacher.conditions > len(split.class_names)
+    check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs), has_null))
     if not split.has_images:
         x = torch.empty(0, *teacher.shape)
     else:
@@ -52,7 +54,7 @@ def new_method(
     data = TrainingImages(x, split.labels)
     denoiser = teacher.denoiser
     try:
-        method = METHODS[params.method.name](
+        method = build_method(
             params.method,
             denoiser.process.timesteps,
             pairs,
@@ -60,30 +62,40 @@ def new_method(
             denoiser.default_generator_timestep(),
             load_trunks(params.method, own, next(denoiser.parameters()).device),
         )
+        if params.method.levels.are_set:
+            method.set_times(times_of_levels(params.method, denoiser.process))
     except ValueError as e:
         raise ConfigError(str(e)) from None
-    check_exportable(teacher, method.generator_times)
+    check_exportable(teacher, method.generator_times, params.method.levels.between)
     return method
 
 
+def times_of_levels(cfg: MethodConfig, process: Process) -> tuple[int, ...]:
+    """Indices of the noise levels that method.levels lists or spaces evenly. Raises ValueError without a flow."""
+    if cfg.levels.after_shift:
+        return level_times(process, cfg.levels.after_shift)
+    sigmas = cfg.levels.before_shift or [1 - k / cfg.steps for k in range(cfg.steps)]
+    if cfg.levels.shift != "teacher":
+        return level_times(process, sigmas, cfg.levels.shift)
+    return tuple(max(0, round(sigma * process.timesteps) - 1) for sigma in sigmas)
+
+
 def load_trunks(cfg: MethodConfig, own: Path, device: torch.device) -> dict[str, FrozenNetwork]:
-    """Load the frozen networks of method.gan.trunks. own: folder of stage `trunk`.
+    """Load the frozen networks of images that the methods read. own: folder of stage `trunk`.
 
     Raises ConfigError if one cannot be loaded.
     """
-    if not issubclass(METHODS[cfg.name], Adversarial):
-        return {}
     side = None if cfg.gan.trunk_side == "auto" else cfg.gan.trunk_side
-    try:
-        names = [name for name in of_images(cfg.gan.trunks) if name != OWN]
-        trunks = {name: load_frozen(name, device, side) for name in names}
-    except (FeatureNetworkError, HubError) as e:
-        raise ConfigError(f"method.gan.trunks: {e}") from e
-    if OWN in cfg.gan.trunks:
-        if (net := load_own(own, device)) is None:
-            raise ConfigError(f"method.gan.trunks: {own} holds no network; set trunk.source to train")
-        trunks[OWN] = net
-    return trunks
+    nets = {}
+    for name, key in frozen_networks(cfg).items():
+        try:
+            net = load_own(own, device) if name == OWN else load_frozen(name, device, side)
+        except (FeatureNetworkError, HubError) as e:
+            raise ConfigError(f"{key}: {e}") from e
+        if net is None:
+            raise ConfigError(f"{key}: {own} holds no network; set trunk.source to train")
+        nets[name] = net
+    return nets
 
 
 def new_networks(method: Method, teacher: Teacher, cfg: TrainConfig, init_from: str, device: torch.device) -> Networks:
@@ -96,9 +108,22 @@ def new_networks(method: Method, teacher: Teacher, cfg: TrainConfig, init_from: 
             freeze_spatial(nets.generator)
         except ValueError as e:
             raise ConfigError(str(e)) from None
+    if cfg.frozen_precision == "bf16":
+        halve(nets.teacher)
+    if cfg.frozen_precision == "int8":
+        quantize(nets.teacher, [nets.generator, nets.critic, nets.scorer])
     if cfg.gradient_checkpointing:
         nets.checkpoint_gradients()
+    if cfg.offload == "teacher":
+        nets.offload_teacher(device)
     return nets
+
+
+def new_generator(denoiser: Denoiser, method: Method, teacher: Teacher, classes: tuple[str, ...]) -> Generator:
+    """A generator of a network, such as an average of the one that trains. classes: names of the data's conditions."""
+    names = classes if teacher.conditions else ()
+    between = method.cfg.levels.between
+    return Generator(denoiser, method.generator_times, teacher.shape, names, teacher.codec, between)
 
 
 def load_weights(generator: Denoiser, finished: Generator, folder: Path) -> None:
@@ -113,16 +138,15 @@ def load_weights(generator: Denoiser, finished: Generator, folder: Path) -> None
 
 def new_scratch(params: Params, inputs: dict[str, Path]) -> Scratch:
     """The resumable state of a run, whose name is a hash of the parameters and files that the result depends on."""
-    groups = {name: getattr(params, name).model_dump() for name in ("guidance", "method", "train", "runtime")}
-    return Scratch("train", groups, inputs | files_in_params(params))
+    groups = {name: getattr(params, name).model_dump() for name in ("guidance", "method", "train")}
+    return Scratch("train", groups | {"runtime": params.runtime.bits()}, inputs | files_in_params(params))
 
 
 def files_in_params(params: Params) -> dict[str, Path]:
     """Files that the parameters name; if the contents of one change, earlier checkpoints belong to another run."""
     files = {"init_from": Path(params.method.init_from), "lpips": Path(params.method.lpips.weights)}
-    if issubclass(METHODS[params.method.name], Adversarial):
-        names = {name: NetworkName.parse(name) for name in of_images(params.method.gan.trunks) if name != OWN}
-        files |= {text: find_weights(name.kind, name.weights) for text, name in names.items()}
+    names = {name: NetworkName.parse(name) for name in frozen_networks(params.method) if name != OWN}
+    files |= {text: find_weights(name.kind, name.weights) for text, name in names.items()}
     return {name: path for name, path in files.items() if path != Path(NONE) and path.exists()}
 
 
@@ -137,4 +161,5 @@ def validation_set(train: Split, validation: Split, pairs: Pairs, teacher: Teach
         return validation.images, labels
     n = min(len(pairs), MAX_VALIDATION_PAIRS)
     labels = train.labels[:n] if pairs.labels is None else pairs.labels[:n].cpu()
-    return to_uint8(teacher.codec.decode(pairs.x[:n])).cpu(), labels
+    x = pairs.x[:n].to(teacher.denoiser.process.alpha_grid.device)  # the weights may be offloaded
+    return to_uint8(teacher.codec.decode(x)).cpu(), labels

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.diffusion.denoiser import Denoiser
+from dmd.distillation.divergence.signs import CriticLevel
 from dmd.distillation.lora import frozen_copy, load_trainable_state, trainable_state
 from dmd.distillation.networks import TRAINED, Networks
-from dmd.distillation.parallel.sharding import gather, place_moments, placement
+from dmd.distillation.parallel.sharding import Placement, place_moments
 from dmd.distillation.phases import Phase
 from dmd.distillation.selection import is_as_good
+from dmd.storage.events import Event
 from dmd.training.ema import decay_from_half_life, update_ema, warm_decay
 
 
@@ -42,23 +44,32 @@ class TrainState:
         self.nets = nets
         # Moving averages of the generator by half-life in images; validation selects one.
         self.averages = {half_life: frozen_copy(nets.generator) for half_life in cfg.ema_half_lives}
-        self.placement = placement(cfg.shard)
-        self.gathered = None if self.placement.keeps_whole_networks else frozen_copy(nets.generator)
-        self.placement.place([*nets.modules(), *(average.net for average in self.averages.values())])
+        self.placement = Placement(cfg.shard)
+        keeps_whole = self.placement.keeps_whole_networks
+        self.gathered = None if keeps_whole else frozen_copy(nets.generator)
+        averages = [] if keeps_whole else [average.net for average in self.averages.values()]
+        self.placement.place([*nets.modules(), *averages])
         self.weight_decay, self.betas = cfg.weight_decay, cfg.betas
-        self.rows: list[dict[str, Any]] = []
         self.best = Best()
-        device = next(nets.generator.parameters()).device.type
+        self.critic_level = CriticLevel()
+        self.events: list[Event] = []  # times at which the run went wrong; each lowers the learning rates
+        self.lr_factor = cfg.divergence.lr_factor
+        device = nets.like.device.type
         fp16 = cfg.precision == "fp16"
         self.scalers = {turn: torch.amp.GradScaler(device, enabled=fp16) for turn in TRAINED}
         self.reset_optimizers()
+
+    @property
+    def lr_scale(self) -> float:
+        """The factor on all learning rates: train.divergence.lr_factor for each event."""
+        return self.lr_factor ** len(self.events)
 
     def enter(self, phase: Phase) -> None:
         """Start a phase with new optimizers; if it starts from the best generator, take back all networks of its turn.
 
         The critic must go back with the generator: the last critic predicts the scores of the last generator.
         """
-        self.placement.begin_turn(self.nets.modules())  # optimizers must get this process's share of every tensor
+        self.placement.drop_gathered(self.nets.modules())  # optimizers must get this process's share of every tensor
         self.reset_optimizers()
         if phase.starts_from_best and self.best.turn:
             self._load_networks(self.best.networks)
@@ -77,6 +88,7 @@ class TrainState:
 
     def update_averages(self, images: int) -> None:
         """Move every average towards the generator after a turn on `images` images."""
+        self.placement.drop_gathered([self.nets.generator.net])  # a later turn may have gathered it
         for half_life, net in self.averages.items():
             update_ema(net, self.nets.generator, warm_decay(decay_from_half_life(half_life, images), self.turn))
 
@@ -102,10 +114,13 @@ class TrainState:
     def networks_state(self) -> dict[str, Any]:
         """The trainable weights of all networks and averages; with sharding, this process's share."""
         # A pass without gradients leaves gathered weights that do not train in place of this process's share.
-        self.placement.begin_turn(self.nets.modules())
-        nets = {name: self.nets.trained_in(name) for name in TRAINED}
+        self.placement.drop_gathered(self.nets.modules())
+        nets, average, estimators = self.nets, self.nets.critic_average, self.nets.estimators
+        trained = {name: nets.trained_in(name) for name in TRAINED}
         return {
-            **{name: trainable_state(net, net) for name, net in nets.items()},
+            **{name: trainable_state(net, net) for name, net in trained.items()},
+            "critic_average": {} if average is None else trainable_state(average, nets.critic),
+            "estimators": {} if estimators is None else estimators.state_dict(),
             "averages": {half_life: self._average_state(half_life) for half_life in self.averages},
         }
 
@@ -115,26 +130,31 @@ class TrainState:
     def _load_networks(self, state: dict[str, Any]) -> None:
         for name in TRAINED:
             load_trainable_state(self.nets.trained_in(name), state[name])
+        if self.nets.critic_average is not None:
+            load_trainable_state(self.nets.critic_average, state["critic_average"])
+        if self.nets.estimators is not None:
+            self.nets.estimators.load_state_dict(state["estimators"])
         for half_life, net in self.averages.items():
             load_trainable_state(net, state["averages"][half_life])
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, with whole tensors. With sharding the call is collective."""
-        return gather(
-            {
-                "step": self.step,
-                "turn": self.turn,
-                **self.networks_state(),
-                "optimizers": {turn: o.state_dict() for turn, o in self.optimizers.items()},
-                "scalers": {turn: s.state_dict() for turn, s in self.scalers.items()},
-                "rows": self.rows,
-                "best": vars(self.best),
-            }
-        )
+        """The state; with sharding, this process's share of it (`snapshot` gathers whole tensors)."""
+        return {
+            "step": self.step,
+            "turn": self.turn,
+            **self.networks_state(),
+            "optimizers": {turn: o.state_dict() for turn, o in self.optimizers.items()},
+            "scalers": {turn: s.state_dict() for turn, s in self.scalers.items()},
+            "best": vars(self.best),
+            "critic_level": self.critic_level.state_dict(),
+            "events": self.events,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the state that `state_dict` returned, in a run of any number of processes."""
-        self.step, self.turn, self.rows = state["step"], state["turn"], state["rows"]
+        """Load a snapshot of what `state_dict` returned, in a run of any number of processes, sharded or not."""
+        self.placement.drop_gathered(self.nets.modules())
+        self.step, self.turn, self.events = state["step"], state["turn"], state["events"]
+        self.critic_level.load_state_dict(state["critic_level"])
         self.best = Best(**state["best"])
         self._load_networks(state)
         for turn in self.optimizers:

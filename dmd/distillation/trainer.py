@@ -1,7 +1,8 @@
 """The training loop: yields after every generator turn; the caller logs, saves and validates."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,13 +10,15 @@ from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.diffusion.denoiser import Cond
+from dmd.distillation.divergence.signs import SPREAD
 from dmd.distillation.inputs.reading import ReadAhead
 from dmd.distillation.methods import Method
+from dmd.distillation.parallel.whole_batch import backward_turn
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.phases import Phase, Turn, turns_from
 from dmd.distillation.state import TrainState
 from dmd.distillation.turn_log import TurnLog
-from dmd.training.optim import apply_gradients, backward, learning_rate
+from dmd.training.optim import apply_gradients, learning_rate
 from dmd.training.random_source import RandomSource
 
 
@@ -30,37 +33,51 @@ def train(
     """Advance `state` in place through the phases of the method; yield a row of numbers after each generator turn.
 
     shape: (C, H, W) of one image or latent; labels [N]: conditions to draw from, None for an unconditional teacher.
-    Raises FloatingPointError with network, turn, step and value if a loss or gradient is not finite.
+    Raises FloatingPointError with network, turn, step and value if a loss, gradient or image is not finite, if the
+    generated images are all equal, or if the critic's loss explodes.
     """
-    device = next(state.nets.generator.parameters()).device
+    like = state.nets.like
+    device = like.device
     batches = Batches(cfg.seed, method.noise_shape(shape), None if labels is None else labels.to(device))
     phases = method.phases(cfg)
-    ahead = ReadAhead(method.data, _image_sources(phases, state.step, cfg.seed, workers), device)
-    log = TurnLog(workers)
+    sources = partial(_list_sources, phases, state.step, cfg.seed, workers)
+    images = ReadAhead(method.data, sources(lambda phase: phase.reads_images), device)
+    pairs = ReadAhead(method.pairs, sources(lambda phase: phase.reads_pairs), device)
+    log = TurnLog(workers, cfg.divergence.min_spread)
     start = 0  # step at which a phase starts
-    with ahead:
+    with images, pairs:
         for phase in phases:
             if state.step == start:
                 state.enter(phase)
+                if phase.begin is not None:
+                    phase.begin(state.nets, partial(batches.draw_at, state.step, "begin", like))
             log.clear()
             while (done := state.step - start) < phase.steps:
                 turns = phase.turns_at(done)
                 for turn in turns:
-                    ahead.before((cfg.seed, state.step, turn.name))
+                    for ahead in (images, pairs):
+                        ahead.before((cfg.seed, state.step, turn.name))
                     take_turn(state, phase, turn, done, cfg, batches, workers, log)
                 state.step += 1
                 if generator_turn := next((turn for turn in turns if turn.network == "generator"), None):
                     numbers = log.read()
                     state.update_averages(generator_turn.batch_size)
+                    row = {"turn": state.turn + 1, "step": state.step, "phase": phase.name} | numbers
+                    state.critic_level.check(row, cfg.divergence.critic_factor)
                     state.turn += 1
-                    yield {"turn": state.turn, "step": state.step, "phase": phase.name} | numbers
+                    yield row
             start += phase.steps
 
 
-def _image_sources(phases: Iterable[Phase], step: int, seed: int, workers: Workers) -> Iterator[list[RandomSource]]:
-    """For each turn that draws training images, from `step` on, the random source of each of its parts."""
+def _list_sources(
+    phases: Iterable[Phase], step: int, seed: int, workers: Workers, reads: Callable[[Phase], tuple[str, ...]]
+) -> Iterator[list[RandomSource]]:
+    """Yield, for each turn from `step` on that reads an input, the random source of each of its parts.
+
+    reads: a function from a phase to the names of its turns that read the input.
+    """
     for at, phase, turn in turns_from(phases, step):
-        if turn.name in phase.reads_images:
+        if turn.name in reads(phase):
             yield [RandomSource(seed, at, turn.name, samples) for samples in workers.samples(turn.batch_size)]
 
 
@@ -71,6 +88,10 @@ class Batches:
     seed: int
     noise_shape: tuple[int, ...]  # of one image
     labels: Tensor | None  # on the device of the networks
+
+    def draw_at(self, step: int, name: str, like: Tensor, samples: range) -> tuple[Tensor, Cond]:
+        """Noise and labels for positions of samples. name: one that no turn has, so that its numbers are its own."""
+        return self.draw(RandomSource(self.seed, step, name, samples, like.device), like)
 
     def draw(self, rng: RandomSource, like: Tensor) -> tuple[Tensor, Cond]:
         """Unit noise [B, *noise_shape], and labels [B] in the proportions of the data."""
@@ -90,32 +111,37 @@ def take_turn(
 ) -> None:
     """Run one optimizer step of a network, after `done` steps of the phase, and log the numbers of its batch.
 
-    The host does not wait for the device here. A loss or gradient that is not finite changes no weight; the log finds
-    it when it is read.
+    The host does not wait for the device here. A loss or gradient that is not finite changes no weight, and is reported
+    when the log is read.
     """
     name = turn.name
-    scaler, names, numbers = state.scalers[turn.network], [""], []
-    parts = workers.samples(turn.batch_size)
-    state.placement.begin_turn(state.nets.modules())
+    scaler, parts = state.scalers[turn.network], workers.samples(turn.batch_size)
+    state.placement.drop_gathered(state.nets.modules())
     with state.nets.only_training(turn.network) as net:
-        first = next(net.parameters())
-        for samples in parts:
+        first = next(p for p in net.parameters() if p.requires_grad)
+
+        def draw(samples: range) -> tuple[Tensor, Cond, RandomSource]:
             rng = RandomSource(batches.seed, state.step, name, samples, first.device)
-            with workers.accelerator.autocast():
-                losses = phase.loss(name, state.nets, *batches.draw(rng, first), rng)
-            backward(losses["total"] / len(parts), scaler)
-            names = list(losses)
-            numbers.append(torch.stack([value.detach().double() for value in losses.values()]))
-    state.placement.average_gradients(net.parameters(), workers)
+            return *batches.draw(rng, first), rng
+
+        begin_part = partial(state.placement.begin_part, net)
+        losses, values = backward_turn(phase, turn, state.nets, draw, parts, workers, scaler, begin_part)
     lr = learning_rate(turn.lr, done // turn.every, cfg.warmup_turns, phase.count(turn), phase.lr_schedule)
-    by_part = torch.stack(numbers)  # [parts, numbers]
+    lr *= state.lr_scale
+    names = list(losses[0])
+    by_part = torch.stack([torch.stack([v.detach().double() for v in part.values()]) for part in losses])
     loss = by_part[:, names.index("total")].mean()
+    spread = by_part[:, names.index(SPREAD)].mean() if SPREAD in names else torch.ones_like(loss)
     norm = apply_gradients(state.optimizers[turn.network], net, lr, cfg.grad_clip, loss, scaler)
+    if phase.after is not None:
+        state.placement.drop_gathered(state.nets.modules())
+        phase.after(name, state.nets, values)
     means = dict(zip(names, by_part.nanmean(dim=0), strict=True)) | {"grad_norm": norm.double()}
     # A scaler skips a step whose scaled gradient overflows, which is no error.
     log.add(
         f"{name} loss at generator turn {state.turn}, step {state.step}",
-        {f"{name}_{key}": value for key, value in means.items()},
+        {f"{name}_{key}": value for key, value in means.items() if key != SPREAD},
         loss,
         torch.zeros_like(loss) if scaler.is_enabled() else means["grad_norm"],
+        spread,
     )

@@ -1,30 +1,33 @@
-"""The numbers of the turns since the last row of the log, which stay on the device until the row is read."""
+"""The numbers of the turns since the last row of the log, kept on the device until the row is read."""
 
 import torch
 from torch import Tensor
 
+from dmd.distillation.divergence.signs import check_spread
 from dmd.distillation.parallel.workers import Workers
 from dmd.training.optim import check_finite
 
-MOST_UNREAD = 100  # turns whose losses are not known to be finite, where no row is read for long
+MOST_UNREAD = 100  # turns after which losses are checked although no row has been read
 
 
 class TurnLog:
-    """Losses, gradient norms and statistics of turns. Reading them is the only time that the host waits for a turn."""
+    """Losses, gradient norms and statistics of turns. The host waits for the device only when they are read."""
 
-    def __init__(self, workers: Workers) -> None:
-        self.workers = workers
+    def __init__(self, workers: Workers, min_spread: float) -> None:
+        """min_spread: images whose `image_spread` is smaller count as all equal."""
+        self.workers, self.min_spread = workers, min_spread
         self.values: dict[str, list[Tensor]] = {}
         self.names: list[str] = []  # of the losses in `checks`
-        self.checks: list[Tensor] = []  # (loss, norm of its gradient) of each turn since the last read
+        self.checks: list[Tensor] = []  # (loss, norm of its gradient, spread) of each turn since the last read
 
-    def add(self, loss_name: str, numbers: dict[str, Tensor], loss: Tensor, norm: Tensor) -> None:
-        """Add the numbers of a turn by name. loss and norm are checked for finiteness when the log is read."""
+    def add(self, loss_name: str, numbers: dict[str, Tensor], loss: Tensor, norm: Tensor, spread: Tensor) -> None:
+        """Add the numbers of a turn by name. loss, norm and spread of the images are checked when the log is read."""
         for name, value in numbers.items():
             self.values.setdefault(name, []).append(value)
         self.names.append(loss_name)
-        self.checks.append(torch.stack([loss, norm]))
+        self.checks.append(torch.stack([loss, norm, spread]))
         if len(self.checks) == MOST_UNREAD:
+            self.workers.average(self.checks)
             self._check(torch.cat(self.checks).tolist())
             self.names, self.checks = [], []
 
@@ -35,12 +38,13 @@ class TurnLog:
     def read(self) -> dict[str, float]:
         """Return the mean of each number over turns and processes, and clear the log; nan stands for no value.
 
-        Raises FloatingPointError with network, turn, step and value if a loss or gradient was not finite.
+        Raises FloatingPointError with network, turn, step and value in every process if a loss, gradient or image of
+        any process was not finite, or if generated images were all equal.
         """
         stacked = [torch.stack(values) for values in self.values.values()]
         sums = torch.stack([v.nansum() for v in stacked])
         counts = torch.stack([(~v.isnan()).double().sum() for v in stacked])
-        self.workers.average([sums, counts])
+        self.workers.average([sums, counts, *self.checks])
         numbers = torch.cat([*self.checks, sums / counts]).tolist()  # one transfer
         self._check(numbers)
         means = dict(zip(self.values, numbers[-len(self.values) :], strict=True))
@@ -49,4 +53,6 @@ class TurnLog:
 
     def _check(self, numbers: list[float]) -> None:
         for i, name in enumerate(self.names):
-            check_finite(name, *numbers[2 * i : 2 * i + 2])
+            loss, norm, spread = numbers[3 * i : 3 * i + 3]
+            check_finite(name, loss, norm)
+            check_spread(name, spread, self.min_spread)

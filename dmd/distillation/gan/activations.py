@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dmd.diffusion.denoiser import Cond, Denoiser
-from dmd.networks.dit import DitWrapper
-from dmd.networks.wrapper import unwrap
+from dmd.networks.wrapper import TransformerWrapper, unwrap
 
 UNET_END = ("conv_norm_out", "conv_act", "conv_out")  # layers of a UNet after its decoder
 
@@ -28,8 +27,22 @@ def activations(
     return outputs
 
 
+class Recorder:
+    """A denoiser whose whole passes keep what `activations` returns, which saves the pass that it would take."""
+
+    def __init__(self, denoiser: Denoiser, which: str = "innermost") -> None:
+        self.activations: list[Tensor] = []
+        self.denoiser = _shallow_copy(denoiser)
+        self.denoiser.net = encoder(denoiser.net, which == "encoder", self.activations, is_cut=False)
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond = None) -> Tensor:
+        """Predict x0 [B, C, H, W]; `activations` then holds those of this pass alone."""
+        self.activations.clear()
+        return self.denoiser(x_t, t, cond)
+
+
 class _Recorded(nn.Module):
-    """A block that appends what `select` takes from its output to a list; everything else is that of the block."""
+    """A block that also appends what `select` takes from its output to a list; its other attributes are the block's."""
 
     def __init__(self, block: nn.Module, select: Callable[[Any], Tensor], outputs: list[Tensor]) -> None:
         super().__init__()
@@ -49,33 +62,41 @@ class _Recorded(nn.Module):
 
 def innermost(net: nn.Module) -> nn.Module:
     """The middle block of a UNet or of a transformer."""
-    if isinstance(net, DitWrapper):
-        return net.transformer.transformer_blocks[len(net.transformer.transformer_blocks) // 2]
+    if isinstance(net, TransformerWrapper):
+        blocks = getattr(net.transformer, net.block_lists[0])
+        return blocks[len(blocks) // 2]
     return unwrap(net).mid_block
 
 
-def encoder(net: nn.Module, all_levels: bool, outputs: list[Tensor]) -> nn.Module:
+def encoder(net: nn.Module, all_levels: bool, outputs: list[Tensor], is_cut: bool = True) -> nn.Module:
     """A network that shares the weights of `net`, ends after its innermost level, and appends activations to `outputs`.
+
+    is_cut: false to keep the rest of the network too, so that a whole pass records its activations.
 
     The levels of a UNet are each resolution of its encoder, before it is halved, and the middle block; those of a
     transformer are the blocks at a quarter and at half of its depth. The last one is the innermost.
     """
     net = getattr(net, "_orig_mod", net)  # the network inside torch.compile's
     inner = _shallow_copy(unwrap(net))
-    if isinstance(net, DitWrapper):
-        blocks: list[Any] = list(inner.transformer_blocks)[: len(inner.transformer_blocks) // 2 + 1]
-        for k in {len(inner.transformer_blocks) // 4, len(blocks) - 1} if all_levels else {len(blocks) - 1}:
-            blocks[k] = _Recorded(blocks[k], _to_grid, outputs)
-        inner.transformer_blocks = nn.ModuleList(blocks)
+    if isinstance(net, TransformerWrapper):
+        first, *others = net.block_lists
+        blocks: list[Any] = list(getattr(inner, first))
+        middle = len(blocks) // 2
+        for k in {len(blocks) // 4, middle} if all_levels else {middle}:
+            blocks[k] = _Recorded(blocks[k], lambda output: _to_grid(net.image_tokens(output)), outputs)
+        setattr(inner, first, nn.ModuleList(blocks[: middle + 1] if is_cut else blocks))
+        for name in others if is_cut else ():
+            setattr(inner, name, nn.ModuleList())
     else:
         if all_levels:
             inner.down_blocks = nn.ModuleList(
                 _Recorded(block, _before_halving(block), outputs) for block in inner.down_blocks
             )
         inner.mid_block = _Recorded(inner.mid_block, lambda output: output, outputs)
-        inner.up_blocks = nn.ModuleList()
-        for name in UNET_END:
-            setattr(inner, name, nn.Identity())
+        if is_cut:
+            inner.up_blocks = nn.ModuleList()
+            for name in UNET_END:
+                setattr(inner, name, nn.Identity())
     return inner if unwrap(net) is net else _with_inner(net, inner)
 
 

@@ -1,6 +1,6 @@
 """Losses of the turns of a discriminator on frozen trunks, and of its generator, with their numbers for the log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -43,14 +43,17 @@ def discriminator_loss(
 def generator_loss(
     discriminator: TrunkDiscriminator, x: Tensor, data: Tensor | None, cond: Cond, rng: RandomSource, cfg: GanConfig
 ) -> Losses:
-    """The generator's loss on its images x [B, C, H, W]; data, with the same conditions, for a relativistic loss."""
+    """The generator's loss on its images x [B, C, H, W]; data, with the same conditions, for a relativistic loss.
+
+    It is the sum over trunks of their weight times the mean over their levels.
+    """
     seen = GradientShares(discriminator.prepare(x, rng), list(discriminator.trunks))
     fake_logits = discriminator(seen.branches, cond, rng)
     data_logits = fake_logits
     if data is not None:
         with torch.no_grad():
             data_logits = discriminator(discriminator.prepare(data, rng), cond, rng)
-    loss = _sum_over_trunks(GAN_LOSSES[cfg.loss].generator, data_logits, fake_logits)
+    loss = _sum_over_trunks(GAN_LOSSES[cfg.loss].generator, data_logits, fake_logits, cfg.trunk_weights)
     shares = {f"share_{label(name)}": share for name, share in seen.shares.items()}
     return {"total": loss, "gan": loss.detach()} | shares
 
@@ -87,6 +90,11 @@ def _penalty(discriminator: TrunkDiscriminator, x: Tensor, cond: Cond, rng: Rand
     return torch.stack([finite_difference_penalty(here[name], nudged[name], NUDGE) for name in here]).sum()
 
 
-def _sum_over_trunks(loss: Callable[[Tensor, Tensor], Tensor], data: Logits, fake: Logits) -> Tensor:
+def _sum_over_trunks(
+    loss: Callable[[Tensor, Tensor], Tensor], data: Logits, fake: Logits, weights: Sequence[float] = ()
+) -> Tensor:
+    """Sum over trunks of weight times the mean loss of their levels; without weights, each is 1."""
     per_trunk = [torch.stack([loss(d, f) for d, f in zip(data[name], fake[name], strict=True)]).mean() for name in data]
+    if weights:
+        per_trunk = [weight * value for weight, value in zip(weights, per_trunk, strict=True)]
     return torch.stack(per_trunk).sum()

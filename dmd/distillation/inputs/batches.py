@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmd.data.shards import Rows
-from dmd.teachers.pairs import Pairs
+from dmd.teachers.pairs import PairBatch, Pairs
 from dmd.training.random_source import RandomSource
 
 Drawn = tuple[Tensor, Tensor]  # x [B, C, H, W] and labels [B]
@@ -39,7 +39,10 @@ class TrainingImages:
         return self.x[index], self.labels[index.to(self.labels.device)]
 
 
-def draw_pairs(pairs: Pairs, rng: RandomSource) -> Pairs:
-    """Draw one pair for each sample of `rng`, with replacement."""
-    index = rng.fork("pairs", pairs.z.device).integers(0, len(pairs.z))
-    return Pairs(pairs.z[index], pairs.x[index], None if pairs.labels is None else pairs.labels[index])
+def draw_pairs(pairs: Pairs, rng: RandomSource) -> PairBatch:
+    """Draw one pair for each sample of `rng`, with replacement, on the device of `rng`.
+
+    They depend on the turn and its samples alone: a second draw in the same turn gives the same pairs.
+    """
+    z, x, labels = pairs.staged.get((rng.turn, rng.samples)) or pairs.read(rng)
+    return PairBatch(z.to(rng.device), x.to(rng.device), None if labels is None else labels.to(rng.device))

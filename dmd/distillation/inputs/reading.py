@@ -1,25 +1,45 @@
-"""Reads training images ahead of the turns that draw them, so that no turn waits for a disk or for a copy."""
+"""Reads training images and teacher pairs ahead of the turns that draw them, so that no turn waits for disk or copy."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 import torch
+from torch import Tensor
 
-from dmd.distillation.inputs.batches import Drawn, TrainingImages
 from dmd.training.random_source import RandomSource
+
+Part = tuple[Tensor | None, ...]  # what a turn draws for some samples of its batch
+
+
+class Input(Protocol):
+    """Something that turns draw from: training images or teacher pairs."""
+
+    @property
+    def staged(self) -> dict[object, Any]:
+        """Parts on the device of the networks, by turn and samples."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """The device that reads."""
+        ...
+
+    def read(self, rng: RandomSource) -> Part:
+        """Read what a turn draws with this random source."""
+        ...
 
 
 class ReadAhead:
-    """While one turn runs, a thread reads the images of the next turn that draws some, into pinned memory for a GPU."""
+    """Reads the input of the next turn in a thread while another turn runs; for a GPU, into pinned memory."""
 
-    def __init__(self, data: TrainingImages, sources: Iterator[list[RandomSource]], device: torch.device) -> None:
-        """sources: for each turn that draws images, in order, the random source of each of its parts."""
+    def __init__(self, data: Input, sources: Iterator[list[RandomSource]], device: torch.device) -> None:
+        """sources: for each turn that draws from the input, in order, the random source of each of its parts."""
         self.data, self.device = data, device
         self.sources = iter(()) if data.device == device and device.type != "cpu" else sources
         self.pool = ThreadPoolExecutor(1, "read-ahead")
-        self.reading: list[tuple[RandomSource, Future[Drawn]]] = []
+        self.reading: list[tuple[RandomSource, Future[Part]]] = []
 
     def __enter__(self) -> Self:
         self._read_next()
@@ -30,23 +50,23 @@ class ReadAhead:
         self.data.staged.clear()
 
     def before(self, turn: tuple[int, int, str]) -> None:
-        """Start to copy the images of a turn (seed, step, network) to the device, if it draws any, and read the next.
+        """Start to copy the input of a turn (seed, step, network) to the device, if it draws any, and read the next.
 
-        The device copies them in the order of its work; the host waits only if the thread has not read them yet.
+        The device copies it in the order of its work; the host waits only if the thread has not read it yet.
         """
         if not self.reading or self.reading[0][0].turn != turn:
             return
         self.data.staged.clear()
-        for rng, drawn in self.reading:
-            x, labels = (v.to(self.device, non_blocking=True) for v in drawn.result())
-            self.data.staged[rng.turn, rng.samples] = x, labels
+        for rng, part in self.reading:
+            on_device = tuple(v if v is None else v.to(self.device, non_blocking=True) for v in part.result())
+            self.data.staged[rng.turn, rng.samples] = on_device
         self._read_next()
 
     def _read_next(self) -> None:
         self.reading = [(rng, self.pool.submit(self._read, rng)) for rng in next(self.sources, [])]
 
-    def _read(self, rng: RandomSource) -> Drawn:
-        x, labels = self.data.read(rng)
+    def _read(self, rng: RandomSource) -> Part:
+        part = self.data.read(rng)
         if self.device.type == "cpu" or not torch.accelerator.is_available():
-            return x, labels
-        return x.pin_memory(), labels.pin_memory()
+            return part
+        return tuple(v if v is None else v.pin_memory() for v in part)

@@ -25,8 +25,14 @@ class Adversarial(DMD):
 
     @classmethod
     def check_params(cls, cfg: MethodConfig) -> list[str]:
-        """The trunks must be known, and a relativistic loss needs pairs, which the critic's heads do not see."""
+        """Trunks must be known, with a weight for each or none; a relativistic loss needs pairs, which critics lack."""
         problems = super().check_params(cfg) + find_mistakes(cfg.gan.trunks)
+        weights, trunks = cfg.gan.trunk_weights, frozen(cfg.gan.trunks)
+        if weights and len(weights) != len(trunks):
+            problems.append(
+                f"method.gan.trunk_weights: {len(weights)} numbers for the frozen trunks "
+                f"({', '.join(trunks) or 'none'}); give one for each, or []"
+            )
         if cfg.gan.loss == "relativistic" and (name := of_the_critic(cfg.gan.trunks)):
             problems.append(f"method.gan.loss: relativistic compares pairs, which {name} does not see; use logistic")
         return problems
@@ -46,9 +52,14 @@ class Adversarial(DMD):
             problems.append(f"method.name: {cfg.name} needs images, but the data are prompts; use dmd")
         return problems
 
-    def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0), alpha: int = 0) -> Networks:
-        """The networks of DMD, and a discriminator with heads on each level of each frozen trunk, if there is one."""
-        nets, gan = super().networks(teacher, seed, ranks, alpha), self.cfg.gan
+    @classmethod
+    def frozen_networks(cls, cfg: MethodConfig) -> dict[str, str]:
+        """The trunks that are networks of images."""
+        return super().frozen_networks(cfg) | dict.fromkeys(of_images(cfg.gan.trunks), "method.gan.trunks")
+
+    def extend(self, nets: Networks, teacher: Teacher, seed: int) -> Networks:
+        """Add a discriminator with heads on each level of each frozen trunk, if there is one."""
+        nets, gan = super().extend(nets, teacher, seed), self.cfg.gan
         if not (names := frozen(gan.trunks)):
             return nets
         low, high = self.noise_range()
@@ -76,12 +87,13 @@ class Adversarial(DMD):
 
     def turns_with_images(self) -> tuple[str, ...]:
         """Turns that draw training images: the critic's if it has heads, the generator's if the loss needs pairs."""
-        gan, names = self.cfg.gan, [DISCRIMINATOR, f"{DISCRIMINATOR}_{PENALTY}"]
+        gan = self.cfg.gan
+        names = [*super().turns_with_images(), DISCRIMINATOR, f"{DISCRIMINATOR}_{PENALTY}"]
         if of_the_critic(gan.trunks):
             names.append("critic")
         if gan.loss == "relativistic":
             names.append("generator")
-        return tuple(names)
+        return tuple(dict.fromkeys(names))
 
     def warm_up(self, cfg: TrainConfig, lr_factor: float = 1.0) -> tuple[Phase, ...]:
         """A phase of the discriminator alone, if there is one and it has warm-up turns."""

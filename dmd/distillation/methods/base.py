@@ -28,10 +28,13 @@ class Setting:
     on_pixels: bool  # the teacher works on images, not on latents
     has_images: bool  # the data hold images, not prompts alone
     pairs: int
+    has_null: bool = True  # the teacher has a condition for "no condition"
 
 
 class Method(ABC):
     """Phases, networks and checks of one distillation method."""
+
+    has_critic = True  # without one, the teacher stands in its place
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class Method(ABC):
     ) -> None:
         """timesteps is T of the teacher's grid; pairs may be empty; data are the real images of a GAN loss.
 
-        frozen: the loaded networks of method.gan.trunks by name. default_timestep is the generator's first index if
+        frozen: the loaded networks of `frozen_networks` by name. default_timestep is the generator's first index if
         cfg.generator_timestep is auto; None stands for T-1. Raises ValueError if cfg.generator_timestep is beyond T-1.
         """
         self.cfg = cfg
@@ -61,6 +64,11 @@ class Method(ABC):
                 f"method.generator_timestep: {first} is beyond the teacher's last index; use at most {timesteps - 1}"
             )
         self.generator_times = step_times(first, cfg.steps)
+        self.null: int | None = None  # the label for "no condition", once the teacher is known
+
+    def set_times(self, times: tuple[int, ...]) -> None:
+        """Condition the generator on these indices of the teacher's grid, one for each step, in descending order."""
+        self.generator_times = times
 
     @classmethod
     def check_params(cls, cfg: MethodConfig) -> list[str]:
@@ -72,19 +80,30 @@ class Method(ABC):
         """Problems with these parameters on this teacher and these data, one line each."""
         return []
 
+    @classmethod
+    def frozen_networks(cls, cfg: MethodConfig) -> dict[str, str]:
+        """Names of the frozen networks of images that the method reads, each with the key that lists it."""
+        return {}
+
     @abstractmethod
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
         """The phases of a run, from its start to its end."""
 
     def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0), alpha: int = 0) -> Networks:
-        """Generator and critic as copies of the unguided teacher; the seed initialises all other weights.
+        """Generator and critic as copies of the unguided teacher, and what `extend` adds; the seed makes new weights.
 
         ranks are the LoRA ranks of generator and critic, 0 to train all weights; alpha is the LoRA alpha of both, 0 for
         the rank.
         """
-        generator, critic = (student(teacher.denoiser, rank, seed, alpha) for rank in ranks)
-        return Networks(teacher.guided, generator, critic)
+        self.null = teacher.conditions - 1 if teacher.conditions else None
+        generator = student(teacher.denoiser, ranks[0], seed, alpha)
+        critic = student(teacher.denoiser, ranks[1], seed, alpha) if self.has_critic else teacher.denoiser
+        return self.extend(Networks(teacher.guided, generator, critic), teacher, seed)
+
+    def extend(self, nets: Networks, teacher: Teacher, seed: int) -> Networks:
+        """Add the further networks of this method, such as a discriminator, to generator and critic."""
+        return nets
 
     def noise_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
-        """Shape of the noise of one image [C, H, W]: a generator of N steps takes [N, C, H, W]."""
-        return shape if self.cfg.steps == 1 else (self.cfg.steps, *shape)
+        """Shape of the noise of one image [C, H, W]: a generator of N steps with fresh noise takes [N, C, H, W]."""
+        return shape if self.cfg.steps == 1 or self.cfg.levels.between == "ode" else (self.cfg.steps, *shape)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from dmd.config import MethodConfig, TrainConfig
 from dmd.diffusion.denoiser import Cond, Denoiser
-from dmd.distillation.gan.activations import activations
+from dmd.distillation.gan.activations import Recorder, activations
 from dmd.distillation.gan.discriminator import new_discriminator, residual_features
 from dmd.distillation.gan.losses import GAN_LOSSES, accuracy, logit_gap
 from dmd.distillation.gan.trunks import OF_THE_CRITIC, of_the_critic
 from dmd.distillation.losses import r1_penalty
 from dmd.distillation.methods.adversarial import DISCRIMINATOR, Adversarial
 from dmd.distillation.methods.base import Setting
-from dmd.distillation.methods.dmd import Losses
+from dmd.distillation.methods.dmd import Losses, Score
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase
 from dmd.teachers.teacher import Teacher
@@ -37,9 +37,9 @@ class DMD2(Adversarial):
             problems.append("method.gan.trunks: detail needs images, but this teacher works on latents; use critic")
         return problems
 
-    def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0), alpha: int = 0) -> Networks:
-        """The networks of DMD, and heads on the critic, one for each level, or on frozen trunks, or both."""
-        nets = super().networks(teacher, seed, ranks, alpha)
+    def extend(self, nets: Networks, teacher: Teacher, seed: int) -> Networks:
+        """Add heads on the critic, one for each level, or on frozen trunks, or both."""
+        nets = super().extend(nets, teacher, seed)
         if of_the_critic(self.cfg.gan.trunks) is None:
             return nets
         first = next(teacher.denoiser.parameters())
@@ -64,12 +64,12 @@ class DMD2(Adversarial):
             before = [replace(p, **changes) if p.name == "catch_up" else p for p in before]
         factor = gan.lr_factor if first else 1.0
         warm_up = tuple(replace(phase, starts_from_best=first > 0) for phase in self.warm_up(cfg, factor))
-        critic, generator = (replace(turn, lr=turn.lr * factor) for turn in distill.turns)
+        start, end = (replace(turn, lr=turn.lr * factor) for turn in distill.turns)
         adversarial = replace(
             distill,
             name="adversarial",
             steps=distill.steps - first * k,
-            turns=(critic, *self.discriminator_turns(cfg, k, factor), generator),
+            turns=(start, *self.discriminator_turns(cfg, k, factor), end),
             loss=self.adversarial_loss,
             reads_images=self.turns_with_images(),
             starts_from_best=first > 0 and not warm_up,
@@ -82,10 +82,12 @@ class DMD2(Adversarial):
         if network.startswith(DISCRIMINATOR):
             return self.discriminator_loss(network, nets, z, cond, rng)
         data, cond = self.draw_for_generator(z, cond, rng) if network == "generator" else (None, cond)
-        x = self.generate(network, nets, z, cond, rng)
+        x, cond = self.draw_images(network, nets, z, cond, rng)
         if network == "critic":
-            losses = self.critic_loss(nets, x, cond, rng)
-            more = [self.critic_gan(nets, x, cond, rng)] if nets.critic_heads else []
+            denoise = self.recorder(nets) if self.cfg.gan.shared_pass and nets.critic_heads else None
+            losses = self.critic_loss(nets, x, cond, rng, denoise)
+            seen = denoise.activations if denoise else None
+            more = [self.critic_gan(nets, x, cond, rng, seen)] if nets.critic_heads else []
         else:
             losses = self.generator_loss(nets, x, cond, rng, self.reweight)
             more = [self.generator_gan(nets, x, cond, rng)] if nets.critic_heads else []
@@ -97,7 +99,7 @@ class DMD2(Adversarial):
             losses |= gan_losses | {"total": losses["total"] + gan_losses["gan_weighted"]}
         return losses
 
-    def reweight(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def reweight(self, grad: Tensor, nets: Networks, score: Score) -> Tensor:
         """The score difference grad [B, C, H, W], unchanged; a subclass may weight it by the discriminator."""
         return grad
 
@@ -107,13 +109,25 @@ class DMD2(Adversarial):
         loss = GAN_LOSSES[self.cfg.gan.loss].generator(logits, logits)
         return {"gan": loss.detach(), "gan_weighted": self.cfg.gan.weight * loss}
 
-    def critic_gan(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> Losses:
-        """The discriminator's GAN loss: data with their own labels against generated images, each at its own t'."""
+    def recorder(self, nets: Networks) -> Recorder:
+        """The critic, whose pass keeps the activations that its heads read."""
+        return Recorder(nets.critic, OF_THE_CRITIC[of_the_critic(self.cfg.gan.trunks) or "critic"])
+
+    def critic_gan(
+        self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource, seen: list[Tensor] | None = None
+    ) -> Losses:
+        """The discriminator's GAN loss: data with their own labels against generated images, each at its own t'.
+
+        seen: activations of the generated images from the pass of the denoising loss, in place of a pass of their own.
+        """
         gan = self.cfg.gan
         data, labels = self.data.draw(rng, x)
         labels = None if cond is None else labels
         data_t, t = self.add_noise(nets, data, rng)
-        fake_logits = self.logits(nets, *self.add_noise(nets, x, rng), cond)
+        if seen is not None and nets.critic_heads is not None:
+            fake_logits = nets.critic_heads(seen)
+        else:
+            fake_logits = self.logits(nets, *self.add_noise(nets, x, rng), cond)
         data_logits = self.logits(nets, data_t, t, labels)
         loss = GAN_LOSSES[gan.loss].discriminator(data_logits, fake_logits)
         if gan.r1_weight > 0:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dmd.config import MethodConfig
-from dmd.diffusion.denoiser import Cond
 from dmd.diffusion.process import append_dims
 from dmd.distillation.gan.trunks import of_the_critic
+from dmd.distillation.methods.dmd import Score
 from dmd.distillation.methods.dmd2 import DMD2
 from dmd.distillation.networks import Networks
 
@@ -39,8 +39,8 @@ class FDistill(DMD2):
                 )
         return problems
 
-    def reweight(self, grad: Tensor, nets: Networks, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def reweight(self, grad: Tensor, nets: Networks, score: Score) -> Tensor:
         """grad h(r) / h(1), with r [B] from the discriminator's logits on x_t [B, C, H, W]."""
         with torch.no_grad():
-            r = self.logits(nets, x_t, t, cond).mean(dim=1).exp().clamp_max(MAX_RATIO)
+            r = self.logits(nets, score.x_t, score.t, score.cond).mean(dim=1).exp().clamp_max(MAX_RATIO)
         return grad * append_dims(r / (1 + r) / H_AT_ONE, grad.ndim)

@@ -4,24 +4,24 @@ The generator starts from the teacher's weights and learns from a discriminator 
 teacher or critic. An anchor may be added: the regression loss on the teacher's pairs, which keeps classes and modes.
 """
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from dmd.config import MethodConfig, TrainConfig
 from dmd.diffusion.denoiser import Cond
+from dmd.distillation.divergence.signs import SPREAD, image_spread
 from dmd.distillation.gan.trunks import of_the_critic
 from dmd.distillation.methods.adversarial import DISCRIMINATOR, Adversarial
 from dmd.distillation.methods.dmd import Losses
 from dmd.distillation.monitors import image_statistics
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase, Turn
-from dmd.teachers.teacher import Teacher
 from dmd.training.random_source import RandomSource
 
 
 class GDD(Adversarial):
     """Generator and discriminator in turn, one to one, after a warm start of either if the parameters ask for it."""
+
+    has_critic = False
 
     @classmethod
     def check_params(cls, cfg: MethodConfig) -> list[str]:
@@ -31,13 +31,8 @@ class GDD(Adversarial):
             problems.append(f"method.gan.trunks: gdd has no critic, so {name} cannot train; use frozen trunks alone")
         return problems
 
-    def networks(self, teacher: Teacher, seed: int, ranks: tuple[int, int] = (0, 0), alpha: int = 0) -> Networks:
-        """Generator and discriminator; the frozen teacher stands in the critic's place."""
-        return replace(super().networks(teacher, seed, ranks, alpha), critic=teacher.denoiser)
-
     def phases(self, cfg: TrainConfig) -> tuple[Phase, ...]:
         """Warm start of the generator on pairs, then of the discriminator alone, then both in turn."""
-        warm_start = tuple(phase for phase in super().phases(cfg) if phase.name == "warm_start")
         generator = Turn("generator", 1, cfg.generator_batch_size, cfg.lr_generator)
         adversarial = Phase(
             name="adversarial",
@@ -46,8 +41,9 @@ class GDD(Adversarial):
             loss=self.loss,
             lr_schedule=cfg.lr_schedule,
             reads_images=self.turns_with_images(),
+            reads_pairs=self.turns_with_pairs(),
         )
-        return *warm_start, *self.warm_up(cfg), adversarial
+        return *self.warm_start(cfg), *self.warm_up(cfg), adversarial
 
     def loss(self, network: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:
         """The GAN losses; in the generator's turn also the anchor, regression_weight times the loss on pairs."""
@@ -59,4 +55,4 @@ class GDD(Adversarial):
         if self.cfg.regression_weight > 0:
             anchor = self.regression(nets, rng)
             losses |= {"total": losses["total"] + self.cfg.regression_weight * anchor, "regression": anchor.detach()}
-        return losses | image_statistics(x)
+        return losses | image_statistics(x) | {SPREAD: image_spread(x)}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.errors import ConfigError
+from dmd.training.shared_work import SharedWork
 
 T = TypeVar("T")
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # names of accelerate
@@ -41,7 +42,7 @@ class Workers:
         Raises ConfigError if the batch cannot be divided equally.
         """
         processes = self.accelerator.num_processes
-        shares = processes * self.parts
+        shares = self.shares
         if batch_size % shares:
             raise ConfigError(
                 f"a batch of {batch_size} is not divisible by {processes} processes x {self.parts} accumulation steps "
@@ -51,9 +52,19 @@ class Workers:
         return [range((first + part) * size, (first + part + 1) * size) for part in range(self.parts)]
 
     @property
+    def shares(self) -> int:
+        """The number of parts of a batch, over all processes."""
+        return self.accelerator.num_processes * self.parts
+
+    @property
     def is_main(self) -> bool:
-        """Whether this process validates, saves and reports."""
+        """Whether this process saves and reports."""
         return self.accelerator.is_main_process
+
+    @property
+    def shared_work(self) -> SharedWork:
+        """Return the same processes as those that share work without gradients."""
+        return SharedWork(self.accelerator.process_index, self.accelerator.num_processes)
 
     def from_main(self, compute: Callable[[], T]) -> T:
         """Call `compute` in the main process and return its result in every process."""
@@ -66,6 +77,10 @@ class Workers:
         mean = torch.tensor([float(flag)], device=self.device)
         self.average([mean])
         return mean.item() > 0
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors [n, ...] of all processes in the order of their samples, [N, ...]. The call is collective."""
+        return self.accelerator.gather(tensor) if self.accelerator.num_processes > 1 else tensor  # type: ignore[return-value]
 
     def average(self, tensors: list[Tensor]) -> None:
         """Replace tensors by their mean over the processes, in place."""

@@ -1,0 +1,1 @@
+"""Signs that a training goes wrong, and the roll-back to a checkpoint before it."""

@@ -1,0 +1,43 @@
+"""Records of a training for the evaluation: validation pictures, the identities of trunks, and the cost."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dmd.distillation.phases import Phase
+from dmd.features.facts import describe, write_facts
+from dmd.features.frozen import FrozenNetwork
+from dmd.generator.cost import write_cost
+from dmd.storage.events import Event, write_events
+from dmd.storage.files import copy_files
+
+
+def write_records(
+    rows: Sequence[Mapping[str, Any]],
+    events: Sequence[Event],
+    phases: Iterable[Phase],
+    frozen: Mapping[str, FrozenNetwork],
+    scratch: Path,
+    out: Path,
+) -> None:
+    """Write the records of a finished training into a new folder, which appears whole.
+
+    rows: the training log. events: times at which the training went wrong. frozen: the loaded trunks by name. scratch:
+    the folder with the pictures. Pictures of turns after the last row, which a run that rolled back may have left, are
+    not copied.
+    """
+    cost = write_cost(len(rows), count_images(phases, rows[-1]["step"]), scratch)
+    pictures = [file for file in sorted(scratch.glob("turn_*.png")) if int(file.stem.split("_")[1]) <= rows[-1]["turn"]]
+    files = [*pictures, write_facts(describe(frozen), scratch), cost, *write_events(events, scratch)]
+    copy_files(files, out)
+
+
+def count_images(phases: Iterable[Phase], steps: int) -> dict[str, int]:
+    """Number of images in all turns of each network, by its name. steps: those done, over all phases."""
+    images: dict[str, int] = {}
+    for phase in phases:
+        done = min(steps, phase.steps)
+        for turn in phase.turns:
+            images[turn.network] = images.get(turn.network, 0) + done // turn.every * turn.batch_size
+        steps -= done
+    return images
