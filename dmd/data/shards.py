@@ -11,7 +11,10 @@ from torch import Tensor
 
 from dmd.errors import DataError
 
-TYPES = {"U8": torch.uint8, "F16": torch.float16, "F32": torch.float32}  # safetensors' names
+# safetensors' names
+TYPES = {
+    "U8": torch.uint8, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Shard:
     def read(self, index: Tensor) -> Tensor:
         """Read rows [B, ...] by their indices [B]. Raises DataError if the file is truncated."""
         rows = torch.empty((len(index), *self.shape[1:]), dtype=self.dtype)
-        buffers = rows.numpy()
-        size = buffers[:1].nbytes
+        size = self.dtype.itemsize * torch.Size(self.shape[1:]).numel()
+        buffers = rows.view(torch.uint8).view(len(index), size).numpy()  # numpy has no bfloat16
         with self.file.open("rb", buffering=0) as content:
             for buffer, i in zip(buffers, index.tolist(), strict=True):
                 content.seek(self.offset + i * size)

@@ -53,11 +53,12 @@ class Split:
         return self.class_names or self.class_captions
 
 
-def load_split(folder: Path, name: str, with_images: bool = True) -> Split:
+def load_split(folder: Path | str, name: str, with_images: bool = True) -> Split:
     """Load one split; its images stay on disk.
 
     Raises DataError if a file is missing or differs from the manifest, or if `with_images` and there are only prompts.
     """
+    folder = Path(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if seal(manifest) != manifest:

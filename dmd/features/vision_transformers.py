@@ -51,7 +51,7 @@ def clip_trunk(folder: Path, side: int | None = None) -> FrozenNetwork:
 def _load(kind: Any, folder: Path) -> Any:
     disable_progress_bar()
     try:
-        return kind.from_pretrained(folder, local_files_only=True).eval()
+        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
     finally:
         enable_progress_bar()
 

@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from dmd.errors import DataError
 
 LOCK = "dvc.lock"
 FOLDER = ".dir"  # ends the hash of a folder: the md5 of the list of its files
+STILL_S = 3  # a dvc.lock that has not changed for so long is taken as it is; DVC writes it in place, in a second
 WORKERS = min(8, os.cpu_count() or 1)
 
 
@@ -34,18 +36,47 @@ class Output:
     md5: str  # of a file, or of the list of the files of a folder, with FOLDER at its end
 
 
-def read_outputs(root: Path) -> list[Output]:
-    """Return the outputs that dvc.lock records; none without a dvc.lock. Raises DataError if it is not readable."""
+def read_outputs(root: Path, wanted: Collection[Path] = ()) -> list[Output]:
+    """Return the outputs that dvc.lock records; none without a dvc.lock. Raises DataError if it is not readable.
+
+    DVC may be writing the file, for a stage that ends meanwhile. While it is cut off, or lacks one of the `wanted`
+    absolute paths, its next version is awaited for STILL_S.
+    """
     file = root / LOCK
     if not file.exists():
         return []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    while not _is_complete(text, root, wanted) and (later := _await_change(file, text)) is not None:
+        text = later
     try:
-        stages = YAML(typ="safe", pure=True).load(file)["stages"]
-        outs = [(stage, out) for stage, entry in stages.items() for out in entry.get("outs", [])]
-        return [Output(stage, Path(out["path"]), out["md5"]) for stage, out in outs if out.get("hash") == "md5"]
+        return _parse(text)
     except Exception as e:  # ruamel and a file of another form raise many types
         reason = " ".join(str(e).split())[:200]
         raise DataError(f"{file} cannot be read ({reason}); take it from the last commit, then run again") from None
+
+
+def _parse(text: str) -> list[Output]:
+    stages = YAML(typ="safe", pure=True).load(text)["stages"]
+    outs = [(stage, out) for stage, entry in stages.items() for out in entry.get("outs", [])]
+    return [Output(stage, Path(out["path"]), out["md5"]) for stage, out in outs if out.get("hash") == "md5"]
+
+
+def _is_complete(text: str, root: Path, wanted: Collection[Path]) -> bool:
+    """Whether the text has the form of a dvc.lock to its last line, and records the wanted paths."""
+    try:
+        return text.endswith("\n") and {(root / o.path).absolute() for o in _parse(text)}.issuperset(wanted)
+    except Exception:  # as in read_outputs
+        return False
+
+
+def _await_change(file: Path, text: str) -> str | None:
+    """Return the first other text that the file has within STILL_S; None if it stays the same."""
+    end = time.monotonic() + STILL_S
+    while time.monotonic() < end:
+        time.sleep(0.05)
+        if (later := file.read_text(encoding="utf-8", errors="replace")) != text:
+            return later
+    return None
 
 
 def check_recorded(paths: Iterable[Path], root: Path) -> None:
@@ -54,7 +85,7 @@ def check_recorded(paths: Iterable[Path], root: Path) -> None:
     Paths that dvc.lock does not record as outputs are not checked.
     """
     wanted = {path.absolute() for path in paths}
-    outputs = [o for o in read_outputs(root) if (root / o.path).absolute() in wanted]
+    outputs = [o for o in read_outputs(root, wanted) if (root / o.path).absolute() in wanted]
     if problems := [line for output in outputs for line in _find_changes(output, root)]:
         raise DataError("\n".join(problems))
 

@@ -4,10 +4,14 @@ FILE.sha256 is written after FILE, in the format of the command `sha256sum`. It 
 two files that were swapped together with their checksums are found as well.
 """
 
+import hashlib
 import sys
+from collections.abc import Callable
+from io import BufferedWriter
 from pathlib import Path
 
-from dmd.storage.files import sha256, write_text
+from dmd.storage.files import new_file, sha256, write_text
+from dmd.yaml_files import is_file
 
 SUFFIX = ".sha256"
 
@@ -22,6 +26,44 @@ def write_seal(file: Path) -> None:
     write_text(seal_of(file), _line(file))
 
 
+class HashedFile:
+    """A file to write to that hashes what passes, so that it need not be read again.
+
+    It keeps the first error of the system: PyTorch would hide a full disk in a RuntimeError.
+    """
+
+    def __init__(self, file: BufferedWriter) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write data; do nothing after an error."""
+        if self.error is None:
+            try:
+                self.file.write(data)
+                self.digest.update(data)
+            except OSError as e:
+                self.error = e
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: closing the file flushes it."""
+
+
+def write_sealed(file: Path, write: Callable[[HashedFile], None]) -> None:
+    """Write a file and its checksum atomically and in one pass. Raises OSError with the name of the file."""
+    seal_of(file).unlink(missing_ok=True)
+    try:
+        with new_file(file) as tmp, tmp.open("wb") as out:
+            hashed = HashedFile(out)
+            write(hashed)
+            if hashed.error is not None:
+                raise hashed.error
+        write_text(seal_of(file), f"{hashed.digest.hexdigest()}  {file.name}\n")
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(file)) from e
+
+
 def is_sealed(file: Path) -> bool:
     """Return whether the file is complete: a process that is killed while it writes the file leaves no checksum."""
     return file.exists() and seal_of(file).exists()
@@ -29,6 +71,8 @@ def is_sealed(file: Path) -> bool:
 
 def is_intact(file: Path) -> bool:
     """Return whether a sealed file still has the content that was sealed; False if either file is unreadable."""
+    if not (is_file(file) and is_file(seal_of(file))):  # a link to a device would never end
+        return False
     try:
         return seal_of(file).read_bytes() == _line(file).encode()
     except OSError:

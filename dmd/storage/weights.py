@@ -5,6 +5,7 @@ The libraries initialise a missing weight at random, ignore a surplus one and co
 
 import contextlib
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 from dmd.errors import UserError
 from dmd.storage.faults import refuse
 from dmd.storage.finite import find_infinite_weight
+from dmd.yaml_files import load_object
 
 
 def load_network(folder: Path, kind: Any, error: type[UserError]) -> Any:
@@ -30,6 +32,7 @@ def load_network(folder: Path, kind: Any, error: type[UserError]) -> Any:
     if all("." in file.stem for file in files):  # such as model.fp16.safetensors
         raise error(f"{folder} holds only a variant, {files[0].name}; rename its files without the variant")
     with quiet(kind), refuse(f"{folder} could not be loaded", "correct its config.json or replace its weights", error):
+        _check_layers(folder, files, error)
         net, info = kind.from_pretrained(
             folder,
             local_files_only=True,
@@ -41,6 +44,33 @@ def load_network(folder: Path, kind: Any, error: type[UserError]) -> Any:
     if fault := _find_fault(folder, net, info) or find_bad_weight(folder, net):
         raise error(f"{fault}; replace the weights, or correct {folder / 'config.json'}")
     return net
+
+
+LAYERS = re.compile(r"^n(um)?_(.*_)?layers$|layers_per_block$")  # keys that say how many layers there are
+
+
+def _check_layers(folder: Path, files: list[Path], error: type[UserError]) -> None:
+    """Raise `error` if config.json asks for more layers than there are weights: a million take hours to build."""
+    count = 0
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            count += len(tensors.keys())
+    file = folder / "config.json"
+    for key, number in _list_numbers(load_object(file, error)):
+        if LAYERS.search(key) and number > count:
+            raise error(f"{file}: {key}: {number} layers, but the files hold only {count} weights")
+
+
+def _list_numbers(content: Any, key: str = "") -> Iterator[tuple[str, int]]:
+    """Yield each integer in the content of a JSON file with the last key that leads to it."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _list_numbers(value, name)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _list_numbers(value, key)
+    elif isinstance(content, int):
+        yield key, content
 
 
 def _find_fault(folder: Path, net: nn.Module, info: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
-"""A small CLIP tokenizer, for text encoders that are trained here."""
+"""Small tokenizers by bytes, for the text encoders of teachers that are trained here."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase
+from transformers import CLIPTokenizer, GemmaTokenizer, PreTrainedTokenizerBase
 
 from dmd.storage.files import write_text
 
@@ -15,7 +15,7 @@ def new_tokenizer(folder: Path, max_tokens: int) -> CLIPTokenizer:
 
     All 256 bytes are in its vocabulary, since CLIP maps unknown text to the end token and ignores what follows.
     """
-    alphabet = _byte_alphabet()
+    alphabet = byte_alphabet()
     words = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>", "<|pad|>"]
     vocab = {word: i for i, word in enumerate(words)}
     write_text(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False))
@@ -31,7 +31,13 @@ def new_tokenizer(folder: Path, max_tokens: int) -> CLIPTokenizer:
     )
 
 
-def _byte_alphabet() -> list[str]:
+def new_gemma_tokenizer() -> GemmaTokenizer:
+    """Return a tokenizer without merges that falls back to a token for each byte."""
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    return GemmaTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], add_bos_token=True)
+
+
+def byte_alphabet() -> list[str]:
     """Return the printable characters that stand for the 256 bytes in the tokenizers of GPT-2 and CLIP."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [b for b in range(256) if b not in printable]

@@ -16,6 +16,7 @@ from dmd.errors import DataError
 
 NO_CLASSES = ("image",)  # class names of data without labels: a single class
 MAX_NAME = 255  # characters of a class name: as many as a file system allows
+CHARACTER_BYTES = 4  # of a character in UTF-8, at most
 MAX_SHOWN = 1000  # characters of a record's name in messages; a prompt's name is its text
 AUTO = "auto"  # value of data.validation_split and data.test_split: the split whose name says so
 SPLIT_WORDS = {  # words in names of files and folders -> split

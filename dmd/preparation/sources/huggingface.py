@@ -5,9 +5,19 @@ from typing import Any
 
 from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
-from dmd.preparation.pictures import open_picture
+from dmd.preparation.pictures import max_file_bytes, open_picture
 from dmd.preparation.sources.arrays import load_dataset
-from dmd.preparation.sources.base import NO_CLASSES, LazyPool, Pool, Record, Source, choose_splits, import_optional
+from dmd.preparation.sources.base import (
+    CHARACTER_BYTES,
+    NO_CLASSES,
+    LazyPool,
+    Pool,
+    Record,
+    Source,
+    choose_splits,
+    import_optional,
+)
+from dmd.preparation.sources.parquet import check_column, check_footer
 from dmd.storage.checkpoint import scratch_root
 
 
@@ -17,6 +27,7 @@ def huggingface(cfg: DataConfig) -> Source:
     if cfg.folder != NONE:
         dataset = load_dataset(cfg, lambda: library.load_from_disk(cfg.folder))
     else:
+        _check_files(cfg)
         cache = str(scratch_root() / "downloads" / "huggingface")
         dataset = load_dataset(cfg, lambda: library.load_dataset(cfg.url, revision=cfg.revision, cache_dir=cache))
     splits: dict[str, Any] = dict(dataset) if isinstance(dataset, dict) else {"train": dataset}
@@ -46,9 +57,27 @@ def huggingface(cfg: DataConfig) -> Source:
     return Source(pools, classes, identity, passed_by=passed_by)
 
 
+def _check_files(cfg: DataConfig) -> None:
+    """Check the parquet files of a data set that is a folder on this machine, before the library converts them."""
+    for file in sorted(Path(cfg.url).rglob("*.parquet")) if Path(cfg.url).is_dir() else ():
+        check_footer(file)
+        parquet = import_optional("pyarrow.parquet", "parquet")
+        try:
+            metadata = parquet.ParquetFile(file).metadata
+        except (OSError, ValueError):
+            continue  # the library names a file that it cannot read
+        check_column(file, metadata, cfg.captions)
+
+
 def _pool(split: str, data: Any, image: str, label: str | None, cfg: DataConfig) -> Pool:
+    arrow = data.with_format("arrow")
+
     def read(i: int) -> Record:
-        row = data[i]
+        table = arrow[i]  # a view of the file on disk, whose long values must not become Python objects
+        _check_size("its picture", table[image].chunk(0).field("bytes"), max_file_bytes(cfg.max_pixels))
+        if cfg.captions != NONE:
+            _check_size("its caption", table[cfg.captions], CHARACTER_BYTES * cfg.max_caption)
+        row = table.to_pylist()[0]
         content, number = row[image], 0 if label is None else row[label]
         if content is None or number is None or number < 0:  # -1 is the library's sign for "no label"
             raise ValueError("no image" if content is None else "no label")
@@ -58,3 +87,10 @@ def _pool(split: str, data: Any, image: str, label: str | None, cfg: DataConfig)
         return Record(open_picture(content["bytes"] or Path(content["path"]), cfg.max_pixels), number, caption)
 
     return LazyPool([f"{split} {i}" for i in range(len(data))], read)
+
+
+def _check_size(name: str, column: Any, limit: int) -> None:
+    """Raise ValueError if the only value of a column is a text, or bytes, of more than `limit` bytes."""
+    length = getattr(column[0].as_buffer(), "size", 0) if hasattr(column[0], "as_buffer") else 0
+    if length > limit:
+        raise ValueError(f"{name} has {length:,} bytes, more than the {limit:,} that are read")

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from dmd.config import DataConfig
+from dmd.data.prompts import read_prompts
 from dmd.errors import DataError
 from dmd.preparation.sources.base import LazyPool, Pool, Record, Source, find_split, hash_files, import_optional
 from dmd.preparation.sources.listing import count_endings, is_ignored
+from dmd.preparation.sources.parquet import check_column, check_footer
 
 ROWS_AT_ONCE = 1024  # of a parquet file
 
@@ -17,7 +19,7 @@ def prompts(cfg: DataConfig) -> Source:
     files = [p for p in present if p.suffix.lower() in (".txt", ".parquet")]
     texts: dict[str, list[str]] = {}
     for file in files:
-        lines = _read_column(file, cfg) if file.suffix.lower() == ".parquet" else _read_lines(file)
+        lines = _read_column(file, cfg) if file.suffix.lower() == ".parquet" else read_prompts(file)
         texts.setdefault(find_split(file.name), []).extend(line for line in lines if line)
     if not texts.get("train"):
         raise DataError(f"data.folder: {folder} has no .txt or .parquet file with prompts to train on")
@@ -28,18 +30,12 @@ def prompts(cfg: DataConfig) -> Source:
     return Source(pools, (), hash_files(files), passed_by=passed_by)
 
 
-def _read_lines(file: Path) -> list[str]:
-    try:
-        return [" ".join(line.split()) for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as e:
-        raise DataError(f"{file} is not UTF-8 text: {e}") from None
-
-
 def _read_column(file: Path, cfg: DataConfig) -> list[str]:
     """Read the text column data.captions of a parquet file; of a text that is too long, enough to show that it is."""
     name = cfg.captions
     pyarrow = import_optional("pyarrow", "parquet")
     parquet = import_optional("pyarrow.parquet", "parquet")
+    check_footer(file)
     try:
         # Compressed, a text that repeats takes no space; as a dictionary it takes none in memory.
         table = parquet.ParquetFile(file, read_dictionary=[name])
@@ -51,6 +47,7 @@ def _read_column(file: Path, cfg: DataConfig) -> list[str]:
         kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
         if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
             raise DataError(f"{file}: the column {name!r} (data.captions) is of type {kind}, not text")
+        check_column(file, table.metadata, name)
         batches = table.iter_batches(ROWS_AT_ONCE, columns=[name])
         values = (value.as_py() for batch in batches for value in batch.column(0))
         return [" ".join(v.split())[: cfg.max_caption + 1] for v in values if v is not None]

@@ -10,6 +10,7 @@ from dmd.config import NONE, DataConfig
 from dmd.errors import DataError
 from dmd.preparation.pictures import SUFFIXES, max_file_bytes, open_picture
 from dmd.preparation.sources.base import (
+    CHARACTER_BYTES,
     MAX_SHOWN,
     NO_CLASSES,
     LazyPool,
@@ -30,7 +31,6 @@ LABEL, CLASS_NAMES = "cls", "classes.txt"
 LABEL_BYTES = 64  # of a file with a label
 CLASS_NAMES_BYTES = 2**24  # of classes.txt
 MAX_SHARDS = 100_000  # in data.url
-CHARACTER_BYTES = 4  # at most, in UTF-8
 IMAGES_NAMED = 3  # in the reason why a sample with several cannot be used
 
 
