@@ -19,7 +19,7 @@ from dmd.config import Params, RuntimeConfig
 from dmd.config_paths import load_run_params
 from dmd.device import choose_device
 from dmd.errors import DataError, UserError, printable
-from dmd.launch import LAUNCHED
+from dmd.launch import LAUNCHED, start_processes
 from dmd.progress import clock
 from dmd.redaction import redact
 from dmd.signals import RETRY, Stopped, raise_on_stop
@@ -34,8 +34,10 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 Stage = Callable[[argparse.Namespace, Params, torch.device], str]
 
 
-def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...]) -> None:
+def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...], shared: bool = False) -> None:
     """Run a stage as a command. `stage` returns a line that describes its result; an error is one line, exit code 1.
+
+    shared: whether runtime.processes share its work (dmd/training/shared_work.py).
 
     The exit code is 130 after SIGINT, and RETRY after SIGTERM or SIGUSR1.
     """
@@ -50,6 +52,8 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...])
     try:
         params = load_run_params(args.params, Path())
         _check_paths(args, inputs, outs)
+        if shared and params.runtime.processes > 1:
+            start_processes("torchrun", params.runtime.processes, {"standalone": True}, f"stages.{name}")
         summary = stage(args, params, prepare_torch(params.runtime))
     except (UserError, FloatingPointError) as e:
         fail(name, str(e))

@@ -10,9 +10,9 @@ from dmd.data.splits import load_splits
 from dmd.encoding.encoded import load_encoded
 from dmd.generator.generator import load_generator
 from dmd.teachers.teacher import load_teacher
+from dmd.training.shared_work import SharedWork
 from evaluation.evaluator.evaluator import Evaluator
 from evaluation.evaluator.student import add_student
-from evaluation.features.seen import find_seen
 from evaluation.metrics.schema import Baseline, read_model
 from evaluation.report.outputs import collect_facts, write_outputs
 from evaluation.report.page import ReportInputs, Subject
@@ -21,30 +21,30 @@ from evaluation.timing.latency import time_samplers
 from stages.command import run
 
 INPUTS = ("data", "teacher", "encoded", "evaluator", "baseline", "generator", "losses", "validation")
-OUTS = ("metrics", "timing", "quality", "plots", "samples", "report")
-HASHED = ("data", "teacher", "evaluator", "baseline", "generator")  # folders whose hashes the report lists
+OUTS = ("metrics", "details", "timing", "quality", "plots", "samples", "report")
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    cfg = params.evaluate
-    evaluator = Evaluator.load(args.evaluator, args.baseline, params.extractors, device)
+    cfg, guidance = params.evaluate, params.guidance
+    evaluator = Evaluator.load(args.evaluator, args.baseline, params.extractors, device, SharedWork.join(device))
     baseline, reference = read_model(Baseline, args.baseline / "baseline.json"), evaluator.reference
     real, test = (load_splits(args.data, names, with_images=False) for names in (reference.splits, ["test"]))
-    captions, texts = reference.captions, load_encoded(args.encoded).texts
-    teacher = load_teacher(args.teacher, device, params.guidance.scale, captions, texts)
+    encoded = load_encoded(args.encoded, reference.captions)
+    teacher = load_teacher(args.teacher, device, guidance.scale, encoded.captions, encoded.texts, *guidance.details)
     generator = load_generator(args.generator, device)
     student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
-    facts = collect_facts({name: getattr(args, name) for name in HASHED})
+    facts = collect_facts({name: getattr(args, name) for name in INPUTS}, args.validation)
     measures, scores = evaluator.evaluate(student, cfg.seed, cfg.batch_size, facts["generator sha256"])
-    metrics = add_student(baseline, measures, scores, find_seen(args.validation, baseline, args.evaluator))
+    if not evaluator.work.is_main:  # the rest is timed, drawn and written once
+        return "done"
+    metrics = add_student(baseline, measures, scores, args.validation, args.evaluator)
     timing = time_samplers(student, [teacher.sampler(name) for name in baseline.teachers], reference.labels, cfg, size)
-    teacher_cells = load_teacher_cells(args.baseline, baseline)
-    pictures = draw_pictures(evaluator, real, test, teacher_cells, student, cfg.batch_size, args.validation)
-    subject = Subject(params.data.source, params.method.name)
+    cells, subject = load_teacher_cells(args.baseline, baseline), Subject(params.data.source, params.method.title)
+    pictures = draw_pictures(evaluator, real, test, cells, student, cfg.batch_size, args.validation)
     report = ReportInputs(metrics, timing, pd.read_csv(args.losses), pictures, facts, subject)
     write_outputs(report, **{name: getattr(args, name) for name in OUTS})
     return f"FD, student / best teacher: {metrics.ratio}"
 
 
 if __name__ == "__main__":
-    run("evaluate", main, inputs=INPUTS, outs=OUTS)
+    run("evaluate", main, inputs=INPUTS, outs=OUTS, shared=True)

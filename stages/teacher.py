@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -20,7 +21,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     rows: list[dict[str, float]] = []
     with new_folder(args.out) as folder:
         if cfg.source == "train":
-            scratch = Scratch("teacher", {**cfg.model_dump(), **params.runtime.model_dump()}, {"data": args.data})
+            inputs = {"data": args.data, "init_from": Path(cfg.init_from)}
+            scratch = Scratch("teacher", {**cfg.model_dump(), **params.runtime.bits()}, inputs)
             rows = train_to_folder(cfg, split, scratch, folder, device)
             origin, summary = {"source": "train"}, f"{cfg.network} trained, loss {rows[-1]['loss']:.4f}"
         else:

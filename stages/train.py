@@ -7,13 +7,13 @@ import torch
 from dmd.config import Params
 from dmd.data.splits import load_split
 from dmd.distillation.parallel.workers import Workers
+from dmd.distillation.records import write_records
 from dmd.distillation.run import distill
 from dmd.distillation.setup import new_method, new_networks, new_scratch, validation_set
 from dmd.encoding.encoded import load_encoded
-from dmd.features.facts import describe, write_facts
 from dmd.generator.export import describe_training, export_generator
 from dmd.launch import start_processes
-from dmd.storage.files import copy_files, write_text
+from dmd.storage.files import write_text
 from dmd.teachers.pairs import load_pairs
 from dmd.teachers.teacher import load_teacher
 from evaluation.validation.validator import new_validator
@@ -23,23 +23,23 @@ INPUTS = ("data", "teacher", "encoded", "evaluator", "trunk", "pairs")
 
 
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
-    cfg = params.train
+    cfg, scale, details = params.train, params.guidance.scale, params.guidance.details
     start_processes(cfg.launcher, cfg.processes, cfg.launcher_options, "stages.train")
     workers = Workers.start(cfg, device, params.runtime.threads)
     split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
-    encoded = load_encoded(args.encoded)
-    teacher = load_teacher(args.teacher, workers.device, params.guidance.scale, split.class_captions, encoded.texts)
-    pairs = load_pairs(args.pairs).to(workers.device)
+    encoded = load_encoded(args.encoded, split.class_captions)
+    teacher = load_teacher(args.teacher, workers.device, scale, encoded.captions, encoded.texts, *details)
+    pairs, labels = load_pairs(args.pairs).to(workers.device), encoded.draw_from(split.labels)
     method = new_method(params, teacher, split, encoded, pairs, args.trunk)
     nets = new_networks(method, teacher, cfg, params.method.init_from, workers.device)
     scratch = new_scratch(params, {name: getattr(args, name) for name in INPUTS})
     real = validation_set(split, validation, pairs, teacher)  # images and labels
-    validator = new_validator(args.evaluator, split, *real, cfg.validation, cfg.seed, scratch.folder, workers.device)
-    result = distill(method, nets, cfg, teacher, split.labels, split.conditions, scratch, validator, workers)
+    place = scratch.folder, workers.device, workers.shared_work
+    validator = new_validator(args.evaluator, split, *real, cfg.validation, cfg.seed, *place)
+    result = distill(method, nets, cfg, teacher, labels, split.conditions, scratch, validator, workers)
     if not workers.is_main:
         return "done"
-    facts = write_facts(describe(method.frozen), scratch.folder)
-    copy_files([*sorted(scratch.folder.glob("turn_*.png")), facts], args.validation)
+    write_records(result.rows, result.events, method.phases(cfg), method.frozen, scratch.folder, args.validation)
     write_text(args.losses, result.losses_csv())
     export_generator(result.generator, teacher, args.out, cfg.lora_adapter, describe_training(params.method, cfg))
     scratch.discard()

@@ -16,9 +16,10 @@ def render_comparison(candidates: list[Candidate], differences: pd.DataFrame, su
     decimals = [measures[m].decimals if (m := str(c).partition(" ")[0]) in measures else 0 for c in table.columns]
     return render_template(
         "compare.html.j2",
-        columns=list(table.columns),
+        columns=list(table.index),  # a column for each generator, since there are many measures
         rows=[
-            (name, [format_number(*cell) for cell in zip(row, decimals, strict=True)]) for name, row in table.iterrows()
+            (title, [format_number(value, places) for value in table[title]])
+            for title, places in zip(table.columns, decimals, strict=True)
         ],
         differences=differences.to_dict("records"),
         pictures=[(c.name, c.sha256, embed_png(c.picture)) for c in candidates],

@@ -9,8 +9,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dmd.config import BaselineConfig
+from dmd.config import EVERYWHERE, BaselineConfig
 from dmd.samplers.sampler import Sampler
+from dmd.training.shared_work import ALONE, SharedWork
 from evaluation.evaluator.evaluator import Evaluator
 from evaluation.evaluator.reference import EvaluationData, build_reference
 from evaluation.evaluator.reuse import find_reusable
@@ -26,6 +27,8 @@ class TeacherIdentity:
 
     sha256: str  # hash of the teacher's folder
     guidance_scale: float
+    guidance_interval: tuple[float, float] = EVERYWHERE
+    guidance_rescale: float = 0.0
 
 
 def list_samplers(cfg: BaselineConfig) -> list[str]:
@@ -41,12 +44,13 @@ def build_baseline(
     extractors: Extractors,
     device: str,
     folder: Path,
+    work: SharedWork = ALONE,
 ) -> Baseline:
     """Write the reference, the measures of the teacher's samplers and their pictures; return the measures."""
     # Without real images, the reference is images of the teacher's sampler with the most network passes.
     substitute = None if data.train.has_images else max(samplers, key=lambda sampler: sampler.nfe)
-    store = FeatureStore.default(extractors.sha256)
-    reference = build_reference(cfg, data, extractors.networks, substitute, store, device)
+    store = FeatureStore.default(extractors.identities)
+    reference = build_reference(cfg, data, extractors.networks, substitute, store, device, work)
     reference.save(folder)
     provenance = Provenance(
         reference_sha256=data.real_sha256 if substitute is None else hash_tensors(reference.features),
@@ -55,14 +59,18 @@ def build_baseline(
         conditions_sha256=hash_conditions(reference.labels, reference.captions),
         teacher_sha256=teacher.sha256,
         guidance_scale=teacher.guidance_scale,
+        guidance_interval=teacher.guidance_interval,
+        guidance_rescale=teacher.guidance_rescale,
         neighbours=cfg.neighbours,
         kernel_pairs=INDEPENDENT_PAIRS,
         made_by=substitute and substitute.name,
         extractors=extractors.describe(reference.features),
+        judges={name: loaded.facts for name, loaded in extractors.judges.items()},
         skipped=extractors.skipped,
     )
-    evaluator = Evaluator(extractors, reference, store)
-    real = evaluator.evaluate_real(data.held_out_prompts(reference.labels) if substitute else data.test)
+    evaluator = Evaluator(extractors, reference, store, work)
+    held_out = data.held_out_prompts(reference.labels) if substitute else data.test
+    real = evaluator.evaluate_real(held_out, cfg.batch_size)
     baseline = evaluate_teacher(cfg, evaluator, samplers, provenance, real)
     write_model(baseline, folder / "baseline.json")
     pictures = {s.name: evaluator.generate_pictures(s, cfg.batch_size) for s in samplers}
@@ -84,6 +92,10 @@ def evaluate_teacher(
         )
     results = dict(reusable.teachers)
     source = f"{provenance.teacher_sha256} guidance {provenance.guidance_scale}"
+    if provenance.guidance_interval != EVERYWHERE:
+        source += f" from {provenance.guidance_interval[0]} to {provenance.guidance_interval[1]}"
+    if provenance.guidance_rescale:
+        source += f" rescaled by {provenance.guidance_rescale}"
     for sampler in samplers:
         if sampler.name not in results:
             measures, scores = evaluator.evaluate(sampler, cfg.seed, cfg.batch_size, source)

@@ -12,31 +12,36 @@ from dmd.data.splits import Split
 from dmd.progress import Progress
 from dmd.samplers.sampler import Sampler
 from dmd.training.optim import step_rng
+from dmd.training.shared_work import ALONE, SharedWork
 from evaluation.evaluator.prefetch import prefetch
 from evaluation.features.extractors import Extractors
 from evaluation.features.store import FeatureStore
+from evaluation.judges.base import split_captions, with_captions
 from evaluation.metrics.comparison import Conditions
 from evaluation.metrics.measures import MEASURES
 from evaluation.metrics.reference import Reference, hash_tensors
 from evaluation.metrics.schema import GeneratorMeasures, RealMeasures, Scores
 from evaluation.metrics.scores import compute_scores, jackknife_scores, summarise
-from evaluation.models.extractors import extract
+from evaluation.models.extractors import Extractor, extract
 from evaluation.statistics.intervals import GROUPS
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Feature extractors, the reference, and an optional store with features of earlier runs."""
+    """Feature extractors and judges, the reference, and an optional store with features of earlier runs."""
 
     extractors: Extractors
     reference: Reference
     store: FeatureStore | None = None
+    work: SharedWork = ALONE  # the processes that share the images
 
     @classmethod
-    def load(cls, folder: Path, baseline: Path, cfg: ExtractorsConfig, device: torch.device) -> "Evaluator":
+    def load(
+        cls, folder: Path, baseline: Path, cfg: ExtractorsConfig, device: torch.device, work: SharedWork = ALONE
+    ) -> "Evaluator":
         """Load the folders of the evaluator and of the baseline stage, with the project's own store."""
         extractors = Extractors.load(folder, cfg, device)
-        return cls(extractors, Reference.load(baseline), FeatureStore.default(extractors.sha256))
+        return cls(extractors, Reference.load(baseline), FeatureStore.default(extractors.identities), work)
 
     def evaluate(
         self, sampler: Sampler, seed: int, batch_size: int, source: str = ""
@@ -49,22 +54,27 @@ class Evaluator:
         """
         reference = self.reference
         conditions = self._conditions(reference.labels) if sampler.conditional else None
-        features = []
+        sets = []
         with Progress(sampler.name, reference.replicates * len(reference.labels), "images") as progress:
             for replicate in range(reference.replicates):
                 noise = replicate_seed(seed, replicate)
-                features.append(self._extract(sampler, noise, batch_size, source, progress))
-        if len(features) == 1:
-            scores = jackknife_scores(self._score(features[0], conditions, source, GROUPS))
+                sets.append(self._extract(sampler, noise, batch_size, source, progress))
+        if len(sets) == 1:
+            scores = jackknife_scores(self._score(sets[0], conditions, source, GROUPS))
         else:
-            scores = [self._score(f, conditions, source)[0] for f in features]
-        return summarise(scores, features, reference, sampler.nfe, seed), scores
+            scores = self.work.join_up([self._score(s, conditions, source)[0] for s in self.work.own(sets)])
+        features = [self._of_extractors(s) for s in sets]
+        return summarise(scores, features, reference, sampler.nfe, seed, sampler.conditional), scores
 
-    def evaluate_real(self, split: Split) -> RealMeasures:
-        """Measures of held-out real images: the floor that generators are compared with."""
+    def evaluate_real(self, split: Split, batch_size: int = 256) -> RealMeasures:
+        """Measures of held-out real images: the floor that generators are compared with.
+
+        Judges have no figures for a split of prompts alone, which has no images.
+        """
         captions = self.extractors.clip.caption_features(split.captions)
         conditions = Conditions(split.labels, captions, self.extractors.classify)
-        scores = compute_scores(self.reference.held_out, conditions, self.reference)[0]
+        judgements = self._judge(split, batch_size) if self.extractors.judges and split.has_images else {}
+        scores = compute_scores(self.reference.held_out, conditions, self.reference, judgements=judgements)[0]
         values = {m.name: scores.values(m.name) for m in MEASURES.values() if m.for_real_images}
         return RealMeasures(
             samples=len(split.labels),
@@ -77,18 +87,22 @@ class Evaluator:
         return torch.cat([sampler.images(part, rng) for part in self.reference.picture_labels.split(batch_size)])
 
     def _score(
-        self, features: dict[str, Tensor], conditions: Conditions | None, source: str, groups: int = 0
+        self, extracted: dict[str, Tensor], conditions: Conditions | None, source: str, groups: int = 0
     ) -> list[Scores]:
-        """Compute the scores, or read them from the store by the hashes of the features and of the reference."""
-        reference = self.reference
+        """Compute the scores, or read them from the store by the hashes of the features and of the reference.
+
+        extracted: features and judgements of a replicate.
+        """
+        reference, features = self.reference, self._of_extractors(extracted)
+        judgements = {k: v for k, v in extracted.items() if k not in features}
 
         def compute() -> list[Scores]:
-            return compute_scores(features, conditions, reference, groups, reference.sources)
+            return compute_scores(features, conditions, reference, groups, reference.sources, judgements)
 
         if self.store is None or not source:
             return compute()
         key = {
-            "features": hash_tensors(features), "reference": reference.digest, "conditions": bool(conditions),
+            "features": hash_tensors(extracted), "reference": reference.digest, "conditions": bool(conditions),
             "groups": groups,
         }  # fmt: skip
         return self.store.scores(key, compute)
@@ -96,25 +110,57 @@ class Evaluator:
     def _extract(
         self, sampler: Sampler, seed: int, batch_size: int, source: str, progress: Progress
     ) -> dict[str, Tensor]:
-        """Features of one replicate, from the store or from newly generated images."""
+        """Features and judgements of one replicate, from the store or from newly generated images."""
         labels, generated = self.reference.labels, 0
+        captions = [self.reference.captions[label] for label in labels.tolist()] if sampler.conditional else []
+        networks = self.extractors.networks | self._judges(captions, batch_size)
 
         def batches() -> Iterator[Tensor]:
             nonlocal generated
-            for images in prefetch(sampler.batches(labels, batch_size, seed)):
+            for images in prefetch(sampler.batches(labels, batch_size, seed, self.work)):
                 yield images
-                generated += len(images)
-                progress.update(len(images))
+                done = min(len(images) * self.work.processes, len(labels) - generated)  # the others do as many
+                generated += done
+                progress.update(done)
 
         if self.store is None or not source:
-            return extract(self.extractors.networks, batches())
+            return extract(networks, batches(), self.work)
         key = {
             "source": source, "sampler": sampler.name, "nfe": sampler.nfe, "seed": seed, "batch_size": batch_size,
-            "labels": labels.tolist(), "device": sampler.device.type, "threads": torch.get_num_threads(),
+            "labels": labels.tolist(), "captions": captions, "device": sampler.device.type,
+            "threads": torch.get_num_threads(),
         }  # fmt: skip
-        features = self.store.features(key, self.extractors.networks, batches)
+        extracted = self.store.features(key, networks, batches, work=self.work, batch_size=batch_size)
         progress.update(len(labels) - generated)
-        return features
+        return extracted
+
+    def _judge(self, split: Split, batch_size: int) -> dict[str, Tensor]:
+        """Judgements of the held-out images, from the store or computed."""
+        judges = self._judges(split.captions, batch_size)
+
+        def batches() -> Iterator[Tensor]:
+            return self.work.own(split.images.split(batch_size))
+
+        if self.store is None:
+            return extract(judges, batches(), self.work)
+        key = {
+            "held out": hash_tensors(self.reference.held_out), "captions": split.captions,
+            "threads": torch.get_num_threads(),
+        }  # fmt: skip
+        return self.store.features(key, judges, batches, keep_images=False, work=self.work, batch_size=batch_size)
+
+    def _judges(self, captions: list[str], batch_size: int) -> dict[str, Extractor]:
+        """The judges as extractors of this process's batches of images with these captions; none without captions."""
+        if not captions:
+            return {}
+        return {
+            name: with_captions(loaded.judge, self.work.own(split_captions(captions, batch_size)))
+            for name, loaded in self.extractors.judges.items()
+        }
+
+    def _of_extractors(self, extracted: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The features among features and judgements."""
+        return {name: extracted[name] for name in self.extractors.networks}
 
     def _conditions(self, labels: Tensor) -> Conditions:
         captions = self.extractors.clip.caption_features([self.reference.captions[i] for i in labels.tolist()])

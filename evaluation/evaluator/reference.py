@@ -13,6 +13,7 @@ from dmd.data.splits import Split, load_split, load_splits, split_sha256
 from dmd.errors import DataError
 from dmd.progress import Progress
 from dmd.samplers.sampler import Sampler
+from dmd.training.shared_work import ALONE, SharedWork
 from evaluation.features.store import FeatureStore
 from evaluation.metrics.reference import Reference
 from evaluation.models.extractors import Extractor, extract
@@ -64,11 +65,13 @@ def build_reference(
     substitute: Sampler | None = None,
     store: FeatureStore | None = None,
     device: str = "cpu",
+    work: SharedWork = ALONE,
 ) -> Reference:
     """Extract the features of real and of test images, and choose labels in the proportions of the train split.
 
     substitute: the teacher's sampler that generates both sets, from different noise, if the data are prompts only.
     store: keeps the features of images on disk; the device is part of the key because features depend on its type.
+    work: the processes that share the images.
     """
     if substitute is None:
         data.check_neighbours(cfg.neighbours)
@@ -78,12 +81,12 @@ def build_reference(
 
     def features(name: str, split: Split, sha256: str, seed: int) -> dict[str, Tensor]:
         if substitute is not None:
-            return extract(extractors, substitute.batches(labels, cfg.batch_size, seed))
-        batches = _read_batches(split, cfg.batch_size, f"{name} images, features")
+            return extract(extractors, substitute.batches(labels, cfg.batch_size, seed, work), work)
+        batches = _read_batches(split, cfg.batch_size, f"{name} images, features", work)
         if store is None:
-            return extract(extractors, batches)
+            return extract(extractors, batches, work)
         source: dict[str, Any] = {"split": sha256, "device": device, "threads": torch.get_num_threads()}
-        return store.features(source, extractors, lambda: batches, keep_images=False)
+        return store.features(source, extractors, lambda: batches, keep_images=False, work=work)
 
     return Reference(
         splits=REAL_SPLITS[cfg.reference],
@@ -111,8 +114,8 @@ def choose_picture_labels(conditions: int, per_condition: int, shape: tuple[int,
     return (torch.arange(rows) * conditions // rows).repeat_interleave(per_condition)
 
 
-def _read_batches(split: Split, batch_size: int, name: str) -> Iterator[Tensor]:
+def _read_batches(split: Split, batch_size: int, name: str, work: SharedWork) -> Iterator[Tensor]:
     with Progress(name, len(split.labels), "images") as progress:
-        for images in split.images.split(batch_size):
+        for images in work.own(split.images.split(batch_size)):
             yield images
-            progress.update(len(images))
+            progress.update(min(len(images) * work.processes, len(split.labels) - progress.done))

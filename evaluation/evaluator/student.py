@@ -1,24 +1,32 @@
 """The student's measures beside those of its teacher."""
 
+from pathlib import Path
 from statistics import fmean
 
-from evaluation.metrics.schema import Baseline, GeneratorMeasures, Metrics, Ratio, Scores
+from dmd.generator.cost import read_cost
+from evaluation.features.seen import find_seen
+from evaluation.metrics.schema import Baseline, GeneratorMeasures, Metrics, Ratio, Scores, TrainingCost
+from evaluation.models.names import list_selecting
 from evaluation.statistics.intervals import ratio_interval
 
 
 def add_student(
-    baseline: Baseline, student: GeneratorMeasures, scores: list[Scores], seen: dict[str, str] | None = None
+    baseline: Baseline, student: GeneratorMeasures, scores: list[Scores], training: Path, evaluator: Path
 ) -> Metrics:
-    """Metrics of a run: the baseline, the student, and the student's FD over the best teacher's.
+    """Metrics of a run: the baseline, the student, the student's FD over the best teacher's, and the training's cost.
 
-    seen: reasons by the name of each extractor that training has seen, which are left out of the mean `unseen`. The
-    interval of a ratio comes from the FD of each replicate of the student and of the teacher.
+    training: the folder with the records of stage `train`; evaluator: the folder of stage `evaluator`. The interval of
+    a ratio comes from the FD of each replicate of the student and of the teacher.
     """
     fd, intervals = {}, {}
     for k, best in baseline.best_teacher.items():
         fd[k] = student.values("fd")[k] / baseline.teachers[best].values("fd")[k]
         intervals[k] = ratio_interval([s.values("fd")[k] for s in scores], baseline.fd_replicates[best][k])
-    marks = seen or {}
-    unseen = [value for k, value in fd.items() if k not in marks]
-    ratio = Ratio(fd=fd, interval=intervals, seen=marks, unseen=fmean(unseen) if unseen else None)
-    return Metrics(**dict(baseline), student=student, ratio=ratio)
+    seen = find_seen(training, baseline, evaluator)
+    selects = [k for k in list_selecting(bool(student.classes)) if k in fd]
+    unmarked = [value for k, value in fd.items() if k not in (*seen, *selects)]
+    mean = fmean(unmarked) if unmarked else None
+    ratio = Ratio(fd=fd, interval=intervals, seen=seen, selects=selects, unseen=mean)
+    cost = read_cost(training)
+    training_cost = TrainingCost.model_validate(cost) if cost else None
+    return Metrics(**dict(baseline), student=student, ratio=ratio, training=training_cost)

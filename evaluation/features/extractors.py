@@ -1,9 +1,9 @@
-"""The feature extractors of a run: those of the evaluator stage, and the further networks that params name.
+"""The feature extractors and judges of a run: those of the evaluator stage, and the networks that params name.
 
 Nothing is downloaded unless params give a hub id. A network without weights on this machine is skipped, with a reason.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dmd.features.load import find_weights as find_frozen
 from dmd.storage.files import sha256
 from dmd.storage.finite import check_finite
 from evaluation.features.networks import NETWORKS, NetworkLoader
+from evaluation.judges.load import LoadedJudge, load_judges
 from evaluation.metrics.schema import ExtractorFacts
 from evaluation.models.classifier import Classifier
 from evaluation.models.clip import ClipExtractor
@@ -28,27 +29,35 @@ OWN_RESIZE = "the model's own, bicubic with antialiasing"
 
 @dataclass(frozen=True)
 class Extractors:
-    """Feature extractors by name, their identities, and the networks without weights on this machine."""
+    """Feature extractors and judges by name, their identities, and the networks without weights on this machine."""
 
     clip: ClipExtractor
     networks: dict[str, Extractor]
     sha256: dict[str, str]
     resize: dict[str, str]
     skipped: dict[str, str]  # network -> reason
+    judges: dict[str, LoadedJudge] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, cfg: ExtractorsConfig, device: torch.device) -> "Extractors":
         """Load the evaluator stage's folder and the networks that params name."""
         clip, own = load_extractors(folder, device)
         networks, skipped = load_networks(cfg, device)
+        judges, without = load_judges(cfg, device)
         hashes = {EVALUATOR: sha256(folder / "clip"), CLASSIFIER: sha256(folder / "classifier")}
         return cls(
             clip=clip,
             networks={**own, **{name: n.extract for name, n in networks.items()}},
             sha256=hashes | {name: n.sha256 for name, n in networks.items()},
             resize={EVALUATOR: OWN_RESIZE, CLASSIFIER: "none"} | {name: n.resize for name, n in networks.items()},
-            skipped=skipped,
+            skipped=skipped | without,
+            judges=judges,
         )
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Everything that the output of each extractor and judge depends on, for the same images and captions."""
+        return self.sha256 | {name: judge.facts.identity for name, judge in self.judges.items()}
 
     def describe(self, features: dict[str, Tensor]) -> dict[str, ExtractorFacts]:
         """Identity of each extractor; features [N, D] per extractor give the dimensions."""

@@ -20,12 +20,14 @@ from torch import Tensor
 from dmd.storage.checkpoint import scratch_root
 from dmd.storage.files import new_file, sha256, write_text
 from dmd.storage.seal import is_usable, remove_sealed, write_seal
+from dmd.training.shared_work import ALONE, SharedWork
 from evaluation.metrics.schema import Scores
 from evaluation.models.extractors import Extractor, extract
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORES_CODE = ("evaluation/metrics", "evaluation/statistics")  # folders with the code that scores depend on
-FEATURES_CODE = ("dmd", "evaluation/models", "evaluation/features")  # folders with the code that features depend on
+# Folders with the code that features and judgements depend on.
+FEATURES_CODE = ("dmd", "evaluation/models", "evaluation/features", "evaluation/judges")
 MAX_BYTES = 2**31  # size of the store; the least recently used entries are deleted first
 MAX_IMAGE_BYTES = 2**29  # size of a stored set of images; larger sets are generated again for a new extractor
 SCORES_ADAPTER = TypeAdapter(list[Scores])
@@ -53,25 +55,35 @@ class FeatureStore:
         extractors: dict[str, Extractor],
         generate: Callable[[], Iterable[Tensor]],
         keep_images: bool = True,
+        work: SharedWork = ALONE,
+        batch_size: int = 512,
     ) -> dict[str, Tensor]:
         """Features per extractor of the images that `generate` yields in batches; only missing features are computed.
 
         keep_images: store the images for an extractor that is added later; unnecessary for images of a data split.
+        work: the processes that share the batches; `generate` then yields this process's own, which are not stored.
+        batch_size: images in a batch of `generate`, and of the stored images.
         """
         paths = {name: self._path(source, name) for name in extractors}
-        features = {name: f for name, path in paths.items() if (f := _read(path, "features")) is not None}
+
+        def read_stored() -> dict[str, Tensor]:
+            return {name: f for name, path in paths.items() if (f := _read(path, "features")) is not None}
+
+        features = work.from_main(read_stored)  # all processes must agree on what is missing
         if missing := {name: e for name, e in extractors.items() if name not in features}:
             image_path = self._path(source, "images")
-            images = _read(image_path, "images")
-            buffer = ImageBuffer(MAX_IMAGE_BYTES if keep_images and images is None else 0)
-            batches = generate() if images is None else images.split(512)
-            computed = extract(missing, buffer.record(batches))
-            for name, values in computed.items():
-                _write(paths[name], {"features": values})
-            if buffer.images:
-                _write(image_path, {"images": torch.cat(buffer.images)})
+            images = work.from_main(lambda: _read(image_path, "images"))
+            is_kept = keep_images and images is None and work.processes == 1
+            buffer = ImageBuffer(MAX_IMAGE_BYTES if is_kept else 0)
+            batches = generate() if images is None else work.own(images.split(batch_size))
+            computed = extract(missing, buffer.record(batches), work)
+            if work.is_main:
+                for name, values in computed.items():
+                    _write(paths[name], {"features": values})
+                if buffer.images:
+                    _write(image_path, {"images": torch.cat(buffer.images)})
+                self._prune()
             features |= computed
-            self._prune()
         return {name: features[name] for name in extractors}
 
     def scores(self, source: dict[str, Any], compute: Callable[[], list[Scores]]) -> list[Scores]:

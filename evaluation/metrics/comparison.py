@@ -1,7 +1,7 @@
 """The arguments of measures: generated features beside the reference's, and images beside their conditions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 
@@ -65,3 +65,4 @@ class ConditionedImages:
     caption_embeds: Tensor  # [M, D]
     labels: Tensor  # [M]
     predictions: Tensor | None  # [M], the classifier's labels; None without classes
+    judgements: dict[str, Tensor] = field(default_factory=dict)  # by judge, [M, K]: see evaluation/judges/base.py

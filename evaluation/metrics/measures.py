@@ -25,6 +25,7 @@ class Measure:
     """One line of the table. Subclasses differ in the arguments of their `compute`."""
 
     per_extractor: ClassVar[bool] = True  # one value for each feature extractor
+    per_replicate: ClassVar[bool] = True  # each replicate has a value of its own, and they give the interval
     has_interval: ClassVar[bool] = True
 
     name: str  # key in metrics.json
@@ -57,9 +58,23 @@ class FeatureMeasure(Measure):
 class PooledMeasure(Measure):
     """Measure of the features [N, D] of all replicates together; `compute` also gets the seed of their noise."""
 
+    per_replicate: ClassVar[bool] = False
     has_interval: ClassVar[bool] = False
 
     compute: Callable[["Tensor", "Gaussian", int], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadMeasure(Measure):
+    """Measure of images with the same condition, from the features [N, D] of all replicates together.
+
+    `compute` also gets the condition [N] and the jackknife's group [N] of each image. It returns the value of all
+    images and the values without each group; an empty list if no condition has two images.
+    """
+
+    per_replicate: ClassVar[bool] = False
+
+    compute: Callable[["Tensor", "Tensor", "Tensor"], list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +133,47 @@ def coverage(c: "FeatureComparison") -> float:
     return c.pairs.is_covered.double().mean().item()
 
 
+def prompt_diversity(features: "Tensor", conditions: "Tensor", groups: "Tensor") -> list[float]:
+    """Mean distance of two images with the same condition, averaged over conditions."""
+    from evaluation.metrics.pairwise import distances_within
+
+    return distances_within(features, conditions, groups)
+
+
 def clip_score(c: "ConditionedImages") -> float:
     """100 x cosine of image and caption embeddings, at least 0 (Hessel et al. 2021, with torchmetrics' weight)."""
     from torch.nn.functional import cosine_similarity
 
     cosine = cosine_similarity(c.image_embeds.double(), c.caption_embeds.double())
     return (100 * cosine).clamp_min(0).mean().item()
+
+
+def pick_score(c: "ConditionedImages") -> float | None:
+    """Mean PickScore (Kirstain et al. 2023)."""
+    return _mean_score(c, "pick_score")
+
+
+def hps(c: "ConditionedImages") -> float | None:
+    """Mean score of HPS v2 (Wu et al. 2023), times 100."""
+    return _mean_score(c, "hps")
+
+
+def image_reward(c: "ConditionedImages") -> float | None:
+    """Mean ImageReward (Xu et al. 2023)."""
+    return _mean_score(c, "image_reward")
+
+
+def _mean_score(c: "ConditionedImages", judge: str) -> float | None:
+    """Mean over images; None without the judge."""
+    return c.judgements[judge].double().mean().item() if judge in c.judgements else None
+
+
+def vqa(c: "ConditionedImages") -> float | None:
+    """Share of questions that are answered as the prompt says; None without the judge, or without questions."""
+    if "vqa" not in c.judgements:
+        return None
+    right, questions = c.judgements["vqa"].double().sum(dim=0).tolist()
+    return right / questions if questions else None
 
 
 def accuracy(c: "ConditionedImages") -> float | None:
@@ -162,6 +212,22 @@ _LINES: tuple[Measure, ...] = (
         description="similarity of each image and its caption", headline=True,
     ),
     ConditionMeasure(
+        name="pick_score", label="PickScore", direction="higher", unit="scale x cosine", compute=pick_score,
+        description="people's preference as a CLIP has learned it; about 20", shows_interval=True,
+    ),
+    ConditionMeasure(
+        name="hps", label="HPS v2.1", direction="higher", unit="100 x cosine", compute=hps,
+        description="people's preference as another CLIP has learned it; about 28", shows_interval=True,
+    ),
+    ConditionMeasure(
+        name="image_reward", label="ImageReward", direction="higher", unit="standard deviations", compute=image_reward,
+        description="people's preference as a BLIP has learned it; 0 is the mean of its own data", shows_interval=True,
+    ),
+    ConditionMeasure(
+        name="vqa", label="VQA", direction="higher", unit="share of questions", compute=vqa,
+        description="counts and colours that the prompt names and a BLIP finds in the image", shows_interval=True,
+    ),
+    ConditionMeasure(
         name="accuracy", label="accuracy", direction="higher", unit="share of images", compute=accuracy,
         description="images that the classifier assigns to their own class",
     ),
@@ -181,6 +247,11 @@ _LINES: tuple[Measure, ...] = (
     FeatureMeasure(
         name="coverage", label="coverage", direction="higher", unit="share of training images", compute=coverage,
         description="training images with a generated image in their neighbourhood", depends_on_count=True,
+    ),
+    SpreadMeasure(
+        name="prompt_diversity", label="diversity per prompt", direction="higher", unit="distance of features",
+        description="mean distance of two images of the same prompt or class", compute=prompt_diversity,
+        shows_interval=True, for_real_images=False, is_compared=False,
     ),
 )  # fmt: skip
 

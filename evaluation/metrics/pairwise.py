@@ -21,6 +21,7 @@ from dmd.progress import Progress
 ROWS = 256  # largest number of rows of the matrix of pairs in memory at a time
 BLOCK = 2**24  # largest number of its entries in memory at a time: 128 MiB in float64, for any number of columns
 PROGRESS_PAIRS = 10**8  # smallest number of pairs with a progress line; so many take seconds
+MOST_ALIKE = 256  # largest number of images of one condition whose distances are averaged
 
 
 # A kernel of rows x and y, from the inner products x.y, the squared distances |x - y|^2, and the dimensions D of a row.
@@ -156,6 +157,29 @@ def mean_pairwise_distance(x: Tensor) -> float:
     n, y = len(x), x.double()
     total = sum(torch.cdist(part, y).sum().item() for part in y.split(_block_rows(y)))
     return total / (n * (n - 1)) if n > 1 else 0.0
+
+
+def distances_within(x: Tensor, conditions: Tensor, group: Tensor) -> list[float]:
+    """Mean distance of two rows of x [N, D] with the same condition, averaged over the conditions with two rows.
+
+    conditions: int64 [N]; of each, the first MOST_ALIKE rows count. group: int64 [N], the jackknife's group of each
+    row. Entry 0 is for all rows, entry 1 + g for all rows but those of group g; empty if an entry has no pair.
+    """
+    groups = int(group.max()) + 1
+    totals, counts = (torch.zeros(1 + groups, dtype=torch.float64) for _ in range(2))
+    order = conditions.argsort(stable=True)
+    for rows in order.split(conditions.bincount().tolist()):
+        if len(rows) < 2:
+            continue
+        part = rows[:MOST_ALIKE]
+        member = torch.nn.functional.one_hot(group[part], groups).double()
+        left = len(part) - torch.cat([torch.zeros(1), member.sum(dim=0)])  # rows that remain
+        y = x[part].double()
+        sums = _sums_without_groups(member.T @ torch.cdist(y, y) @ member, groups)
+        has_pair = left > 1
+        totals[has_pair] += sums[has_pair] / (left * (left - 1))[has_pair]
+        counts += has_pair
+    return (totals / counts).tolist() if counts.all() else []
 
 
 def group_masks(n: int, groups: int) -> Tensor:

@@ -1,16 +1,18 @@
-"""Schema of reports/metrics.json and artifacts/baseline/baseline.json; any other key is an error.
+"""Schema of a run's measures and of artifacts/baseline/baseline.json; any other key is an error.
 
-Each measure of the table of measures is a field with the name of the measure; `values` reads it.
+evaluation/metrics/files.py divides the measures into reports/metrics.json and reports/details.json. Each measure of the
+table of measures is a field with the name of the measure; `values` reads it.
 """
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from dmd.errors import EvaluatorError, NumberError
+from dmd.config import EVERYWHERE
+from dmd.errors import EvaluatorError, NumberError, quote
 from dmd.storage.files import write_text
 from evaluation.metrics.finite import find_infinite_figure
 from evaluation.metrics.measures import MEASURES, Measure
@@ -21,6 +23,7 @@ M = TypeVar("M", bound="StrictModel")
 
 RANKING = "fd"  # the measure that ranks samplers and whose ratio is the result; no file is without it
 WRITING = "writing"  # validation context of a model that is about to be written
+SEEN, SELECTS = "seen in training", "selects"  # marks of an extractor in tables, pages and tags
 ALL_PAIRS, INDEPENDENT_PAIRS = "all", "independent"  # values of Provenance.kernel_pairs
 
 
@@ -97,6 +100,10 @@ class Scores(MeasureFields[float]):
     nearest: dict[str, Nearest]
     classes: dict[str, ClassMeasures]
 
+    @classmethod
+    def measures(cls) -> Iterable[Measure]:
+        return (m for m in MEASURES.values() if m.per_replicate)
+
 
 class GeneratorMeasures(MeasureFields[float]):
     """Measures of one generator: means over `replicates` sets of `samples` images, each from different noise."""
@@ -132,19 +139,36 @@ class Ratio(StrictModel):
     seen: dict[str, str] = Field(
         default_factory=dict,
         exclude_if=lambda seen: not seen,
-        description="extractors that training has seen, by a discriminator's trunk, and how",
+        description="extractors and judges that training has seen, by a discriminator's trunk, and how",
+    )
+    selects: list[str] = Field(
+        default_factory=list,
+        exclude_if=lambda names: not names,
+        description="extractors whose validation while training picks the generator",
     )
     unseen: float | None = Field(
         default=None,
         exclude_if=lambda ratio: ratio is None,
-        description="mean of the ratios by extractors that training has not seen; absent if it has seen all",
+        description="mean of the ratios by extractors that are neither seen nor selecting; absent if there is none",
     )
 
+    def mark(self, extractor: str) -> str:
+        """Text of the marks of an extractor or judge, such as " (selects)"; empty without a mark."""
+        marks = [text for text, names in ((SEEN, self.seen), (SELECTS, self.selects)) if extractor in names]
+        return f" ({', '.join(marks)})" if marks else ""
+
+    def marks(self) -> dict[str, str]:
+        """Text of the marks of each marked extractor and judge, with the reason for `seen`."""
+        names = dict.fromkeys([*self.fd, *self.seen])
+        seen = {k: [f"{SEEN}: {self.seen[k]}"] if k in self.seen else [] for k in names}
+        marks = {k: "; ".join(texts + [SELECTS] * (k in self.selects)) for k, texts in seen.items()}
+        return {k: text for k, text in marks.items() if text}
+
     def __str__(self) -> str:
-        """The ratio by each extractor, with a mark for one that training has seen, and the mean of the others."""
-        ratios = [f"{k} {v:.3f}" + (" (seen in training)" if k in self.seen else "") for k, v in self.fd.items()]
-        if self.seen:
-            ratios.append("unseen " + ("none" if self.unseen is None else f"{self.unseen:.3f}"))
+        """The ratio by each extractor with its marks, and the mean of those without one."""
+        ratios = [f"{k} {v:.3f}{self.mark(k)}" for k, v in self.fd.items()]
+        if self.seen or self.selects:
+            ratios.append("unmarked " + ("none" if self.unseen is None else f"{self.unseen:.3f}"))
         return ", ".join(ratios)
 
 
@@ -156,6 +180,18 @@ class ExtractorFacts(StrictModel):
     resize: str = Field(description="how images become its input")
 
 
+class JudgeFacts(StrictModel):
+    """Identity of a judge of text to image; scores by different judges cannot be compared."""
+
+    sha256: str = Field(description="hash of its weights")
+    processor: str = Field(description="hash of its tokenizer and image processor")
+
+    @property
+    def identity(self) -> str:
+        """Everything that a score depends on, for the same image and caption."""
+        return f"{self.sha256} {self.processor}"
+
+
 class Provenance(StrictModel):
     """Everything that the figures depend on, apart from the generator."""
 
@@ -165,9 +201,24 @@ class Provenance(StrictModel):
     conditions_sha256: str = Field(description="hash of the labels and captions that images are generated for")
     teacher_sha256: str = Field(description="hash of the teacher's folder")
     guidance_scale: float
+    guidance_interval: tuple[float, float] = Field(
+        default=EVERYWHERE,
+        exclude_if=lambda interval: interval == EVERYWHERE,
+        description="lowest and highest guided noise level, as shares of T; absent if every level is guided",
+    )
+    guidance_rescale: float = Field(
+        default=0.0,
+        exclude_if=lambda rescale: rescale == 0,
+        description="share of the guided output that keeps the standard deviation without guidance; absent if none",
+    )
     neighbours: int = Field(description="k of precision, recall, density and coverage")
     extractors: dict[str, ExtractorFacts]
-    skipped: dict[str, str] = Field(description="extractors without weights on this machine, and why")
+    judges: dict[str, JudgeFacts] = Field(
+        default_factory=dict,
+        exclude_if=lambda judges: not judges,
+        description="judges of text to image; absent if there is none",
+    )
+    skipped: dict[str, str] = Field(description="extractors and judges without weights on this machine, and why")
     kernel_pairs: str = Field(
         default=ALL_PAIRS,
         exclude_if=lambda pairs: pairs == ALL_PAIRS,
@@ -195,23 +246,38 @@ class Baseline(StrictModel):
     taken_over: list[str] = Field(description="samplers whose figures come from an earlier run (baseline.measured)")
 
 
+class TrainingCost(StrictModel):
+    """Cost of the generator's training, over all phases."""
+
+    turns: int = Field(description="turns of the generator")
+    images: int = Field(description="images that the generator made in its turns")
+    images_of: dict[str, int] = Field(default_factory=dict, description="images in the turns of each other network")
+
+
 class Metrics(Baseline):
-    """Contents of reports/metrics.json."""
+    """All measures of a run: reports/metrics.json and reports/details.json together."""
 
     student: GeneratorMeasures
     ratio: Ratio
+    training: TrainingCost | None = Field(
+        default=None, exclude_if=lambda cost: cost is None, description="absent from files of earlier versions"
+    )
 
 
 def write_model(model: StrictModel, path: Path) -> None:
-    """Write JSON with sorted keys. Validates again first, as fields may have been assigned since construction.
+    """Write JSON with sorted keys. Raises NumberError for a figure that is NaN or infinite."""
+    write_text(path, json.dumps(dump_checked(model, path), indent=2, sort_keys=True) + "\n")
 
-    Raises NumberError for a figure that is NaN or infinite.
+
+def dump_checked(model: StrictModel, path: Path) -> dict[str, Any]:
+    """The content of a model that is about to be written, validated again: fields may have been assigned since.
+
+    Raises NumberError, prefixed by `path`, for a figure that is NaN or infinite.
     """
     content = model.model_dump()
     if figure := find_infinite_figure(content):
         raise NumberError(f"{path}: {figure} is NaN or infinite; it is not written, since it measures nothing")
-    checked = type(model).model_validate(content, context=WRITING)
-    write_text(path, json.dumps(checked.model_dump(), indent=2, sort_keys=True) + "\n")
+    return type(model).model_validate(content, context=WRITING).model_dump()
 
 
 def read_model(kind: type[M], path: Path) -> M:
@@ -225,7 +291,7 @@ def parse_model(kind: type[M], text: str | bytes, source: str) -> M:
         return kind.model_validate_json(text)
     except ValidationError as e:
         error = e.errors()[0]
-        where = ".".join(map(str, error["loc"])) or "the whole file"
+        where = ".".join(map(quote, error["loc"])) or "the whole file"
         raise EvaluatorError(
             f"{source}: {where}: {error['msg']}; if another version of the project wrote the file, run `dvc repro` or "
             "check out that version"

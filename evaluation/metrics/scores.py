@@ -8,12 +8,20 @@ import torch
 from torch import Tensor
 
 from evaluation.metrics.comparison import ConditionedImages, Conditions, FeatureComparison
-from evaluation.metrics.measures import MEASURES, ConditionMeasure, FeatureMeasure, Measure, PooledMeasure, coverage
+from evaluation.metrics.measures import (
+    MEASURES,
+    ConditionMeasure,
+    FeatureMeasure,
+    Measure,
+    PooledMeasure,
+    SpreadMeasure,
+    coverage,
+)
 from evaluation.metrics.pairwise import CrossPairs, group_masks, mean_pairwise_distance, pairs_between, pairs_within
 from evaluation.metrics.reference import Reference
 from evaluation.metrics.schema import ClassMeasures, GeneratorMeasures, Intervals, Nearest, Scores
 from evaluation.models.names import CLASSIFIER, EVALUATOR
-from evaluation.statistics.intervals import jackknife, mean_interval
+from evaluation.statistics.intervals import GROUPS, Interval, jackknife, mean_interval
 
 R = TypeVar("R", Nearest, ClassMeasures)
 CLOSE_QUANTILE = 0.01  # quantile of the held-out images' distances; closer generated images are suspiciously near
@@ -25,13 +33,14 @@ def compute_scores(
     reference: Reference,
     groups: int = 0,
     sources: Tensor | None = None,
+    judgements: dict[str, Tensor] | None = None,
 ) -> list[Scores]:
     """Scores of one set of images from its features [N, D] per extractor.
 
     conditions: None for an unconditional generator. sources: int64 [N], the sources of the images as the reference
     names them; None for images that are independent of the reference. Entry 0 is for all images. With groups, entry
     1 + g is for all images but those of group g (image i is in group i % groups), with the classes and nearest images
-    of all images.
+    of all images. judgements: [N, K] by judge, of images with conditions.
     """
     pairs: dict[str, list[CrossPairs]] = {}
     nearest: dict[str, Nearest] = {}
@@ -53,8 +62,9 @@ def compute_scores(
             caption_embeds=conditions.caption_embeds[mask],
             labels=conditions.labels[mask],
             predictions=None if predictions is None else predictions[mask],
+            judgements={k: v[mask] for k, v in (judgements or {}).items()},
         )
-        values = {m.name: _compute(m, comparisons, images) for m in MEASURES.values() if m.has_interval}
+        values = {m.name: _compute(m, comparisons, images) for m in MEASURES.values() if m.per_replicate}
         scores.append(Scores(nearest=nearest, classes=classes, **values))
     return scores
 
@@ -101,14 +111,19 @@ def measure_classes(
 def jackknife_scores(scores: list[Scores]) -> list[Scores]:
     """Pseudo-values of a single replicate, from the scores of all images and of all images without each group.
 
-    Measures of classes and of nearest images have no interval and keep the value for all images.
+    Measures of classes and of nearest images have no interval and keep the value for all images. A measure that is
+    undefined without some group, such as a share of few questions, is undefined.
     """
     whole, *parts = scores
-    updates: list[dict[str, dict[str, float] | float]] = [{} for _ in parts]
+    updates: list[dict[str, dict[str, float] | float | None]] = [{} for _ in parts]
     for measure in MEASURES.values():
-        if not measure.has_interval:
+        if not measure.per_replicate:
             continue
         values = whole.values(measure.name)
+        if any(part.values(measure.name).keys() != values.keys() for part in parts):
+            values = {}
+            for update in updates:
+                update[measure.name] = {} if measure.per_extractor else None
         replicates = {k: jackknife(v, [part.values(measure.name)[k] for part in parts]) for k, v in values.items()}
         for group, update in enumerate(updates):
             if values:
@@ -118,9 +133,17 @@ def jackknife_scores(scores: list[Scores]) -> list[Scores]:
 
 
 def summarise(
-    scores: list[Scores], features: list[dict[str, Tensor]], reference: Reference, nfe: int, seed: int
+    scores: list[Scores],
+    features: list[dict[str, Tensor]],
+    reference: Reference,
+    nfe: int,
+    seed: int,
+    is_conditional: bool = True,
 ) -> GeneratorMeasures:
-    """Mean of each measure over replicates with its 95 % interval; features: those of each replicate."""
+    """Mean of each measure over replicates with its 95 % interval; features: those of each replicate.
+
+    is_conditional: whether the images depend on the reference's labels.
+    """
     values, intervals = {}, {}
     for measure in MEASURES.values():
         name = measure.name
@@ -129,6 +152,9 @@ def summarise(
                 k: measure.compute(torch.cat([f[k] for f in features]), reference.gaussians[k], seed)
                 for k in features[0]
             }
+            continue
+        if isinstance(measure, SpreadMeasure):
+            values[name], intervals[name] = _spread(measure, features, reference) if is_conditional else ({}, {})
             continue
         replicates = {k: [s.values(name)[k] for s in scores] for k in scores[0].values(name)}
         means = {k: statistics.fmean(v) for k, v in replicates.items()}
@@ -146,6 +172,23 @@ def summarise(
         interval=Intervals(**intervals),
         **values,
     )
+
+
+def _spread(
+    measure: SpreadMeasure, features: list[dict[str, Tensor]], reference: Reference
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Value and interval of a measure by extractor; empty if no label has two images.
+
+    The same position of all replicates has one label, and is in one group of the jackknife.
+    """
+    count = len(reference.labels)
+    labels = reference.labels.repeat(len(features))
+    group = (torch.arange(count) % min(GROUPS, count)).repeat(len(features))
+    values, intervals = {}, {}
+    for name in features[0]:
+        if spread := measure.compute(torch.cat([f[name] for f in features]), labels, group):
+            values[name], intervals[name] = spread[0], mean_interval(jackknife(spread[0], spread[1:]))
+    return values, intervals
 
 
 def _mean(kind: type[R], records: Sequence[R]) -> R:

@@ -9,6 +9,7 @@ import torch
 from dmd.config import EvaluatorConfig
 from dmd.data.splits import Split, half
 from dmd.errors import EvaluatorError
+from dmd.storage.checkpoint import Scratch
 from dmd.storage.files import write_text
 from dmd.storage.hub import download_snapshot
 from evaluation.models.captions import read_captions
@@ -21,7 +22,9 @@ PARTS = ("clip", "classifier")
 SECOND_HALF = "second_half.txt"  # file that says which images the networks saw
 
 
-def build_evaluator(cfg: EvaluatorConfig, splits: Mapping[str, Split], folder: Path, device: torch.device) -> str:
+def build_evaluator(
+    cfg: EvaluatorConfig, splits: Mapping[str, Split], folder: Path, device: torch.device, scratch: Scratch
+) -> str:
     """Write the parts into `folder` and return a line that describes them. Raises EvaluatorError for a bad source.
 
     splits: all splits by name; of the test split only the captions are read.
@@ -35,8 +38,9 @@ def build_evaluator(cfg: EvaluatorConfig, splits: Mapping[str, Split], folder: P
         if cfg.images == "second_half":
             train = half(train, 1)
             write_text(folder / SECOND_HALF, "Trained on the images at odd positions of the train split.\n")
-        _write_clip(cfg, train, captions, folder / "clip", device)
-        accuracy = train_classifier(cfg, train, splits["validation"], folder / "classifier", device)
+        _write_clip(cfg, train, captions, folder / "clip", device, scratch.part("clip"))
+        held_out, part = splits["validation"], scratch.part("classifier")
+        accuracy = train_classifier(cfg, train, held_out, folder / "classifier", device, part)
         quality = f"{100 * accuracy:.1f} % right on the validation split"
         facts = [f"CLIP from {cfg.source}", f"classifier {quality if train.class_names else 'untrained: no classes'}"]
     clip, _ = load_extractors(folder, device)  # fail here, not in the next stage, if the folder cannot be read
@@ -54,11 +58,13 @@ def find_complete_folder(cfg: EvaluatorConfig) -> Path | None:
     return folder if cfg.source == "folder" and all((folder / part).is_dir() for part in PARTS) else None
 
 
-def _write_clip(cfg: EvaluatorConfig, train: Split, captions: Sequence[str], out: Path, device: torch.device) -> None:
+def _write_clip(
+    cfg: EvaluatorConfig, train: Split, captions: Sequence[str], out: Path, device: torch.device, scratch: Scratch
+) -> None:
     """Write the CLIP model of any source as a transformers folder."""
     if cfg.source == "train":
         out.mkdir()
-        train_clip(cfg, train, captions, out, device)
+        train_clip(cfg, train, captions, out, device, scratch)
         return
     source = Path(cfg.folder) if cfg.source == "folder" else download_snapshot(cfg.hub_id, cfg.revision)
     if not (source / "config.json").is_file():

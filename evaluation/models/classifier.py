@@ -13,12 +13,13 @@ from dmd.config import EvaluatorConfig
 from dmd.data.shards import to_unit
 from dmd.data.splits import Split
 from dmd.errors import EvaluatorError
-from dmd.progress import Progress
+from dmd.storage.checkpoint import Scratch
 from dmd.storage.faults import refuse
 from dmd.storage.files import write_text
 from dmd.storage.weights import find_bad_weight
 from dmd.training.optim import learning_rate, optimizer_step
 from dmd.training.random_source import RandomSource
+from dmd.training.resumable import run_steps
 
 ROWS = 4096  # features that become logits at a time
 
@@ -63,7 +64,9 @@ class Classifier(nn.Module):
         return torch.cat([self.head(F.silu(part)).argmax(dim=1).cpu() for part in parts])
 
 
-def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder: Path, device: torch.device) -> float:
+def train_classifier(
+    cfg: EvaluatorConfig, train: Split, held_out: Split, folder: Path, device: torch.device, scratch: Scratch
+) -> float:
     """Train on labels, write the folder and return the accuracy on `held_out`.
 
     Without classes the classifier is not trained: its features are those of random weights, and its accuracy is NaN.
@@ -72,14 +75,16 @@ def train_classifier(cfg: EvaluatorConfig, train: Split, held_out: Split, folder
     classes, steps = max(len(train.class_names), 1), cfg.classifier_steps if train.class_names else 0
     net = Classifier(train.shape[0], cfg.classifier_width, cfg.classifier_features, classes).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
-    with Progress("classifier", steps, "steps") as progress:
-        for step in range(steps):
-            rng = RandomSource(cfg.seed, step, "classifier", range(cfg.batch_size))
-            batch = rng.integers(0, len(train.labels))
-            loss = F.cross_entropy(net.forward(train.images[batch]), train.labels[batch].to(device))
-            lr = learning_rate(cfg.lr, step, steps // 20, steps, "cosine")
-            optimizer_step(optimizer, net, loss, lr, 1.0, f"classifier loss at step {step}")
-            progress.update(loss=loss.item())
+
+    def take_step(step: int) -> Tensor:
+        rng = RandomSource(cfg.seed, step, "classifier", range(cfg.batch_size))
+        batch = rng.integers(0, len(train.labels))
+        loss = F.cross_entropy(net.forward(train.images[batch]), train.labels[batch].to(device))
+        lr = learning_rate(cfg.lr, step, steps // 20, steps, "cosine")
+        optimizer_step(optimizer, net, loss, lr, 1.0, f"classifier loss at step {step}")
+        return loss
+
+    run_steps("classifier", steps, {"net": net, "optimizer": optimizer}, scratch, take_step)
     folder.mkdir(parents=True)
     save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, folder / "model.safetensors")
     write_text(folder / "config.json", json.dumps(net.settings, indent=2) + "\n")

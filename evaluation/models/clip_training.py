@@ -11,9 +11,10 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 
 from dmd.config import EvaluatorConfig
 from dmd.data.splits import Split
-from dmd.progress import Progress
+from dmd.storage.checkpoint import Scratch
 from dmd.training.optim import learning_rate, optimizer_step
 from dmd.training.random_source import RandomSource
+from dmd.training.resumable import run_steps
 from dmd.training.tokenizer import new_tokenizer
 from evaluation.models.captions import longest_caption
 from evaluation.models.clip import ClipExtractor, no_progress_bars
@@ -40,7 +41,12 @@ def new_clip(cfg: EvaluatorConfig, image_size: int, tokenizer: CLIPTokenizer) ->
 
 
 def train_clip(
-    cfg: EvaluatorConfig, train: Split, all_captions: Sequence[str], folder: Path, device: torch.device
+    cfg: EvaluatorConfig,
+    train: Split,
+    all_captions: Sequence[str],
+    folder: Path,
+    device: torch.device,
+    scratch: Scratch,
 ) -> None:
     """Train on images and captions, and write a transformers folder. Images with equal captions are positives.
 
@@ -60,14 +66,16 @@ def train_clip(
     position = {c: i for i, c in enumerate(captions)}
     index = torch.tensor([position[c] for c in train.captions])
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.1, fused=True)
-    with Progress("evaluator", cfg.steps, "steps") as progress:
-        for step in range(cfg.steps):
-            rng = RandomSource(cfg.seed, step, "clip", range(cfg.batch_size))
-            batch = rng.integers(0, len(index))
-            loss = contrastive_loss(clip, train.images[batch], captions, index[batch])
-            lr = learning_rate(cfg.lr, step, cfg.steps // 20, cfg.steps, "cosine")
-            optimizer_step(optimizer, model, loss, lr, 1.0, f"evaluator loss at step {step}")
-            progress.update(loss=loss.item())
+
+    def take_step(step: int) -> Tensor:
+        rng = RandomSource(cfg.seed, step, "clip", range(cfg.batch_size))
+        batch = rng.integers(0, len(index))
+        loss = contrastive_loss(clip, train.images[batch], captions, index[batch])
+        lr = learning_rate(cfg.lr, step, cfg.steps // 20, cfg.steps, "cosine")
+        optimizer_step(optimizer, model, loss, lr, 1.0, f"evaluator loss at step {step}")
+        return loss
+
+    run_steps("evaluator", cfg.steps, {"net": model, "optimizer": optimizer}, scratch, take_step)
     with no_progress_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmd.storage.finite import check_finite
+from dmd.training.shared_work import ALONE, SharedWork
 from evaluation.models.classifier import load_classifier
 from evaluation.models.clip import ClipExtractor, load_clip
 from evaluation.models.names import CLASSIFIER, EVALUATOR
@@ -25,15 +26,16 @@ def load_extractors(folder: Path, device: torch.device) -> tuple[ClipExtractor, 
     return clip, {EVALUATOR: clip, CLASSIFIER: load_classifier(folder / "classifier", device)}
 
 
-def extract(extractors: dict[str, Extractor], batches: Iterable[Tensor]) -> dict[str, Tensor]:
+def extract(extractors: dict[str, Extractor], batches: Iterable[Tensor], work: SharedWork = ALONE) -> dict[str, Tensor]:
     """Features [N, D] per extractor of images in batches; only one batch of images is in memory at a time.
 
-    Raises NumberError for features with NaN or infinite values.
+    work: the processes that share the batches; `batches` are then this process's own. Raises NumberError for features
+    with NaN or infinite values.
     """
-    parts: dict[str, list[Tensor]] = {name: [] for name in extractors}
+    parts: list[dict[str, Tensor]] = []
     for images in batches:
-        for name, extractor in extractors.items():
-            features = extractor(images)
+        parts.append({name: extractor(images) for name, extractor in extractors.items()})
+        for name, features in parts[-1].items():
             check_finite(features, f"extractor {name}: its features", "replace its weights")
-            parts[name].append(features)
-    return {name: torch.cat(chunks) for name, chunks in parts.items()}
+    parts = work.join_up(parts)
+    return {name: torch.cat([part[name] for part in parts]) for name in extractors}

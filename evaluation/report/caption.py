@@ -1,4 +1,4 @@
-"""The line above a table of measures: data, method, training cost, judges, counts, directions, commit and date."""
+"""The line above a table of measures: data, method, training cost, extractors, counts, directions, commit, date."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,12 +35,12 @@ def describe_training(losses: pd.DataFrame) -> str:
 
 def describe_table(subject: Subject, metrics: Metrics, losses: pd.DataFrame, measures: Iterable[Measure]) -> str:
     """Sentences for a table of a run that shows these measures."""
-    student = metrics.student
+    student, judges = metrics.student, [*list_extractors(metrics), *metrics.provenance.judges]
     sentences = [
         f"Data: {subject.data}",
         f"Method: {subject.method}",
         f"Training cost: {describe_training(losses)}",
-        f"Judges: {', '.join(list_extractors(metrics))}",
+        f"Judges: {', '.join(k + metrics.ratio.mark(k) for k in judges)}",
         f"Each row of a generator is of {student.replicates} x {student.samples:,} images, against "
         f"{metrics.provenance.reference_images:,} training images. {describe_directions(measures)}",
     ]

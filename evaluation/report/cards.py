@@ -14,7 +14,8 @@ def build_cards(metrics: Metrics, timing: Timing | None) -> list[Card]:
     """The cards for which the metrics and the timing have figures."""
     ratios = [ratio_card(metrics, extractor) for extractor in list_extractors(metrics)]
     speed = timing and speed_card(metrics, timing)
-    return [card for card in (*ratios, speed, clip_card(metrics), memory_card(metrics)) if card]
+    others = (unseen_card(metrics), cost_card(metrics), speed, clip_card(metrics), memory_card(metrics))
+    return [*ratios, *(card for card in others if card)]
 
 
 def ratio_card(metrics: Metrics, extractor: str) -> Card:
@@ -30,9 +31,32 @@ def ratio_card(metrics: Metrics, extractor: str) -> Card:
         tone, text = "bad", f"The student is farther from the real images by {_percent(ratio - 1, 0)}."
     if reason := metrics.ratio.seen.get(extractor):
         text += f" Seen in training: {reason}."
+    if extractor in metrics.ratio.selects:
+        text += " Selects: this extractor picks the generator while training."
     text += f" 95 % interval {interval.low:.2f} to {interval.high:.2f}."
     text += f" Fréchet distance {student:.3g}, the teacher's {teacher:.3g} at {metrics.teachers[best].nfe} passes."
     return Card(f"{ratio:.2f}", f"of the best teacher's distance, {extractor} features", text, tone)
+
+
+def unseen_card(metrics: Metrics) -> Card | None:
+    """Mean ratio by the extractors without a mark; None if no extractor is marked, since each has a card of its own."""
+    ratio = metrics.ratio
+    if not (ratio.seen or ratio.selects):
+        return None
+    label = "of the best teacher's distance, mean over extractors without a mark"
+    if ratio.unseen is None:
+        return Card("none", label, "Training has seen every extractor, or picks the generator by it.", "even")
+    names = ", ".join(k for k in ratio.fd if not ratio.mark(k))
+    return Card(f"{ratio.unseen:.2f}", label, f"By {names}, which had no part in training or selection.", "even")
+
+
+def cost_card(metrics: Metrics) -> Card | None:
+    """Cost of the generator's training; None for a result of an earlier version."""
+    if metrics.training is None:
+        return None
+    others = ", ".join(f"{network} {count:,}" for network, count in metrics.training.images_of.items())
+    text = f"In {metrics.training.turns:,} turns of the generator." + (f" Images of {others}." if others else "")
+    return Card(f"{metrics.training.images:,}", "images that the generator made in training", text, "even")
 
 
 def speed_card(metrics: Metrics, timing: Timing) -> Card | None:

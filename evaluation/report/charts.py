@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
 
 STYLESHEET = Path(__file__).with_name("templates") / "style.css"
+DISTANCE = "FD (feature units²,\nlower is better)"
 MAX_POINTS = 150  # points of a curve: more rows are averaged in bins, and a band shows the range of each bin
 INK, MUTED, GRID = "#010203", "#010204", "#010205"
 SERIES = ("#010211", "#010212", "#010213", "#010214", "#010215", "#010216")
@@ -153,7 +154,7 @@ def quality_chart(
         if ax.get_yscale() == "linear":
             ax.set_ylim(bottom=0)
         ax.set_xlabel(cost)
-        ax.set_ylabel("Fréchet distance")
+        ax.set_ylabel(DISTANCE)
         fig.legend(handles=handles, loc="outside upper left", fontsize=8, ncols=3, columnspacing=1.2)
         return _render_svg(fig, alt)
 
@@ -168,8 +169,8 @@ def thin(turn: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     return np.array([turn[g].mean() for g in groups]), mean, low, high
 
 
-def series_chart(frame: pd.DataFrame, columns: Sequence[str], alt: str) -> str:
-    """Plot of columns of the training log against the generator turn, without missing values."""
+def series_chart(frame: pd.DataFrame, columns: Sequence[str], axis: str, alt: str) -> str:
+    """Plot of columns of the training log against the generator turn, without missing values; axis: label of y."""
     with mpl.rc_context(STYLE):
         fig, ax = _new_axes(3.6, 2.5)
         curves: list[np.ndarray] = []
@@ -183,17 +184,18 @@ def series_chart(frame: pd.DataFrame, columns: Sequence[str], alt: str) -> str:
             ax.plot(x, mean, "-o" if len(x) <= 40 else "-", color=colour, lw=1.4, ms=3.5, label=column)
             curves.append(mean)
         _set_y_scale(ax, np.concatenate(curves))
-        ax.set_xlabel("generator turn")
+        ax.set_xlabel("generator turn (count)")
+        ax.set_ylabel(axis)
         ax.xaxis.set_major_formatter(FuncFormatter(_format_tick))
         if len(columns) > 1:
             fig.legend(loc="outside upper left", fontsize=8, ncols=2)
         return _render_svg(fig, alt)
 
 
-def setting_chart(lines: Mapping[str, Sequence[Point]], setting: str, alt: str) -> str:
+def setting_chart(lines: Mapping[str, Sequence[Point]], setting: str, axis: str, alt: str) -> str:
     """Plot of a measure against a parameter: a line for each choice of the other parameters, bars for the spread.
 
-    The name of a point is its value as text. With more than one line, their names are the legend.
+    axis: label of y. The name of a point is its value as text. With more than one line, their names are the legend.
     """
     with mpl.rc_context(STYLE):
         fig, ax = _new_axes(2.8, 2.2)
@@ -210,6 +212,7 @@ def setting_chart(lines: Mapping[str, Sequence[Point]], setting: str, alt: str) 
         if ax.get_yscale() == "linear":  # close values need all their digits
             ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
         ax.set_xlabel(setting)
+        ax.set_ylabel(axis)
         if len(lines) > 1:
             fig.legend(loc="outside upper left", fontsize=8, ncols=2)
         return _render_svg(fig, alt)

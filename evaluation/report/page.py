@@ -1,7 +1,6 @@
 """reports/index.html: the page of a run."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import pandas as pd
 
@@ -11,8 +10,9 @@ from evaluation.models.names import CLASSIFIER
 from evaluation.report.caption import Subject, describe_table
 from evaluation.report.cards import build_cards
 from evaluation.report.html import Picture, embed_png, render_template
+from evaluation.report.judges import headline_columns, headline_groups, measure_groups
 from evaluation.report.quality import quality_figures
-from evaluation.report.table import format_cells, measure_of, sampler_title, summary_table
+from evaluation.report.table import sampler_title
 from evaluation.report.training import find_turn, select_training_pictures, training_figures
 from evaluation.statistics.intervals import GROUPS as JACKKNIFE_GROUPS
 from evaluation.timing.schema import Timing
@@ -36,22 +36,22 @@ class ReportInputs:
 def render_report(inputs: ReportInputs) -> str:
     """HTML of the whole page; a panel without data is left out."""
     metrics, timing, pictures = inputs.metrics, inputs.timing, inputs.pictures
-    text = format_cells(summary_table(metrics, timing))
-    measures = [m for m in MEASURES.values() if any(measure_of(c) == m for c in text.columns)]
+    measures = [m for m in MEASURES.values() if metrics.student.values(m.name)]
     return render_template(
         "report.html.j2",
         title=inputs.title,
         metrics=metrics,
         cards=build_cards(metrics, timing),
-        head=table_head(list(text.columns)),
-        rows=list(zip(text.index, text.to_numpy().tolist(), strict=True)),
+        columns=headline_columns(),
+        groups=headline_groups(metrics, timing),
+        measure_groups=measure_groups(metrics),
         measures=measures,
         subject=describe_table(inputs.subject, metrics, inputs.losses, measures),
         has_matched=MEASURES["fd_matched"] in measures,
         classes=class_rows(metrics),
         same="noise and labels" if metrics.student.values("clip_score") else "noise",  # it has a value for conditions
         taken_over=[sampler_title(name) for name in metrics.taken_over],
-        groups=JACKKNIFE_GROUPS,
+        jackknife_groups=JACKKNIFE_GROUPS,
         quality=quality_figures(metrics, timing),
         training=training_figures(inputs.losses),
         samples=[Picture(c, embed_png(data)) for c, data in pictures.items() if find_turn(c) is None],
@@ -59,18 +59,6 @@ def render_report(inputs: ReportInputs) -> str:
         facts=inputs.facts,
         host=timing and timing.host,
     )
-
-
-def table_head(columns: list[str]) -> list[tuple[str, int, list[str]]]:
-    """Headings with their span and second line: adjacent columns of one measure share a heading, (FD, 2, [a, b])."""
-    parts = []
-    for column in columns:
-        measure = measure_of(column)
-        label = measure.label if measure and measure.per_extractor else column
-        parts.append((label, column.removeprefix(label).strip()))
-    starts = [i for i, part in enumerate(parts) if i == 0 or part[0] != parts[i - 1][0]]
-    spans = list(pairwise([*starts, len(parts)]))
-    return [(parts[a][0], b - a, [extractor for _, extractor in parts[a:b]]) for a, b in spans]
 
 
 def class_rows(metrics: Metrics) -> list[tuple[str, list[str]]]:

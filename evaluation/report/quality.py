@@ -17,6 +17,8 @@ from evaluation.report.charts import Point, quality_chart, to_svg_file
 from evaluation.report.table import STUDENT, floor_name, floor_values, list_extractors, sampler_title
 from evaluation.timing.schema import Timing
 
+PASSES = "network passes per image (NFE, fewer is faster)"  # label of the x axis
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -44,15 +46,15 @@ def quality_figures(metrics: Metrics, timing: Timing | None) -> list[Figure]:
 
 def _plot_against_passes(metrics: Metrics, extractor: str) -> Figure:
     passes = {k: float(v.nfe) for k, v in metrics.teachers.items()}
-    title = f"{extractor} features: distance against network passes"
-    return _plot(title, "network passes per image (NFE)", passes, metrics.student.nfe, metrics, extractor)
+    title = f"{extractor}{metrics.ratio.mark(extractor)} features: distance against network passes"
+    return _plot(title, PASSES, passes, metrics.student.nfe, metrics, extractor)
 
 
 def _plot_against_time(metrics: Metrics, timing: Timing, extractor: str) -> Figure:
     milliseconds = {k: 1000 * v.seconds_per_image for k, v in timing.teachers.items() if k in metrics.teachers}
     student = 1000 * timing.student.seconds_per_image
-    title = f"{extractor} features: distance against time"
-    return _plot(title, "milliseconds per image", milliseconds, student, metrics, extractor)
+    title = f"{extractor}{metrics.ratio.mark(extractor)} features: distance against time"
+    return _plot(title, "milliseconds per image (fewer is faster)", milliseconds, student, metrics, extractor)
 
 
 def _plot(

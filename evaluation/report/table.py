@@ -126,10 +126,15 @@ def format_cells(table: pd.DataFrame) -> pd.DataFrame:
 def format_table(table: pd.DataFrame) -> str:
     """The headline columns for a terminal, aligned, with a heading of two lines."""
     text = format_cells(table.loc[:, [c for c in table if _is_headline(c)]])
-    lines = [["", *(c.partition(" ")[0] for c in text.columns)], ["", *(c.partition(" ")[2] for c in text.columns)]]
-    lines += [[str(name), *row] for name, row in zip(text.index, text.to_numpy().tolist(), strict=True)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(2, ["-" * w for w in widths])
+    head = [["", *(c.partition(" ")[0] for c in text.columns)], ["", *(c.partition(" ")[2] for c in text.columns)]]
+    rows = [[str(name), *row] for name, row in zip(text.index, text.to_numpy().tolist(), strict=True)]
+    return align(head, rows)
+
+
+def align(head: list[list[str]], rows: list[list[str]]) -> str:
+    """Lines of a table for a terminal: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*head, *rows, strict=True)]
+    lines = [*head, ["-" * w for w in widths], *rows]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
         for line in lines

@@ -10,7 +10,7 @@ from evaluation.report.charts import series_chart
 from evaluation.report.quality import Figure
 
 MAX_PICTURES = 12
-WITHOUT_PLOT = ("turn", "step", "validation_error")
+WITHOUT_PLOT = ("turn", "step", "validation_error", "validation_kept")
 TURN = re.compile(r"\bturn\s+(\d[\d,]*)|\b(\d[\d,]*)\s+(?:generator )?turns?\b", re.IGNORECASE)
 GROUPS = {
     "Gradient norms": r"grad",
@@ -21,6 +21,18 @@ GROUPS = {
 }
 
 
+LOSSES = "Losses"
+# Label of the y axis by title of the group: quantity, unit, and which direction is better.
+AXES = {
+    "Gradient norms": "L2 norm\n(no direction is better)",
+    "Learning rates": "step size of AdamW\n(a setting)",
+    "Distance to the validation split": "FD / feature variance\n(lower is better)",
+    LOSSES: "loss (own units,\nno direction is better)",
+    "Images: mean and standard deviation": "pixel from -1 to 1\n(near the data's is better)",
+}
+OTHER_AXIS = "value (see the title)"
+
+
 def training_figures(losses: pd.DataFrame) -> list[Figure]:
     """One plot per group of columns of the training log."""
     if "turn" not in losses or losses.empty:
@@ -28,7 +40,8 @@ def training_figures(losses: pd.DataFrame) -> list[Figure]:
     figures = []
     for title, columns in group_columns(losses).items():
         last = ", ".join(f"{c} ends at {losses[c].dropna().iloc[-1]:.3g}" for c in columns)
-        figures.append(Figure(title, Markup(series_chart(losses, columns, f"{title} during training: {last}."))))
+        alt = f"{title} during training: {last}."
+        figures.append(Figure(title, Markup(series_chart(losses, columns, AXES.get(title, OTHER_AXIS), alt))))
     return figures
 
 
