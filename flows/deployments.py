@@ -9,6 +9,7 @@ from flows.ablation.flow import ablate
 from flows.pipeline.flow import distill
 from flows.registry.watch import watch
 from flows.services.lost_runs import TAG
+from flows.tuning.flow import search
 
 NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"
 
@@ -33,6 +34,13 @@ def list_deployments() -> list[Any]:
             name="ablation",
             description="Run the members of an ablation file as experiments, and compare them.",
             parameters={"file": "experiments/ablations/dmd2_paper.yaml"},
+            concurrency_limit=1,
+            tags=[TAG],
+        ),
+        search.to_deployment(
+            name="search",
+            description="Search parameters by Optuna; each trial is an experiment.",
+            parameters={"file": "experiments/searches/digits.yaml"},
             concurrency_limit=1,
             tags=[TAG],
         ),

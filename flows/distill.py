@@ -11,7 +11,7 @@ from flows.pipeline.dry_run import plan
 from flows.pipeline.request import Request, read_request
 from flows.runtime.command import run_command
 from flows.runtime.moved import list_leftovers
-from flows.services.prefect_setup import set_up_prefect
+from flows.services.prefect_setup import begin_to_set_up_prefect
 from flows.services.servers import use_local_servers
 from flows.workspace.graph import is_up_to_date
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--target",
         metavar="STAGE",
-        help="only this stage and the stages it depends on; publishes nothing, saves no experiment",
+        help="only this stage and the stages it depends on; publishes no result, saves no experiment",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     parser.add_argument("--on", metavar="GPUS", help="with --dry-run: memory and time on these, such as h100x8")
@@ -49,30 +49,37 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
         print(f"note: {line}", file=sys.stderr)
     if args.on and not args.dry_run:
         raise ConfigError("--on: only a plan is made for other GPUs; add --dry-run")
-    overrides = _parse_overrides(args.set)
+    overrides = parse_overrides(args.set)
     request = read_request(root, args.preset, overrides, args.seeds, args.force, args.target)
     if args.dry_run:
+        request.check_methods()
         print(plan(root, request.variants, args.force, args.target, args.preset, args.on), flush=True)
         return 0
     use_local_servers(root)
     if version := _find_finished(request, args.no_register):
+        _settle_abandoned(root)
         print("Nothing changed: every stage is as dvc.lock records it, and the result is published and registered.\n")
         return _print_summary(root, version)
+    request.find_commit()
+    finish_setup = begin_to_set_up_prefect(root)  # its server starts while the checks import torch
     request.check_ready(registers=not args.no_register)
+    finish_setup()
     parameters = {"preset": args.preset, "overrides": overrides, "seeds": args.seeds, "force": args.force}
-    message = _run_flow(root, {**parameters, "register_model": not args.no_register, "target": args.target})
-    if request.variants and not args.target:
-        last = request.variants[-1].experiment
-        text = f"{message}\n\nnext:\n  dvc exp show\n  dvc exp apply {last}    # take its files into the workspace"
-        print(text, flush=True)
-        return 0
-    if args.target or args.no_register:
+    try:
+        message = _run_flow({**parameters, "register_model": not args.no_register, "target": args.target})
+    except UserError:
+        if not args.target:
+            _print_experiments(request, "")  # those that have a result
+        raise
+    if args.target:
         print(message, flush=True)
         return 0
-    return _print_summary(root, _find_registered(root) or "none")
+    if request.variants:
+        return _print_experiments(request, message)
+    return _print_summary(root, None if args.no_register else _find_registered(root))
 
 
-def _parse_overrides(words: list[str]) -> dict[str, Any]:
+def parse_overrides(words: list[str]) -> dict[str, Any]:
     """Parse KEY=VALUE words, the values as YAML. Raises ConfigError."""
     overrides = {}
     for word in words:
@@ -85,7 +92,7 @@ def _parse_overrides(words: list[str]) -> dict[str, Any]:
 
 def _find_finished(request: Request, no_register: bool) -> str | None:
     """Return the registered version of the workspace's result if the run would change nothing, else None."""
-    if request.variants or request.partial or request.force or no_register or not is_up_to_date(request.root):
+    if request.variants or request.target or request.force or no_register or not is_up_to_date(request.root):
         return None
     return _find_registered(request.root)
 
@@ -96,9 +103,14 @@ def _find_registered(root: Path) -> str | None:
     return find_registered(root)
 
 
-def _run_flow(root: Path, parameters: dict[str, Any]) -> str:
+def _settle_abandoned(root: Path) -> None:
+    from flows.live.sending import settle_abandoned
+
+    settle_abandoned(root)
+
+
+def _run_flow(parameters: dict[str, Any]) -> str:
     """Run the flow and return the message of its final state. Raises UserError if it does not complete."""
-    set_up_prefect(root)
     from flows.pipeline.flow import distill
 
     state = distill(**parameters, return_state=True)
@@ -107,7 +119,18 @@ def _run_flow(root: Path, parameters: dict[str, Any]) -> str:
     return state.message or ""
 
 
-def _print_summary(root: Path, version: str) -> int:
+def _print_experiments(request: Request, message: str) -> int:
+    """Print the outcome of each experiment that has a result, and the message of the flow."""
+    from flows.pipeline.experiments import result_folder
+    from flows.pipeline.summary import summarize_experiments
+
+    names = [v.experiment for v in request.variants if result_folder(request.root, v.experiment).is_dir()]
+    if names:
+        print(f"{summarize_experiments(request.root, names)}\n\n{message}".rstrip(), flush=True)
+    return 0
+
+
+def _print_summary(root: Path, version: str | None) -> int:
     from flows.pipeline.summary import summarize
 
     print(summarize(root, version), flush=True)

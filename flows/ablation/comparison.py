@@ -15,11 +15,12 @@ from evaluation.metrics.measures import MEASURES, list_compared
 from evaluation.metrics.schema import Metrics
 from flows.ablation import experiment
 from flows.ablation.plan import Ablation, Member, Plan
-from flows.pipeline.changes import Change
+from flows.pipeline.changes import Value
 from flows.registry.result import LOSSES
 from flows.runtime.git import git
 
 FD_RATIO = "fd_ratio"  # FD of the student over FD of the teacher's best sampler; rows are ranked by it
+UNSEEN = "fd_ratio_unseen"  # mean of the same over extractors without a mark
 # Columns of the table; the json has every measure.
 COLUMNS = (FD_RATIO, *(m.name for m in MEASURES.values() if m.headline and m.name != "fd"))
 # Columns of losses.csv, with their titles. If the generator drifts, its pixels differ from those of the data.
@@ -52,7 +53,7 @@ class RowSummary:
     """A row of the comparison."""
 
     name: str
-    changes: Mapping[str, Change]
+    changes: Mapping[str, Value]
     seeds: list[int]  # seeds with a result
     failed: list[int]  # seeds without a result
     measures: dict[str, Spread]
@@ -93,7 +94,15 @@ def headline(metrics: Metrics) -> Values:
         if by_extractor:
             values[name] = statistics.fmean(by_extractor.values())
             values |= {f"{name}.{extractor}": value for extractor, value in by_extractor.items() if extractor}
+    if metrics.ratio.unseen is not None:
+        values[UNSEEN] = metrics.ratio.unseen
     return values
+
+
+def list_columns(rows: list[RowSummary]) -> list[str]:
+    """Measures in the table of these rows: COLUMNS, and the unmarked mean and the training cost if a row has them."""
+    first, last = ([name] if any(name in row.measures for row in rows) else [] for name in (UNSEEN, TURNS))
+    return [FD_RATIO, *first, *COLUMNS[1:], *last]
 
 
 def pixel_statistics(losses: pd.DataFrame) -> Values:
@@ -144,7 +153,7 @@ def format_measure(row: RowSummary, measure: str) -> str:
 
 def format_table(rows: list[RowSummary]) -> str:
     """Markdown table: mean ± standard deviation over seeds."""
-    columns = (*COLUMNS, *([TURNS] if any(TURNS in row.measures for row in rows) else []))
+    columns = list_columns(rows)
     head = ["row", "seeds", *columns]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     lines += [f"| {' | '.join([r.name, format_seeds(r), *(format_measure(r, c) for c in columns)])} |" for r in rows]
@@ -162,7 +171,7 @@ def load_comparison(root: Path, name: str) -> list[RowSummary]:
 
 
 def describe_table(root: Path, plan: Plan, rows: list[RowSummary]) -> str:
-    """Sentences that say what a table of the rows is of: data, method, commit, judges, counts and directions."""
+    """Sentences that say what a table of the rows shows: data, method, commit, extractors, counts and directions."""
 
     def values(group: str, key: str) -> str:
         name, value = f"{group}.{key}", plan.params[group][key]
@@ -170,17 +179,24 @@ def describe_table(root: Path, plan: Plan, rows: list[RowSummary]) -> str:
         return ", ".join(f"{int(v):,}" if v.isdigit() else v for v in distinct)
 
     judges = dict.fromkeys(k.partition(".")[2] for row in rows for k in row.measures if k.startswith(f"{FD_RATIO}."))
+    marks = collect_marks(root, plan)
     directions = {FD_RATIO: "lower"} | {m.name: m.direction for m in MEASURES.values()}
     better = {d: ", ".join(c for c in COLUMNS if directions[c] == d) for d in ("lower", "higher")}
     return " ".join(
         [
             f"Data: {values('data', 'source')}. Method: {values('method', 'name')}.",
             f"Commit {git(root, 'log', '-1', '--format=%h of %cs') or 'unknown'}.",
-            f"Judges: {', '.join(judges)} features; measures without the name of one are means over them.",
+            f"Judges: {', '.join(k + marks.get(k, '') for k in judges)}; measures that name none are means over them.",
             f"Each figure of a seed is of {values('baseline', 'draws')} x {values('baseline', 'samples')} images.",
             f"Lower is better: {better['lower']}. Higher is better: {better['higher']}.",
         ]
     )
+
+
+def collect_marks(root: Path, plan: Plan) -> dict[str, str]:
+    """The marks of each extractor in the members, as `Ratio.mark` writes them."""
+    ratios = [metrics.ratio for m in plan.members if (metrics := experiment.load_metrics(root, m))]
+    return {k: mark for ratio in ratios for k in ratio.fd if (mark := ratio.mark(k))}
 
 
 def write_comparison(root: Path, plan: Plan, rows: list[RowSummary]) -> list[Path]:

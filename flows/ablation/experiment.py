@@ -2,19 +2,33 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from dmd.errors import UserError
-from evaluation.metrics.schema import Metrics, parse_model
+from dmd.progress import LIVE
+from evaluation.metrics.files import parse_metrics
+from evaluation.metrics.schema import Metrics
 from flows.ablation.plan import Member
 from flows.pipeline.changes import change_file, find_difference
 from flows.pipeline.worktrees import save_experiment, temporary_worktree
-from flows.registry.result import METRICS
+from flows.registry.result import DETAILS, METRICS, QUALITY, SAMPLES, TIMING
 from flows.runtime.git import git
 from flows.runtime.process import run_streaming
 
+FIGURES = (METRICS, DETAILS, TIMING, SAMPLES, QUALITY)  # what stage evaluate writes for git
+
+DVC_STAGE = "DVC_STAGE"  # variable in which DVC names the stage to the stage's command
+
 Log = Callable[[str], None]
+Watch = Callable[[Path], AbstractContextManager[Path | None]]
+
+
+@contextmanager
+def unwatched(_place: Path) -> Iterator[None]:
+    """Watch nothing."""
+    yield
 
 
 class MemberError(UserError):
@@ -29,22 +43,26 @@ def read(root: Path, member: Member, path: Path) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def exists(root: Path, member: Member) -> bool:
-    """Whether the present commit has the member's experiment, with its measures and with the changes asked for."""
-    return read(root, member, METRICS) is not None and _find_difference(root, member) is None
+def exists(root: Path, member: Member, file: Path = METRICS) -> bool:
+    """Whether the present commit has the member's experiment, with that file and with the changes asked for."""
+    return read(root, member, file) is not None and _find_difference(root, member) is None
 
 
 def load_metrics(root: Path, member: Member) -> Metrics | None:
     """Measures of the experiment; None if it does not exist. Raises EvaluatorError if they cannot be read."""
     metrics = read(root, member, METRICS) if exists(root, member) else None
-    return None if metrics is None else parse_model(Metrics, metrics, f"{METRICS} of {member.experiment}")
+    if metrics is None:
+        return None
+    return parse_metrics(metrics, read(root, member, DETAILS), f"{METRICS} of {member.experiment}")
 
 
-def run(root: Path, member: Member, log: Log) -> None:
+def run(root: Path, member: Member, log: Log, target: str | None = None, watch: Watch = unwatched) -> None:
     """Run the pipeline in a worktree of the last commit with the member's changes, and save it as an experiment.
 
-    Hands the output of DVC to `log` line by line. Raises UserError if git or DVC fails: MemberError if a stage fails,
-    or if the experiment holds another value than a change asks for.
+    log: called with each line of DVC's output. target: the last stage to run; figures are then left out of the
+    experiment, since they are those of the commit. watch: called with the worktree, and entered until the experiment is
+    saved; its value is the folder for the live logs of the stages. Raises UserError if git or DVC fails: MemberError if
+    a stage fails, or if the experiment holds another value than a change asks for.
     """
     commit, lines = git(root, "rev-parse", "HEAD") or "", list[str]()
 
@@ -54,11 +72,17 @@ def run(root: Path, member: Member, log: Log) -> None:
 
     with temporary_worktree(root, commit) as place:
         change_file(member.changes, place / "params.yaml")
-        if code := run_streaming([sys.executable, "-m", "dvc", "repro"], place, handle):
-            raise MemberError(_reason(lines, code))
-        save_experiment(place, member.experiment)
-    if difference := _find_difference(root, member):
-        raise MemberError(f"{member.experiment}: params.yaml: {difference}")
+        with watch(place) as live:
+            env = {LIVE: f"{live}/${DVC_STAGE}"} if live else {}
+            argv = [sys.executable, "-m", "dvc", "repro", *([target] if target else [])]
+            if code := run_streaming(argv, place, handle, env=env):
+                raise MemberError(_reason(lines, code))
+            if target:
+                for path in FIGURES:
+                    (place / path).unlink(missing_ok=True)
+            save_experiment(place, member.experiment)
+            if difference := _find_difference(root, member):
+                raise MemberError(f"{member.experiment}: params.yaml: {difference}")
 
 
 def _find_difference(root: Path, member: Member) -> str | None:

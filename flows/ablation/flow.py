@@ -16,10 +16,12 @@ from dmd.errors import UserError
 from evaluation.report.html import embed_png
 from flows.ablation import experiment
 from flows.ablation.comparison import FD_RATIO, format_table, load_measures, summarize, write_comparison
+from flows.ablation.live import prepare, run_watched
 from flows.ablation.page import load_samples, write_page
 from flows.ablation.plan import Member, Plan, load_plan, split_waves
 from flows.ablation.ready import check_ready
 from flows.ablation.runs import publish_comparison, publish_member
+from flows.pipeline.run_names import name_ablation_run
 from flows.runtime import guard
 from flows.runtime.environment import project_root
 from flows.runtime.file_lock import hold_lock
@@ -29,13 +31,14 @@ from flows.workspace.repro import NOISE
 
 # DVC prints these lines at the end of each experiment; they hold no information about the member.
 ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")
-LOCK = Path("runs") / "ablate.lock"
+LOCK = Path("runs") / "ablate.lock"  # held by a flow that runs members of an ablation, or trials of a search
+BUSY = "another ablation or search works in this folder; wait for it, or stop it"
 INCOMPLETE = "Incomplete"  # state of a flow run whose comparison lacks the results of some seeds
 
 
 @task(task_run_name="{member.row} seed {member.seed}", cache_policy=NO_CACHE, persist_result=False)
 def run_member(root: Path, name: str, member: Member) -> State[Any]:
-    """Run the member's experiment if it does not exist, and publish its MLflow run at once.
+    """Run the member's experiment if it does not exist, with its MLflow run from the start, and publish the result.
 
     A failure is returned, not raised, so that the other members go on.
     """
@@ -43,7 +46,7 @@ def run_member(root: Path, name: str, member: Member) -> State[Any]:
     existed = experiment.exists(root, member)
     try:
         if not existed:
-            experiment.run(root, member, lambda line: log(line) if _is_informative(line) else None)
+            run_watched(root, name, member, lambda line: log(line) if is_informative(line) else None)
     except (UserError, CommandStopped) as e:
         log(f"failed: {e}")
         return Failed(message=str(e), data=e)
@@ -57,7 +60,8 @@ def run_member(root: Path, name: str, member: Member) -> State[Any]:
     return Completed(name="Already there" if existed else "Ran", message=words)
 
 
-def _is_informative(line: str) -> bool:
+def is_informative(line: str) -> bool:
+    """Whether a line of DVC says something about an experiment."""
     return bool(line.strip()) and not line.startswith((*NOISE, *ADVICE))
 
 
@@ -102,7 +106,7 @@ def write_and_publish(root: Path, plan: Plan, reasons: dict[Member, str]) -> Sta
     return Completed(name="Published", message=run)
 
 
-@flow(name="ablate", persist_result=False)
+@flow(name="ablate", flow_run_name=name_ablation_run, persist_result=False)
 def ablate(file: Path, at_once: Annotated[int | None, Field(ge=1)] = None) -> State[Any]:
     """Run every member of an ablation file as an experiment of the last commit, and compare them.
 
@@ -116,8 +120,9 @@ def ablate(file: Path, at_once: Annotated[int | None, Field(ge=1)] = None) -> St
     root = project_root()
     try:
         plan = load_plan(root, root / file)
-        with hold_lock(root / LOCK, "another ablation works in this folder; wait for it, or stop it"):
+        with hold_lock(root / LOCK, BUSY):
             check_ready(root, plan, at_once)
+            prepare(root, plan.name, get_run_logger().info)
             states = run_members(root, plan, at_once or plan.ablation.at_once)
             reasons = {m: state.message or state.name or "failed" for m, state in states.items() if state.is_failed()}
             comparison = write_and_publish(root, plan, reasons, return_state=True)

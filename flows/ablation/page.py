@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
@@ -19,6 +19,7 @@ from flows.ablation.comparison import (
     FD_RATIO,
     PIXELS,
     TURNS,
+    UNSEEN,
     RowSummary,
     comparison_path,
     describe_table,
@@ -26,8 +27,10 @@ from flows.ablation.comparison import (
     format_seeds,
 )
 from flows.ablation.plan import Member, Plan
-from flows.pipeline.changes import Change
+from flows.pipeline.changes import Change, Value
 from flows.registry.result import SAMPLES
+
+Setting = Change | tuple[Any, ...]  # a value of a parameter; a tuple for a list
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Sweep:
     """Rows that differ in one parameter only, as lines of a plot: (value, row) in ascending order."""
 
     parameter: str
-    lines: dict[str, list[tuple[Change, RowSummary]]]
+    lines: dict[str, list[tuple[Setting, RowSummary]]]
 
 
 def load_samples(root: Path, members: list[Member]) -> dict[Member, bytes]:
@@ -74,21 +77,22 @@ def write_page(
 
 def _title(measure: str) -> str:
     name, _, extractor = measure.partition(".")
-    title = {FD_RATIO: "FD ratio", TURNS: TURNS} | {m.name: m.label for m in MEASURES.values()} | PIXELS
+    own = {FD_RATIO: "FD ratio", UNSEEN: "unseen FD ratio", TURNS: TURNS}
+    title = own | {m.name: m.label for m in MEASURES.values()} | PIXELS
     return f"{title[name]}, {extractor}" if extractor else title[name]
 
 
 def _column_names(rows: list[RowSummary]) -> list[str]:
     """FD ratio, FD ratio by extractor, then the other measures."""
     ratios = dict.fromkeys(name for row in rows for name in row.measures if name.startswith(f"{FD_RATIO}."))
-    return list(dict.fromkeys([FD_RATIO, *ratios, *COLUMNS, TURNS, *PIXELS]))
+    return list(dict.fromkeys([FD_RATIO, UNSEEN, *ratios, *COLUMNS, TURNS, *PIXELS]))
 
 
-def _format_changes(changes: Mapping[str, Change | list[int]]) -> str:
+def _format_changes(changes: Mapping[str, Value | tuple[Value, ...]]) -> str:
     return ", ".join(f"{key}: {_format_value(value)}" for key, value in changes.items())
 
 
-def _format_value(value: Change | list[int]) -> str:
+def _format_value(value: Value | tuple[Value, ...]) -> str:
     """The value in YAML notation."""
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -120,7 +124,7 @@ def find_sweeps(plan: Plan, rows: list[RowSummary]) -> list[Sweep]:
     sweeps = []
     for key in keys:
         others = [other for other in keys if other != key]
-        groups: defaultdict[tuple[Change, ...], list[tuple[Change, RowSummary]]] = defaultdict(list)
+        groups: defaultdict[tuple[Setting, ...], list[tuple[Setting, RowSummary]]] = defaultdict(list)
         for row in (row for row in rows if row.seeds):
             groups[tuple(parameter(plan, row, other) for other in others)].append((parameter(plan, row, key), row))
         lines = {rest: sorted(line, key=_sort_key) for rest, line in groups.items() if len({v for v, _ in line}) > 1}
@@ -131,21 +135,21 @@ def find_sweeps(plan: Plan, rows: list[RowSummary]) -> list[Sweep]:
     return sweeps
 
 
-def parameter(plan: Plan, row: RowSummary, key: str) -> Change:
-    """Value of a parameter in a row, from the row's changes, else from `base`, else from params.yaml."""
+def parameter(plan: Plan, row: RowSummary, key: str) -> Setting:
+    """Value of a parameter in a row, from its changes, else from `base`, else from params.yaml; a tuple for a list."""
     value: Any = {**plan.ablation.base, **row.changes}.get(key, plan.params)
     if value is plan.params:
         for part in key.split("."):
             value = value[part]
-    return value
+    return tuple(value) if isinstance(value, list) else value
 
 
-def _sort_key(point: tuple[Change, object]) -> tuple[float, str]:
+def _sort_key(point: tuple[Setting, object]) -> tuple[float, str]:
     value = point[0]
     return (float(value), "") if _is_number(value) else (0.0, str(value))
 
 
-def _is_number(value: Change) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -162,7 +166,7 @@ def _draw_chart(sweep: Sweep, measure: str) -> str:
     numeric = all(_is_number(v) for v in values)
     lines = {
         name: [
-            Point(_format_value(v), float(v) if numeric else values.index(v), spread.mean, *spread.interval)
+            Point(_format_value(v), v if numeric and _is_number(v) else values.index(v), spread.mean, *spread.interval)
             for v, row in line
             for spread in [row.measures[measure]]
         ]
@@ -171,4 +175,12 @@ def _draw_chart(sweep: Sweep, measure: str) -> str:
     figures = "; ".join(
         f"{row.name} {format_measure(row, measure)}" for line in sweep.lines.values() for _, row in line
     )
-    return setting_chart(lines, sweep.parameter, f"{_title(measure)} against {sweep.parameter}: {figures}.")
+    alt = f"{_title(measure)} against {sweep.parameter}: {figures}."
+    return setting_chart(lines, f"{sweep.parameter} (as in params.yaml)", _label_axis(measure), alt)
+
+
+def _label_axis(measure: str) -> str:
+    """Quantity, unit and direction of a measure of COLUMNS."""
+    known = MEASURES.get(measure)
+    unit, better = (known.unit, known.direction) if known else ("student / teacher", "lower")
+    return f"{_title(measure)}\n({unit}, {better} is better)"

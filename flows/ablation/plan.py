@@ -4,22 +4,26 @@ import hashlib
 import itertools
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ruamel.yaml import YAML
 
 from dmd.config_paths import load_run_params
 from dmd.errors import ConfigError
-from dmd.yaml_files import load_yaml
-from flows.pipeline.changes import Change, change_params, resolve_local_paths
+from flows.pipeline.changes import Value, change_params, resolve_local_paths
 from flows.pipeline.presets import load_preset
+from flows.pipeline.ranges import Dimension, expand, size
 from flows.runtime.moved import check_path
 from flows.runtime.names import make_identifier
+from flows.runtime.yaml_models import load_model
 
 NAME = r"^[a-z0-9][a-z0-9_]*$"
+MAX_MEMBERS = 10_000
 LAST_STAGES = ("train", "evaluate")  # members that differ only in parameters of these stages share all earlier stages
 
 
@@ -29,14 +33,15 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=NAME)
-    changes: dict[str, Change]
+    changes: dict[str, Value]
 
 
 class Ablation(BaseModel):
     """Content of an ablation file.
 
-    `rows` lists variants, `grid` makes a variant of each combination of values, and `base` applies to all variants.
-    Changes of a row override those of `base`, which override those of `preset`.
+    `rows` lists variants, `grid` makes a variant of each combination of values (lists, or ranges with a number of
+    values), and `base` applies to all variants. Changes of a row override those of `base`, which override those of
+    `preset`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,12 +50,15 @@ class Ablation(BaseModel):
     seeds: list[int] = Field(min_length=1)
     at_once: int = Field(default=1, ge=1, le=64)
     preset: str | None = None
-    base: dict[str, Change | list[int]] = {}
+    base: dict[str, Value] = {}
     rows: list[Row] = []
-    grid: dict[str, list[Change]] = {}
+    grid: dict[str, Dimension] = {}
 
     @model_validator(mode="after")
     def _check_rows_and_seeds(self) -> "Ablation":
+        count = (len(self.rows) + (prod(map(size, self.grid.values())) if self.grid else 0)) * len(self.seeds)
+        if count > MAX_MEMBERS:
+            raise ValueError(f"grid: {count:,} members; list fewer values, since at most {MAX_MEMBERS:,} are allowed")
         names = [row.name for row in self.all_rows()]
         if not names:
             raise ValueError("rows: the file has no variant; list variants under rows, or values under grid")
@@ -62,12 +70,12 @@ class Ablation(BaseModel):
 
     def all_rows(self) -> list[Row]:
         """The listed rows, then a row for each combination of the grid."""
-        combinations = itertools.product(*self.grid.values()) if self.grid else ()
-        changes = [dict(zip(self.grid, values, strict=True)) for values in combinations]
+        combinations = itertools.product(*map(expand, self.grid.values())) if self.grid else ()
+        changes: list[dict[str, Value]] = [dict(zip(self.grid, values, strict=True)) for values in combinations]
         return [*self.rows, *(Row(name=_grid_name(c), changes=c) for c in changes)]
 
 
-def _grid_name(changes: dict[str, Change]) -> str:
+def _grid_name(changes: Mapping[str, Value]) -> str:
     """Last word of each key and its value, such as critic_turns_5_gan_weight_0_003."""
     text = "_".join(f"{key.rpartition('.')[2]}_{_show(value)}" for key, value in changes.items())
     if re.fullmatch(r"[a-z0-9_.+-]+", text):
@@ -75,7 +83,7 @@ def _grid_name(changes: dict[str, Change]) -> str:
     return make_identifier(text).lower().replace("-", "_")
 
 
-def _show(value: Change) -> str:
+def _show(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool | float) else str(value)
 
 
@@ -85,7 +93,7 @@ class Member:
 
     row: str
     seed: int
-    changes: dict[str, Change | list[int]] = field(hash=False)
+    changes: dict[str, Value] = field(hash=False)
     experiment: str  # name of the DVC experiment; it depends only on the file, the row, the seed and the changes
     upstream: str  # members with the same value share teacher, evaluator, baseline and pairs
 
@@ -113,11 +121,7 @@ def load_plan(root: Path, file: Path) -> Plan:
 
 def load_ablation(path: Path) -> Ablation:
     """Read and validate the file alone. Raises ConfigError with one line for each mistake."""
-    try:
-        return Ablation.model_validate(load_yaml(path) or {})
-    except ValidationError as e:
-        lines = (f"{path}: {'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
-        raise ConfigError("\n".join(lines)) from None
+    return load_model(path, Ablation)
 
 
 def downstream_groups(root: Path) -> set[str]:

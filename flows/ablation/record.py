@@ -10,11 +10,11 @@ from dmd.storage.files import write_bytes, write_text
 from evaluation.metrics.measures import MEASURES
 from flows.ablation import experiment
 from flows.ablation.plan import Member, load_plan
-from flows.registry.result import LOSSES, METRICS, REPORT, SAMPLES, TIMING
+from flows.registry.result import DETAILS, LOSSES, METRICS, REPORT, SAMPLES, TIMING
 from flows.runtime.git import git
 
 BASELINE = Path("artifacts/baseline/baseline.json")
-IN_GIT = (METRICS, TIMING, SAMPLES, LOSSES, Path("params.yaml"), Path("dvc.lock"))
+IN_GIT = (METRICS, DETAILS, TIMING, SAMPLES, LOSSES, Path("params.yaml"), Path("dvc.lock"))
 IN_CACHE = {REPORT: "report.html", BASELINE: BASELINE.name}  # path in the project -> name in the record
 
 

@@ -4,18 +4,21 @@ import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ruamel.yaml import YAML
 
-from dmd.config import load_params
+from dmd.config import load_params, validate
 from flows.ablation import experiment
 from flows.ablation.plan import Member
-from flows.registry.result import LOSSES, SAMPLES, flatten, numeric_leaves
+from flows.registry.candidates import log_recorded
+from flows.registry.description import describe_run, find_changes
+from flows.registry.figures import judge_tags, list_constants, list_metrics
+from flows.registry.result import EXPERIMENT, GENERATOR, LOSSES, SAMPLES, flatten
 from flows.registry.store import experiment_id, lock_store
-from flows.registry.tracking import close_stale_runs, log_curves
+from flows.registry.tracking import DESCRIPTION, TRAIN, Begun, close_stale_runs, is_missing, log_curves
 from flows.runtime.git import git
 from flows.runtime.names import make_identifier
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-NAME, EXPERIMENT, COMMIT = "ablation.name", "dvc.exp.name", "git.sha"
+NAME, COMMIT = "ablation.name", "git.sha"
 PARENT = "mlflow.parentRunId"  # MLflow's own tag, by which its page nests runs
 
 
@@ -35,17 +38,39 @@ class _Store(NamedTuple):
     tags: dict[str, str]  # tags that identify the ablation at the present commit
 
 
-def publish_member(root: Path, name: str, member: Member) -> None:
-    """Log the run of a finished member. A finished run stays as it is; an incomplete run is replaced."""
+def begin(root: Path, name: str) -> dict[str, str]:
+    """Create the parent run of an ablation if there is none; return the tags of its members."""
+    with _open(root, name) as store:
+        return {**store.tags, PARENT: _parent(store, name)}
+
+
+def publish_member(root: Path, name: str, member: Member, begun: Begun | None = None) -> None:
+    """Log a finished member to its run that has begun, or to a new one.
+
+    A finished run stays as it is; any other run of the member is replaced.
+    """
     with _open(root, name) as store:
         tags = {**store.tags, PARENT: _parent(store, name), EXPERIMENT: member.experiment}
-        runs = _find(store, tags)
-        if any(run.info.status == "FINISHED" for run in runs):
+        runs = {run.info.run_id: run.info.status for run in _find(store, tags)}
+        is_finished = "FINISHED" in runs.values()
+        live = begun.run_id if begun and begun.run_id in runs and not is_finished else None
+        if begun and begun.run_id not in runs and not is_missing(store.client, begun.run_id):
+            store.client.delete_run(begun.run_id)  # the member's parameters name another MLflow experiment
+        for run, status in runs.items():
+            if status != "FINISHED" and run != live:
+                store.client.delete_run(run)
+        if is_finished:
             return
-        for incomplete in runs:
-            store.client.delete_run(incomplete.info.run_id)
-        with _new_run(store, tags, f"{member.row} seed {member.seed}") as run:
-            _log_member(store.client, run, root, member)
+        with _end_with_block(store.client, live) if live else _new_run(store, tags, member.experiment) as run:
+            _log_member(store.client, run, root, member, begun if live else None)
+
+
+def drop_members(root: Path, name: str, members: Sequence[Member]) -> None:
+    """Delete the runs of members that others have taken the place of."""
+    with _open(root, name) as store:
+        for member in members:
+            for run in _find(store, {**store.tags, EXPERIMENT: member.experiment}):
+                store.client.delete_run(run.info.run_id)
 
 
 def publish_comparison(root: Path, name: str, files: list[Path]) -> str:
@@ -88,27 +113,42 @@ def _new_run(store: _Store, tags: dict[str, str], name: str) -> Iterator[str]:
     """
     publisher = {"publisher.host": socket.gethostname(), "publisher.pid": str(os.getpid())}
     run = store.client.create_run(store.experiment, tags={**tags, **publisher}, run_name=name).info.run_id
+    with _end_with_block(store.client, run):
+        yield run
+
+
+@contextlib.contextmanager
+def _end_with_block(client: "MlflowClient", run: str) -> Iterator[str]:
     try:
         yield run
     except BaseException:
-        store.client.set_terminated(run, "FAILED")
+        client.set_terminated(run, "FAILED")
         raise
-    store.client.set_terminated(run, "FINISHED")
+    client.set_terminated(run, "FINISHED")
 
 
-def _log_member(client: "MlflowClient", run: str, root: Path, member: Member) -> None:
-    """Log parameters, measures, curves and pictures from the member's experiment."""
-    yaml = YAML(typ="safe")
-    for key, value in flatten(yaml.load(experiment.read(root, member, Path("params.yaml")))):
-        client.log_param(run, key, value)
+def _log_member(client: "MlflowClient", run: str, root: Path, member: Member, begun: Begun | None) -> None:
+    """Log description, parameters, measures, curves, candidates and pictures from the member's experiment."""
+    text = (experiment.read(root, member, Path("params.yaml")) or b"").decode()
+    # In the form in which a run that has begun has them: MLflow takes no other value for a parameter that is set.
+    values = validate(YAML(typ="safe").load(text), f"{member.experiment}: params.yaml").model_dump(by_alias=True)
+    params = dict(flatten(values))
     if metrics := experiment.load_metrics(root, member):
-        for key, value in numeric_leaves(metrics).items():
+        tags = {DESCRIPTION: describe_run(find_changes(root, text), metrics), **judge_tags(metrics)}
+        for key, value in tags.items():
+            client.set_tag(run, key, value)
+        params |= list_constants(metrics)
+        for key, value in list_metrics(metrics).items():
             client.log_metric(run, key, value)
+    for key, value in params.items():
+        client.log_param(run, key, value)
     with tempfile.TemporaryDirectory() as folder:
         if losses := experiment.read(root, member, LOSSES):
             path = Path(folder) / LOSSES.name
             path.write_bytes(losses)
-            log_curves(client, run, path)
+            log_curves(client, run, path, held=begun.points(TRAIN) if begun else None)
+            weights = {"dvc.path": GENERATOR.as_posix(), EXPERIMENT: member.experiment}
+            log_recorded(client, run, TRAIN, path, weights)
         if samples := experiment.read(root, member, SAMPLES):
             path = Path(folder) / SAMPLES.name
             path.write_bytes(samples)

@@ -1,6 +1,5 @@
 """Artifacts of a run in the Prefect UI: a progress bar for each stage, the table, the samples and the links."""
 
-import base64
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,12 @@ from prefect.artifacts import (
 )
 
 from dmd.config import load_params
-from evaluation.metrics.schema import Metrics, read_model
+from evaluation.metrics.files import read_metrics
+from evaluation.metrics.schema import read_model
+from evaluation.report.html import embed_png
 from evaluation.report.table import format_cells, summary_table
 from evaluation.timing.schema import Timing
-from flows.registry.caption import describe_result
+from flows.registry.description import describe_result
 from flows.registry.model_card import markdown
 from flows.registry.result import METRICS, REPORT, SAMPLES, TIMING
 from flows.registry.store import shown_uri
@@ -62,14 +63,21 @@ class ProgressArtifact:
 
 def create_result_artifacts(root: Path, run_id: str) -> None:
     """Create artifacts for the table, the samples, and the links to the MLflow run and to the report."""
-    metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
+    metrics, timing = read_metrics(root / METRICS), read_model(Timing, root / TIMING)
     table = markdown(format_cells(summary_table(metrics, timing)))
     words = describe_result(root, load_params(root / "params.yaml"), metrics)
     create_markdown_artifact(f"FD, student over best teacher: {metrics.ratio}\n\n{table}\n\n{words}\n", key="result")
-    picture = base64.b64encode((root / SAMPLES).read_bytes()).decode()
-    create_image_artifact(f"data:image/png;base64,{picture}", key="samples", description="real, teacher, student")
+    picture = str(embed_png((root / SAMPLES).read_bytes()))
+    create_image_artifact(picture, key="samples", description="real, teacher, student")
+    link_run(root, run_id)
+    store = shown_uri(root)
+    if store.startswith("http"):
+        page = f"{store}/get-artifact?path=report/{REPORT.name}&run_uuid={run_id}"
+        create_link_artifact(page, link_text="the report", key="report")
+
+
+def link_run(root: Path, run_id: str) -> None:
+    """Create an artifact with the link to a run, if the store is a server."""
     store = shown_uri(root)
     if store.startswith("http"):
         create_link_artifact(f"{store}/#/runs/{run_id}", link_text="the run in MLflow", key="mlflow-run")
-        page = f"{store}/get-artifact?path=report/{REPORT.name}&run_uuid={run_id}"
-        create_link_artifact(page, link_text="the report", key="report")

@@ -1,10 +1,8 @@
 """Changes to params.yaml by dotted keys, from presets, overrides and ablations."""
 
-import difflib
 import io
 import json
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +10,23 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dmd.config import NONE, validate
+from dmd.config_changes import change_values
 from dmd.config_paths import check_paths
 from dmd.errors import ConfigError
 from dmd.storage.files import write_bytes
-from flows.pipeline.checks import check_run
+from dmd.yaml_files import is_there
+from flows.registry.gate import check_gate
 from flows.runtime.git import git
 from flows.runtime.moved import check_value
 
 Change = bool | int | float | str
-Changes = Mapping[str, Change | list[int]]
+Value = Change | list[int] | list[float] | list[str]
+Changes = Mapping[str, Value]
 
 PATHS = (
-    *("data.folder", "teacher.folder", "evaluator.folder", "baseline.measured"),
-    *("method.init_from", "method.lpips.weights"),
+    *("data.folder", "teacher.folder", "teacher.init_from", "evaluator.folder", "baseline.measured"),
+    *("method.init_from", "method.lpips.weights", "encode.prompts"),
 )
-OPEN_GROUPS = ("train.launcher_options",)  # groups of params.yaml to which a change may add a key
 
 
 def change_params(params: dict[str, Any], changes: Changes, where: str, root: Path) -> dict[str, Any]:
@@ -36,23 +36,16 @@ def change_params(params: dict[str, Any], changes: Changes, where: str, root: Pa
 
     Raises ConfigError for an unknown key, a value that is not allowed, or a path that does not exist below `root`.
     """
-    new = deepcopy(params)
+    new = change_values(params, changes, where)
     for key, value in changes.items():
-        *path, last = key.split(".")
-        group: Any = new
-        for part in path:
-            group = group.get(part) if isinstance(group, dict) else None
-        if not isinstance(group, dict) or (last not in group and ".".join(path) not in OPEN_GROUPS):
-            raise ConfigError(f"{where}: {key}: params.yaml has no such key{_suggest(params, key)}")
-        if isinstance(value, str) and "${" in value:
+        if any(isinstance(v, str) and "${" in v for v in (value if isinstance(value, list) else [value])):
             raise ConfigError(
                 f"{where}: {key}: {value!r} contains ${{, which DVC would replace; write the value itself"
             )
         check_value(value, f"{where}: {key}", root)
-        group[last] = value
     valid = validate(new, where)
     check_paths(valid, root, where)
-    check_run(valid)
+    check_gate(valid.register_.gate)
     return new
 
 
@@ -68,24 +61,11 @@ def resolve_local_paths(params: dict[str, Any], changes: Changes, root: Path) ->
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         value = changes.get(key, value)
-        if not isinstance(value, str) or value == NONE or Path(value).is_absolute() or not (root / value).exists():
+        if not isinstance(value, str) or value == NONE or Path(value).is_absolute() or not is_there(root / value):
             continue
         if not git(root, "ls-files", "--", value):
             resolved[key] = str((root / value).resolve())
     return resolved
-
-
-def _suggest(params: dict[str, Any], key: str) -> str:
-    """Return a hint with the name that is closest to the first unknown part of the key; "" if none is close."""
-    group: Any = params
-    for part in key.split("."):
-        if not isinstance(group, dict):
-            break
-        if part not in group:
-            close = difflib.get_close_matches(part, group, n=1)
-            return f"; did you mean {close[0]!r}?" if close else ""
-        group = group[part]
-    return ""
 
 
 def change_file(changes: Changes, file: Path) -> None:

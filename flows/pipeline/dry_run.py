@@ -9,6 +9,7 @@ from pathlib import Path
 from dmd.config import load_params
 from dmd.errors import UserError
 from flows.pipeline.changes import change_file
+from flows.pipeline.own_data import list_notes
 from flows.pipeline.presets import Variant
 from flows.pipeline.worktrees import find_uncommitted, last_commit, temporary_worktree
 from flows.workspace import dvc_lock
@@ -72,6 +73,7 @@ def _plan_folder(
         result = estimate(params, root, runs, missing, preset, memory="train" in names, on=gpus)
         sizes, summary = result.stages, result.summary
     needed = [f"--set {key}=PATH is needed: {what}" for key, what in missing.items()]
+    needed += list_notes(load_params(root / "params.yaml"))
     state = {name: RUN if name in runs else UNCHANGED for name in names}
     widths = max(map(len, names)), max(map(len, state.values()))
     stages = [f"{name:{widths[0]}}  {state[name]:{widths[1]}}  {sizes.get(name, '')}".rstrip() for name in names]

@@ -2,16 +2,21 @@
 
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from dmd.errors import UserError
-from flows.pipeline.changes import Change
+from flows.live.reporter import Job, follow
+from flows.pipeline.changes import Value
+from flows.pipeline.experiments import drop_result, keep_result
+from flows.pipeline.live_artifacts import LiveArtifacts
 from flows.pipeline.presets import Variant
 from flows.pipeline.request import Request, read_request
-from flows.pipeline.tasks import publish_result, register_result, run_stages, show_result
+from flows.pipeline.run_names import name_distill_run
+from flows.pipeline.tasks import end_run, publish_result, register_result, run_stages, show_result
 from flows.pipeline.worktrees import open_folder, save_experiment
 from flows.runtime import guard
 from flows.runtime.environment import project_root
@@ -21,10 +26,10 @@ STAGES_AT_ONCE = 2  # teacher and evaluator, then baseline and train; each uses 
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE)
 
 
-@flow(name="distill", persist_result=False, task_runner=RUNNER)
+@flow(name="distill", flow_run_name=name_distill_run, persist_result=False, task_runner=RUNNER)
 def distill(
     preset: str | None = None,
-    overrides: dict[str, Change | list[int]] | None = None,
+    overrides: dict[str, Value] | None = None,
     seeds: list[int] | None = None,
     force: list[str] | None = None,
     register_model: bool = True,
@@ -41,7 +46,7 @@ def distill(
         seeds: values of train.seed; an experiment for each
         force: stages to run even if nothing has changed for them, such as ["evaluate"]
         register_model: whether to register the generator as a version, which the gate may then make champion
-        target: run only this stage and the stages it depends on; publish nothing, save no experiment
+        target: run only this stage and the stages it depends on; publish no result, save no experiment
     """
     guard.start()
     root = project_root()
@@ -60,14 +65,21 @@ def _distill_once(request: Request, commit: str, variant: Variant | None, regist
     """Run the steps in one folder. An error becomes a failed state with its message, so the next variant still runs."""
     name = variant.experiment if variant else None
     prefix = f"{name}: " if name else ""
+    if name and not request.target:
+        drop_result(request.root, name)
     try:
         with open_folder(request.root, commit, variant) as folder:
-            outcomes = run_stages(request.stages, folder, request.force)
-            if request.partial:  # DVC saves no experiment that lacks outputs; its cache keeps the outputs of the stages
-                return Completed(message=f"{prefix}{outcomes}")
+            job = Job(folder, str(flow_run.id), name, request.target)
+            with follow(job, LiveArtifacts(folder), get_run_logger().info) as reporter:
+                outcomes = run_stages(request.stages, folder, request.force, reporter.folder)
+                if request.target:  # DVC saves no experiment that lacks outputs; its cache keeps those of the stages
+                    end_run(folder, reporter.finish(), request.stages)
+                    return Completed(message=f"{prefix}{outcomes}")
+                if name:
+                    save_experiment(folder, name)
+                run_id = publish_result(folder, name, reporter.finish())
             if name:
-                save_experiment(folder, name)
-            run_id = publish_result(folder, name)
+                keep_result(folder, name)
             show_result(folder, run_id)
             version = register_result(folder, run_id) if register_model else None
     except UserError as e:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
 from dmd.errors import ConfigError
-from dmd.yaml_files import load_yaml
-from flows.pipeline.changes import Change, Changes, change_params, resolve_local_paths
+from flows.pipeline.changes import Changes, Value, change_params, resolve_local_paths
 from flows.runtime.moved import explain_preset
 from flows.runtime.names import make_identifier
+from flows.runtime.yaml_models import load_model
 from flows.workspace.folders import PRESETS
 
 
@@ -23,7 +23,7 @@ class Preset(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = Field(min_length=1)
-    changes: dict[str, Change | list[int]]
+    changes: dict[str, Value]
     needs: dict[str, str] = Field(default={}, description="keys whose value the user must give, each with its meaning")
 
 
@@ -35,7 +35,7 @@ class Variant:
     changes: Changes
     missing: Mapping[str, str] = field(default_factory=dict)  # keys that still need a value -> their meaning
 
-    def fill(self, root: Path) -> dict[str, Change | list[int]]:
+    def fill(self, root: Path) -> dict[str, Value]:
         """Return the changes with an existing folder as each missing value, which is enough to validate and plan."""
         return {**self.changes, **dict.fromkeys(self.missing, str(root / PRESETS))}
 
@@ -51,11 +51,7 @@ def load_preset(root: Path, name: str) -> Preset:
     if name not in list_presets(root):
         hint = explain_preset(root, name) or f"{PRESETS}/ has {', '.join(list_presets(root)) or 'none'}"
         raise ConfigError(f"there is no preset {name!r}; {hint}")
-    try:
-        return Preset.model_validate(load_yaml(path) or {})
-    except ValidationError as e:
-        lines = (f"{path}: {'.'.join(map(str, x['loc']))}: {x['msg'].lower()}" for x in e.errors())
-        raise ConfigError("\n".join(lines)) from None
+    return load_model(path, Preset)
 
 
 def make_variants(root: Path, preset: str | None, overrides: Changes, seeds: Sequence[int]) -> list[Variant]:
@@ -74,14 +70,13 @@ def make_variants(root: Path, preset: str | None, overrides: Changes, seeds: Seq
     if not common and not seeds and not preset:
         return []
     common |= resolve_local_paths(base, common, root)
-    variants = []
+    variants, where = list[Variant](), f"preset {preset}" if preset else "overrides"
     for seed in seeds or [None]:
         changes = {**common, **({} if seed is None else {"train.seed": seed})}
+        change_params(base, Variant("", changes, missing).fill(root), where, root)  # JSON cannot hold some wrong values
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:6]
         name = "-".join([make_identifier(preset or "run"), *([] if seed is None else [f"seed{seed}"]), digest])
-        variant = Variant(name, changes, missing)
-        change_params(base, variant.fill(root), f"preset {preset}" if preset else "overrides", root)
-        variants.append(variant)
+        variants.append(Variant(name, changes, missing))
     return variants
 
 

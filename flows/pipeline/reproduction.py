@@ -5,7 +5,6 @@ used.
 """
 
 import os
-import re
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from dmd.errors import UserError
 from dmd.storage.files import sha256
 from flows.pipeline.worktrees import temporary_worktree
+from flows.registry.address import download_generator, find_version
 from flows.registry.result import GENERATOR
 from flows.registry.store import open_store
 from flows.runtime.process import STOP, run_streaming
@@ -22,8 +22,6 @@ from flows.services.servers import use_local_servers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-ADDRESS = re.compile(r"models:/([^/@]+)(?:/(\d+)|@(.+))")
 
 
 @dataclass(frozen=True)
@@ -63,17 +61,11 @@ def reproduce(root: Path, model: str) -> Reproduction:
 
 def fetch_original(client: "MlflowClient", model: str, scratch: Path) -> Original:
     """Download a version into `scratch`. Raises UserError for a malformed address or code that was not committed."""
-    import mlflow
-
-    if not (match := ADDRESS.fullmatch(model)):
-        raise UserError(f"{model!r} is not a registered version; write models:/NAME/VERSION or models:/NAME@ALIAS")
-    name, number, alias = match.groups()
-    version = client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, alias)
+    version = find_version(client, model)
     if version.tags.get("git.dirty") != "false":
         raise UserError(f"{model} was made from uncommitted changes, so its code can't be checked out")
     params = client.download_artifacts(str(version.run_id), "record/params.yaml", str(scratch))
-    folder = mlflow.artifacts.download_artifacts(f"models:/{name}/{version.version}", dst_path=str(scratch / "model"))
-    generator = next(Path(folder).rglob("generator.json")).parent
+    generator = download_generator(version, scratch)
     return Original(str(version.version), version.tags["git.sha"], Path(params), generator)
 
 

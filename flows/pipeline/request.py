@@ -1,19 +1,23 @@
 """A request to run the pipeline, checked against the project before any work."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
 from dmd.config import Params, load_params, validate
 from dmd.config_paths import load_run_params
 from flows.pipeline.changes import Changes, change_params
-from flows.pipeline.checks import check_run
 from flows.pipeline.presets import Variant, check_complete, make_variants
 from flows.pipeline.worktrees import check_committed
 from flows.preflight.inputs import check_inputs
+from flows.registry.gate import check_gate
 from flows.workspace.graph import StageSpec, find_running, read_graph, select_stages
+
+if TYPE_CHECKING:
+    from flows.preflight.run import Run
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Request:
     stages: dict[str, StageSpec]  # by name, in an order in which they can run
     variants: list[Variant]  # each becomes an experiment; if empty, the project's folder is used with its params.yaml
     force: Sequence[str]  # stages that run even if nothing has changed
-    partial: bool  # whether the stages end at a target, so that there is no result to publish
+    target: str | None  # the last stage, without which there is no result to publish; None for all stages
     preset: str | None = None
 
     def check_ready(self, registers: bool = True) -> str:
@@ -33,32 +37,44 @@ class Request:
         Raises UserError if a key that a preset needs has no value, if the project has uncommitted changes, or if
         something is missing that the run needs later, with one line for each mistake.
         """
-        from flows.preflight.checks import check_before  # these import torch, which takes seconds
-        from flows.preflight.run import Run
+        from flows.preflight.checks import check_before  # imports torch, which takes seconds
 
-        check_complete(self.variants)
-        commit = check_committed(self.root) if self.variants else ""
+        commit = self.find_commit()
         runs = set(self.stages) if self.variants else find_running(self.root, self.stages, self.force)
-        check_before(
-            Run(
-                root=self.root,
-                params=_list_params(self.root, self.variants),
-                stages=frozenset(runs),
-                in_place=not self.variants,
-                publishes=not self.partial,
-                registers=registers and not self.partial,
-                preset=self.preset,
-            )
-        )
+        check_before(self._describe(runs, registers))
         return commit
 
+    def find_commit(self) -> str:
+        """Do the checks of `check_ready` that take no time. Returns the commit, and raises UserError, as it does."""
+        check_complete(self.variants)
+        return check_committed(self.root) if self.variants else ""
 
-def _list_params(root: Path, variants: Sequence[Variant]) -> list[Params]:
-    """Return the parameters of each variant; those of the project's folder without variants."""
-    if not variants:
-        return [load_params(root / "params.yaml")]
-    base = YAML(typ="safe").load(root / "params.yaml")
-    return [validate(change_params(base, v.fill(root), v.experiment, root), v.experiment) for v in variants]
+    def check_methods(self) -> None:
+        """Check that the methods accept their parameters, as `check_ready` does. Raises ConfigError."""
+        from flows.preflight.checks import check_methods
+
+        list(check_methods(self._describe(self.stages, registers=False)))
+
+    def _describe(self, stages: Iterable[str], registers: bool) -> "Run":
+        from flows.preflight.run import Run
+
+        return Run(
+            root=self.root,
+            params=self._list_params(),
+            stages=frozenset(stages),
+            in_place=not self.variants,
+            publishes=self.target is None,
+            registers=registers and self.target is None,
+            preset=self.preset,
+        )
+
+    def _list_params(self) -> list[Params]:
+        """Return the parameters of each variant; those of the project's folder without variants."""
+        if not self.variants:
+            return [load_params(self.root / "params.yaml")]
+        base, root = YAML(typ="safe").load(self.root / "params.yaml"), self.root
+        changed = {v.experiment: change_params(base, v.fill(root), v.experiment, root) for v in self.variants}
+        return [validate(params, experiment) for experiment, params in changed.items()]
 
 
 def read_request(
@@ -69,7 +85,7 @@ def read_request(
     Raises UserError if params.yaml or dvc.yaml is invalid, if a stage, preset, key or value is not allowed, or if DVC
     cannot read what they name.
     """
-    check_run(load_run_params(root / "params.yaml", root))
+    check_gate(load_run_params(root / "params.yaml", root).register_.gate)
     variants = make_variants(root, preset, overrides, seeds)
     params = YAML(typ="safe").load(root / "params.yaml")
     changed = [change_params(params, v.fill(root), v.experiment, root) for v in variants]
@@ -79,4 +95,4 @@ def read_request(
         select_stages(graph, stage)
     names = select_stages(graph, target) if target else list(graph)
     stages = {name: graph[name] for name in names}
-    return Request(root, stages, variants, force, partial=target is not None, preset=preset)
+    return Request(root, stages, variants, force, target, preset=preset)

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,7 +16,7 @@ from prefect.states import Completed, Failed
 from dmd.config import load_params
 from dmd.errors import UserError
 from flows.pipeline.artifacts import ProgressArtifact, create_result_artifacts
-from flows.registry.tracking import publish
+from flows.registry.tracking import Begun, end_partial, publish
 from flows.registry.versions import CANDIDATE, describe, register
 from flows.runtime.process import STOP, join_on_exit
 from flows.workspace.graph import StageSpec
@@ -28,8 +28,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def run_stages(specs: dict[str, StageSpec], root: Path, force: Sequence[str]) -> str:
+def run_stages(specs: dict[str, StageSpec], root: Path, force: Sequence[str], live: Path | None = None) -> str:
     """Run each stage as soon as the stages it depends on are done; return the outcomes in one line.
+
+    live: folder for the live logs of the stages.
 
     Raises UserError with one line for each stage that failed. An interrupt ends the running stages.
     """
@@ -39,7 +41,7 @@ def run_stages(specs: dict[str, StageSpec], root: Path, force: Sequence[str]) ->
         for name, spec in specs.items():
             upstream = [futures[dep] for dep in spec.deps]
             futures[name] = make_stage_task(spec).submit(  # type: ignore[call-overload]
-                spec, root, name in force, wait_for=upstream
+                spec, root, name in force, live, wait_for=upstream
             )
     states = {name: future.state for name, future in futures.items()}
     if failed := [s for s in states.values() if s.is_failed() or s.is_crashed()]:
@@ -52,7 +54,7 @@ def _may_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, retry_delay_seconds=RETRY_DELAY, retry_condition_fn=_may_retry)
-def run_stage(spec: StageSpec, root: Path, force: bool = False) -> State[Any]:
+def run_stage(spec: StageSpec, root: Path, force: bool = False, live: Path | None = None) -> State[Any]:
     """Run one stage; the name of the state is the outcome.
 
     A failure is returned and not raised, because Prefect logs a traceback for an exception.
@@ -60,7 +62,7 @@ def run_stage(spec: StageSpec, root: Path, force: bool = False) -> State[Any]:
     log = ProgressArtifact(spec.name, get_run_logger().info)
     start = time.monotonic()
     try:
-        outcome = reproduce(spec, root, log, force)
+        outcome = reproduce(spec, root, log, force, live)
     except StageError as e:
         if not e.explained and task_run.run_count <= spec.retries:
             log(f"{e}; trying again in {RETRY_DELAY} s")
@@ -70,7 +72,7 @@ def run_stage(spec: StageSpec, root: Path, force: bool = False) -> State[Any]:
     return Completed(name=outcome, message=spec.desc or spec.name, data=outcome)
 
 
-def make_stage_task(spec: StageSpec) -> Task[[StageSpec, Path, bool], State[Any]]:
+def make_stage_task(spec: StageSpec) -> Task[[StageSpec, Path, bool, Path | None], State[Any]]:
     """Return `run_stage` with the name of the stage and the settings of its `meta: {prefect: ...}` in dvc.yaml."""
     return run_stage.with_options(
         name=spec.name, task_run_name=spec.name, description=spec.desc, retries=spec.retries, tags=spec.tags
@@ -107,11 +109,22 @@ def step(name: str, state_name: str) -> Callable[[Callable[P, R]], Callable[P, R
 
 
 @step("publish", "Published")
-def publish_result(root: Path, experiment: str | None) -> str:
-    """Publish the result to MLflow; return the id of its run."""
-    run_id = publish(root, flow_run=str(flow_run.id), experiment=experiment)
+def publish_result(root: Path, experiment: str | None, begun: Begun | None) -> str:
+    """Complete the run that has begun with the result, or publish it in a new one; return the id of the run."""
+    run_id = publish(root, flow_run=str(flow_run.id), experiment=experiment, begun=begun)
     get_run_logger().info(f"MLflow run {run_id}")
     return run_id
+
+
+def end_run(root: Path, begun: Begun | None, stages: Collection[str]) -> None:
+    """End the run that has begun for some stages only. These need no server, so that MLflow is away is no failure."""
+    try:
+        run_id = end_partial(root, begun, stages)
+    except UserError as e:
+        get_run_logger().info(f"the MLflow run lacks the end of its curves: {e}")
+        return
+    if begun is not None:
+        get_run_logger().info(f"MLflow run {run_id}" if run_id else "nothing was trained, so there is no MLflow run")
 
 
 @step("show", "Shown")

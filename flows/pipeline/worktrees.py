@@ -131,8 +131,9 @@ def check_committed(root: Path) -> str:
     """
     sha = last_commit(root)
     if file := find_uncommitted(root):
+        applied = ", such as those of `dvc exp apply`" if file == "params.yaml" else ""
         raise UserError(
-            f"{file} has uncommitted changes, and experiments start from the last commit: commit them "
+            f"{file} has uncommitted changes{applied}, and experiments start from the last commit: commit them "
             f"(git commit -am MESSAGE), or take them back (git restore {file})"
         )
     if note := ensure_identity(root):

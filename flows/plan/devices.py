@@ -19,25 +19,26 @@ class Device:
     peak: float  # TFLOP/s of dense matrix products in half precision with float32 sums
     memory: int  # GiB
     bandwidth: float  # TB/s between its memory and its cores
+    link: float = 32.0  # GB/s each way to the other GPUs of its machine; by default that of 16 lanes of PCIe 4
 
 
 # From NVIDIA's and AMD's data sheets, without sparsity. NVIDIA's sheets of the GeForce cards and of the L4 and L40S
 # state the speed with sparsity, or with float16 sums: twice these numbers, or four times.
 DEVICES = {
     "t4": Device(65, 16, 0.32),
-    "v100": Device(125, 32, 0.9),
+    "v100": Device(125, 32, 0.9, link=150),
     "a10": Device(125, 24, 0.6),
     "l4": Device(121, 24, 0.3),
     "l40s": Device(362, 48, 0.86),
     "rtx3090": Device(71, 24, 0.94),
     "rtx4090": Device(165, 24, 1.01),
     "rtx5090": Device(210, 32, 1.79),
-    "a100": Device(312, 80, 2.04),
-    "a100-40": Device(312, 40, 1.56),
-    "h100": Device(989, 80, 3.35),
-    "h200": Device(989, 141, 4.8),
-    "b200": Device(2250, 180, 8.0),
-    "mi300x": Device(1307, 192, 5.3),
+    "a100": Device(312, 80, 2.04, link=300),
+    "a100-40": Device(312, 40, 1.56, link=300),
+    "h100": Device(989, 80, 3.35, link=450),
+    "h200": Device(989, 141, 4.8, link=450),
+    "b200": Device(2250, 180, 8.0, link=900),
+    "mi300x": Device(1307, 192, 5.3, link=448),
 }
 
 
@@ -46,7 +47,7 @@ class Published:
     """A training whose duration its authors published."""
 
     preset: str
-    changes: Mapping[str, bool | int]  # to the preset, for the training that was published
+    changes: Mapping[str, bool | int | str]  # to the preset, for the training that was published
     gpus: int
     hours: float
     source: str
@@ -59,7 +60,7 @@ PUBLISHED = {
     "latents": Published("sd15", {"train.generator_turns": 4000}, 64, 25, "DMD2 on SD 1.5 (Yin et al. 2024, appendix)"),
     "sharded": Published(
         "sdxl",
-        {"train.lora_rank": 0, "train.lora_rank_critic": 0, "train.lora_adapter": False, "train.shard": True},
+        {"train.lora_rank": 0, "train.lora_rank_critic": 0, "train.lora_adapter": False, "train.shard": "full"},
         64,
         57,
         "DMD2 on SDXL with sharded weights and two images per GPU (Yin et al. 2024, appendix)",

@@ -4,7 +4,7 @@ Nothing is trained and nothing is written.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,15 @@ from dmd.codecs.latents import Latents
 from dmd.config import Params
 from dmd.device import choose_device
 from dmd.distillation.cost import TurnCost, turn_costs
+from dmd.teachers.teacher import Teacher
 from flows.plan.devices import Target, pass_time, spread
+from flows.plan.images import read_manifest
 from flows.plan.memory import FLOAT, pairs_bytes, train_memory
 from flows.plan.network_config import blank_teacher, teacher_configs
 from flows.plan.passes import backward_passes, forward_passes, passes_per_prediction
-from flows.plan.sizes import baseline_passes, encoded_size, evaluated_images, passes_of, read_manifest, stage_sizes
+from flows.plan.sizes import baseline_passes, encoded_size, evaluated_images, passes_of, stage_sizes
 from flows.plan.throughput import PassTime, count_operations, measure_pass_time
+from flows.plan.trunks import missing_trunks
 from flows.plan.units import DIGITS, amount, duration, rounded
 
 TIMED = {"teacher", "baseline", "pairs", "train", "evaluate"}  # stages that pass images through teacher or student
@@ -74,7 +77,7 @@ def estimate(
     stages["encode"] = encoded_size(teacher, params)
     stages["pairs"] += f", {amount(pairs_bytes(teacher, params))}" if params.pairs.count else ""
     stages["train"] += f"; writes {amount(FLOAT * weights)}"
-    summary = memory_lines(train_memory(teacher, params, costs), params, on) if memory else []
+    summary = _memory(teacher, params, costs, on) if memory else []
     if not runs & TIMED:
         return Estimate(stages, [*summary, "time: none, no stage passes images through teacher or student"])
     if on is None:
@@ -82,14 +85,27 @@ def estimate(
         batch = -(-params.train.batch_size // share)
         each = measure_pass_time(blank, batch, params.train.precision, params.runtime)
     else:
-        kind = "sharded" if params.train.shard else "latents" if isinstance(teacher.codec, Latents) else "pixels"
+        kind = (
+            "sharded" if params.train.shard != "none" else "latents" if isinstance(teacher.codec, Latents) else "pixels"
+        )
         each = pass_time(count_operations(teacher), params, on, kind)
     seconds = stage_seconds(params, costs, each)
     return Estimate(stages, summary + time_lines(seconds, runs, params, each, on))
 
 
-def memory_lines(sizes: Mapping[str, int], params: Params, on: Target | None = None) -> list[str]:
-    """Lines with the memory of one process of stage `train`, its parts, and the parts that are not counted."""
+def _memory(teacher: Teacher, params: Params, costs: list[TurnCost], on: Target | None) -> list[str]:
+    """The lines about memory; the teacher is on the meta device."""
+    missing = missing_trunks(params, teacher.conditions - 1)
+    return memory_lines(train_memory(teacher, params, costs), params, on, missing)
+
+
+def memory_lines(
+    sizes: Mapping[str, int], params: Params, on: Target | None = None, missing: Collection[str] = ()
+) -> list[str]:
+    """Lines with the memory of one process of stage `train`, its parts, and the parts that are not counted.
+
+    missing: names of frozen networks whose weights are not on this machine.
+    """
     parts = ", ".join(f"{name} {amount(size, DIGITS)}".replace(" ", NO_BREAK) for name, size in sizes.items())
     on_gpu = on is not None or _device_type(params) == "cuda" or params.train.processes > 1
     total = sum(sizes.values())
@@ -101,7 +117,7 @@ def memory_lines(sizes: Mapping[str, int], params: Params, on: Target | None = N
     return [
         line,
         *(f"  {line}".replace(NO_BREAK, " ") for line in textwrap.wrap(parts, WIDTH)),
-        f"  not counted: {NOT_COUNTED}",
+        f"  not counted: {', '.join([NOT_COUNTED, *missing])}",
     ]
 
 

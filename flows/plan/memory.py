@@ -1,64 +1,165 @@
 """Memory of one process of stage `train`, counted on its own networks on the meta device without allocating it."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from dmd.codecs.latents import Latents
-from dmd.config import Params
-from dmd.diffusion.denoiser import Denoiser
+from dmd.config import Params, TrainConfig
 from dmd.distillation.cost import TurnCost, small_method
-from dmd.distillation.gan.activations import innermost
-from dmd.distillation.lora import frozen_copy
+from dmd.distillation.lora import HALVED, frozen_copy
 from dmd.distillation.networks import TRAINED, Networks
+from dmd.distillation.parallel.sharding import blocks_of, group_size, shared_weights
+from dmd.families.tables import MAX_BYTES_IN_MEMORY
 from dmd.teachers.teacher import Teacher
+from flows.plan.activations import saved_bytes, saved_in_a_block, saved_in_heads, saved_in_trunks
+from flows.plan.trunks import blank_trunks
 
 FLOAT = 4  # bytes; weights, gradients and moments are float32 at every precision
 HALF = 2
 DENOISERS = ("generator", "critic")
+CAST = "cast weights"
 MOMENTS = 2  # moments that AdamW keeps per weight
+AHEAD = 2  # blocks or layers whose weights are gathered or copied at once: the one that runs and the next
+
+
+@dataclass(frozen=True)
+class TrainMemory:
+    """Bytes that stage `train` keeps, from which those of any number of processes and layout follow."""
+
+    spread: Mapping[str, int]  # shared out among the processes that hold one copy of the weights
+    whole: Mapping[str, int]  # the part of each entry of `spread` that every process holds: buffers, shared weights
+    fixed: Mapping[str, int]  # the same in every process
+    copy: int  # bytes of one whole generator
+    gathered: Mapping[bool, int]  # weights gathered for the blocks that run, by whether frozen ones are laid out too
+    trained: Mapping[str, int]  # weights that train in the turn of each network
+    saved: Mapping[str, tuple[int, int]]  # activations of an image, by network
+    costs: list[TurnCost]
+    params: Params
+
+    def per_process(self, cfg: TrainConfig) -> dict[str, int]:
+        """Bytes of each kind of content in one process. cfg: its processes, layout and accumulation count.
+
+        Raises ConfigError if the layout does not fit the number of processes.
+        """
+        group = group_size(cfg.shard, cfg.processes)
+        sizes = {k: self.whole.get(k, 0) - (-(size - self.whole.get(k, 0)) // group) for k, size in self.spread.items()}
+        if group > 1:
+            sizes["gathered average"] = self.copy
+        if cfg.processes > 1:
+            sizes["gathered blocks"] = self.gathered[group > 1]
+        params = self.params.model_copy(update={"train": cfg})
+        activations = max(_activations(cost, self.saved, params) for cost in self.costs)
+        sizes |= {k: v for k, v in self.fixed.items() if k != CAST} | {"activations": activations}
+        return sizes | {k: v for k, v in self.fixed.items() if k == CAST}
 
 
 def train_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> dict[str, int]:
     """Bytes of each kind of content. Weights that networks share count once. The teacher is on the meta device."""
+    return count_memory(teacher, params, costs).per_process(params.train)
+
+
+def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> TrainMemory:
+    """Count what stage `train` keeps. The teacher is on the meta device."""
     cfg = params.train
+    trunks = blank_trunks(params, teacher.conditions - 1)
     with torch.device("meta"):
-        nets = small_method(params).networks(teacher, 0, (cfg.lora_rank, cfg.lora_rank_critic))
+        method = small_method(params, trunks, params.method.moments.images)
+        nets = method.networks(teacher, 0, (cfg.lora_rank, cfg.lora_rank_critic))
         averages = [frozen_copy(nets.generator) for _ in cfg.ema_half_lives]
+    saved = {}
     if cfg.gradient_checkpointing:
+        facts = teacher.shape, teacher.conditions
+        saved = {f"{name} block": (saved_in_a_block(getattr(nets, name), *facts), 0) for name in DENOISERS}
         nets.checkpoint_gradients()
-    counted: set[int] = set()
     trainable = {n: sum(p.numel() for p in nets.trained_in(n).parameters() if p.requires_grad) for n in TRAINED}
-    sizes = {
-        "teacher": _uncounted_bytes(teacher.denoiser, counted),
-        "generator": _uncounted_bytes(nets.generator, counted),
-        "critic": _uncounted_bytes(nets.trained_in("critic"), counted),
-        "averages": sum(_uncounted_bytes(net, counted) for net in averages),
-        "best so far": FLOAT * _kept_weights(trainable, params, costs),
-        "gradients": FLOAT * max(trainable.values()),  # one network's gradients are cleared before the other's turn
-        "AdamW": MOMENTS * FLOAT * sum(trainable.values()),
+    laid_out = list(dict.fromkeys([*nets.modules(), *(average.net for average in averages)]))
+    shared = shared_weights(laid_out)
+    held = _Held(shared)
+    held.add("teacher", teacher.denoiser)
+    _shrink_teacher(held, teacher.denoiser, cfg)
+    held.add("generator", nets.generator)
+    held.add("critic", nets.trained_in("critic"))
+    held.add("averages", *averages)
+    held.set("best so far", FLOAT * _kept_weights(trainable, params, costs))
+    held.set("gradients", FLOAT * max(trainable.values()))  # one network's are cleared before the other's turn
+    held.set("AdamW", MOMENTS * FLOAT * sum(trainable.values()))
+    further = {"critic average": nets.critic_average, "discriminator": nets.discriminator}
+    for name, net in further.items():
+        if net is not None:
+            held.add(name, net)
+    fixed = {} if not isinstance(teacher.codec, Latents) else {"VAE": _bytes(teacher.codec)}
+    if trunks:
+        fixed["trunks"] = sum(_bytes(net) for net in trunks.values())
+    if nets.estimators is not None:
+        fixed["statistics"] = _bytes(nets.estimators)
+    if 0 < (in_memory := pairs_bytes(teacher, params)) <= MAX_BYTES_IN_MEMORY:  # a larger store stays on disk
+        fixed["pairs"] = in_memory
+    if cfg.precision != "fp32" or cfg.frozen_precision == "int8":
+        fixed[CAST] = _cast_bytes(nets, cfg)
+    saved |= {name: saved_bytes(getattr(nets, name), teacher.shape, teacher.conditions) for name in DENOISERS}
+    saved["trunks"] = saved_in_trunks(trunks, teacher.shape), 0
+    saved["heads"] = 0 if nets.discriminator is None else saved_in_heads(nets.discriminator, teacher.shape), 0
+    gathered = {
+        False: _gathered_bytes(laid_out, lambda p: p.requires_grad),
+        True: _gathered_bytes(laid_out, lambda p: p not in shared),
     }
-    if nets.discriminator is not None:
-        sizes["discriminator"] = _uncounted_bytes(nets.discriminator, counted)
-    if (n := cfg.processes) > 1 and cfg.shard:
-        copy = sizes["generator"]
-        sizes = {name: -(-size // n) for name, size in sizes.items()} | {"gathered average": copy}
-    elif n > 1:
-        sizes["exchanged gradients"] = sizes["gradients"]  # flattened into one message
-    if isinstance(teacher.codec, Latents):
-        sizes["VAE"] = _uncounted_bytes(teacher.codec, counted)
-    if params.pairs.count:
-        sizes["pairs"] = pairs_bytes(teacher, params)
-    saved = {name: saved_bytes(getattr(nets, name), teacher.shape, teacher.conditions) for name in DENOISERS}
-    saved["discriminator"] = 0, 0  # its heads are small, and frozen trunks are not counted
-    sizes["activations"] = max(_activations(cost, saved, params) for cost in costs)
-    if cfg.precision != "fp32":
-        sizes["cast weights"] = _cast_bytes(nets, cfg.gradient_checkpointing)
-    return sizes
+    trained = {name: FLOAT * count for name, count in trainable.items()}
+    return TrainMemory(held.sizes, held.whole, fixed, held.sizes["generator"], gathered, trained, saved, costs, params)
+
+
+class _Held:
+    """Bytes of named contents; a tensor that several hold counts for the first one."""
+
+    def __init__(self, shared: set[nn.Parameter]) -> None:
+        """shared: weights that no layout divides."""
+        self.sizes, self.whole = dict[str, int](), dict[str, int]()
+        self.shared, self.counted = {id(p) for p in shared}, set[int]()
+
+    def add(self, name: str, *nets: nn.Module) -> None:
+        """Add the weights and buffers of networks."""
+        tensors = {id(t): t for net in nets for t in (*net.parameters(), *net.buffers()) if id(t) not in self.counted}
+        self.counted.update(tensors)
+        whole = [t for key, t in tensors.items() if key in self.shared or not isinstance(t, nn.Parameter)]
+        self.sizes[name] = sum(t.numel() * t.element_size() for t in tensors.values())
+        self.whole[name] = sum(t.numel() * t.element_size() for t in whole)
+
+    def set(self, name: str, size: int) -> None:
+        """Add a number of bytes."""
+        self.sizes[name] = size
+
+
+def _shrink_teacher(held: _Held, teacher: nn.Module, cfg: TrainConfig) -> None:
+    """Account for frozen weights of fewer bytes, and for those that stay in the memory of the CPU."""
+    saved = {"fp32": 0, "bf16": _halved_bytes(teacher), "int8": _quantized_bytes(teacher)}[cfg.frozen_precision]
+    held.sizes["teacher"] -= saved
+    held.whole["teacher"] = max(0, held.whole["teacher"] - saved)
+    if cfg.offload == "teacher":
+        layers = [sum(p.numel() * p.element_size() for p in m.parameters(recurse=False)) for m in teacher.modules()]
+        buffers = sum(t.numel() * t.element_size() for t in teacher.buffers())
+        scale = 0.5 if cfg.frozen_precision == "bf16" else 1
+        held.sizes["teacher"] = buffers + round(scale * AHEAD * max(layers))
+        held.whole["teacher"] = held.sizes["teacher"]
+
+
+def _gathered_bytes(nets: Iterable[nn.Module], is_laid_out: Callable[[nn.Parameter], bool]) -> int:
+    """Bytes of gathered weights: those of all networks outside of their blocks, and two blocks of the largest.
+
+    A network keeps the weights outside of its blocks until the end of the turn; those of a block are dropped after it,
+    while the next one is gathered already. is_laid_out: whether the processes divide a weight or exchange its gradient.
+    """
+
+    def size(module: nn.Module) -> int:
+        return FLOAT * sum(p.numel() for p in module.parameters() if is_laid_out(p))
+
+    outside, largest = 0, 0
+    for net in nets:
+        blocks = [size(block) for block in blocks_of(net)]
+        outside += size(net) - sum(blocks)
+        largest = max(largest, *blocks, 0)
+    return outside + AHEAD * largest
 
 
 def _kept_weights(trainable: Mapping[str, int], params: Params, costs: Iterable[TurnCost]) -> int:
@@ -66,17 +167,34 @@ def _kept_weights(trainable: Mapping[str, int], params: Params, costs: Iterable[
     if not any(cost.phase.starts_from_best for cost in costs):
         return trainable["generator"]
     averages = len(params.train.ema_half_lives)
-    return trainable["critic"] + (1 + averages) * trainable["generator"]
+    critics = 2 if params.method.critic_average and trainable["critic"] else 1
+    return critics * trainable["critic"] + (1 + averages) * trainable["generator"]
 
 
-def _cast_bytes(nets: Networks, checkpointed: bool) -> int:
-    """Bytes of the half-precision copies of weights that one turn keeps.
+def _halved_bytes(net: nn.Module) -> int:
+    """Bytes that a network saves if the layers of `halve` hold their weights in half precision."""
+    return HALF * sum(p.numel() for m in net.modules() if isinstance(m, HALVED) for p in m.parameters())
+
+
+def _quantized_bytes(net: nn.Module) -> int:
+    """Bytes that a network saves if `quantize` stores a byte for each weight, and for each row a scale and a zero."""
+    weights = [m.weight for m in net.modules() if isinstance(m, nn.Linear)]
+    return sum((FLOAT - 1) * w.numel() - (FLOAT + 1) * len(w) for w in weights)
+
+
+def _cast_bytes(nets: Networks, cfg: TrainConfig) -> int:
+    """Bytes of the copies of weights in the type of the arithmetic that one turn keeps.
 
     Autocast keeps its copies of weights that train until the turn ends. It casts a frozen weight, such as the base of
-    LoRA adapters, for each use; the graph keeps that copy until backward, unless the layer is checkpointed.
+    LoRA adapters, for each use; the graph keeps that copy until backward, unless the layer is checkpointed or has its
+    weights in half precision. A weight of int8 is cast for each use, too, at every precision.
     """
-    weights = (p for net in (nets.generator, nets.critic) for p in net.parameters())
-    return HALF * sum(p.numel() for p in weights if p.requires_grad or not checkpointed)
+    weights = [p for net in (nets.generator, nets.critic) for p in net.parameters()]
+    if cfg.precision == "fp32":
+        linear = (m.weight for net in (nets.generator, nets.critic) for m in net.modules() if isinstance(m, nn.Linear))
+        return 0 if cfg.gradient_checkpointing else FLOAT * sum(w.numel() for w in linear if not w.requires_grad)
+    without_frozen = cfg.gradient_checkpointing or cfg.frozen_precision == "bf16"
+    return HALF * sum(p.numel() for p in weights if p.requires_grad or not without_frozen)
 
 
 def pairs_bytes(teacher: Teacher, params: Params) -> int:
@@ -84,83 +202,21 @@ def pairs_bytes(teacher: Teacher, params: Params) -> int:
     return params.pairs.count * 2 * FLOAT * torch.Size(teacher.shape).numel()
 
 
-def _uncounted_bytes(net: nn.Module, counted: set[int]) -> int:
-    """Bytes of the parameters and buffers that are not in `counted` yet; adds them to it."""
-    tensors = {id(t): t for t in (*net.parameters(), *net.buffers()) if id(t) not in counted}
-    counted.update(tensors)
-    return sum(t.numel() * t.element_size() for t in tensors.values())
+def _bytes(net: nn.Module) -> int:
+    """Bytes of the weights and buffers of a network."""
+    tensors: list[Tensor] = [*net.parameters(), *net.buffers()]
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _activations(cost: TurnCost, saved: Mapping[str, tuple[int, int]], params: Params) -> int:
-    """Bytes of activations at the end of a turn's forward passes.
+    """Bytes of activations at the end of a turn's forward passes. A pass for the discriminator ends at the encoder.
 
-    A pass for the discriminator stops at the encoder, except in networks that must run to their end: there the last
-    such pass still holds the activations of the whole critic.
+    With gradient checkpointing, those of the block that the backward pass computes again are included.
     """
     cfg, passes = params.train, cost.passes
-    critic, encoder = saved["critic"]
-    last = critic if cfg.shard or cfg.gradient_checkpointing else encoder
-    for_discriminator = last + (passes.encoder_kept - 1) * encoder if passes.encoder_kept else 0
-    per_image = round(passes.kept * saved[cost.turn.network][0] + for_discriminator)
+    of_trunks = passes.trunk_kept * saved["trunks"][0] + passes.heads_kept * saved["heads"][0]
+    of_network, _ = saved.get(cost.turn.network, (0, 0))  # heads count by themselves
+    of_block, _ = saved.get(f"{cost.turn.network} block", (0, 0))
+    per_image = round(passes.kept * of_network + passes.encoder_kept * saved["critic"][1] + of_block + of_trunks)
     images = -(-cost.turn.batch_size // (cfg.processes * cfg.accumulate))
     return images * per_image // (1 if cfg.precision == "fp32" else 2)
-
-
-def saved_bytes(net: Denoiser, shape: tuple[int, ...], classes: int) -> tuple[int, int]:
-    """Bytes that autograd saves in the float32 forward pass of one image: in the whole network, and up to its middle.
-
-    The network is on the meta device.
-    """
-    x = torch.zeros(1, *shape, device="meta")
-    t = torch.zeros(1, dtype=torch.long, device="meta")
-    counter = SavedTensors(net.parameters())
-    at_middle: list[int] = []
-    handle = innermost(net.net).register_forward_hook(lambda *_: at_middle.append(counter.bytes))
-    try:
-        with counter, FusedAttention():
-            net.predict(x, t, t if classes else None)
-    finally:
-        handle.remove()
-    return counter.bytes, at_middle[0]
-
-
-class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
-    """Counts the bytes that autograd saves. Each storage counts once; weights do not count."""
-
-    def __init__(self, weights: Iterable[Tensor]) -> None:
-        self.bytes = 0
-        self.known = {_storage(w) for w in weights}
-        self.kept: list[Tensor] = []  # keeps storages alive, since a later one may get the same address
-        super().__init__(self._pack, lambda tensor: tensor)
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        if _storage(tensor) not in self.known:
-            self.known.add(_storage(tensor))
-            self.kept.append(tensor)
-            self.bytes += tensor.untyped_storage().nbytes()
-        return tensor
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-class FusedAttention(TorchFunctionMode):
-    """Makes attention on the meta device save only its inputs and output, like the kernels of CPU and GPU.
-
-    Without this mode, the meta device falls back to an implementation that saves the whole attention matrix.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        return _Attention.apply(*(*args, *(kwargs[k] for k in ("query", "key", "value") if k in kwargs))[:3])
-
-
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        out = query.new_empty(*query.shape[:-1], value.shape[-1])
-        ctx.save_for_backward(query, key, value, out)
-        return out

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
+from diffusers import DiffusionPipeline, DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from dmd.codecs.latents import Latents
+from dmd.codecs.layouts import layout_of
 from dmd.codecs.pixels import PIXELS
 from dmd.config import Params
 from dmd.data.splits import DIGIT_NAMES, Split
@@ -23,15 +25,23 @@ from dmd.diffusion.process import ddpm_process
 from dmd.errors import UserError
 from dmd.families.sdxl import SdxlWrapper
 from dmd.families.stable_diffusion import TextUnetWrapper
+from dmd.families.transformers import TEXT_TRANSFORMERS
+from dmd.families.transformers.base import TextTransformer
 from dmd.networks.dit import DitWrapper
 from dmd.networks.wrapper import unwrap
 from dmd.preparation.sources import SOURCES
 from dmd.teacher_training.architectures import new_network
+from dmd.teacher_training.sana import new_sana
 from dmd.teachers.teacher import Teacher
+from dmd.yaml_files import load_object
 from flows.workspace.folders import PRESETS
 
 CLIP_TOKENS = 77  # per caption, in every published CLIP text encoder
-NETWORKS: dict[str, Any] = {net.__name__: net for net in (UNet2DModel, DiTTransformer2DModel, UNet2DConditionModel)}
+TEXT_FAMILIES = {family.network_class.__name__: family for family in TEXT_TRANSFORMERS}
+OTHERS = (UNet2DModel, DiTTransformer2DModel, UNet2DConditionModel)
+NETWORKS: dict[str, Any] = {
+    net.__name__: net for net in (*OTHERS, *(family.network_class for family in TEXT_TRANSFORMERS))
+}
 PARTS = ("unet", "transformer", "vae")
 
 Configs = Mapping[str, Any]  # name of a part of the pipeline -> its config.json
@@ -76,9 +86,9 @@ def _preset_configs(root: Path, preset: str | None) -> Configs | None:
 def _read_folder(folder: Path) -> Configs:
     """The json files of a diffusers pipeline folder. Raises Unknown if it holds no supported network."""
     files = {name: folder / name / "config.json" for name in PARTS}
-    configs = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+    configs = {name: load_object(file, Unknown) for name, file in files.items() if file.is_file()}
     flat = folder / "config.json"  # a pipeline of a single network may be stored without subfolders
-    if not configs and flat.is_file() and (config := json.loads(flat.read_text())).get("_class_name") in NETWORKS:
+    if not configs and flat.is_file() and (config := load_object(flat, Unknown)).get("_class_name") in NETWORKS:
         return {"unet": config}
     if not {"unet", "transformer"} & set(configs):
         raise Unknown(f"{folder} has no unet/config.json or transformer/config.json")
@@ -100,24 +110,34 @@ def blank_teacher(
         process = ddpm_process(torch.linspace(0.999, 0.001, params.teacher.timesteps))
         denoiser = Denoiser(net, process, PARAMETRISATIONS["sample"]).eval().requires_grad_(False).to(device)
         codec = PIXELS if vae is None else Latents(vae.eval().requires_grad_(False))
-    size = inner.config["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    shape = (inner.config["in_channels"], height, width)
+    shape = _input_shape(inner, vae, params.data.size)
     no_pipeline = cast(DiffusionPipeline, SimpleNamespace())
     return Teacher(denoiser, denoiser, no_pipeline, shape, conditions, codec)
+
+
+def _input_shape(inner: Any, vae: Any, pixels: int) -> tuple[int, int, int]:
+    """(C, H, W) of the network's input; pixels: side of the images, for a network whose config has no size."""
+    family = TEXT_FAMILIES.get(type(inner).__name__)
+    key, packing = ("sample_size", 1) if family is None else (family.size_key, family.packing)
+    size = inner.config.get(key) or pixels // layout_of(vae).downscaling(vae.config)
+    height, width = (size, size) if isinstance(size, int) else size
+    return inner.config["in_channels"] // packing**2, height, width
 
 
 def _networks_of_params(params: Params, class_count: int) -> tuple[Any, Any, int]:
     """The network that stage `teacher` would train, its VAE or None, and the number of tokens of a caption."""
     names = (*DIGIT_NAMES, *map(str, range(len(DIGIT_NAMES), class_count)))[:class_count]
     captions = tuple(params.data.caption.format(name=name) for name in names)
-    if params.teacher.network == "text_unet" and not captions:
+    if params.teacher.network in ("text_unet", "sana") and not captions:
         raise Unknown("the captions are not prepared yet")
     shape = (params.data.channels, params.data.size, params.data.size)
-    split = SimpleNamespace(shape=shape, class_names=names, class_captions=captions)
-    net, parts = new_network(params.teacher, cast(Split, split))
     # One token per byte, one for the beginning and one for the end.
     tokens = max((len(caption.encode()) for caption in captions), default=0) + 2
+    if params.teacher.network == "sana":
+        pipe = new_sana(params.teacher, shape)
+        return pipe.transformer, pipe.vae, tokens
+    split = SimpleNamespace(shape=shape, class_names=names, class_captions=captions)
+    net, parts = new_network(params.teacher, cast(Split, split))
     return unwrap(net), getattr(parts, "vae", None), tokens
 
 
@@ -132,7 +152,8 @@ def _networks_of_configs(configs: Configs) -> tuple[Any, Any, int]:
         return net, None, 0
     if "vae" not in configs:
         raise Unknown(f"its {kind} comes without a vae/config.json")
-    return net, AutoencoderKL.from_config(configs["vae"]), CLIP_TOKENS
+    vae = getattr(diffusers, configs["vae"].get("_class_name", "AutoencoderKL"))
+    return net, vae.from_config(configs["vae"]), CLIP_TOKENS
 
 
 def _add_conditions(inner: Any, class_count: int, tokens: int) -> tuple[nn.Module, int]:
@@ -140,6 +161,9 @@ def _add_conditions(inner: Any, class_count: int, tokens: int) -> tuple[nn.Modul
 
     Embeddings of captions are zeros.
     """
+    if (family := TEXT_FAMILIES.get(type(inner).__name__)) is not None:
+        texts = {name: torch.zeros(class_count + 1, *shape) for name, shape in family.text_shapes(inner.config).items()}
+        return TextTransformer(inner, family, texts), class_count + 1
     if isinstance(inner, DiTTransformer2DModel):
         return DitWrapper(inner), inner.config["num_embeds_ada_norm"] + 1
     if isinstance(inner, UNet2DModel):

@@ -1,8 +1,8 @@
 """The size of each stage's work, as far as parameters and prepared data determine it."""
 
-import json
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -11,37 +11,16 @@ from dmd.config import EvaluatorConfig, Params, TeacherConfig
 from dmd.distillation.cost import TurnCost
 from dmd.encoding.encode import TYPES
 from dmd.families.tables import TableInMemory
-from dmd.preparation.sources import SOURCES
 from dmd.teachers.teacher import Teacher
 from evaluation.evaluator.reuse import compare_plans, read_earlier
+from flows.plan.images import count_images
 from flows.plan.passes import passes_per_prediction
 from flows.plan.units import amount
 
 
-def read_manifest(params: Params, root: Path) -> dict[str, Any] | None:
-    """The manifest of the prepared data; None if there is none, or if its source or image size differs from params."""
-    try:
-        manifest = json.loads((root / "artifacts" / "data" / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
-    shape = [params.data.channels, params.data.size, params.data.size]
-    return manifest if (manifest["source"], manifest["image_shape"]) == (params.data.source, shape) else None
-
-
-def count_images(params: Params, root: Path) -> int | None:
-    """Number of images of all splits; None if it is unknown until stage `data` has read the source."""
-    if (manifest := read_manifest(params, root)) is not None:
-        return sum(manifest["counts"].values())
-    own = SOURCES[params.data.source].images
-    if not own:
-        return None
-    limits = {"train": "all", "validation": params.data.validation, "test": params.data.test}
-    return sum(n if limits[split] == "all" else min(n, int(limits[split])) for split, n in own.items())
-
-
 def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, str]:
     """The size of each stage's work, by its name."""
-    images = {"generator": 0, "critic": 0}
+    images = Counter({"generator": 0})
     for cost in costs:
         images[cost.turn.network] += cost.images
     return {
@@ -51,7 +30,7 @@ def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, 
         "evaluator": _source(params.evaluator),
         "baseline": _baseline(params),
         "pairs": f"{params.pairs.count:,} pairs",
-        "train": f"generator trains on {images['generator']:,} images, critic on {images['critic']:,}",
+        "train": _trained(images),
         "evaluate": f"{evaluated_images(params):,} images",
     }
 
@@ -59,7 +38,7 @@ def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, 
 def encoded_size(teacher: Teacher, params: Params) -> str:
     """Text with the bytes that stage `encode` stores per image and caption; the teacher is on the meta device."""
     width = TYPES[params.encode.precision].itemsize
-    tables = [part.table for part in teacher.denoiser.net.children() if isinstance(part, TableInMemory)]
+    tables = [part.table for part in teacher.denoiser.net.modules() if isinstance(part, TableInMemory)]
     numbers = {
         "latents of {} per image": torch.Size(teacher.shape).numel() if isinstance(teacher.codec, Latents) else 0,
         "embeddings of {} per caption": sum(torch.Size(table.shape[1:]).numel() for table in tables),
@@ -84,6 +63,12 @@ def baseline_passes(params: Params) -> list[int]:
 def passes_of(solver: str, steps: int) -> int:
     """Network passes per image of a sampler: one per step of DDIM; two per step of Heun's method, one in its last."""
     return steps if solver == "ddim" else 2 * steps - 1
+
+
+def _trained(images: Mapping[str, int]) -> str:
+    """Text with the images that each network trains on."""
+    (first, count), *others = images.items()
+    return ", ".join([f"{first} trains on {count:,} images", *(f"{name} on {n:,}" for name, n in others)])
 
 
 def _data(params: Params, root: Path) -> str:

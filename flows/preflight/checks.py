@@ -1,11 +1,11 @@
-"""The list of the checks, and the place where they are run."""
+"""Lists the checks before a run, and runs them."""
 
 import importlib.util
 import locale
 import os
 from collections.abc import Callable, Iterator
 
-from dmd.errors import UserError
+from dmd.errors import ConfigError, UserError
 from dmd.redaction import redact
 from flows.preflight.places import check_places
 from flows.preflight.room import check_room
@@ -25,6 +25,23 @@ def check_proxy(_run: Run) -> Iterator[str]:
         value = os.environ.get(name.lower()) or os.environ.get(name) or ""
         if value.startswith("socks") and importlib.util.find_spec("socksio") is None:
             yield f"{name}: {redact(value)} is a SOCKS proxy; pip install 'httpx[socks]', or unset {name}"
+
+
+def check_trackers(run: Run) -> Iterator[str]:
+    """Check that the packages of the trackers are installed."""
+    for name in dict.fromkeys(name for params in run.params for name in params.register_.trackers):
+        if importlib.util.find_spec(name) is None:
+            yield f"register.trackers: {name} is not installed; pip install '.[{name}]', or take it out of the list"
+
+
+def check_methods(run: Run) -> Iterator[str]:
+    """Check that the method of every variant accepts its parameters."""
+    if "train" in run.stages:
+        from dmd.distillation.methods import check_method  # imports torch and diffusers, which takes seconds
+
+        for params in run.params:
+            check_method(params)
+    yield from ()
 
 
 def check_device(run: Run) -> Iterator[str]:
@@ -47,6 +64,8 @@ def check_result(run: Run) -> None:
 CHECKS: tuple[Callable[[Run], Iterator[str]], ...] = (
     check_encoding,
     check_proxy,
+    check_trackers,
+    check_methods,
     check_device,
     check_places,
     check_room,
@@ -54,13 +73,18 @@ CHECKS: tuple[Callable[[Run], Iterator[str]], ...] = (
 
 
 def check_before(run: Run) -> None:
-    """Run all checks before a run. Raises UserError with one line for each mistake."""
+    """Run all checks before a run.
+
+    Raises UserError with one line for each mistake; ConfigError, which is one, if a mistake is in the parameters.
+    """
     mistakes: list[str] = []
+    kind = UserError
     for check in CHECKS:
         try:
             mistakes += check(run)
         except UserError as e:
             mistakes += str(e).splitlines()
+            kind = ConfigError if isinstance(e, ConfigError) else kind
     if mistakes:
-        raise UserError("\n".join(mistakes))
+        raise kind("\n".join(mistakes))
     check_result(run)  # only now, since it writes into the store

@@ -1,4 +1,4 @@
-"""Files and folders of the user that DVC hashes: what DVC cannot read, or would pass by, is named before DVC runs."""
+"""Checks the user's files and folders that DVC hashes, and names what DVC cannot read or would ignore."""
 
 import functools
 import os
@@ -11,7 +11,10 @@ from typing import Any
 from dmd.config import NONE
 from dmd.errors import ConfigError
 
-INPUTS = ("data.folder", "teacher.folder", "evaluator.folder", "baseline.measured", "method.init_from")  # in dvc.yaml
+INPUTS = (  # in dvc.yaml
+    *("data.folder", "teacher.folder", "teacher.init_from", "evaluator.folder"),
+    *("baseline.measured", "method.init_from", "encode.prompts"),
+)
 MAX_LISTED = 5  # problems of one folder that are listed; the others are counted
 OUTPUTS = ("artifacts", "reports")
 

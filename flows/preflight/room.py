@@ -25,9 +25,10 @@ def check_room(run: Run) -> Iterator[str]:
     for place, name, size in _list_files(run):
         needs[place.stat().st_dev].append((place, name, size))
     for files in needs.values():
-        free, total = shutil.disk_usage(files[0][0]).free, sum(size for *_, size in files)
-        if total > free:
-            yield _explain(files, total, free)
+        disk, total = shutil.disk_usage(files[0][0]), sum(size for *_, size in files)
+        # A file system without a size, such as /proc, holds no files of users: places.py says that it can't be written.
+        if disk.total and total > disk.free:
+            yield _explain(files, total, disk.free)
 
 
 def _explain(files: list[tuple[Path, str, int]], total: int, free: int) -> str:
@@ -70,16 +71,19 @@ def _checkpoint_bytes(params: Params, weights: int) -> int:
 
 def _count_bytes(params: Params, run: Run) -> dict[str, int]:
     """Bytes that each stage writes; stages whose output depends on files that are not read yet are left out."""
+    from flows.plan.images import count_images
+
+    images = count_images(params, run.root) or 0
+    sizes = {"data": images * params.data.channels * params.data.size**2}
+    if run.stages <= sizes.keys():
+        return sizes
     import torch  # these take seconds
 
     from dmd.codecs.latents import Latents
     from dmd.encoding.encode import TYPES
     from flows.plan.memory import FLOAT, pairs_bytes
     from flows.plan.network_config import blank_teacher, teacher_configs
-    from flows.plan.sizes import count_images
 
-    images = count_images(params, run.root) or 0
-    sizes = {"data": images * params.data.channels * params.data.size**2}
     try:
         teacher = blank_teacher(params, teacher_configs(params, run.root, run.preset), torch.device("meta"))
     except Exception:  # a teacher that is fetched later, or one that its stage refuses with a reason

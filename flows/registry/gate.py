@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dmd.config import GateConfig
 from dmd.errors import ConfigError
@@ -25,16 +25,23 @@ class Figures:
     measures: dict[str, tuple[float, float]]  # value, and half the width of its 95 % interval
     ratios: dict[str, float]  # FD and recall over those of the teacher's best sampler
     protocol: str  # sha256 of extractors and reference; figures of different protocols cannot be compared
+    marks: dict[str, str] = field(default_factory=dict)  # of extractors that training has seen, or that select
 
     def to_json(self) -> str:
         """Text of the tag that holds the figures of a version."""
-        return json.dumps({"measures": self.measures, "ratios": self.ratios, "judges": self.protocol}, sort_keys=True)
+        fields = {"measures": self.measures, "ratios": self.ratios, "judges": self.protocol, "marks": self.marks}
+        return json.dumps(fields, sort_keys=True)
+
+    def marked(self, key: str) -> str:
+        """The key of a measure with the mark of its extractor, or of the judge whose name it has."""
+        measure, _, extractor = key.partition(" ")
+        return key + self.marks.get(extractor or measure, "")
 
     @classmethod
     def from_json(cls, text: str) -> "Figures":
         """Inverse of `to_json`."""
         fields = json.loads(text)
-        return cls(fields["measures"], fields["ratios"], fields["judges"])
+        return cls(fields["measures"], fields["ratios"], fields["judges"], fields.get("marks", {}))
 
     @classmethod
     def from_metrics(cls, metrics: Metrics) -> "Figures":
@@ -49,7 +56,8 @@ class Figures:
                 half_width = student.interval.values(measure.name)[extractor].half_width
                 measures[f"{measure.name} {extractor}".strip()] = (value, half_width)
         protocol = json.dumps(metrics.provenance.model_dump(), sort_keys=True)
-        return cls(measures, ratios, hashlib.sha256(protocol.encode()).hexdigest())
+        marks = {k: metrics.ratio.mark(k) for k in metrics.ratio.marks()}
+        return cls(measures, ratios, hashlib.sha256(protocol.encode()).hexdigest(), marks)
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,11 @@ def check_gate(gate: GateConfig) -> None:
 def missed_limit(figures: Figures, gate: GateConfig) -> str | None:
     """First absolute limit that the figures miss, as a sentence; None if they meet all."""
     for key, value in figures.ratios.items():
+        name = figures.marked(key)
         if key.startswith("fd ") and value > gate.max_fd_ratio:
-            return f"{key} is {value:.3f} times the teacher's; register.gate.max_fd_ratio is {gate.max_fd_ratio}"
+            return f"{name} is {value:.3f} times the teacher's; register.gate.max_fd_ratio is {gate.max_fd_ratio}"
         if key.startswith("recall ") and value < gate.min_recall_ratio:
-            return f"{key} is {value:.3f} of the teacher's; register.gate.min_recall_ratio is {gate.min_recall_ratio}"
+            return f"{name} is {value:.3f} of the teacher's; register.gate.min_recall_ratio is {gate.min_recall_ratio}"
     return None
 
 
@@ -94,7 +103,8 @@ def advantage(a: Figures, b: Figures, gate: GateConfig) -> str | None:
         if gain < -noise:
             return None
         if better is None and gain > max(noise, gate.margin * abs(value_b)):
-            better = f"{key} {value_a:.4g} against {value_b:.4g}, a difference of {gain:.2g} with noise {noise:.2g}"
+            figures = f"{value_a:.4g} against {value_b:.4g}, a difference of {gain:.2g} with noise {noise:.2g}"
+            better = f"{a.marked(key)} {figures}"
     return better
 
 
@@ -110,7 +120,9 @@ def explain(contender: Contender, champion: Contender, gate: GateConfig) -> str:
     if reason := missed_limit(contender.figures, gate):
         return f"refused: {reason}"
     if contender.version == champion.version:
-        return f"champion: FD over the teacher's is {_mean_ratio(contender):.3f}, and no version beats it"
+        marks = ", ".join(k + mark for k, mark in contender.figures.marks.items())
+        by = f" (marked judges: {marks})" if marks else ""
+        return f"champion: FD over the teacher's is {_mean_ratio(contender):.3f}{by}, and no version beats it"
     if contender.figures.protocol != champion.figures.protocol:
         return (
             f"not compared: evaluated with other extractors or another reference than version {champion.version}; "

@@ -9,6 +9,7 @@ from dmd.errors import UserError
 from dmd.generator.standalone import SOURCE
 from evaluation.metrics.measures import MEASURES
 from flows.registry.champion import FIGURES
+from flows.registry.figures import judge_tags
 from flows.registry.gate import Figures
 from flows.registry.model_card import model_card
 from flows.registry.result import GENERATOR, RESULT, Result
@@ -45,7 +46,7 @@ def create_version(client: "MlflowClient", result: Result, run_id: str) -> str:
             artifact_path=None,
             name="generator",
             flavor=mlflow.pyfunc,
-            run_id=run_id,  # mlflow.pyfunc.log_model would open the finished run again
+            run_id=run_id,  # mlflow.pyfunc.log_model would open the finished run again; its figures become the model's
             python_model=str(code),
             artifacts={"generator": str(result.root / GENERATOR)},
             signature=_signature(),
@@ -77,7 +78,8 @@ def _headline(result: Result) -> dict[str, str]:
     for measure in (m for m in MEASURES.values() if m.headline):
         values = result.metrics.student.values(measure.name)
         figures |= {f"{measure.name}.{k}" if k else measure.name: v for k, v in values.items()}
-    return {RESULT: result.digest, **{key: f"{value:.6g}" for key, value in figures.items()}}
+    shown = {key: f"{value:.6g}" for key, value in figures.items()}
+    return {RESULT: result.digest, **shown, **judge_tags(result.metrics)}
 
 
 def _signature() -> "ModelSignature":

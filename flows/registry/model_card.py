@@ -2,10 +2,9 @@
 
 import pandas as pd
 
-from dmd.config import Params, TeacherConfig
-from dmd.generator.export import describe_training
+from dmd.config import EVERYWHERE, Params, TeacherConfig
 from evaluation.report.table import format_cells, summary_table
-from flows.registry.caption import describe_result
+from flows.registry.description import describe_result
 from flows.registry.result import Result
 
 CARD = """# {name}
@@ -42,11 +41,13 @@ and compares the weights byte by byte: `python -m flows.reproduce models:/{name}
 
 def model_card(result: Result, lineage: dict[str, str], run: str) -> str:
     """Markdown text of the card; `lineage` holds tags of the version, `run` is the id of its MLflow run."""
+    from dmd.generator.export import describe_training  # imports torch and diffusers, which takes seconds
+
     params, student = result.params, result.metrics.student
     return CARD.format(
         name=params.register_.name,
         passes="one network pass" if student.nfe == 1 else f"{student.nfe} network passes",
-        method=params.method.name,
+        method=params.method.title,
         data=f"{params.data.source}, md5 {result.data_md5}",
         teacher=f"{_describe_teacher(params.teacher)}, {_describe_guidance(params)}",
         student=f"{describe_training(params.method, params.train)}, train.seed {params.train.seed}",
@@ -71,7 +72,12 @@ def _describe_teacher(cfg: TeacherConfig) -> str:
 
 
 def _describe_guidance(params: Params) -> str:
-    return f"guidance {params.guidance.scale}" if params.guidance.scale != 1 else "no guidance"
+    if (guidance := params.guidance).scale == 1:
+        return "no guidance"
+    is_everywhere = guidance.interval == EVERYWHERE
+    interval = "" if is_everywhere else f" for t in {list(guidance.interval)} T"
+    rescaling = f", rescaled by {guidance.rescale}" if guidance.rescale else ""
+    return f"guidance {guidance.scale}{interval}{rescaling}"
 
 
 def markdown(table: pd.DataFrame) -> str:

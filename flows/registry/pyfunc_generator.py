@@ -5,6 +5,7 @@ this project.
 """
 
 import base64
+import copy
 import io
 import json
 from pathlib import Path
@@ -37,10 +38,13 @@ class OneStepGenerator(PythonModel):
         folder = Path(context.artifacts["generator"])
         about = json.loads((folder / "generator.json").read_text())
         self.steps: list[dict[str, float]] = about["steps"]
+        self.noises = sum("previous" not in step for step in self.steps)  # a step of the ODE needs none
         self.shape: list[int] = about["shape"]
         self.classes: list[str] = about["classes"]
         self.captions: list[str] = about["captions"]  # one for each class; empty unless the network reads text
-        self.pipe: Any = DiffusionPipeline.from_pretrained(folder)
+        self.stock: dict[str, Any] | None = about.get("pipeline")  # how to call the pipeline of a text transformer
+        self.pipe: Any = DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+        self.pipe.set_progress_bar_config(disable=True)
         net = getattr(self.pipe, "unet", None) or self.pipe.transformer
         self.net: Any = net.eval()
         self.conditional = getattr(net.config, "num_class_embeds", 1) is not None
@@ -56,14 +60,17 @@ class OneStepGenerator(PythonModel):
         rng = torch.Generator().manual_seed(seed)
         pngs, size = [], self._batch_size()
         for part in (conditions[i : i + size] for i in range(0, len(conditions), size)):
-            z = [torch.randn(len(self.steps), *self.shape, generator=rng) for _ in part]
+            z = [torch.randn(self.noises, *self.shape, generator=rng) for _ in part]
             pngs += self._draw(z, part)
         return pd.DataFrame({column: conditions, "png": pngs})
 
     def _batch_size(self) -> int:
-        factor = (
-            1 if getattr(self.pipe, "vae", None) is None else 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
-        )
+        if self.stock:
+            factor = self.pipe.vae_scale_factor
+        elif getattr(self.pipe, "vae", None) is None:
+            factor = 1
+        else:
+            factor = 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
         return max(1, min(BATCH, PIXELS // (factor**2 * self.shape[1] * self.shape[2])))
 
     def _labels(self, model_input: pd.DataFrame) -> list[int]:
@@ -92,12 +99,31 @@ class OneStepGenerator(PythonModel):
 
     @torch.inference_mode()
     def _draw(self, z: list[torch.Tensor], conditions: list[Any]) -> list[str]:
+        if self.stock:
+            images = self._run_pipeline(torch.stack(z), conditions).movedim(1, -1)
+            return [_png(image) for image in (images * 255).round().to(torch.uint8).numpy()]
         x = run_steps(self.net, self.steps, torch.stack(z), **self._conditioning(conditions))
         vae = getattr(self.pipe, "vae", None)
         if vae is not None:
             x = vae.decode(x / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)).sample
         pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         return [_png(image) for image in pixels]
+
+    def _run_pipeline(self, z: torch.Tensor, conditions: list[Any]) -> torch.Tensor:
+        """Images [B, C, H, W] in [0, 1] of the stock pipeline, from unit noise z [B, steps, C, H, W].
+
+        The pipeline's scheduler draws the noise of later steps by itself; in its place, a copy takes it from z.
+        """
+        assert self.stock is not None
+        noises = list(z.unbind(1))
+        if self.stock["packed"]:
+            noises = [self.pipe._pack_latents(noise, *noise.shape) for noise in noises]
+        elif self.stock.get("steps_on_tokens"):
+            noises[1:] = [noise.flatten(2).mT for noise in noises[1:]]  # [B, H W, C]
+        pipe = copy.copy(self.pipe)  # requests may run at the same time
+        pipe.scheduler = _follow(self.pipe.scheduler, self.steps, noises)
+        texts = [self.captions[c] if isinstance(c, int) else c for c in conditions]
+        return pipe(prompt=texts, latents=noises[0], output_type="pt", **self.stock["call"]).images
 
     def _conditioning(self, conditions: list[Any]) -> dict[str, Any]:
         """Keyword arguments of the network for a batch: labels, or the embedding of each text."""
@@ -117,6 +143,26 @@ class OneStepGenerator(PythonModel):
         """SDXL's additional conditioning: pooled text [B, D]; original size, crop offset (zero) and target size."""
         size = [side * self.pipe.vae_scale_factor for side in self.shape[1:]]
         return {"text_embeds": pooled, "time_ids": torch.tensor([[*size, 0, 0, *size]]).expand(len(pooled), -1)}
+
+
+def _follow(scheduler: Any, steps: list[dict[str, float]], noises: list[torch.Tensor]) -> Any:
+    """A copy of a scheduler whose `step` follows the steps of generator.json with the given noise of each step."""
+    done = []
+
+    def step(output: torch.Tensor, t: Any, x_t: torch.Tensor, **others: Any) -> tuple[torch.Tensor]:
+        now = steps[len(done)]
+        x = now["c_skip"] * x_t + now["c_out"] * output
+        done.append(t)
+        if len(done) == len(steps):
+            return (x,)
+        following = steps[len(done)]
+        if "previous" in following:
+            return (following["alpha"] * x + following["previous"] * x_t,)
+        return (following["alpha"] * x + following["sigma"] * noises[len(done)],)
+
+    new = copy.copy(scheduler)
+    new.step = step
+    return new
 
 
 def _png(image: np.ndarray) -> str:

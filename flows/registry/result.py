@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import posixpath
-import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +15,9 @@ from dmd.config import Params, load_params
 from dmd.errors import UserError
 from dmd.storage.files import sha256
 from dmd.storage.recorded import check_recorded
-from evaluation.metrics.schema import Metrics, StrictModel, read_model
+from evaluation.metrics.files import DETAILS as DETAILS_NAME
+from evaluation.metrics.files import read_metrics
+from evaluation.metrics.schema import Metrics, read_model
 from evaluation.timing.schema import Timing
 from flows.runtime.git import git
 from flows.workspace.graph import list_stale
@@ -26,14 +26,17 @@ GENERATOR = Path("artifacts/generator")
 DATA = Path("artifacts/data")
 TRAINING = Path("artifacts/training")
 METRICS = Path("reports/metrics.json")
+DETAILS = METRICS.with_name(DETAILS_NAME)
 TIMING = Path("reports/timing.json")
 LOSSES = Path("reports/losses.csv")
+TEACHER_LOSSES = Path("reports/teacher_losses.csv")
 SAMPLES = Path("reports/samples.png")
+QUALITY = Path("reports/quality.csv")
 REPORT = Path("reports/index.html")
 PLOTS = Path("reports/plots")
-PUBLISHED = (GENERATOR, TRAINING, METRICS, TIMING, LOSSES, SAMPLES, REPORT, PLOTS)
+PUBLISHED = (GENERATOR, TRAINING, METRICS, DETAILS, TIMING, LOSSES, SAMPLES, REPORT, PLOTS)
 
-NAME_LENGTH = 60  # characters of a key in the name of a metric; MLflow takes 250 in all
+EXPERIMENT = "dvc.exp.name"  # tag of a run
 RESULT = "result.sha256"  # tag that identifies the result of an MLflow run and of a model version
 
 
@@ -57,7 +60,7 @@ def load_result(root: Path) -> Result:
         if not (root / path).exists():
             raise UserError(f"{path} is missing; run `dvc repro` first")
     check_recorded([root / path for path in PUBLISHED], root)
-    metrics, timing = read_model(Metrics, root / METRICS), read_model(Timing, root / TIMING)
+    metrics, timing = read_metrics(root / METRICS), read_model(Timing, root / TIMING)
     canonical = json.dumps(metrics.model_dump(), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(f"{sha256(root / GENERATOR)}\n{canonical}".encode()).hexdigest()
     return Result(root, load_params(root / "params.yaml"), digest, metrics, timing, _output_md5(root, DATA))
@@ -72,23 +75,34 @@ def _output_md5(root: Path, path: Path) -> str:
     raise UserError(f"dvc.lock has no output {path}; run `dvc repro` first")
 
 
+def locate_weights(root: Path) -> dict[str, str]:
+    """Tags that say where the weights of the generator are: their path in DVC's record, and their hash there."""
+    return {"dvc.path": GENERATOR.as_posix(), "dvc.md5": _output_md5(root, GENERATOR)}
+
+
 def lineage_tags(result: Result, flow_run: str | None, experiment: str | None = None) -> dict[str, str]:
     """MLflow tags for the origin of a result and for the publishing process; `experiment` is the DVC experiment."""
-    root = result.root
+    return {
+        RESULT: result.digest,
+        **origin_tags(result.root, flow_run, experiment),
+        "dvc.lock.sha256": sha256(result.root / "dvc.lock"),
+        "dvc.data.md5": result.data_md5,
+    }
+
+
+def origin_tags(root: Path, flow_run: str | None, experiment: str | None) -> dict[str, str]:
+    """Return the tags of `lineage_tags` that are known before there is a result."""
     sha = git(root, "rev-parse", "HEAD") or "none"
     tags = {
-        RESULT: result.digest,
         "git.sha": sha,
         "git.dirty": str(_is_dirty(root)).lower(),
         "mlflow.source.git.commit": sha,
-        "dvc.lock.sha256": sha256(root / "dvc.lock"),
-        "dvc.data.md5": result.data_md5,
         "params.sha256": sha256(root / "params.yaml"),
         "publisher.host": socket.gethostname(),
         "publisher.pid": str(os.getpid()),
     }
     if name := experiment or os.environ.get("DVC_EXP_NAME"):
-        tags["dvc.exp.name"] = name
+        tags[EXPERIMENT] = name
     if flow_run:
         tags["prefect.flow_run_id"] = flow_run
     return tags
@@ -107,31 +121,3 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
-
-
-def metric_name(*parts: str) -> str:
-    """Return a name that MLflow accepts as a metric, from keys that may be words of a user, such as class names.
-
-    A character that MLflow refuses becomes "_", and a hash of the key keeps different keys apart.
-    """
-    return ".".join(_safe_part(part) for part in parts)
-
-
-def _safe_part(part: str) -> str:
-    safe = re.sub(r"[^\w/.\- :]", "_", part)[:NAME_LENGTH].strip()
-    if posixpath.normpath(f"x.{safe}") != f"x.{safe}":  # MLflow refuses names such as a//b and a/../b
-        safe = safe.replace("/", "_")
-    return safe if safe == part else f"{safe}_{hashlib.sha256(part.encode()).hexdigest()[:6]}"
-
-
-def numeric_leaves(model: StrictModel, prefix: str = "") -> dict[str, float]:
-    """Numbers of a model that MLflow accepts as metrics, under the dotted names of its JSON."""
-    return dict(_numbers(model.model_dump(), (prefix,) if prefix else ()))
-
-
-def _numbers(tree: object, keys: tuple[str, ...]) -> Iterator[tuple[str, float]]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _numbers(value, (*keys, str(key)))
-    elif isinstance(tree, int | float) and not isinstance(tree, bool):
-        yield metric_name(*keys), float(tree)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 REGISTRY = "MLFLOW_REGISTRY_URI"  # environment variable; the tracking server is the registry, too, unless it is set
+# MLflow's tag for the pages of an experiment, and its value for those of model training (not GenAI's).
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 WRITE_ATTEMPTS = 5  # if other processes write the same rows
 
 
@@ -83,8 +85,8 @@ def _explain_refusal(key: str, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_store(root: Path) -> Iterator["MlflowClient"]:
-    """Yield a client and set MLflow's process-wide address for the block. Raises UserError for MLflow's errors."""
+def connect(root: Path) -> Iterator["MlflowClient"]:
+    """Yield a client, for any thread. Raises UserError if the store does not answer, and for MLflow's errors."""
     uri = tracking_uri(root)
     check_reachable(uri)
     if file := database(uri):
@@ -92,18 +94,28 @@ def open_store(root: Path) -> Iterator["MlflowClient"]:
     import mlflow  # takes seconds; imported here so that a command with a mistake fails at once
     from sqlalchemy.exc import SQLAlchemyError
 
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
     try:
-        yield mlflow.MlflowClient()
+        yield mlflow.MlflowClient(uri)
     except (mlflow.MlflowException, SQLAlchemyError) as e:
         raise UserError(f"MLflow at {redact(uri)}: {one_line(e)[:300]}") from e
     except ModuleNotFoundError as e:  # a driver of a database
         raise UserError(f"MLflow at {redact(uri)} needs a driver: pip install {e.name}") from e
-    finally:
-        mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType] - MLflow's value for "not set"
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@contextlib.contextmanager
+def open_store(root: Path) -> Iterator["MlflowClient"]:
+    """Connect, and set MLflow's process-wide address for the block, which only the main thread may do."""
+    with connect(root) as client:
+        import mlflow
+
+        before = os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(client.tracking_uri)
+        try:
+            yield client
+        finally:
+            mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType] - MLflow's value for "not set"
+            if before is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @contextlib.contextmanager
@@ -114,13 +126,18 @@ def lock_store(root: Path) -> Iterator["MlflowClient"]:
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """Find or create an MLflow experiment. A sqlite store keeps its artifacts beside the database."""
+    """Find or create an MLflow experiment of the kind that trains models, unless a user has chosen another kind.
+
+    A sqlite store keeps its artifacts beside the database.
+    """
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         file = database(client.tracking_uri)
-        return client.create_experiment(name, artifact_location=(file.parent / "artifacts").as_uri() if file else None)
+        return client.create_experiment(name, (file.parent / "artifacts").as_uri() if file else None, KIND)
     if experiment.lifecycle_stage != "active":
         raise UserError(f"the MLflow experiment {name!r} was deleted; restore it, or set register.experiment")
+    for key in KIND.keys() - experiment.tags.keys():
+        client.set_experiment_tag(experiment.experiment_id, key, KIND[key])
     return experiment.experiment_id
 
 

@@ -19,10 +19,12 @@ from dmd.config import load_params
 from dmd.errors import UserError
 from dmd.storage.files import write_text
 from dmd.storage.worktree import main_worktree
+from evaluation.metrics.files import read_metrics
 from evaluation.metrics.measures import list_compared
-from evaluation.metrics.schema import GeneratorMeasures, Metrics, parse_model
+from evaluation.metrics.schema import GeneratorMeasures
 from flows.registry.champion import CHAMPION
 from flows.registry.drift import DriftReport, find_drift, find_exact_differences, find_other_packages
+from flows.registry.result import METRICS
 from flows.registry.store import open_store
 from flows.runtime.environment import project_root
 
@@ -53,7 +55,7 @@ class Champion:
 
     version: str
     measures: GeneratorMeasures  # recorded for the generator
-    extractors: dict[str, str]  # sha256 of each feature extractor
+    extractors: dict[str, str]  # identity of each feature extractor and judge
     generator: Path
     requirements: list[str]  # NAME==VERSION
 
@@ -79,7 +81,7 @@ def check_champion(root: Path, seed: int) -> DriftReport:
         extractors = Extractors.load(root / "artifacts" / "evaluator", params.extractors, device)
         data = EvaluationData.load(root / "artifacts" / "data", params.baseline.reference, with_images=True)
         reference = build_reference(params.baseline, data, extractors.networks)
-        check_comparable(champion, extractors.sha256, len(reference.labels), reference.replicates)
+        check_comparable(champion, extractors.identities, len(reference.labels), reference.replicates)
         evaluator, sampler = Evaluator(extractors, reference), load_generator(champion.generator, device).sampler()
         repeated, _ = evaluator.evaluate(sampler, champion.measures.seed, params.evaluate.batch_size)
         fresh, _ = evaluator.evaluate(sampler, seed, params.evaluate.batch_size)
@@ -97,7 +99,7 @@ def check_champion(root: Path, seed: int) -> DriftReport:
 def _select_compared(measures: GeneratorMeasures) -> dict[str, Any]:
     """Values of the measures that are compared, as in metrics.json."""
     values = measures.model_dump()
-    return {measure.name: values[measure.name] for measure in list_compared()}
+    return {m.name: values[m.name] for m in list_compared() if m.name in values}  # an older record has fewer
 
 
 def _load_champion(root: Path, name: str, scratch: Path) -> Champion:
@@ -110,21 +112,22 @@ def _load_champion(root: Path, name: str, scratch: Path) -> Champion:
         if CHAMPION not in client.get_registered_model(name).aliases:
             raise UserError(f"{name} has no {CHAMPION}: no version has passed the gate yet")
         version = client.get_model_version_by_alias(name, CHAMPION)
-        file = client.download_artifacts(str(version.run_id), "record/metrics.json", str(scratch))
+        record = Path(client.download_artifacts(str(version.run_id), "record", str(scratch)))
         address = f"models:/{name}/{version.version}"
         model = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(scratch / "model")))
-    metrics = parse_model(Metrics, Path(file).read_bytes(), f"metrics of {address}")
+    metrics = read_metrics(record / METRICS.name)
     return Champion(
         version=str(version.version),
         measures=metrics.student,
-        extractors={k: facts.sha256 for k, facts in metrics.provenance.extractors.items()},
+        extractors={k: facts.sha256 for k, facts in metrics.provenance.extractors.items()}
+        | {k: facts.identity for k, facts in metrics.provenance.judges.items()},
         generator=next(model.rglob("generator.json")).parent,
         requirements=(model / "requirements.txt").read_text().split(),
     )
 
 
 def check_comparable(champion: Champion, extractors: dict[str, str], samples: int, replicates: int) -> None:
-    """Raise UserError if the champion was evaluated with other extractors, or with more or fewer images."""
+    """Raise UserError if the champion was evaluated with other extractors or judges, or another number of images."""
     recorded = {
         "extractors": champion.extractors,
         "samples": champion.measures.samples,

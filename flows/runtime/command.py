@@ -1,9 +1,11 @@
-"""Errors and exit codes of the commands of this package."""
+"""Arguments, errors and exit codes of the commands of this package."""
 
+import argparse
 import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from dmd.errors import ConfigError, UserError
 from dmd.redaction import redact
@@ -47,3 +49,23 @@ def _print_error(message: str, code: int) -> int:
     for line in redact(message).splitlines():
         print(f"error: {line}", file=sys.stderr, flush=True)
     return code
+
+
+def read_arguments(argv: list[str] | None, prog: str, about: str | None, example: str, runs: str) -> argparse.Namespace:
+    """Read file, at_once and dry_run of a command that runs the experiments of a file.
+
+    example: such a file; runs: the word for its experiments. Both are for the help.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=about)
+    parser.add_argument("file", type=Path, help=f"a file such as {example}")
+    parser.add_argument("--at-once", type=int, help=f"{runs} that run at the same time; overrides at_once of the file")
+    parser.add_argument("--dry-run", action="store_true", help=f"print the {runs} and what they cost; run nothing")
+    return parser.parse_args(argv)
+
+
+def check_arguments(root: Path, at_once: int | None) -> None:
+    """Raise ConfigError unless `root` is the project's folder and at least one experiment runs at once."""
+    if at_once is not None and at_once < 1:
+        raise ConfigError(f"--at-once: {at_once} is not allowed; it must be 1 or more")
+    if not (root / "dvc.yaml").is_file():
+        raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")

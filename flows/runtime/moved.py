@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from dmd.errors import ConfigError
+from dmd.yaml_files import is_file, is_there
 
 PATHS = {
     "presets": "experiments/presets",
@@ -43,22 +44,22 @@ def find_new_path(path: str) -> str | None:
 def check_path(path: Path, root: Path) -> None:
     """Raise ConfigError if a file does not exist and its path is an old one. A relative path is read from `root`."""
     relative = path.relative_to(root) if path.is_relative_to(root) else path
-    if not (root / path).exists() and (new := find_new_path(relative.as_posix())):
+    if not is_there(root / path) and (new := find_new_path(relative.as_posix())):
         raise ConfigError(f"{relative} has moved: use {new}")
 
 
 def check_value(value: object, key: str, root: Path) -> None:
     """Raise ConfigError if the value of a key of params.yaml is an old path that does not exist."""
-    if isinstance(value, str) and not (root / value).exists() and (new := find_new_path(value)):
+    if isinstance(value, str) and not is_there(root / value) and (new := find_new_path(value)):
         raise ConfigError(f"{key}: {value} has moved: use {new}")
 
 
 def explain_preset(root: Path, name: str) -> str | None:
     """Return advice if a preset is given by its path or if its file lies in the old folder, else None."""
     stem = Path(name).name.removesuffix(".yaml")
-    if (root / PATHS["presets"] / f"{stem}.yaml").is_file() and stem != name:
+    if is_file(root / PATHS["presets"] / f"{stem}.yaml") and stem != name:
         return f"a preset is given by its name: --preset {stem}"
-    if (root / "presets" / f"{stem}.yaml").is_file():
+    if is_file(root / "presets" / f"{stem}.yaml"):
         return f"presets have moved: git mv presets/{stem}.yaml {PATHS['presets']}/, then --preset {stem}"
     return None
 

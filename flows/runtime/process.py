@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -56,12 +56,19 @@ def join_on_exit(futures: Collection[Future]) -> Iterator[None]:
         raise
 
 
-def run_streaming(argv: Sequence[str], cwd: Path, on_line: Callable[[str], None], timeout: float | None = None) -> int:
+def run_streaming(
+    argv: Sequence[str],
+    cwd: Path,
+    on_line: Callable[[str], None],
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
     """Run a command, pass each line of its output and errors to `on_line`, and return its exit code.
 
     Passwords and tokens in the output are hidden.
 
     timeout: seconds; None for no limit
+    env: variables beside those of this process
 
     Raises CommandTimeout, or CommandStopped if STOP is set.
     """
@@ -72,7 +79,7 @@ def run_streaming(argv: Sequence[str], cwd: Path, on_line: Callable[[str], None]
     process = subprocess.Popen(
         argv,
         cwd=cwd,
-        env=child_environment(),
+        env={**child_environment(), **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

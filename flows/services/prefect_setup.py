@@ -3,7 +3,10 @@
 import os
 import secrets
 import sys
+import threading
 import tomllib
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,6 +30,14 @@ def set_up_prefect(root: Path) -> None:
 
     Starts a temporary server if none is configured. Raises UserError if the server does not answer.
     """
+    begin_to_set_up_prefect(root)()
+
+
+def begin_to_set_up_prefect(root: Path) -> Callable[[], None]:
+    """Do what `set_up_prefect` does up to the start of a temporary server, and return a function that does the rest.
+
+    The server starts in the background, which takes seconds, or half a minute if its database has to be made.
+    """
     os.environ[ROOT] = str(root.resolve())
     for name, template in CONSOLE.items():
         os.environ.setdefault(name, template)
@@ -35,13 +46,28 @@ def set_up_prefect(root: Path) -> None:
     from flows.services import prefect_server
 
     prefect_server.filter_console()
-    if not prefect_server.is_configured():
-        _protect_temporary_server()
-        print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
+    if prefect_server.is_configured():
+        return prefect_server.check_server
+    _protect_temporary_server()
+    print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
+    started: Future[str] = Future()
+    threading.Thread(target=_start_server, args=(started,), daemon=True).start()
+
+    def finish() -> None:
+        _use(started.result())
+        prefect_server.check_server()
+
+    return finish
+
+
+def _start_server(started: "Future[str]") -> None:
+    """Start the temporary server, and pass on its address, or the error that it does not start for."""
+    try:
         if (file := temporary_database()) is not None:
             prepare_database(file, PREFECT)
-        _use(temporary_server.start(START_PATIENCE))
-    prefect_server.check_server()
+        started.set_result(temporary_server.start(START_PATIENCE))
+    except BaseException as e:
+        started.set_exception(e)
 
 
 def _use(url: str) -> None:

@@ -6,6 +6,7 @@ otherwise waits for minutes for a server that is gone, and cannot record its fin
 
 import atexit
 import functools
+import logging
 import os
 import signal
 import socket
@@ -85,6 +86,7 @@ def serve(port: int) -> None:
 
 def _end_with_parent(server: uvicorn.Server) -> None:
     sys.stdin.buffer.read()
+    logging.disable()  # what Prefect's services report while they are cancelled would follow the run's own last line
     server.should_exit = True
     time.sleep(GRACE)
     os._exit(0)

@@ -69,7 +69,7 @@ class Guarded:
         if scope["method"] == "GET" and scope["path"] in HEALTH:
             return await self.forward(scope, headers, receive, send, limit=0)
         if not self.is_known(headers):
-            return await refuse(scope, send, 401, "no token or a wrong one; open the link that `make up` printed")
+            return await refuse(scope, send, 401, "no token or a wrong one; open the link printed at the start")
         if scope["path"] == LOGIN:
             return await answer(send, 303, "logged in", [("location", f"//{headers['host']}/")])
         is_upload = scope["method"] == "PUT" and scope["path"].startswith(UPLOADS)

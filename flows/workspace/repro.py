@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dmd.errors import UserError
+from dmd.progress import LIVE
 from flows.runtime.process import ENDING, STOP, CommandStopped, CommandTimeout, run_streaming
 from flows.workspace import rwlock
 from flows.workspace.graph import StageSpec
@@ -45,16 +46,17 @@ class StageError(UserError):
         self.explained, self.timed_out = explained, timed_out
 
 
-def reproduce(spec: StageSpec, root: Path, log: Log, force: bool = False) -> str:
+def reproduce(spec: StageSpec, root: Path, log: Log, force: bool = False, live: Path | None = None) -> str:
     """Bring one stage up to date; return "Ran", "Restored" (from DVC's cache) or "Unchanged".
 
-    Waits while another DVC process uses the files of the stage. Raises StageError.
+    live: folder for the live logs of a stage that runs, see dmd/progress.py. Waits while another DVC process uses
+    the files of the stage. Raises StageError.
     """
     deadline = time.monotonic() + (spec.timeout or BUSY_PATIENCE)
     while True:
         if note := rwlock.repair(root):
             log(note)
-        lines, code = _run_dvc(spec, root, log, force)
+        lines, code = _run_dvc(spec, root, log, force, live)
         if code == 0:
             return _read_outcome(spec.name, lines)
         if not any(BUSY in line for line in lines) or time.monotonic() > deadline:
@@ -63,7 +65,7 @@ def reproduce(spec: StageSpec, root: Path, log: Log, force: bool = False) -> str
         time.sleep(BUSY_DELAY)
 
 
-def _run_dvc(spec: StageSpec, root: Path, log: Log, force: bool) -> tuple[list[str], int]:
+def _run_dvc(spec: StageSpec, root: Path, log: Log, force: bool, live: Path | None) -> tuple[list[str], int]:
     """Run `dvc repro`; return the lines of its output and its exit code."""
     lines: list[str] = []
 
@@ -74,8 +76,9 @@ def _run_dvc(spec: StageSpec, root: Path, log: Log, force: bool) -> tuple[list[s
 
     options = ["--force", "--no-run-cache"] if force else []
     argv = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *options, spec.name]
+    env = {LIVE: str(live / spec.name)} if live else {}
     try:
-        code = run_streaming(argv, root, on_line, spec.timeout)
+        code = run_streaming(argv, root, on_line, spec.timeout, env)
         if code and STOP.is_set():  # a scheduler has sent its signal to the processes of the stage too
             raise CommandStopped(ENDING)
         return lines, code

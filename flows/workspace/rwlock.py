@@ -29,7 +29,7 @@ def repair(root: Path) -> str | None:
         with make_lock(str(root / f"{FILE}.lock")):  # DVC holds it while it writes the file
             if not _is_cut_off(root / FILE):
                 return None
-            if holders := _find_holders(root):
+            if holders := find_holders(root):
                 raise UserError(
                     f"{FILE} is cut off, and DVC runs in {root} ({holders}); wait for it or end it, run again"
                 )
@@ -49,7 +49,7 @@ def _is_cut_off(file: Path) -> bool:
     return False
 
 
-def _find_holders(root: Path) -> str:
+def find_holders(root: Path) -> str:
     """Return the ids of the processes of DVC that work in a folder, separated by commas."""
     ids = []
     for process in psutil.process_iter(["cmdline"]):

@@ -1,0 +1,30 @@
+"""Reads a YAML file of the user, such as a preset, as a pydantic model."""
+
+import re
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dmd.errors import ConfigError, quote
+from dmd.yaml_files import load_yaml
+
+CHECK = "Value error, "  # what pydantic writes before the message of a check of ours
+OF_TYPES = r"(function-\w+|list|union|constrained-\w+|dict)\[|(int|float|bool|str)$"  # in the place of an error
+MESSAGE = 1000  # characters of what is wrong
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_model(path: Path, model: type[M]) -> M:
+    """Read and validate a file. Raises ConfigError with one line for each mistake: file, key and what is wrong."""
+    try:
+        return model.model_validate(load_yaml(path) or {})
+    except ValidationError as e:
+        lines = (f"{path}: {_key(x['loc'])}{quote(x['msg'].removeprefix(CHECK).lower(), MESSAGE)}" for x in e.errors())
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    """Return the dotted key of an error with a colon; "" for the whole file. Pydantic's names of types are left out."""
+    key = ".".join(quote(part) for part in loc if not re.match(OF_TYPES, str(part)))
+    return f"{key}: " if key else ""

@@ -1,0 +1,1 @@
+"""Upload of a registered generator to the Hugging Face hub: the command `python -m flows.push`."""
