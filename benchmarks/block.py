@@ -74,40 +74,72 @@ def new_unet(size: Size) -> UNet2DModel:
 
 
 def new_block(
-    size: Size, method: str, blocks: int, net: Any = None, trunk: str = "critic"
+    size: Size,
+    method: str,
+    blocks: int,
+    net: Any = None,
+    trunk: str = "critic",
+    device: str = "cpu",
+    precision: str = "no",
+    options: dict[str, Any] | None = None,
 ) -> tuple[Any, Iterator[dict[str, Any]]]:
     """The state of a training, and an iterator that runs one block at a time.
 
-    net: a network in place of the size's UNet. The GAN loss is part of the method from its first turn; R1 and
-    regression are left out, as in DMD2.
+    net: a network in place of the size's UNet; device: cpu or cuda; precision: accelerate's name of the arithmetic;
+    options: changes of the method's parameters, those of its GAN under "gan". The GAN loss is part of the method from
+    its first turn; R1 and regression are left out, as in DMD2.
     """
     params = load_params(Path("params.yaml"))
-    weights = {"weight": 0.01, "critic_weight": 0.01, "r1_weight": 0.0}
-    former = {"critic": "innermost", "image": "image"}  # names of the key `features`, before `trunks` replaced it
-    inputs = {"trunks": [trunk]} if "trunks" in type(params.method.gan).model_fields else {"features": former[trunk]}
-    gan = params.method.gan.model_copy(update={**weights, "from_turn": 0, **inputs})
-    changes = {"name": method, "critic_turns": size.critic_turns, "gan": gan, "regression_weight": 0.0, "steps": 1}
+    changes = {
+        "name": method,
+        "critic_turns": size.critic_turns,
+        **method_changes(params.method.gan, trunk, options or {}),
+    }
     warm = params.train.warm_start.model_copy(update={"turns": 0, "critic_turns": 0})
     batches = {"batch_size": size.batch_size, "generator_batch_size": size.batch_size}
     cfg = params.train.model_copy(update={"warm_start": warm, "generator_turns": blocks, **batches})
     torch.manual_seed(0)
     scheduler = DDPMScheduler(1000, prediction_type="v_prediction", clip_sample=False)
     denoiser = as_denoiser(new_unet(size) if net is None else net, scheduler).eval().requires_grad_(False)
+    weights = next(denoiser.net.parameters())  # on the meta device they have no data and stay; the process follows them
+    denoiser = denoiser.to(weights.device if device == "cpu" else device)
     shape = (size.image_channels, size.side, size.side)
     teacher = Teacher(denoiser, denoiser, None, shape, CLASSES + 1)  # type: ignore[arg-type]
     with torch.device("cpu"):
         x, labels = torch.rand(IMAGES, *shape) * 2 - 1, torch.arange(IMAGES) % CLASSES
     m = METHODS[method](params.method.model_copy(update=changes), 1000, Pairs(x, x, labels), TrainingImages(x, labels))
     state = TrainState(m.networks(teacher, 0), cfg)
-    return state, train(state, m, cfg, shape, labels, Workers(Accelerator(cpu=True), 1))
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    return state, train(state, m, cfg, shape, labels, Workers(accelerator, 1))
+
+
+def method_changes(gan: Any, trunk: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Changes of the method's parameters: a GAN loss on one trunk from the first turn, no regression, and `options`."""
+    weights = {"weight": 0.01, "critic_weight": 0.01, "r1_weight": 0.0, "from_turn": 0}
+    former = {"critic": "innermost", "image": "image"}  # names of the key `features`, before `trunks` replaced it
+    inputs = {"trunks": [trunk]} if "trunks" in type(gan).model_fields else {"features": former[trunk]}
+    own = options.get("gan", {})
+    return {"regression_weight": 0.0, "steps": 1, **options, "gan": gan.model_copy(update=weights | inputs | own)}
+
+
+def change(nets: Any, order: dict[str, Any]) -> None:
+    """Compile the networks, change their memory format, or allow TF32 in matrix products, as the order asks for."""
+    if order.get("tf32"):
+        torch.set_float32_matmul_precision("high")
+    for denoiser in (nets.teacher, nets.generator, nets.critic):
+        if order.get("channels_last"):
+            denoiser.net.to(memory_format=torch.channels_last)
+        if mode := order.get("compile"):
+            denoiser.net.compile(mode=mode)
 
 
 def main() -> None:
     """Answer each line of the standard input with the seconds of one block: of the CPU, and on the clock."""
     order = json.loads(sys.argv[1])
     torch.set_num_threads(1)
-    _, blocks = new_block(Size(**order["size"]), order["method"], 10_000)
-    next(blocks)
+    more = {key: order[key] for key in ("device", "precision") if key in order}
+    state, blocks = new_block(Size(**order["size"]), order["method"], 10_000, **more)
+    change(state.nets, order)
     out = os.fdopen(os.dup(1), "w")
     for _ in sys.stdin:
         start = time.process_time(), time.perf_counter()

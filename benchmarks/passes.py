@@ -13,13 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dmd.distillation import trainer
 from dmd.distillation.methods import dmd
 from dmd.distillation.networks import Networks
+from dmd.distillation.parallel import whole_batch
 from dmd.distillation.state import TrainState
 from dmd.distillation.turn_log import TurnLog
 from dmd.training.random_source import RandomSource
 
 # (owner, name of a function, kind of its work)
 FUNCTIONS = (
-    (trainer, "backward", "backward"),
+    (whole_batch, "backward", "backward"),
     (trainer, "apply_gradients", "optimizer"),
     (TrainState, "update_averages", "averages"),
     (dmd, "image_statistics", "monitors"),
@@ -35,8 +36,9 @@ FUNCTIONS = (
 class Passes:
     """A watch on one training: passes of the networks by hooks, other work by its functions."""
 
-    def __init__(self, nets: Networks) -> None:
-        self.nets = nets
+    def __init__(self, nets: Networks, clock: Callable[[], float] = time.process_time) -> None:
+        """clock: seconds; one that waits for a GPU charges its work to the call that asked for it."""
+        self.nets, self.clock = nets, clock
         self.kinds = ["rest"]  # of the calls that are open, outermost first
         self.seconds: Counter[str] = Counter()
         self.since = 0.0
@@ -46,9 +48,10 @@ class Passes:
         modules: dict[str, Any] = {name: getattr(self.nets, name) for name in ("generator", "teacher", "critic")}
         for kind, denoiser in modules.items():
             self.stack.enter_context(patch.object(denoiser, "run", self._timed(kind, denoiser.run)))
-        if self.nets.critic_heads is not None:
-            forward = self._timed("discriminator", self.nets.critic_heads.forward)
-            self.stack.enter_context(patch.object(self.nets.critic_heads, "forward", forward))
+        for heads in (self.nets.critic_heads, self.nets.discriminator):
+            if heads is not None:
+                forward = self._timed("discriminator", heads.forward)
+                self.stack.enter_context(patch.object(heads, "forward", forward))
         for owner, name, kind in FUNCTIONS:
             self.stack.enter_context(patch.object(owner, name, self._timed(kind, getattr(owner, name))))
         return self
@@ -57,9 +60,9 @@ class Passes:
         self.stack.close()
 
     def measure(self, block: Callable[[], object]) -> dict[str, float]:
-        """CPU seconds of a block by kind."""
+        """Seconds of a block by kind."""
         self.seconds.clear()
-        self.since = time.process_time()
+        self.since = self.clock()
         block()
         self._count()
         return dict(self.seconds)
@@ -71,7 +74,7 @@ class Passes:
         return dict(made.bytes)
 
     def _count(self) -> None:
-        now = time.process_time()
+        now = self.clock()
         self.seconds[self.kinds[-1]] += now - self.since  # type: ignore[assignment]
         self.since = now
 

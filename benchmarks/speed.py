@@ -3,6 +3,7 @@
 A turn is compared with the bare network passes that it contains: the ratio is the cost of everything else.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ BATCHES = (16, 64, 256, 512)
 
 def main() -> None:
     """Print the tables of sampling and of training turns."""
+    argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__).parse_args()
     params = load_params(Path("params.yaml"))
     torch.set_num_threads(params.runtime.threads)
     split = load_split(Path("artifacts/data"), "train")

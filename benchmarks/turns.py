@@ -9,15 +9,12 @@ interleaved runs of one thread. Times are those of the CPU, so other programs di
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,13 +27,15 @@ from torch import Tensor, nn
 from benchmarks.block import SIZES, Size, new_block
 from benchmarks.passes import Passes
 from benchmarks.without_data import without_data
-from dmd.distillation.methods import METHODS
+from benchmarks.workers import ROOT, Worker, in_turns
 from dmd.distillation.turn_log import TurnLog
 from dmd.storage.files import write_text
 
+MEASURED = ("dmd", "dmd2", "f_distill", "gdd")  # methods
 EARLIER = "ca1a315"  # the commit that speed is compared with
-BLOCK = Path(__file__).with_name("block.py")
 META_BATCHES = (16, 256)
+
+Block = tuple[Any, Iterator[dict[str, Any]]]  # the state of a training, and its blocks
 
 
 def main() -> None:
@@ -49,8 +48,8 @@ def main() -> None:
     torch.set_num_threads(1)
     sizes = {name: SIZES[name] for name in args.sizes}
     result = {
-        "passes": {n: {m: measure_passes(size, m, args.repeats) for m in METHODS} for n, size in sizes.items()},
-        "host_ms_per_turn": {method: measure_host(method, args.repeats) for method in METHODS},
+        "passes": {n: {m: measure_passes(size, m, args.repeats) for m in MEASURED} for n, size in sizes.items()},
+        "host_ms_per_turn": {method: measure_host(method, args.repeats) for method in MEASURED},
         "against": {"commit": EARLIER, "sizes": compare(sizes, args.repeats)},
     }
     write_text(args.out, json.dumps(result, indent=2) + chr(10))
@@ -59,7 +58,7 @@ def main() -> None:
 
 def measure_passes(size: Size, method: str, repeats: int) -> dict[str, Any]:
     """Median CPU milliseconds of a block by kind of work, and the megabytes of the tensors that each kind makes."""
-    state, blocks = new_block(size, method, repeats + 3)
+    state, blocks = new_block_of(method, size, repeats + 3)
     next(blocks)
     with Passes(state.nets) as passes:
         rows = [passes.measure(partial(next, blocks)) for _ in range(repeats)]
@@ -78,10 +77,15 @@ class Free(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
-        self.mid_block = nn.Identity()
+        self.mid_block = nn.Identity()  # the discriminator reads its output
 
     def forward(self, x: Tensor, time: Tensor, class_labels: Tensor | None = None) -> SimpleNamespace:
-        return SimpleNamespace(sample=self.weight * x)
+        return SimpleNamespace(sample=self.mid_block(self.weight * x))
+
+
+def new_block_of(method: str, size: Size, blocks: int, net: nn.Module | None = None, device: str = "cpu") -> Block:
+    """A block of any method; the discriminator reads the critic or, where there is none, the teacher."""
+    return new_block(size, method, blocks, net, "teacher" if method == "gdd" else "critic", device)
 
 
 def measure_host(method: str, repeats: int) -> dict[str, float]:
@@ -97,12 +101,13 @@ def measure_host(method: str, repeats: int) -> dict[str, float]:
     return result | {"cpu, 2": host_milliseconds(Size(4, (1,), 2), method, repeats)}
 
 
-def host_milliseconds(size: Size, method: str, repeats: int) -> float:
-    """Median CPU milliseconds per turn; the discriminator reads the image, since a free network has no levels."""
-    _, blocks = new_block(size, method, repeats + 2, Free(), trunk="image")
+def host_milliseconds(size: Size, method: str, repeats: int, device: str = "cpu") -> float:
+    """Median CPU milliseconds per turn."""
+    _, blocks = new_block_of(method, size, repeats + 2, Free(), device)
     next(blocks)
     seconds = statistics.median(timed(partial(next, blocks)) for _ in range(repeats))
-    return round(1000 * seconds / (size.critic_turns + 1), 3)
+    turns = 2 if method == "gdd" else size.critic_turns + 1
+    return round(1000 * seconds / turns, 3)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -114,20 +119,13 @@ def timed(work: Callable[[], object]) -> float:
 
 def compare(sizes: dict[str, Size], repeats: int) -> dict[str, Any]:
     """For each size, the CPU seconds of a DMD2 block here and at the earlier commit, run in turns, and their ratio."""
-    root = BLOCK.parents[1]
     result = {}
-    with worktree(root, EARLIER) as earlier:
+    with worktree(ROOT, EARLIER) as earlier:
         for name, size in sizes.items():
-            workers = {"here": start_worker(root, size), "earlier": start_worker(earlier, size)}
-            seconds: dict[str, list[float]] = {key: [] for key in workers}
-            for _ in range(repeats + 1):
-                for key, worker in workers.items():
-                    seconds[key].append(run_block(worker))
-            for worker in workers.values():
-                worker.stdin.close()  # type: ignore[union-attr]
-                worker.wait()
-            medians = {key: statistics.median(values[1:]) for key, values in seconds.items()}
-            ratios = [old / new for old, new in zip(seconds["earlier"][1:], seconds["here"][1:], strict=True)]
+            seconds = in_turns({"here": Worker(ROOT, size), "earlier": Worker(earlier, size)}, repeats)
+            cpu = {key: [block.cpu for block in blocks[1:]] for key, blocks in seconds.items()}
+            medians = {key: statistics.median(values) for key, values in cpu.items()}
+            ratios = [old / new for old, new in zip(cpu["earlier"], cpu["here"], strict=True)]
             result[name] = {
                 "cpu_seconds": {key: round(value, 4) for key, value in medians.items()},
                 "ratio": round(medians["earlier"] / medians["here"], 3),
@@ -146,29 +144,6 @@ def worktree(root: Path, commit: str) -> Iterator[Path]:
             yield path
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(path)], cwd=root, check=True)
-
-
-def start_worker(tree: Path, size: Size) -> "subprocess.Popen[str]":
-    """A process that runs blocks with the modules of a tree."""
-    order = json.dumps({"size": asdict(size), "method": "dmd2"})
-    return subprocess.Popen(
-        [sys.executable, str(BLOCK), order],
-        cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run_block(worker: "subprocess.Popen[str]") -> float:
-    """CPU seconds of one block in a worker. Exits if the worker has ended."""
-    worker.stdin.write(chr(10))  # type: ignore[union-attr]
-    worker.stdin.flush()  # type: ignore[union-attr]
-    answer = worker.stdout.readline()  # type: ignore[union-attr]
-    if not answer:
-        raise SystemExit(f"benchmarks/block.py in {worker.args} ended with {worker.wait()}")
-    return json.loads(answer)[0]
 
 
 if __name__ == "__main__":

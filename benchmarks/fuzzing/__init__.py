@@ -1,0 +1,1 @@
+"""Damaged inputs for `python -m benchmarks.fuzz`, and the code of the project that reads them."""

@@ -1,0 +1,1 @@
+"""Faults for `python -m benchmarks.chaos`, the runs that they are put into, and the checks afterwards."""
