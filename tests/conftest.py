@@ -8,6 +8,7 @@ import torch
 from dmd.config import Params, load_params
 from dmd.diffusion.pipelines import save_pipeline
 from dmd.preparation.prepare import prepare
+from dmd.storage.checkpoint import Scratch
 from dmd.teacher_training.architectures import new_scheduler, new_unet
 from dmd.teachers.teacher import Teacher, load_teacher
 from tests.helpers.networks import CPU
@@ -48,3 +49,9 @@ def teacher_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> 
 def teacher(teacher_folder: Path) -> Teacher:
     """The teacher of `teacher_folder`, loaded."""
     return load_teacher(teacher_folder, CPU)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    """The resumable state of a training, in a folder of its own."""
+    return Scratch.at(tmp_path / "scratch", "run", "code")

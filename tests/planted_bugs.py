@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SUITE = ("distillation", "diffusion", "samplers", "training", "teacher_training")  # folders of tests/dmd
+SUITE = ("distillation", "diffusion", "families", "samplers", "training", "teacher_training")  # folders of tests/dmd
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ BUGS = (
     ),
     Bug(
         "adapters: flow matching's time shift upside down",
-        "dmd/diffusion/process.py", "s = shift * s / (1 + (shift - 1) * s)", "s = s / (shift + (1 - shift) * s)",
+        "dmd/diffusion/process.py", "return shift * sigma / (1 + (shift - 1) * sigma)",
+        "return sigma / (shift + (1 - shift) * sigma)",
     ),
     Bug(
         "adapters: flow matching's grid an index too low",
@@ -103,11 +104,37 @@ BUGS = (
     ),
     Bug(
         "sampling: the same noise at every step",
-        "dmd/samplers/few_step.py", "add_noise(x, noises[k], t), t, cond)", "add_noise(x, noises[0], t), t, cond)",
+        "dmd/samplers/few_step.py", "process.add_noise(x, noises[k], t)", "process.add_noise(x, noises[0], t)",
+    ),
+    Bug(
+        "levels: the noise of an ODE step is that of the wrong level",
+        "dmd/samplers/few_step.py", "process.noise_in(x_t, x, steps[k - 1])", "process.noise_in(x_t, x, t)",
+    ),
+    Bug(
+        "levels: a time shift in the wrong direction",
+        "dmd/diffusion/process.py", "return shift * sigma / (1 + (shift - 1) * sigma)",
+        "return sigma / (shift + (1 - shift) * sigma)",
+    ),
+    Bug(
+        "text transformers: one token of padding is not masked",
+        "dmd/families/tables.py", "device=index.device) < self.lengths", "device=index.device) <= self.lengths",
+    ),
+    Bug(
+        "text transformers: packed latents are transposed",
+        "dmd/families/transformers/base.py", "blocks.permute(0, 2, 4, 1, 3, 5).flatten(3)",
+        "blocks.permute(0, 4, 2, 1, 3, 5).flatten(3)",
+    ),
+    Bug(
+        "text transformers: the guidance scale does not reach the network",
+        "dmd/diffusion/denoiser.py", '"guidance": self.scale}', '"guidance": 1.0}',
+    ),
+    Bug(
+        "text transformers: velocity from image to noise",
+        "dmd/families/transformers/z_image.py", "return -torch.stack(velocities)", "return torch.stack(velocities)",
     ),
     Bug(
         "sampling: gradient through all steps of the simulation",
-        "dmd/samplers/few_step.py", "torch.is_grad_enabled() and len(times) == 1", "torch.is_grad_enabled()",
+        "dmd/samplers/few_step.py", "torch.is_grad_enabled() and k == len(times) - 1", "torch.is_grad_enabled()",
     ),
     Bug(
         "turns: the generator learns in the critic's turn",
@@ -123,11 +150,11 @@ BUGS = (
     ),
     Bug(
         "turns: the score difference at all t",
-        "dmd/distillation/methods/dmd.py", "t = rng.integers(low, high + 1)", "t = rng.integers(0, self.timesteps)",
+        "dmd/distillation/methods/dmd.py", "rng.integers(low, high + 1)", "rng.integers(0, self.timesteps)",
     ),
     Bug(
         "turns: the critic guided like the teacher",
-        "dmd/distillation/methods/dmd.py", "fake = nets.critic(x_t, t, cond)", "fake = nets.teacher(x_t, t, cond)",
+        "dmd/distillation/methods/dmd.py", "fake = nets.scorer(x_t, t, cond)", "fake = teacher(x_t, t, cond)",
     ),
     Bug(
         "turns: real images with the generated ones' labels",
@@ -141,7 +168,7 @@ BUGS = (
     ),
     Bug(
         "training: parts of a batch added, not averaged",
-        "dmd/distillation/trainer.py", 'losses["total"] / len(parts)', 'losses["total"]',
+        "dmd/distillation/parallel/whole_batch.py", 'losses["total"] / len(parts)', 'losses["total"]',
     ),
     Bug(
         "training: an average's half-life in turns",
@@ -167,6 +194,79 @@ BUGS = (
     Bug(
         "training: the schedule in steps, not in turns",
         "dmd/distillation/trainer.py", "turn.lr, done // turn.every,", "turn.lr, done,",
+    ),
+    Bug(
+        "losses: the component along the critic's error doubled, not taken out",
+        "dmd/distillation/losses.py", "return grad - append_dims(inner /", "return grad + append_dims(inner /",
+    ),
+    Bug(
+        "losses: decoupled guidance with the whole scale",
+        "dmd/distillation/losses.py", "append_dims(scale - 1, grad.ndim)", "append_dims(scale, grad.ndim)",
+    ),
+    Bug(
+        "losses: the Frechet distance with second moments for covariances",
+        "dmd/distillation/moments/frechet.py", "covariance = second - torch.outer(mean, mean)", "covariance = second",
+    ),
+    Bug(
+        "losses: the Frechet loss's divisor passes a gradient",
+        "dmd/distillation/moments/frechet.py", "distance.detach() + DAMPING", "distance + DAMPING",
+    ),
+    Bug(
+        "losses: the batch counts whole beside the running moments",
+        "dmd/distillation/moments/frechet.py", "(1 - decay) * first", "first",
+    ),
+    Bug(
+        "losses: half of the cross term of MMD",
+        "dmd/distillation/moments/discrepancy.py", "- 2 * inner + norm", "- inner + norm",
+    ),
+    Bug(
+        "adapters: no condition outside of the interval of guidance",
+        "dmd/diffusion/denoiser.py", "append_dims(self.is_guided(t), c.ndim), guided, c)",
+        "append_dims(self.is_guided(t), c.ndim), guided, u)",
+    ),
+    Bug(
+        "turns: the score difference projected on the teacher's prediction",
+        "dmd/distillation/methods/dmd.py", "project_out(grad, score.fake - score.x)",
+        "project_out(grad, score.real - score.x)",
+    ),
+    Bug(
+        "turns: the critic moves towards the generator after its own turns",
+        "dmd/distillation/methods/dmd.py", 'if turn == "generator" and self.cfg.critic_interpolation < 1:',
+        'if turn == "critic" and self.cfg.critic_interpolation < 1:',
+    ),
+    Bug(
+        "turns: the critic predicts in place of its average",
+        "dmd/distillation/networks.py", "return self.critic if self.critic_average is None else self.critic_average",
+        "return self.critic",
+    ),
+    Bug(
+        "turns: decoupled guidance above the level of the generator's step",
+        "dmd/distillation/methods/decoupled.py", "high = min(high, self.generator_times[step] - 1)", "high = high - 1",
+    ),
+    Bug(
+        "turns: running moments that never move",
+        "dmd/distillation/moments/frechet.py", "torch.where(is_finite, value, running)", "running",
+    ),
+    Bug(
+        "training: the gradient of a part's features averaged, not added",
+        "dmd/distillation/parallel/whole_batch.py", "workers.shares * torch.stack(inner).sum()",
+        "torch.stack(inner).sum()",
+    ),
+    Bug(
+        "training: the statistics of a method not restored",
+        "dmd/distillation/state.py", 'self.nets.estimators.load_state_dict(state["estimators"])', "pass",
+    ),
+    Bug(
+        "training: the critic's average not restored",
+        "dmd/distillation/state.py", 'load_trainable_state(self.nets.critic_average, state["critic_average"])', "pass",
+    ),
+    Bug(
+        "training: interpolation with its weights exchanged",
+        "dmd/training/ema.py", "[other for _, other in pairs], 1 - weight)", "[other for _, other in pairs], weight)",
+    ),
+    Bug(
+        "training: a second method goes on from the last generator",
+        "dmd/distillation/methods/sequence.py", "replace(start, starts_from_best=True)", "start",
     ),
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ def test_the_benchmark_of_turns_writes_its_file(monkeypatch: pytest.MonkeyPatch,
     """Here against the last commit, which every clone has."""
     monkeypatch.setattr(turns, "SIZES", {"tiny": TINY})
     monkeypatch.setattr(turns, "EARLIER", "HEAD")
-    monkeypatch.setattr(turns, "METHODS", {"dmd2": None})
+    monkeypatch.setattr(turns, "MEASURED", ("dmd2", "gdd"))
     monkeypatch.setattr(turns, "META_BATCHES", (2,))
     out = tmp_path / "turns.json"
     monkeypatch.setattr("sys.argv", ["turns", "--repeats", "2", "--out", str(out)])
@@ -28,4 +28,5 @@ def test_the_benchmark_of_turns_writes_its_file(monkeypatch: pytest.MonkeyPatch,
     assert all(ms > 0 for ms in passes["ms"].values()) and passes["ms"]["backward"] > passes["ms"]["optimizer"]
     assert passes["megabytes_made"]["critic"] > passes["megabytes_made"]["teacher"] > 0
     assert result["host_ms_per_turn"]["dmd2"].keys() == {"meta, 2", "cpu, 2"}
+    assert result["passes"]["tiny"]["gdd"]["ms"]["discriminator"] > 0
     assert len(result["against"]["sizes"]["tiny"]["ratios"]) == 2

@@ -53,7 +53,7 @@ def with_value(key: str, value: object, former: str | None = None) -> Raw:
         ("train.warm_start.turns", -1, None, ["train.warm_start.turns: -1", "greater than or equal to 0", "pairs"]),
         ("method.generator_timestep", 1000, None, ["method.generator_timestep: 1000", "last index; use at most 999"]),
         ("method.regression_loss", "lpips", None, ["method.regression_loss: lpips needs a VGG16; set lpips.weights"]),
-        ("method.name", "f_distil", None, ["method.name: 'f_distil'", "(one of dmd, dmd2, f_distill, gdd)"]),
+        ("method.name", "f_distil", None, ["method.name: 'f_distil'", "(one of dmd, dmd2, f_distill, gdd,"]),
         ("method.steps", 65, None, ["method.steps: 65"]),
         ("teacher.timesteps", 60, None, ["baseline.ddim_steps: 100 steps do not fit on the teacher's 60 noise levels"]),
         ("pairs.steps", 1001, None, ["pairs.steps: 1001 steps do not fit on the teacher's 1000 noise levels; use at"]),
@@ -131,10 +131,26 @@ def test_the_former_key_of_the_discriminators_input_names_the_new_one(old: str, 
     assert str(e.value) == f"params.yaml: method.gan.{line}"
 
 
-def test_shards_are_not_trained_in_fp16() -> None:
-    raw = with_value("train.precision", "fp16")
-    raw["train"]["shard"] = True
-    with pytest.raises(ConfigError, match=r"train\.precision: fp16 .* use bf16 or fp32"):
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (True, "true is no longer used; write full"),
+        (False, "false is no longer used; write none"),
+        (3, "3 does not divide processes: 8; use a divisor, full or none"),
+    ],
+)
+def test_a_layout_that_cannot_be_used_is_one_line(value: object, words: str) -> None:
+    raw = with_value("train.shard", value)
+    raw["train"] |= {"launcher": "accelerate", "processes": 8}
+    with pytest.raises(ConfigError) as e:
+        validate(raw, "params.yaml")
+    assert len(str(e.value).splitlines()) == 1 and words in str(e.value)
+
+
+def test_only_a_unet_that_is_trained_here_starts_from_a_teacher() -> None:
+    raw = with_value("teacher.init_from", "mine")
+    raw["teacher"]["network"] = "dit"
+    with pytest.raises(ConfigError, match=r"teacher\.init_from: 'mine' needs source: train and network: unet"):
         validate(raw, "params.yaml")
 
 
@@ -156,7 +172,11 @@ def test_the_former_tolerance_is_one_line_that_names_the_new_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["data.folder", "teacher.folder", "evaluator.folder", "baseline.measured", "method.init_from"]
+    "key",
+    [
+        *("data.folder", "teacher.folder", "teacher.init_from", "evaluator.folder"),
+        *("baseline.measured", "method.init_from", "encode.prompts"),
+    ],
 )
 def test_the_former_value_of_none_is_an_error_that_names_the_new_value(key: str) -> None:
     with pytest.raises(ConfigError) as e:
@@ -172,8 +192,11 @@ def test_the_former_value_of_none_is_an_error_that_names_the_new_value(key: str)
          "data.captions: parquet files need the name of the column that holds the prompts"),
         ({"teacher.source": "folder", "teacher.folder": "no/where"},
          "teacher.folder: 'no/where' is not a folder; source: folder needs one that exists"),
+        ({"teacher.init_from": "no/where"},
+         "teacher.init_from: 'no/where' is not a folder; give a teacher's folder, or none"),
         ({"evaluator.source": "folder"},
          "evaluator.folder: 'none' is not a folder; source: folder needs one that exists"),
+        ({"encode.prompts": "texts"}, "encode.prompts: 'texts' is not a file; give one that exists, or none"),
         ({"baseline.measured": "texts"}, "baseline.measured: 'texts' is not a file; give one that exists, or none"),
         ({"method.init_from": "no/where"},
          "method.init_from: 'no/where' is not a folder; give the folder of a generator, or none"),

@@ -56,13 +56,13 @@ def test_a_folder_holds_the_images_of_the_grid_with_their_labels(
 
 
 def test_a_folder_is_written_in_batches(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator, sizes, images = generator_folder(teacher, tmp_path / "generator"), [], Sampler.images
+    generator, sizes, images = generator_folder(teacher, tmp_path / "generator"), [], Sampler.images_of
 
-    def count(sampler: Sampler, labels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    def count(sampler: Sampler, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(labels))
-        return images(sampler, labels, rng)
+        return images(sampler, z, labels)
 
-    monkeypatch.setattr(Sampler, "images", count)
+    monkeypatch.setattr(Sampler, "images_of", count)
     draw_folder(generator, [1], 10, 0, 1, 4, tmp_path / "out")
     assert sizes == [4, 4, 2] and len(list((tmp_path / "out").glob("*.png"))) == 10
 

@@ -15,6 +15,7 @@ ALIASES = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join(f'*a{i - 1}' fo
 MERGES = "a0: &a0 {x: 1}\n" + "".join(
     f"a{i}: &a{i}\n  <<: [{', '.join(f'*a{i - 1}' for _ in TEN)}]\n" for i in range(1, 12)
 )
+WRONG_TAGS = ('!!int ""', '!!float ""', "!!bool maybe", "!!timestamp x", "!!binary 1", "!!omap 1", "!!set 1", "!x y")
 LONG_TEXT = f"a: &a {'x' * 500_000}\nb: [*a, *a, *a, *a, *a]\n"
 
 
@@ -40,6 +41,7 @@ LONG_TEXT = f"a: &a {'x' * 500_000}\nb: [*a, *a, *a, *a, *a]\n"
         ("a: 1\na: 2", "duplicate key"),
         ("a: 1\n---\nb: 2", "expected a single document"),
         ("a: [", "not valid YAML"),
+        *((f"a: {value}", "not valid YAML") for value in WRONG_TAGS),
     ],
 )
 def test_hostile_yaml_is_one_line(text: str, words: str) -> None:

@@ -10,7 +10,8 @@ import mlflow
 import pytest
 
 from flows.registry.store import tracking_uri
-from tests.helpers.ablations import at_work, check_runs
+from tests.helpers.ablations import check_runs
+from tests.helpers.faults.at_work import at_work
 from tests.helpers.projects import copy_of_the_project, environment, run
 from tests.helpers.servers import eventually
 
@@ -57,5 +58,5 @@ def test_the_same_command_finishes_a_killed_ablation(tmp_path: Path) -> None:
     assert page.count("<img") == 3 and page.count("<svg") == 4
     client = mlflow.MlflowClient(tracking_uri(project))
     (experiment,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]
-    assert all("train.generator_x_mean" in r.data.metrics for r in client.search_runs([experiment]) if r.data.params)
+    assert all("train/generator_x_mean" in r.data.metrics for r in client.search_runs([experiment]) if r.data.params)
     assert eventually(lambda: not at_work(project), patience=60)

@@ -9,6 +9,7 @@ from transformers import CLIPImageProcessor
 from dmd.config import Params
 from dmd.data.splits import DIGIT_NAMES
 from dmd.training.tokenizer import new_tokenizer
+from evaluation.metrics.files import read_metrics
 from evaluation.models.clip_training import new_clip
 from tests.helpers.projects import commit, copy_of_the_project, run, versions
 from tests.helpers.sources import CAPTIONED, captioned_folder
@@ -46,7 +47,7 @@ def test_the_pipeline_runs_on_captions(tmp_path: Path) -> None:
     assert versions(project) == [1, 1, 0]
     about = apply_experiment(project)
     assert about["captions"] == about["classes"] and set(about["captions"]) <= set(captions)
-    metrics = json.loads((project / "reports/metrics.json").read_text())
+    metrics = read_metrics(project / "reports/metrics.json").model_dump()
     assert metrics["student"]["clip_score"] > 0 and metrics["student"]["accuracy"] is None
     assert metrics["student"]["classes"] == {} and metrics["real"]["accuracy"] is None
 
@@ -78,7 +79,7 @@ def test_the_pipeline_runs_on_prompts_without_images(tmp_path: Path, params: Par
     distill(project, changes)
     about = apply_experiment(project)
     assert len(about["captions"]) == 22 and set(about["captions"]) <= set(prompts)
-    metrics = json.loads((project / "reports/metrics.json").read_text())
+    metrics = read_metrics(project / "reports/metrics.json").model_dump()
     assert metrics["judged"]["made_by"] == "ddim_50" and metrics["student"]["clip_score"] is not None
     page = (project / "reports/index.html").read_text()
     assert "teacher, other noise" in page and "There were prompts and no images." in page

@@ -45,8 +45,8 @@ def test_the_stages_train_distill_and_evaluate(params: Params, tmp_path: Path, n
         },
         "evaluate": {
             **{k: k for k in ("data", "teacher", "encoded", "evaluator", "baseline", "generator")},
-            **{"losses": "losses.csv", "validation": "training", "metrics": "m.json", "timing": "t.json"},
-            **{"quality": "q.csv", "plots": "plots", "samples": "s.png", "report": "r.html"},
+            **{"losses": "losses.csv", "validation": "training", "metrics": "m.json", "details": "d.json"},
+            **{"timing": "t.json", "quality": "q.csv", "plots": "plots", "samples": "s.png", "report": "r.html"},
         },
     }
     for name, paths in stage.items():

@@ -78,6 +78,7 @@ def test_a_generator_folder_is_a_source_and_another_folder_is_an_error(teacher: 
         find_generator(str(tmp_path), tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_a_revision_is_fetched_from_dvc(teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The revision holds the generator of an earlier commit; the workspace holds a different generator."""
     monkeypatch.chdir(tmp_path)

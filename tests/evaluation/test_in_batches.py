@@ -14,6 +14,7 @@ from dmd.config import Params
 from dmd.data.splits import DIGIT_NAMES
 from dmd.generator.pictures import image_grid, png
 from dmd.samplers.sampler import Sampler
+from dmd.storage.checkpoint import Scratch
 from evaluation.evaluator.reference import MAX_PIXELS, choose_picture_labels
 from evaluation.features.store import ImageBuffer
 from evaluation.metrics import pairwise
@@ -81,7 +82,7 @@ def test_a_buffer_of_images_takes_time_in_proportion_to_their_number() -> None:
 
 
 def test_the_classifier_takes_the_held_out_images_in_batches(
-    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: Params, tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """5,000 images of 512x512 at once would take 170 GB in the first convolution."""
     sizes, features = [], Classifier.features
@@ -90,7 +91,7 @@ def test_the_classifier_takes_the_held_out_images_in_batches(
     images = torch.zeros(50, 1, 8, 8, dtype=torch.uint8)
     labels = torch.zeros(50, dtype=torch.long)
     split: Any = SimpleNamespace(images=images, labels=labels, shape=(1, 8, 8), class_names=DIGIT_NAMES)
-    accuracy = train_classifier(cfg, split, split, tmp_path / "classifier", CPU)
+    accuracy = train_classifier(cfg, split, split, tmp_path / "classifier", CPU, scratch)
     assert sizes == [16, 16, 16, 16, 2] and accuracy in (0.0, 1.0)
 
 

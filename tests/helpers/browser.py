@@ -40,6 +40,12 @@ class Visit:
         """Pixels by which the page is wider than its window. Content inside an element that scrolls does not count."""
         return self.page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
 
+    def hidden_columns(self) -> int:
+        """Pixels by which the widest table is wider than the box in which it scrolls."""
+        return self.page.evaluate(
+            "Math.max(0, ...[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth))"
+        )
+
     def pictures(self) -> list[dict[str, float]]:
         """Every <img>, <svg> and <canvas>: its `area` on the page and its `own` size, both in square pixels.
 

@@ -60,6 +60,10 @@ RUN_BY = {
     r"python -m flows.ablate experiments/ablations/\w+.yaml": (
         "test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated"
     ),
+    r"python -m flows.ablate experiments/ablations/\w+.yaml --dry-run": (
+        "test_a_dry_run_lists_the_members_and_their_cost"
+    ),
+    r"python -m flows.search experiments/searches/\w+.yaml --dry-run": "test_a_dry_run_says_what_the_trials_cost",
     r"python -m evaluation.compare .*": "test_a_revision_is_fetched_from_dvc",
     r"python -m dmd.sample .*": "test_sample_writes_an_image",
     r"python -m dmd.edm.checkpoints .*": "test_the_command_prints_the_network_and_writes_safetensors",
@@ -67,6 +71,9 @@ RUN_BY = {
     r"python -m flows.register --rollback": "test_a_rollback_restores_the_predecessor_and_lasts",
     r"python -m flows.register --promote 3": "test_a_promotion_by_hand_lasts_until_auto",
     r"python -m flows.reproduce models:/.*": "test_a_registered_version_is_reproduced_to_the_byte_in_a_fresh_clone",
+    r"python -m flows.push models:/.* --dry-run": "test_a_dry_run_needs_no_token_and_uploads_nothing",
+    r"python -m flows.push models:/.* --private": "test_a_version_is_uploaded_and_loads_without_this_project",
+    r"python -m flows.playground .*": "test_it_draws_the_students_picture_beside_the_teachers",
     r"python -m flows.watch": "test_the_watch_reproduces_the_recorded_figures",
     r"export MLFLOW_TRACKING_URI=.*": "test_labels_seed_and_count_give_pngs",
     r"mlflow models serve .*": "test_labels_seed_and_count_give_pngs",
@@ -77,7 +84,12 @@ RUN_BY = {
 }
 # Commands that .ci/run runs, and cheap commands that test_docs.py runs itself.
 RUN_BY_CI = (r"make test( ARGS=.*)?", r"make lint", r"make docs", r"\.ci/run")
-RUN_HERE = (r"source \.venv/bin/activate", r"dvc exp show", r"python scripts/docs_tables\.py( --check)?")
+RUN_HERE = (
+    r"source \.venv/bin/activate",
+    r"dvc exp show.*",
+    r"python scripts/docs_tables\.py( --check)?",
+    r"python scripts/notebook\.py --check",
+)
 
 
 @dataclass(frozen=True)

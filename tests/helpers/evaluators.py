@@ -40,7 +40,7 @@ def toy_evaluator(store: FeatureStore | None = None) -> Evaluator:
     torch.manual_seed(0)
     net = Classifier(1, 4, 64, 10).eval()
     labels = torch.arange(300) % 10
-    real, held_out = (torch.cat(list(sampler().batches(labels, 100, seed=s))) for s in (77, 78))
+    real, held_out = (torch.cat(list(sampler().batches(labels, 100, s))) for s in (77, 78))
     reference = Reference(
         splits=["train"],
         features={"evaluator": net(real), "classifier": net(real)},

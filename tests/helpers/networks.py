@@ -29,6 +29,14 @@ class ToyNet(nn.Module):
         return SimpleNamespace(sample=torch.tanh(self.conv(x) + shift[:, :, None, None]))
 
 
+def lively(net: nn.Module) -> Any:
+    """Perturb the weights of a network, so that its output depends on its input."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn(p.shape))
+    return net.eval()
+
+
 def scheduler(prediction_type: str = "v_prediction", beta_schedule: str = "squaredcos_cap_v2") -> DDPMScheduler:
     """A scheduler of 1,000 steps without clipping."""
     return DDPMScheduler(1000, beta_schedule=beta_schedule, prediction_type=prediction_type, clip_sample=False)

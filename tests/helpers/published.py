@@ -11,6 +11,7 @@ from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel  # pyright: ignor
 from mlflow import MlflowClient
 from PIL import Image
 
+from evaluation.metrics.files import write_metrics
 from evaluation.metrics.schema import write_model
 from evaluation.timing.schema import Latency
 from tests.helpers.reports import generator_measures, report_timing, run_metrics
@@ -18,7 +19,7 @@ from tests.helpers.reports import generator_measures, report_timing, run_metrics
 NAME = "toy-model"
 SHAPE = (1, 8, 8)
 OUTS = ("artifacts/data", "artifacts/generator", "artifacts/training")
-REPORTS = ("metrics.json", "timing.json", "losses.csv", "samples.png", "index.html", "plots")
+REPORTS = ("metrics.json", "details.json", "timing.json", "losses.csv", "samples.png", "index.html", "plots")
 FD = {"clip": 1.25, "cnn": 0.5}
 STUDENT = generator_measures(FD, half=0.05, clip_score=21.5)
 METRICS = run_metrics(STUDENT, {"clip": 1.0, "cnn": 1.0})
@@ -63,7 +64,7 @@ def make_results(source: Path, seed: int = 0) -> None:
     picture = Image.new("L", (4, 4))
     picture.save(source / "training" / "turn_000100.png")
     picture.save(source / "reports" / "samples.png")
-    write_model(METRICS, source / "reports" / "metrics.json")
+    write_metrics(METRICS, source / "reports" / "metrics.json", source / "reports" / "details.json")
     write_model(TIMING, source / "reports" / "timing.json")
     rows = "".join(f"{turn},{1 / (turn + 1)},{turn if turn % 5 == 0 else ''}\n" for turn in range(1500))
     (source / "reports" / "losses.csv").write_text(f"turn,critic,generator\n{rows}")
@@ -75,13 +76,6 @@ def make_results(source: Path, seed: int = 0) -> None:
 def reproduce(root: Path) -> None:
     """Run `dvc repro`."""
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, check=True)
-
-
-def commit(root: Path) -> None:
-    """Commit everything in the folder."""
-    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    subprocess.run(["git", "add", "-A"], cwd=root, check=True)
-    subprocess.run(["git", *author, "commit", "-q", "-m", "toy"], cwd=root, check=True)
 
 
 def runs(client: MlflowClient) -> list[Any]:

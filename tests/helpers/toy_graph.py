@@ -35,6 +35,13 @@ def new_toy(folder: Path) -> Path:
     return folder
 
 
+def commit(root: Path) -> None:
+    """Commit everything in the folder."""
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "add", "-A"], cwd=root, check=True)
+    subprocess.run(["git", *author, "commit", "-q", "-m", "toy"], cwd=root, check=True)
+
+
 def one_stage(root: Path, cmd: str, **settings: Any) -> StageSpec:
     write_stages(root, {"one": {"cmd": cmd, "outs": ["out.txt"], "meta": {"prefect": settings}}})
     return read_graph(root)["one"]

@@ -38,6 +38,7 @@ STALE = {
     "evaluation/models": "evaluator baseline train evaluate",
     "evaluation/statistics": "baseline train evaluate",
     "evaluation/features": "baseline evaluate",
+    "evaluation/judges": "baseline evaluate",
     "evaluation/metrics": "baseline evaluate",
     "evaluation/evaluator": "baseline evaluate",
     "evaluation/validation": "train",
@@ -47,6 +48,7 @@ STALE = {
 # Modules directly in dmd/ that stages import. They do not affect results, so an edit in them makes no stage stale.
 WITHOUT_NUMBERS = {
     "config",
+    "config_changes",
     "config_errors",
     "config_paths",
     "device",

@@ -18,6 +18,7 @@ from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
 from flows.ablation.plan import load_plan
+from flows.tuning.plan import load_plan as load_search
 from tests.helpers.docs import (
     CODE,
     FENCE,
@@ -84,6 +85,7 @@ def modules() -> dict[str, set[str]]:
     for block in blocks():
         for command in block.commands if block.language == "sh" else ():
             words = shlex.split(command.replace("<", "").replace(">", ""))
+            words = words[: words.index("--")] if "--" in words else words  # what follows are another command's
             if words[:2] == ["python", "-m"]:
                 options.setdefault(words[2], set()).update(w.partition("=")[0] for w in words if w.startswith("--"))
     return options
@@ -148,6 +150,9 @@ def test_yaml_blocks_are_valid(block: Block, tmp_path: Path) -> None:
     if "seeds" in content:
         (file := tmp_path / "example.yaml").write_text(block.body)
         assert load_plan(ROOT, file).members
+    elif "space" in content:
+        (file := tmp_path / "example.yaml").write_text(block.body)
+        assert load_search(ROOT, file).search.trials
     else:
         assert all(set(content[group]) <= set(params[group]) for group in content)
 

@@ -9,39 +9,44 @@ TOOLS = {"dvc", "prefect", "mlflow"}
 # Each line imports only from the lines below it; names on the same line do not import each other.
 LAYERS = {
     "dmd": """
-        sample
+        sample library
         drawing
         distillation preparation teacher_training trunk_training edm
         generator encoding
         teachers
-        families samplers codecs
+        families samplers
+        codecs
         diffusion
         networks data training features
         storage
         config_paths config_reference
         config device progress
-        config_errors launch yaml_files
+        config_changes config_errors launch yaml_files
         errors redaction signals
     """,
     "evaluation": """
         compare
         comparing
-        report validation sources
+        report validation sources judging
         timing
         evaluator
         features
+        judges
         metrics
         statistics models
     """,
     "flows": """
         serve
-        ablate deployments distill keep register reproduce watch
-        ablation
+        ablate clean deployments distill keep packages playground push register reproduce search slurm watch
+        tuning
+        ablation cleaning playing sharing
         pipeline
+        live
         preflight
         services plan
         registry
         workspace
+        supply
         runtime
     """,
 }
@@ -88,6 +93,17 @@ def test_evaluation_shares_no_code_with_the_losses_of_training() -> None:
     assert losses == {"dmd/distillation/losses.py", "dmd/distillation/gan/losses.py"}
     wrong = {f: closure(f) & losses for f in modules("evaluation")}
     assert {f: files for f, files in wrong.items() if files} == {}
+
+
+def test_training_and_evaluation_share_no_code_for_distances() -> None:
+    """The Frechet and kernel distances of training are written apart from those of evaluation."""
+    training = {f for f in modules("dmd") if f.startswith("dmd/distillation/moments/")}
+    methods = {f"dmd/distillation/methods/{name}.py" for name in ("feature_matching", "fd_loss", "mmd_loss")}
+    assert len(training) == 4
+    for file in training | methods:
+        assert not {f for f in closure(file) if f.startswith("evaluation/")}, file
+    for file in modules("evaluation"):
+        assert not closure(file) & (training | methods), file
 
 
 def test_no_stage_imports_another_stage() -> None:

@@ -11,7 +11,8 @@ from tests.helpers.imports import PACKAGES, modules, tree
 from tests.helpers.projects import ROOT
 
 CODE = [f for package in (*PACKAGES, "tests") for f in modules(package)]
-SCHEMA = {"dmd/config.py"}  # one class per group of params.yaml: longer than a module should be
+# Modules that are tables and may be longer: one class per group of params.yaml; one entry per planted bug.
+TABLES = {"dmd/config.py", "tests/planted_bugs.py"}
 # Functions of more than 50 lines -> why they are not split.
 LONG_FUNCTIONS: dict[str, str] = {}
 FRAGMENTS = re.compile(r"(Of|What|Where|That|Those|The same|As)\b")
@@ -32,7 +33,7 @@ def test_no_folder_holds_more_than_fifteen_modules() -> None:
 
 
 def test_no_module_has_more_than_300_lines() -> None:
-    assert {f: lines(f) for f in CODE if f not in SCHEMA and lines(f) > 300} == {}
+    assert {f: lines(f) for f in CODE if f not in TABLES and lines(f) > 300} == {}
 
 
 def test_no_function_has_more_than_50_lines_without_a_reason() -> None:

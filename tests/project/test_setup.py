@@ -165,6 +165,7 @@ def test_torch_index_that_does_not_exist(repo: Repo) -> None:
     check_error(repo, "neither the URL of an index nor a folder: nowhere", TORCH_INDEX="nowhere")
 
 
+@pytest.mark.slow
 def test_install_stamp_change_and_repair(repo: Repo) -> None:
     wheel(repo.root / "index/onlyhere", "onlyhere", "1.0", "first")
     lock = repo.root / "requirements.lock"
@@ -191,6 +192,7 @@ def test_install_stamp_change_and_repair(repo: Repo) -> None:
     assert repo.source("onlyhere") == "second"
 
 
+@pytest.mark.slow
 def test_torch_from_an_index_of_its_own(repo: Repo) -> None:
     """torch comes from a folder, which setup.sh remembers, then from an index, and again from the default index."""
     wheel(repo.root / "index/onlyhere", "onlyhere", "1.0", "pass")
@@ -217,3 +219,38 @@ def test_torch_from_an_index_of_its_own(repo: Repo) -> None:
     assert repo.setup(TORCH_INDEX="").returncode == 0
     assert repo.source("torch") == "source = 'index/torch'"
     assert repo.source("nvidia_nothing") and repo.source("cuda_nothing") and repo.source("triton")
+
+
+@pytest.mark.slow
+def test_a_file_whose_hash_is_not_in_the_lock_is_refused(repo: Repo) -> None:
+    """pip's settings name an index, so that hashes are compared on demand only; torch of TORCH_INDEX has none."""
+    wheel(repo.root / "index/onlyhere", "onlyhere", "1.0", "as locked")
+    for name in ("torch", "torchvision"):
+        wheel(repo.root / "wheels", name, "2.0", "pass")
+    (file,) = (repo.root / "index/onlyhere").glob("*.whl")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    lines = (
+        *("onlyhere==1.0 \\", f"    --hash=sha256:{'0' * 64} \\", f"    --hash=sha256:{digest}", "    # via nothing"),
+        *("torch==2.0 \\", f"    --hash=sha256:{'1' * 64}", "torchvision==2.0 \\", f"    --hash=sha256:{'1' * 64}"),
+    )
+    (repo.root / "requirements.lock").write_text("\n".join(lines) + "\n")
+    changed = repo.setup(HASHES="required", TORCH_INDEX="wheels")
+    assert changed.returncode == 0 and "hashes are not checked" not in changed.stdout, changed.stderr
+    assert repo.source("onlyhere") == "as locked"
+
+    shutil.rmtree(repo.root / ".venv")
+    wheel(repo.root / "index/onlyhere", "onlyhere", "1.0", "swapped")
+    refused = repo.setup(HASHES="required", TORCH_INDEX="wheels")
+    assert refused.returncode != 0 and "DO NOT MATCH THE HASHES" in refused.stderr, refused.stderr
+    assert not repo.source("onlyhere")
+    unchecked = repo.setup(TORCH_INDEX="wheels")
+    assert unchecked.returncode == 0 and "pip is set up with index-url: hashes are not checked" in unchecked.stdout
+    assert repo.source("onlyhere") == "swapped"
+    unknown = repo.setup(HASHES="some", TORCH_INDEX="")
+    assert "HASHES is some: use required or none" in unknown.stderr
+
+
+def test_every_package_of_the_lock_has_hashes() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    packages = [i for i, line in enumerate(lines) if line[:1].isalnum()]
+    assert len(packages) > 200 and all(lines[i + 1].startswith("    --hash=sha256:") for i in packages)

@@ -4,6 +4,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +143,24 @@ def test_only_outputs_in_dvc_lock_are_compared(project: Path, tmp_path: Path) ->
     Path("dvc.lock").write_text("stages: [")
     with pytest.raises(DataError, match=r"^dvc.lock cannot be read"):
         check_recorded([Path("artifacts/data")], Path())
+
+
+@pytest.mark.parametrize("cut", ["empty", "in a hash", "between stages"])
+def test_a_lock_that_dvc_is_writing_is_awaited(cut: str, project: Path) -> None:
+    """Stages of one graph run side by side: DVC writes dvc.lock in place when another of them ends."""
+    lock, path = Path("dvc.lock"), Path("artifacts/pairs")
+    text = lock.read_text()
+    part = {"empty": 0, "in a hash": text.index("md5:") + 9, "between stages": text.index("- path: artifacts")}[cut]
+    flip([path / "manifest.json"])
+    lock.write_text(text[:part])
+
+    def write_the_rest() -> None:
+        time.sleep(0.5)
+        with lock.open("a") as file:
+            file.write(text[part:])
+
+    writer = threading.Thread(target=write_the_rest)
+    writer.start()
+    with pytest.raises(DataError, match=r"^artifacts/pairs/manifest.json has changed"):
+        check_recorded([path], Path())
+    writer.join()

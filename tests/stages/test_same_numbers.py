@@ -1,6 +1,5 @@
 """A second evaluation writes equal bytes, and another sampler does not change the measures of the others."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dmd.data.splits import DIGIT_NAMES
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
+from evaluation.metrics.files import read_metrics
 from tests.helpers.params import set_params
 from tests.helpers.stages import stage
 
@@ -49,7 +49,7 @@ def evaluate(project: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     out = project / name
     done = stage("baseline", *DATA, "--out", out / "baseline")
     assert done[0] == 0, done[1]
-    names = ("metrics.json", "timing.json", "quality.csv", "plots", "samples.png", "report.html")
+    names = ("metrics.json", "details.json", "timing.json", "quality.csv", "plots", "samples.png", "report.html")
     outs = [word for file in names for word in (f"--{file.partition('.')[0]}", out / file)]
     inputs = ("--baseline", out / "baseline", "--generator", "artifacts/generator", "--losses", "losses.csv")
     done = stage("evaluate", *DATA, *inputs, "--validation", "artifacts/training", *outs)
@@ -69,10 +69,10 @@ def test_a_second_evaluation_is_equal_and_another_sampler_changes_no_measure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, again = (evaluate(ready, name, monkeypatch) for name in ("first", "again"))
-    assert files(first) == files(again) and len(files(first)) == 9
+    assert files(first) == files(again) and len(files(first)) == 10
     set_params(ready / "params.yaml", {"baseline.ddim_steps": [10, 25]})
     more = evaluate(ready, "more", monkeypatch)
-    old, new = (json.loads((folder / "metrics.json").read_text()) for folder in (first, more))
+    old, new = (read_metrics(folder / "metrics.json").model_dump() for folder in (first, more))
     assert set(new["teachers"]) == {"ddim_10", "ddim_25"} and new["teachers"]["ddim_25"] != new["teachers"]["ddim_10"]
     for record in (new["teachers"], new["fd_draws"]):
         del record["ddim_25"]

@@ -120,6 +120,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(
     assert not [p for p in project.iterdir() if "out" in p.name]
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_the_checkpoint_and_no_partial_folder(project: Path) -> None:
     set_params(project / "params.yaml", {"teacher.steps": 100_000})
     process = subprocess.Popen(
@@ -137,6 +138,7 @@ def test_sigterm_leaves_the_checkpoint_and_no_partial_folder(project: Path) -> N
     assert list(project.glob("scratch/teacher-*/state-000001.pt"))
 
 
+@pytest.mark.slow
 def test_threads_come_from_params_and_not_from_the_environment(project: Path) -> None:
     """OMP_NUM_THREADS in the environment must not change the results."""
     code = (

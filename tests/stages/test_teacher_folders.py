@@ -26,7 +26,7 @@ from tests.helpers.teachers.changes import (
 from tests.helpers.teachers.hub_folders import KINDS, TOKENS, hub_folder, text_encoder, text_unet, transformer
 
 TEACHER = ("--data", PATHS["data"], "--out", PATHS["teacher"], "--losses", "losses.csv")
-TOKENIZER = "tokenizer/tokenizer_config.json"
+TOKENIZER, TRANSFORMER = "tokenizer/tokenizer_config.json", "transformer/config.json"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder for each kind of teacher: ddpm, dit, sd, sdxl."""
     root = tmp_path_factory.mktemp("hub")
     return {kind: hub_folder(kind, root / kind) for kind in KINDS}
+
+
+def same(folder: Path) -> None:
+    """Change nothing."""
 
 
 def fetch(project: Path, folder: Path, change: Change) -> tuple[int, str]:
@@ -53,12 +57,17 @@ def fetch(project: Path, folder: Path, change: Change) -> tuple[int, str]:
         ("ddpm", config(UNET, sample_size=None), UNET, {"sample_size": 8}),
         ("sd", config(UNET, sample_size=None), UNET, {"sample_size": 4}),
         ("sdxl", config(UNET, sample_size=DROP), UNET, {"sample_size": 4}),
-        ("dit", network("transformer", transformer), "transformer/config.json", {"out_channels": 4}),
+        ("dit", network("transformer", transformer), TRANSFORMER, {"out_channels": 4}),
         ("dit", network("vae", tiny_vae), "vae/config.json", {"_class_name": "AutoencoderTiny"}),
         ("sd", config(TOKENIZER, model_max_length=DROP), TOKENIZER, {"model_max_length": TOKENS}),
         ("sd", config(TOKENIZER, model_max_length=77), TOKENIZER, {"model_max_length": TOKENS}),
         ("sdxl", config("tokenizer_2/tokenizer_config.json", model_max_length=DROP),
          "tokenizer_2/tokenizer_config.json", {"model_max_length": TOKENS}),
+        ("flux", same, TRANSFORMER, {"_sample_size": 4, "out_channels": 16}),
+        ("flux2", same, TRANSFORMER, {"_sample_size": 2, "out_channels": 16}),
+        ("qwen_image", config(TRANSFORMER, _sample_size=DROP), TRANSFORMER, {"_sample_size": 4}),
+        ("z_image", same, TRANSFORMER, {"_sample_size": 4}),
+        ("pixart", same, TRANSFORMER, {"sample_size": 4}),
     ],
 )  # fmt: skip
 def test_what_a_config_leaves_open_is_written(
@@ -162,6 +171,9 @@ NUMBERS: list[tuple[str, Change, str]] = [
     ("sd", config("text_encoder/config.json", vocab_size=100), "config.json asks for in embeddings.token_embedding"),
     ("ddpm", config(UNET, block_out_channels=[]), "mine/unet could not be loaded: IndexError"),
     ("ddpm", config(UNET, norm_num_groups=0), "mine/unet could not be loaded: ZeroDivisionError"),
+    ("ddpm", config(UNET, layers_per_block=10**7), "layers_per_block: 10000000 layers, but the files"),
+    ("sd", config("text_encoder/config.json", num_hidden_layers=10**7), "num_hidden_layers: 10000000 layers, but"),
+    ("ddpm", config(SCHEDULER, num_train_timesteps=10**9), "num_train_timesteps: 1e+09 is too large; use"),
 ]  # fmt: skip
 
 

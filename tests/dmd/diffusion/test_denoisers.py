@@ -10,6 +10,7 @@ from diffusers import (
     EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor, nn
 
 from dmd.diffusion.denoiser import Denoiser, Guided, as_denoiser, edm
@@ -157,6 +158,19 @@ def test_guidance_commutes_with_the_conversion_to_x0(kind: str) -> None:
     torch.testing.assert_close(Guided(inner, 1.0, 10)(x_t, t, y), c, rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="needs a condition"):
         Guided(inner, 2.0, 10)(x_t, t)
+
+
+def test_rescaled_guidance_equals_diffusers_and_keeps_the_deviation() -> None:
+    """The share 0 is guidance itself; the share 1 has the standard deviation of the conditional prediction."""
+    inner = denoiser_of("v_prediction")
+    x_t, t, y = torch.randn(3, 1, 8, 8).double(), torch.tensor([5, 400, 990]), torch.tensor([1, 2, 3])
+    guided, c = Guided(inner, 2.5, 10).predict(x_t, t, y), inner.predict(x_t, t, y)
+    for share in (0.0, 0.3, 1.0):
+        ours = Guided(inner, 2.5, 10, share=share).predict(x_t, t, y)
+        torch.testing.assert_close(ours, rescale_noise_cfg(guided, c, share), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(ours.std((1, 2, 3)), c.std((1, 2, 3)), rtol=1e-9, atol=0)
+    below = Guided(inner, 2.5, 10, (0.5, 1.0), share=1.0).predict(x_t, t, y)
+    assert torch.equal(below[:2], c[:2]) and torch.equal(below[2], ours[2])
 
 
 def test_a_schedule_that_depends_on_the_image_size_is_an_error() -> None:

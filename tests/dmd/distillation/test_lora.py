@@ -17,7 +17,7 @@ from dmd.distillation.trainer import train
 from dmd.errors import ConfigError
 from dmd.generator.adapters import merge_adapters
 from dmd.networks.wrapper import unwrap
-from dmd.teachers.pairs import make_pairs
+from dmd.teachers.pairs import collect_pairs, make_pairs
 from dmd.teachers.teacher import Teacher
 from tests.helpers.networks import CPU
 from tests.helpers.projects import ROOT
@@ -36,7 +36,7 @@ def train_config(params: Params, **changes: Any) -> TrainConfig:
 def new_state(teacher: Teacher, params: Params, name: str, rank: int, critic_rank: int = 0) -> Any:
     """(training state, method, train config) of a method with these LoRA ranks."""
     cfg = train_config(params)
-    pairs = make_pairs(teacher, None, params.pairs.model_copy(update={"count": 0}), CPU)
+    pairs = collect_pairs(make_pairs(teacher, None, params.pairs.model_copy(update={"count": 0}), CPU))
     x = reals().x
     real = TrainingImages(teacher.codec.encode(x) if isinstance(teacher.codec, Latents) else x, reals().labels)
     method = METHODS[name](params.method.model_copy(update={"name": name, "critic_turns": 1}), 1000, pairs, real)

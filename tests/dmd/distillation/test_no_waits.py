@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from benchmarks.without_data import without_data
 from dmd.config import Params
 from dmd.data.shards import Rows, Shard
+from dmd.diffusion.denoiser import Guided
 from dmd.distillation import trainer
 from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.methods import METHODS, Method
@@ -24,25 +25,42 @@ from dmd.distillation.turn_log import TurnLog
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 from tests.helpers.faults.waits import Watch
+from tests.helpers.gan.trunks import FROZEN, small_trunk
 from tests.helpers.networks import unet_denoiser
 from tests.helpers.training import alone, short_training
 
 SHAPE = (1, 8, 8)
 GDD_TURNS = {"discriminator_warm_up discriminator", "adversarial discriminator", "adversarial generator"}
+MATCHING = {"fd_loss": {"fd generator"}, "mmd_loss": {"mmd generator"}}
 TURNS = {"warm_start generator", "catch_up critic", "distill critic", "distill generator"}
 
 
-def new_method(name: str, params: Params, steps: int, images: torch.Tensor | Rows) -> Method:
-    """A method with all its losses, two phases and pairs."""
+def new_method(
+    name: str, params: Params, steps: int, images: torch.Tensor | Rows, pairs: torch.Tensor | Rows | None = None
+) -> Method:
+    """A method with all its losses, two phases and pairs, whose noise and images are `pairs`."""
     changes: dict[str, object] = {"weight": 0.1, "critic_weight": 0.1, "r1_weight": 0.1, "from_turn": 1}
     if name == "gdd":
         changes |= {"trunks": ["teacher:encoder"], "warmup_turns": 1, "augment": True, "mixing": "channels_and_scales"}
         changes |= {"trunk_r1_weight": 0.1, "trunk_r2_weight": 0.1, "penalty_every": 1, "loss": "relativistic"}
     gan = params.method.gan.model_copy(update=changes)
-    changes = {"name": name, "critic_turns": 1, "regression_weight": 0.1, "gan": gan, "steps": steps}
+    moments = params.method.moments.model_copy(update={"networks": [FROZEN], "levels": "all"})
+    changes = {
+        "name": name,
+        "critic_turns": 1,
+        "regression_weight": 0.1,
+        "gan": gan,
+        "steps": steps,
+        "moments": moments,
+    }
+    if name not in ("gdd", *MATCHING):
+        changes |= {"projection": True, "critic_interpolation": 0.9, "critic_average": 0.9}
     x, labels = torch.zeros(20, *SHAPE), torch.zeros(20, dtype=torch.long)
     none = TrainingImages(x[:0], labels[:0])  # a method reads the statistics of its images when it is made
-    method = METHODS[name](params.method.model_copy(update=changes), 1000, Pairs(x, x, labels), none)
+    frozen = {FROZEN: small_trunk()}
+    method = METHODS[name](params.method.model_copy(update=changes), 1000, Pairs(x, x, labels), none, frozen=frozen)
+    if pairs is not None:
+        method.pairs = Pairs(pairs, pairs, torch.zeros(20, dtype=torch.long, device="cpu"))
     method.data_statistics = {"real_mean": torch.zeros((), device="cpu"), "real_std": torch.ones(())}
     device = None if isinstance(images, torch.Tensor) else "cpu"
     method.data = TrainingImages(images, torch.zeros(20, dtype=torch.long, device=device))
@@ -53,7 +71,8 @@ def waits(method: Method, params: Params, monkeypatch: pytest.MonkeyPatch) -> di
     """The waits of each kind of turn (phase and network) in a short training."""
     cfg = short_training(params, warm=(1, 1), generator_turns=2)
     denoiser = unet_denoiser(0).requires_grad_(False)
-    state = TrainState(method.networks(Teacher(denoiser, denoiser, None, SHAPE, 11), 0), cfg)
+    guided = Guided(denoiser, 2.0, 10, (0.1, 0.9)) if method.cfg.name == "decoupled" else denoiser
+    state = TrainState(method.networks(Teacher(denoiser, guided, None, SHAPE, 11), 0), cfg)
     found: dict[str, list[str]] = {}
     take_turn = trainer.take_turn
 
@@ -69,11 +88,11 @@ def waits(method: Method, params: Params, monkeypatch: pytest.MonkeyPatch) -> di
 
 
 def test_no_turn_of_dmd2_makes_the_host_wait(params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its images are on disk; they are copied to the device before the turn that draws them."""
+    """Its images and pairs are on disk; they are copied to the device before the turn that draws them."""
     save_file({"x": torch.rand(20, *SHAPE)}, tmp_path / "x.safetensors")
     rows = Rows([Shard.find(tmp_path / "x.safetensors", "x")])
     with without_data():
-        found = waits(new_method("dmd2", params, 1, rows), params, monkeypatch)
+        found = waits(new_method("dmd2", params, 1, rows, rows), params, monkeypatch)
     assert {turn: waits for turn, waits in found.items() if waits} == {}
     assert set(found) == TURNS | {"adversarial critic", "adversarial generator"}
 
@@ -83,14 +102,17 @@ def test_no_turn_of_dmd2_makes_the_host_wait(params: Params, monkeypatch: pytest
 def test_no_turn_of_any_method_makes_the_host_wait(params: Params, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The images are on the device. The GAN's methods have a generator of two steps."""
     with without_data():
-        method = new_method(name, params, 1 if name == "dmd" else 2, torch.zeros(20, *SHAPE))
+        method = new_method(name, params, 1 if name in ("dmd", *MATCHING) else 2, torch.zeros(20, *SHAPE))
         found = waits(method, params, monkeypatch)
-    assert {turn: waits for turn, waits in found.items() if waits} == {}
-    assert set(found) >= (GDD_TURNS if name == "gdd" else TURNS)
+    # torch checks eigenvalues on the host: one wait for each of two levels, in each of two turns.
+    known = {"fd generator": ["_linalg_eigh"] * 4} if name == "fd_loss" else {}
+    assert {turn: waits for turn, waits in found.items() if waits} == known
+    assert set(found) >= (MATCHING.get(name) or (GDD_TURNS if name == "gdd" else TURNS))
 
 
 WAITS: list[Callable[[torch.Tensor], object]] = [
     lambda x: x.sum().item(),
+    lambda x: torch.linalg.eigvalsh(x[:, None] * x),
     lambda x: bool(x.isfinite().all()),
     lambda x: x.tolist(),
     lambda x: x.nonzero(),

@@ -10,7 +10,7 @@ from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.methods import METHODS
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
-from dmd.teachers.pairs import make_pairs
+from dmd.teachers.pairs import collect_pairs, make_pairs
 from dmd.teachers.teacher import Teacher
 from tests.helpers.networks import CPU
 from tests.helpers.sources import reals
@@ -27,7 +27,9 @@ def teacher(request: pytest.FixtureRequest, params: Params, tmp_path: Path) -> T
 def test_a_turn_of_each_network_leaves_vae_and_text_encoder_unchanged(
     teacher: Teacher, params: Params, name: str
 ) -> None:
-    pairs = make_pairs(teacher, torch.arange(10), params.pairs.model_copy(update={"count": 6, "steps": 2}), CPU)
+    pairs = collect_pairs(
+        make_pairs(teacher, torch.arange(10), params.pairs.model_copy(update={"count": 6, "steps": 2}), CPU)
+    )
     assert pairs.x.shape == (6, 4, 4, 4)
     small = {"batch_size": 4, "generator_batch_size": 4, "generator_turns": 1, "warmup_turns": 0}
     warm = params.train.warm_start.model_copy(update={"turns": 1, "critic_turns": 1, "batch_size": 4})

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from lpips import LPIPS
-from torch import Tensor
-from torchvision.models import vgg16
+from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
 
 from dmd.config import Params, WeightsSource
 from dmd.distillation.methods import METHODS
@@ -19,39 +18,49 @@ from tests.helpers.sources import reals
 ENDS = (4, 9, 16, 23, 30)  # VGG16's five blocks, each after its last ReLU
 
 
+def new_layers() -> nn.Sequential:
+    """Torchvision's VGG16 without its classifier, whose 124 million weights LPIPS does not read."""
+    return make_layers(cfgs["D"], batch_norm=False)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    features = vgg16(weights=None).features.state_dict()
+    features = new_layers().state_dict()
     file = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
     torch.save({f"features.{name}": value for name, value in features.items()}, file)
     return file
 
 
-def lpips_formula(file: Path, x: Tensor, y: Tensor) -> Tensor:
+@pytest.fixture(scope="module")
+def lpips(checkpoint: Path) -> Lpips:
+    return Lpips(WeightsSource(weights=str(checkpoint), sha256="any"))
+
+
+def lpips_formula(lpips: Lpips, file: Path, x: Tensor, y: Tensor) -> Tensor:
     """LPIPS: sum over blocks of the mean over positions of sum_c w_c (a_c - b_c)^2, with unit vectors a and b."""
-    heads, net = LPIPS(net="vgg", pnet_rand=True, verbose=False), vgg16(weights=None)
-    net.load_state_dict(torch.load(file, weights_only=True), strict=False)
+    weights = torch.load(file, weights_only=True)
+    layers = new_layers()
+    layers.load_state_dict({name.removeprefix("features."): value for name, value in weights.items()})
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     sides = []
     for images in (x, y):
         a = F.interpolate(images.expand(-1, 3, -1, -1), size=(224, 224), mode="bilinear", align_corners=False)
         a, units = (a - shift.reshape(1, 3, 1, 1)) / scale.reshape(1, 3, 1, 1), []
-        for i, layer in enumerate(net.features):
+        for i, layer in enumerate(layers):
             a = layer(a)
             if i + 1 in ENDS:
                 units.append(a / (a.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
         sides.append(units)
-    weights = [getattr(heads, f"lin{i}").model[1].weight for i in range(5)]
-    parts = [(w * (a - b) ** 2).sum(dim=1).mean() for w, a, b in zip(weights, *sides, strict=True)]
+    heads = [getattr(lpips.net, f"lin{i}").model[1].weight for i in range(5)]
+    parts = [(w * (a - b) ** 2).sum(dim=1).mean() for w, a, b in zip(heads, *sides, strict=True)]
     return torch.stack(parts).sum()
 
 
-def test_lpips_equals_its_formula_and_gives_only_the_image_a_gradient(checkpoint: Path) -> None:
-    lpips = Lpips(WeightsSource(weights=str(checkpoint), sha256="any"))
+def test_lpips_equals_its_formula_and_gives_only_the_image_a_gradient(lpips: Lpips, checkpoint: Path) -> None:
     x, y = torch.rand(1, 1, 8, 8, requires_grad=True), torch.rand(1, 1, 8, 8)
     loss = lpips(x, y)
-    torch.testing.assert_close(loss, lpips_formula(checkpoint, x, y), rtol=1e-4, atol=0)
+    torch.testing.assert_close(loss, lpips_formula(lpips, checkpoint, x, y), rtol=1e-4, atol=0)
     loss.backward()
     assert x.grad is not None and x.grad.abs().max() > 0 and not any(p.requires_grad for p in lpips.parameters())
     assert lpips(y, y).item() == 0

@@ -58,7 +58,7 @@ def run_distill(params: Params, teacher: Teacher, tmp_path: Path, scores: list[f
     results = distill(
         method(params, PAIRS), copies(teacher), cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone()
     )
-    return *results, states
+    return *results[:3], states
 
 
 def test_the_best_generator_is_exported_not_the_last(
@@ -66,7 +66,7 @@ def test_the_best_generator_is_exported_not_the_last(
 ) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
     generator, best, rows, states = run_distill(params, teacher, tmp_path, [5.0, 2.0, 1.0, 3.0, 4.0])
-    assert len(rows) == 5 and best == 3
+    assert len(rows) == 5 and best == 3 and [row["validation_kept"] for row in rows] == [1, 1, 1, 0, 0]
     assert all(torch.equal(v, states[2][k]) for k, v in generator.denoiser.state_dict().items())
 
 
@@ -95,7 +95,7 @@ def test_a_generator_of_the_warm_start_is_never_kept(
     generator, best, rows, states = run_distill(
         params, teacher, tmp_path, [0.1, 0.1, 4.0, 3.0, 5.0, 9.0, 9.0], warm=(2, 1)
     )
-    assert len(rows) == 7 and best == 4
+    assert len(rows) == 7 and best == 4 and [row.get("validation_kept") for row in rows] == [None, None, 1, 1, 0, 0, 0]
     assert all(torch.equal(v, states[3][k]) for k, v in generator.denoiser.state_dict().items())
 
 
@@ -126,7 +126,7 @@ def test_patience_applies_to_the_last_phase_from_its_beginning(
 
     scratch = Scratch("train", {}, {})
     nets = m.networks(teacher, 0)
-    _, best, rows = distill(m, nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    _, best, rows, _ = distill(m, nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
     assert [r["phase"] for r in rows] == ["distill"] * 3 + ["adversarial"] * 4 and best == 5
 
 
@@ -175,7 +175,8 @@ def test_validation_chooses_among_several_averages(
         return draws_of([2.0, 1.0, 3.0][len(states) - 1])
 
     scratch = Scratch("train", {}, {})
-    best, _, rows = distill(method(params, PAIRS), nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
+    m = method(params, PAIRS)
+    best, _, rows, _ = distill(m, nets, cfg, teacher, LABELS, ("a",) * 10, scratch, validate, alone())
     assert len(states) == 3 and rows[-1]["ema_half_life"] == 20
     assert all(torch.equal(v, states[1][k]) for k, v in best.denoiser.state_dict().items())
     assert not all(torch.equal(v, states[0][k]) for k, v in best.denoiser.state_dict().items())
@@ -215,7 +216,7 @@ def test_a_signal_saves_the_turn_that_it_falls_in(
         sent = {turn: number}
         with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Stopped):
             train()
-        assert Scratch("train", {}, {}).checkpoints()[-1].name == f"state-{turn:06d}.pt"
+        assert Scratch("train", {}, {}).checkpoints()[-1].name == f"state-{turn:06d}-stop.pt"
     sent = {}
     flip(Scratch("train", {}, {}).checkpoints()[-1:])
     again = train()

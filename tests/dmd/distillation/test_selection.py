@@ -52,7 +52,7 @@ def test_only_a_later_phase_that_goes_back_makes_a_run_keep_all_networks(teacher
     state.keep_if_best(10, LOWEST, 0.0, whole=False)
     assert state.best.networks.keys() == {"averages"} and state.best.networks["averages"].keys() == {10}
     state.keep_if_best(10, LOWEST, 0.0, whole=True)
-    assert state.best.networks.keys() == {*TRAINED, "averages"}
+    assert state.best.networks.keys() == {*TRAINED, "averages", "critic_average", "estimators"}
     kept = {k: v.clone() for k, v in state.best.weights.items()}
     with torch.no_grad():
         for p in state.averages[10].parameters():

@@ -20,6 +20,8 @@ from dmd.training.optim import apply_gradients, learning_rate
 from tests.helpers.sources import reals
 from tests.helpers.training import alone, copies, method, short_training
 
+SLOW = pytest.mark.slow
+
 LABELS = torch.arange(10)
 PAIRS = Pairs(torch.randn(12, 1, 8, 8), torch.rand(12, 1, 8, 8), torch.arange(12) % 10)
 
@@ -38,7 +40,9 @@ def weights(state: TrainState) -> dict[str, Tensor]:
     return {f"{n}.{k}": v.clone() for n, net in nets.items() for k, v in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("turns", [2, 4, 7])  # within the warm start, at its end, and after it
+@pytest.mark.parametrize(
+    "turns", [pytest.param(2, marks=SLOW), pytest.param(4, marks=SLOW), 7]
+)  # within the warm start, at its end, and after it
 def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(
     teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
 ) -> None:

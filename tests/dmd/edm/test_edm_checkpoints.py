@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from dmd.edm.checkpoints import convert
 from dmd.edm.pickles import ADMITTED, PlainUnpickler, read_checkpoint
 from dmd.errors import PickleError
 from tests.helpers.projects import ROOT
@@ -195,6 +196,7 @@ def test_other_files_are_an_error(tmp_path: Path, content: bytes, message: str) 
         read_checkpoint(tmp_path / "none.pkl")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_edm")
 def test_the_command_prints_the_network_and_writes_safetensors(tmp_path: Path) -> None:
     net = checkpoint(tmp_path / "edm.pkl")
@@ -212,3 +214,20 @@ def test_the_command_prints_the_network_and_writes_safetensors(tmp_path: Path) -
     )
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "posix.system" in refused.stderr
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("kind", ["_modules", "_parameters", "_init_args", "_init_kwargs"])
+def test_a_network_whose_parts_are_something_else_is_one_line(tmp_path: Path, kind: str) -> None:
+    net = nn.Linear(2, 2)
+    net.__dict__[kind] = 5
+    (tmp_path / "net.pkl").write_bytes(pickle.dumps({"ema": net}))
+    with pytest.raises(PickleError, match="could not be converted") as e:
+        convert(tmp_path / "net.pkl", tmp_path / "out")
+    assert len(str(e.value).splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_tensor_is_no_larger_than_its_storage(tmp_path: Path) -> None:
+    """With strides of zero, four bytes would be gigabytes in the copy that is written."""
+    (tmp_path / "net.pkl").write_bytes(pickle.dumps({"ema": nn.Linear(2, 2), "more": torch.zeros(1).expand(10**9)}))
+    with pytest.raises(PickleError, match=r"a tensor of size \(1000000000,\) in a storage of 1 numbers"):
+        read_checkpoint(tmp_path / "net.pkl")

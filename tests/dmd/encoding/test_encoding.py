@@ -9,11 +9,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dmd.config import EncodeConfig
+from dmd.data.sequences import Sequences
 from dmd.data.splits import Split, load_split
 from dmd.encoding import encode as writer
 from dmd.encoding.encode import encode
 from dmd.encoding.encoded import Encoded, load_encoded
-from dmd.errors import DataError
+from dmd.errors import ConfigError, DataError
 from dmd.families import tables as lookups
 from dmd.families.family import embed_all
 from dmd.families.pipelines import find_family, load_pipeline
@@ -22,7 +23,7 @@ from dmd.teachers.teacher import load_teacher
 from tests.helpers.faults.damage import flip
 from tests.helpers.networks import CPU
 
-EXACT = EncodeConfig(precision="fp32")
+EXACT = EncodeConfig(precision="fp32", prompts="none")
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def encode_and_load(folder: Path, split: Split, tmp_path: Path, cfg: EncodeConfi
     """Encode a split with the teacher in `folder`, and load the result."""
     (tmp_path / "work").mkdir(parents=True, exist_ok=True)
     encode(cfg, split, folder, tmp_path / "work", CPU, tmp_path / "encoded")
-    return load_encoded(tmp_path / "encoded")
+    return load_encoded(tmp_path / "encoded", split.class_captions)
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -55,7 +56,7 @@ def test_latents_are_the_vaes_output_for_every_image_in_order(
     torch.testing.assert_close(latents[some], want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3", "pixart"])
 def test_embeddings_from_disk_equal_those_in_memory(
     folders: dict[str, Path], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -64,7 +65,11 @@ def test_embeddings_from_disk_equal_those_in_memory(
     want = embed_all(find_family(pipe, folders[kind]), pipe, split.class_captions)
     assert tables is not None and set(tables) == set(want)
     for name, table in want.items():
-        torch.testing.assert_close(tables[name][:], table, rtol=1e-5, atol=1e-6)
+        stored = tables[name][:]
+        if isinstance(table, Sequences):
+            assert isinstance(stored, Sequences) and torch.equal(stored.lengths, table.lengths)
+            stored, table = stored.values, table.values
+        torch.testing.assert_close(stored, table, rtol=1e-5, atol=1e-6)
     held, x, t = (
         load_teacher(folders[kind], CPU, captions=split.class_captions),
         torch.randn(3, 4, 4, 4),
@@ -72,7 +77,7 @@ def test_embeddings_from_disk_equal_those_in_memory(
     )
     monkeypatch.setattr(lookups, "MAX_BYTES_IN_MEMORY", 0)
     on_disk = load_teacher(folders[kind], CPU, 2.0, split.class_captions, tables)
-    assert isinstance(on_disk.denoiser.net.embeddings, TableOnDisk)
+    assert any(isinstance(part, TableOnDisk) for part in on_disk.denoiser.net.modules())
     labels = torch.tensor([4, 4, 10])  # the last one is the null caption
     torch.testing.assert_close(on_disk.denoiser(x, t, labels), held.denoiser(x, t, labels), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
@@ -81,7 +86,7 @@ def test_embeddings_from_disk_equal_those_in_memory(
     assert not torch.allclose(on_disk.guided(x, t, labels[:1].expand(3)), on_disk.denoiser(x, t, labels[:1].expand(3)))
 
 
-@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3", "pixart"])
 def test_embeddings_that_exceed_the_memory_are_computed_when_they_are_read(
     folders: dict[str, Path], split: Split, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -166,7 +171,7 @@ def test_a_changed_byte_is_an_error(folders: dict[str, Path], split: Split, tmp_
 
 def test_half_precision_takes_half_the_disk(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
     exact = encode_and_load(folders["sd"], split, tmp_path / "a")
-    half = encode_and_load(folders["sd"], split, tmp_path / "b", EncodeConfig(precision="fp16"))
+    half = encode_and_load(folders["sd"], split, tmp_path / "b", EncodeConfig(precision="fp16", prompts="none"))
     assert exact.latents is not None and half.latents is not None
     assert half.latents.nbytes * 2 == exact.latents.nbytes
     torch.testing.assert_close(half.latents[:].float(), exact.latents[:], rtol=1e-3, atol=1e-3)
@@ -176,5 +181,39 @@ def test_half_precision_takes_half_the_disk(folders: dict[str, Path], split: Spl
 
 def test_pixels_and_labels_need_no_encoding(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:
     encoded = encode_and_load(folders["ddpm"], split, tmp_path)
-    assert encoded == Encoded(None, None)
+    assert encoded == Encoded(None, None, split.class_captions)
     assert {p.name for p in (tmp_path / "encoded").iterdir()} == {"manifest.json"}
+
+
+def test_prompts_of_the_generator_follow_the_captions_and_keep_the_null_row_last(
+    folders: dict[str, Path], split: Split, tmp_path: Path
+) -> None:
+    """The tables are those of a data set with both; the generator draws the prompts alone."""
+    (tmp_path / "prompts.txt").write_text("a red seven\n\n two   eights\n", encoding="utf-8")
+    cfg = EncodeConfig(precision="fp32", prompts=str(tmp_path / "prompts.txt"))
+    encoded = encode_and_load(folders["sana"], split, tmp_path, cfg)
+    captions = (*split.class_captions, "a red seven", "two eights")
+    assert encoded.captions == captions and encoded.draw_from(split.labels).tolist() == [10, 11]
+    given = load_teacher(folders["sana"], CPU, 2.0, captions, encoded.texts)
+    computed = load_teacher(folders["sana"], CPU, 2.0, captions)
+    x, t, labels = torch.randn(3, *given.shape), torch.tensor([3, 500, 999]), torch.tensor([2, 10, 11])
+    with torch.no_grad():
+        torch.testing.assert_close(given.guided(x, t, labels), computed.guided(x, t, labels), rtol=1e-4, atol=1e-5)
+    assert given.guided.null == len(captions)
+    without = encode_and_load(folders["sana"], split, tmp_path / "without")
+    assert without.captions == split.class_captions and torch.equal(without.draw_from(split.labels), split.labels)
+
+
+def test_prompts_need_a_teacher_on_captions_and_a_file_with_prompts(
+    folders: dict[str, Path], split: Split, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("one\n")
+    (tmp_path / "empty.txt").write_text(" \n")
+    for kind, name, error, words in (
+        ("dit", "prompts.txt", ConfigError, "encode.prompts: .* takes no captions; set it to none"),
+        ("sd", "empty.txt", DataError, "empty.txt has no prompt; write one in each line"),
+    ):
+        with pytest.raises(error, match=words):
+            encode_and_load(
+                folders[kind], split, tmp_path, EncodeConfig(precision="fp32", prompts=str(tmp_path / name))
+            )

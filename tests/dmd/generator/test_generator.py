@@ -1,5 +1,6 @@
 """Exported generators: their cards, their folder and the stock pipeline."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DModel
 from dmd.config import Params
 from dmd.diffusion.denoiser import as_denoiser
 from dmd.diffusion.pipelines import save_pipeline
+from dmd.errors import TeacherError
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator, load_generator
 from dmd.samplers.few_step import one_step
@@ -118,3 +120,35 @@ def test_an_unconditional_generator_runs_in_the_stock_pipeline(
     torch.testing.assert_close(torch.from_numpy(images).permute(0, 3, 1, 2), ours.detach(), rtol=0, atol=1e-5)
     again = load_generator(tmp_path / "generator", CPU)
     assert torch.equal(one_step(again.denoiser, z, t), one_step(generator.denoiser, z, t))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([], "the whole file: "),
+        ({"timesteps": 5}, "timesteps: "),
+        ({"timesteps": [True]}, "timesteps.0: "),
+        ({"timesteps": [1000]}, "are not indices 0.."),
+        ({"timesteps": [5] * 5000}, "are not indices 0.."),
+        ({"timesteps": []}, "timesteps: "),
+        ({"classes": 5}, "classes: "),
+        ({"classes": "zero"}, "classes: "),
+        ({"classes": ["a"] * 12}, "12 classes, but the network has 11 labels"),
+        ({"captions": None}, "captions: "),
+        ({"between": "noise"}, "between: "),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+    ],
+)
+def test_a_generator_json_that_was_changed_is_one_line(
+    teacher: Teacher, tmp_path: Path, changes: dict[str, object] | list[int] | bytes, words: str
+) -> None:
+    generator_folder(teacher, tmp_path / "generator", 700)
+    file = tmp_path / "generator/generator.json"
+    if isinstance(changes, bytes):
+        file.write_bytes(changes)
+    else:
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes if isinstance(changes, dict) else changes))
+    with pytest.raises(TeacherError) as e:
+        load_generator(tmp_path / "generator", CPU)
+    assert words in str(e.value) and len(str(e.value).splitlines()) == 1 and len(str(e.value)) < 1000

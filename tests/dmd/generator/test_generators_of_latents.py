@@ -2,11 +2,13 @@
 
 import base64
 import io
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,15 +19,20 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from dmd.config import Params
+from dmd.data.splits import DIGIT_NAMES
 from dmd.errors import TeacherError
+from dmd.families.family import embed_all
+from dmd.families.pipelines import find_family
+from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
 from dmd.samplers.few_step import generate, step_times
-from dmd.teachers.teacher import Teacher
+from dmd.teachers.teacher import Teacher, load_teacher
 from tests.helpers.networks import CPU
 from tests.helpers.sources import CAPTIONS
 from tests.helpers.teachers.hub_folders import CARDS
 from tests.helpers.teachers.latent_teachers import export, latent_teacher
+from tests.helpers.teachers.text_transformers import TRANSFORMERS
 
 
 @pytest.fixture(params=["dit", "text_unet"])
@@ -33,6 +40,7 @@ def teacher(request: pytest.FixtureRequest, params: Params, tmp_path: Path) -> T
     return latent_teacher(params, request.param, tmp_path / "teacher")
 
 
+@pytest.mark.slow
 def test_the_code_of_the_cards_gives_this_projects_images(params: Params, tmp_path: Path) -> None:
     """The code runs in a process that cannot import this project."""
     generators: dict[Path, Generator] = {}
@@ -103,3 +111,57 @@ def test_the_registered_model_accepts_labels_and_prompts(teacher: Teacher, tmp_p
     else:
         with pytest.raises(MlflowException, match="reads no text"):
             model.predict(None, prompts)
+
+
+def test_text_encoders_stay_on_disk_where_captions_are_encoded_and_are_exported(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """A training holds no text encoder of a text transformer in memory; its export is the same."""
+    whole = load_teacher(folders["sd3"], CPU, captions=CAPTIONS)
+    pipe = whole.pipeline
+    texts = embed_all(find_family(pipe, folders["sd3"]), pipe, CAPTIONS)
+    light = load_teacher(folders["sd3"], CPU, captions=CAPTIONS, texts=texts)
+    assert all(light.pipeline.components[f"text_encoder{k}"] is None for k in ("", "_2", "_3"))
+    export(whole, tmp_path / "whole", 999)
+    export(light, tmp_path / "light", 999)
+    files = {file.relative_to(tmp_path / "whole") for file in (tmp_path / "whole").rglob("*") if file.is_file()}
+    assert files == {file.relative_to(tmp_path / "light") for file in (tmp_path / "light").rglob("*") if file.is_file()}
+    index = [json.loads((tmp_path / name / "model_index.json").read_text()) for name in ("whole", "light")]
+    assert index[0] == index[1]
+    z, y = torch.randn(1, *whole.shape), torch.tensor([3])
+    assert torch.equal(
+        load_generator(tmp_path / "light", CPU).sampler().sample(z, y),
+        whole.codec.decode(generate(whole.denoiser, z, (999,), y)),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TRANSFORMERS)
+@pytest.mark.parametrize("between", ["fresh", "ode"])
+def test_the_registered_model_of_a_text_transformer_gives_the_samplers_images(
+    folders: dict[str, Path], tmp_path: Path, kind: str, between: Any
+) -> None:
+    """The stock pipeline takes the noise of the request in its own layout; the order of prompts does not matter."""
+    from flows.registry.pyfunc_generator import OneStepGenerator
+
+    teacher = load_teacher(folders[kind], CPU, captions=CAPTIONS)
+    times = step_times(teacher.denoiser.default_generator_timestep(), 2)
+    if kind == "pixart" and between == "ode":
+        with pytest.raises(TeacherError, match=r"method.levels.between: ode is exported only for flows"):
+            check_exportable(teacher, times, between)
+        return
+    check_exportable(teacher, times, between)
+    generator = Generator(teacher.denoiser, times, teacher.shape, DIGIT_NAMES, teacher.codec, between)
+    export_generator(generator, teacher, tmp_path / "generator")
+    model = OneStepGenerator()
+    model.load_context(SimpleNamespace(artifacts={"generator": str(tmp_path / "generator")}))  # type: ignore[arg-type]
+    answer = model.predict(None, pd.DataFrame({"prompt": [CAPTIONS[3], CAPTIONS[7]]}), {"seed": 5})
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answer["png"]]
+    ours = generator.sampler().images(torch.tensor([3, 7]), torch.Generator().manual_seed(5))
+    assert np.abs(np.stack(images).astype(int) - ours[:, 0].numpy().astype(int)).max() <= 1 and ours.float().std() > 1
+
+
+def test_a_flow_that_does_not_start_from_pure_noise_is_an_error(folders: dict[str, Path]) -> None:
+    teacher = load_teacher(folders["sd3"], CPU, captions=CAPTIONS)
+    with pytest.raises(TeacherError, match=r"method.levels: the first level is 0.750, but StableDiffusion3Pipeline"):
+        check_exportable(teacher, (499, 249))

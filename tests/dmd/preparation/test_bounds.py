@@ -12,7 +12,7 @@ from dmd.data.splits import load_split
 from dmd.errors import DataError
 from dmd.preparation.prepare import prepare
 from dmd.preparation.sources.arrays import read_idx
-from tests.helpers.sources import NewConfig, skipped, write_pictures
+from tests.helpers.sources import NewConfig, png_bytes, skipped, write_pictures
 
 
 def write_table(folder: Path, count: int, **odd: object) -> None:
@@ -161,3 +161,73 @@ def test_pillow_keeps_its_own_limit_after_a_preparation(new_config: NewConfig, t
     write_pictures(tmp_path / "in", 12)
     prepare(new_config(source="folder", folder=tmp_path / "in", max_pixels=4096), tmp_path / "out")
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_parquet_file_of_too_many_row_groups_is_named_before_it_is_read(
+    new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million of them take minutes and gigabytes, since the footer describes each."""
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "in").mkdir()
+    texts = pyarrow.table({"text": [f"prompt {i}" for i in range(100)]})
+    pyarrow.parquet.write_table(texts, tmp_path / "in/a.parquet", row_group_size=1)
+    config = new_config(source="prompts", folder=tmp_path / "in", captions="text")
+    assert prepare(config, tmp_path / "out").counts["train"] == 95
+    monkeypatch.setattr("dmd.preparation.sources.parquet.MAX_FOOTER", 1000)
+    with pytest.raises(DataError, match=r"a\.parquet: its footer has [\d,]+ bytes, more than the 1,000 that"):
+        prepare(config, tmp_path / "out")
+
+
+def test_a_column_that_takes_too_much_memory_is_named_before_it_is_read(
+    new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "in").mkdir()
+    texts = pyarrow.table({"text": ["a", "x" * 10**6], "other": ["y" * 10**6, "b"]})
+    pyarrow.parquet.write_table(texts, tmp_path / "in/a.parquet")
+    monkeypatch.setattr("dmd.preparation.sources.parquet.MAX_CHUNK", 10**5)
+    with pytest.raises(DataError, match=r"a\.parquet: row group 0 has [\d,]+ bytes in the column .text., more"):
+        prepare(new_config(source="prompts", folder=tmp_path / "in", captions="text"), tmp_path / "out")
+
+
+def test_long_values_of_a_hugging_face_data_set_are_counted_without_being_read(
+    new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {
+        "image": [{"bytes": png_bytes(i) if i != 3 else b"x" * 2**21, "path": None} for i in range(20)],
+        "words": [f"no. {i}" if i != 5 else "é" * 10**6 for i in range(20)],
+    }
+    features = datasets.Features({"image": datasets.Image(), "words": datasets.Value("string")})
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "in")
+    chosen = new_config(
+        source="huggingface", folder=tmp_path / "in", captions="words", max_pixels=1024, max_bad=0.2, seed=3
+    )
+    prepare(chosen, tmp_path / "out")
+    assert sorted(reason for *_, reason in skipped(tmp_path / "out")) == [
+        "its caption has 2,000,000 bytes, more than the 40,000 that are read",
+        "its picture has 2,097,152 bytes, more than the 1,056,768 that are read",
+    ]
+
+
+@pytest.mark.parametrize(("limit", "words"), [("MAX_FOOTER", "its footer has"), ("MAX_CHUNK", "in the column 'words'")])
+def test_parquet_files_of_a_hugging_face_data_set_are_checked_before_they_are_converted(
+    new_config: NewConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, words: str
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "in").mkdir()
+    images = [{"bytes": png_bytes(i), "path": None} for i in range(20)]
+    table = pyarrow.table({"image": images, "words": ["x" * 1000] * 20})
+    pyarrow.parquet.write_table(table, tmp_path / "in/train.parquet", row_group_size=2)
+    (tmp_path / "in/damaged.parquet").write_bytes(b"PAR1")
+    monkeypatch.setattr(datasets, "load_dataset", pytest.fail)
+    monkeypatch.setattr(f"dmd.preparation.sources.parquet.{limit}", 500)
+    with pytest.raises(DataError, match=rf"train\.parquet: .*{words}.* that are read; write it again with "):
+        prepare(new_config(source="huggingface", url=str(tmp_path / "in"), captions="words"), tmp_path / "out")

@@ -136,6 +136,7 @@ def test_an_interrupted_preparation_resumes(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_kill_while_shards_are_moved_loses_nothing(
     coloured: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

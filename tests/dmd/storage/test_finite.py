@@ -38,7 +38,8 @@ def test_latents_beyond_the_stored_precision_are_an_error(tmp_path: Path) -> Non
 
 
 def test_pairs_that_are_no_numbers_are_named(tmp_path: Path) -> None:
-    save_file({"z": torch.zeros(2), "x": torch.tensor([1.0, float("inf")])}, tmp_path / "pairs.safetensors")
+    x = torch.tensor([1.0, float("inf")]).reshape(2, 1, 1, 1)
+    save_file({"z": torch.zeros(2, 1, 1, 1), "x": x}, tmp_path / "pairs.safetensors")
     with pytest.raises(NumberError, match=r"pairs.safetensors: x has NaN or infinite values; run the pairs stage"):
         load_pairs(tmp_path)
 

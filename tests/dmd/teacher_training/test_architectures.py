@@ -4,6 +4,7 @@ import torch
 
 from dmd.config import Params
 from dmd.diffusion.denoiser import as_denoiser
+from dmd.storage.checkpoint import Scratch
 from dmd.teacher_training.architectures import new_network, new_scheduler
 from dmd.teacher_training.vae import train_vae
 from tests.helpers.teachers.latent_teachers import digits, tiny_params
@@ -18,14 +19,14 @@ def test_diffusers_own_label_dropout_is_off(params: Params) -> None:
     assert all(torch.equal(denoiser(z, t, y), denoiser(z, t, y)) for _ in range(3))
 
 
-def test_a_vae_learns_to_reconstruct(params: Params) -> None:
+def test_a_vae_learns_to_reconstruct(params: Params, scratch: Scratch) -> None:
     cfg = tiny_params(params, "dit").teacher
     cfg = cfg.model_copy(update={"vae": cfg.vae.model_copy(update={"steps": 60}), "batch_size": 20, "warmup_steps": 5})
     torch.manual_seed(0)
     _, parts = new_network(cfg, digits())
     x = torch.linspace(-1, 1, 8).expand(20, 1, 8, 8).clone()  # the same ramp in every image
     before = (parts.vae.decode(parts.vae.encode(x).latent_dist.mode()).sample - x).square().mean()
-    train_vae(parts.vae, cfg, x)
+    train_vae(parts.vae, cfg, x, scratch)
     after = (parts.vae.decode(parts.vae.encode(x).latent_dist.mode()).sample - x).square().mean()
     assert after < 0.2 * before
 

@@ -1,5 +1,6 @@
 """The run's own trunk is trained on one half of the train split, and its judges on the other."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from dmd.config import ConfigError, Params, validate
 from dmd.data.splits import half, load_split
 from dmd.features.own import load_own, save_own
+from dmd.storage.checkpoint import Scratch
+from dmd.training.optim import learning_rate
 from dmd.trunk_training.train import rotate, train_own
 from tests.helpers.networks import CPU
 
@@ -33,12 +36,12 @@ def test_rotation_by_right_angles() -> None:
 
 
 def test_the_network_learns_and_loads_as_a_trunk_with_three_levels(
-    params: Params, data_folder: Path, tmp_path: Path
+    params: Params, data_folder: Path, tmp_path: Path, scratch: Scratch
 ) -> None:
     cfg = params.trunk.model_copy(update={"source": "train", "steps": 60, "width": 8})
-    net, accuracy = train_own(cfg, load_split(data_folder, "train"), CPU)
+    net, accuracy = train_own(cfg, load_split(data_folder, "train"), CPU, scratch)
     assert accuracy > 0.5  # chance is 0.25
-    again, _ = train_own(cfg, load_split(data_folder, "train"), CPU)
+    again, _ = train_own(cfg, load_split(data_folder, "train"), CPU, scratch.part("again"))
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
     assert load_own(tmp_path, CPU) is None
     save_own(net, tmp_path)
@@ -68,3 +71,28 @@ def test_an_own_trunk_needs_its_stage_and_judges_of_the_other_half(
         validate(raw, "params.yaml")
     raw["trunk"]["source"], raw["evaluator"]["images"] = "train", "second_half"
     validate(raw, "params.yaml")
+
+
+def test_a_trunk_that_is_ended_continues_to_the_same_bytes(
+    params: Params, data_folder: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint holds network and optimizer."""
+    monkeypatch.setattr("dmd.training.resumable.CHECKPOINT_EVERY", 4)
+    cfg = params.trunk.model_copy(update={"source": "train", "steps": 9, "width": 8, "batch_size": 16})
+    split = load_split(data_folder, "train")
+    whole, _ = train_own(cfg, split, CPU, scratch.part("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr("dmd.trunk_training.train.learning_rate", _fail_after(6))
+        with pytest.raises(KeyboardInterrupt):
+            train_own(cfg, split, CPU, scratch)
+    resumed, _ = train_own(cfg, split, CPU, scratch)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def _fail_after(steps: int) -> Callable[..., float]:
+    def rate(base: float, step: int, *more: object) -> float:
+        if step == steps:
+            raise KeyboardInterrupt
+        return learning_rate(base, step, *more)  # type: ignore[arg-type]
+
+    return rate

@@ -15,6 +15,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from dmd.config import ExtractorsConfig, Params
 from dmd.errors import EvaluatorError
+from dmd.storage.checkpoint import Scratch
 from dmd.storage.files import sha256
 from dmd.training.tokenizer import new_tokenizer
 from evaluation.features.extractors import INCEPTION_FILE, load_networks
@@ -134,7 +135,7 @@ def test_folding_norms_into_convolutions_does_not_change_features() -> None:
 
 
 @pytest.mark.parametrize("name", ["clip", "dinov2"])
-def test_transformers_folders_are_extractors_too(params: Params, tmp_path: Path, name: str) -> None:
+def test_transformers_folders_are_extractors_too(params: Params, tmp_path: Path, scratch: Scratch, name: str) -> None:
     if name == "dinov2":
         from transformers import Dinov2Config, Dinov2Model
 
@@ -149,7 +150,7 @@ def test_transformers_folders_are_extractors_too(params: Params, tmp_path: Path,
         (tmp_path / name).mkdir()
         cfg = params.evaluator.model_copy(update={"steps": 1, "projection_dim": 32})
         split = load_split(tmp_path / "data", "train")
-        train_clip(cfg, split, split.class_captions, tmp_path / name, CPU)
+        train_clip(cfg, split, split.class_captions, tmp_path / name, CPU, scratch)
     loaded, _ = load_networks(config(params, **{name: str(tmp_path / name)}), CPU)
     assert loaded[name].extract(images()).shape == (5, 32)
 

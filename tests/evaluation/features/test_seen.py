@@ -6,43 +6,60 @@ from types import SimpleNamespace
 import pytest
 
 from dmd.features.facts import TrunkFacts, describe, read_facts, write_facts
+from evaluation.evaluator.student import add_student
 from evaluation.features.seen import find_seen
-from evaluation.metrics.schema import ExtractorFacts, Ratio
+from evaluation.judges.load import JUDGES
+from evaluation.metrics.schema import Baseline, ExtractorFacts, JudgeFacts, Ratio, Scores
 from evaluation.models.build import SECOND_HALF
 from tests.helpers.gan.trunks import FROZEN, small_trunk
+from tests.helpers.reports import generator_measures, run_metrics
 
 NAMES = ("evaluator", "classifier", "efficientnet_lite0", "clip_vit_b_32", "dinov2", "inception")
 EXTRACTORS = {name: ExtractorFacts(sha256=f"hash of {name}", dimensions=1, resize="none") for name in NAMES}
 
+OF_IMAGENET = {"efficientnet_lite0", "inception", "dinov2"}  # whose training images have the trunk's labels
 
-def seen(folder: Path, *trunks: TrunkFacts) -> set[str]:
+
+def seen(folder: Path, *trunks: TrunkFacts, judges: dict[str, JudgeFacts] | None = None) -> set[str]:
     write_facts(trunks, folder)
-    baseline = SimpleNamespace(provenance=SimpleNamespace(extractors=EXTRACTORS))
+    baseline = SimpleNamespace(provenance=SimpleNamespace(extractors=EXTRACTORS, judges=judges or {}))
     return set(find_seen(folder, baseline, folder))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("name", "family", "marked"),
     [
-        ("efficientnet_lite1", "efficientnet", {"efficientnet_lite0"}),
+        ("efficientnet_lite1", "efficientnet", OF_IMAGENET),
         ("clip:folder", "clip", {"clip_vit_b_32"}),
         ("dinov2:folder", "dinov2", {"dinov2"}),
-        ("torchvision.inception_v3:file", "inception", {"inception"}),
-        ("torchvision.vgg16:file", "vgg", set()),
+        ("torchvision.inception_v3:file", "inception", OF_IMAGENET),
+        ("torchvision.vgg16:file", "vgg", OF_IMAGENET),
+        ("timm:owner/name", "resnet", OF_IMAGENET),
         ("own", "own", {"evaluator", "classifier"}),
     ],
 )
-def test_a_trunk_marks_its_family(tmp_path: Path, name: str, family: str, marked: set[str]) -> None:
+def test_a_trunk_marks_its_family_and_judges_of_its_labels(
+    tmp_path: Path, name: str, family: str, marked: set[str]
+) -> None:
     assert seen(tmp_path, TrunkFacts(name=name, family=family, sha256="another")) == marked
 
 
 def test_equal_weights_are_marked_whatever_the_family(tmp_path: Path) -> None:
-    assert seen(tmp_path, TrunkFacts(name="timm:x", family="resnet", sha256="hash of classifier")) == {"classifier"}
+    trunk = TrunkFacts(name="clip:x", family="resnet", sha256="hash of classifier")
+    assert seen(tmp_path, trunk) == {"classifier"}
 
 
 def test_judges_of_the_other_half_are_not_marked_by_the_own_trunk(tmp_path: Path) -> None:
     (tmp_path / SECOND_HALF).touch()
     assert seen(tmp_path, TrunkFacts(name="own", family="own", sha256="")) == set()
+
+
+def test_a_trunk_marks_the_judges_of_text_to_image_of_its_family_or_weights(tmp_path: Path) -> None:
+    judges = {name: JudgeFacts(sha256=f"hash of {name}", processor="") for name in JUDGES}
+    clip = TrunkFacts(name="clip:folder", family="clip", sha256="another")
+    assert seen(tmp_path, clip, judges=judges) == {"clip_vit_b_32", "pick_score", "hps"}
+    same = TrunkFacts(name="timm:owner/name", family="resnet", sha256="hash of vqa")
+    assert seen(tmp_path, same, judges=judges) == OF_IMAGENET | {"vqa"}
 
 
 def test_without_trunks_nothing_is_marked(tmp_path: Path) -> None:
@@ -54,9 +71,42 @@ def test_facts_name_family_and_weights_of_loaded_trunks() -> None:
     assert (own.name, own.sha256) == ("own", "") and lite.family == "efficientnet" and len(lite.sha256) == 64
 
 
-def test_the_ratio_shows_the_mark_and_the_mean_of_the_unmarked() -> None:
+def test_the_ratio_shows_the_marks_and_the_mean_of_the_unmarked() -> None:
     fd = {"classifier": 0.9, "efficientnet_lite0": 0.5}
     assert str(Ratio(fd=fd, interval={})) == "classifier 0.900, efficientnet_lite0 0.500"
     marked = Ratio(fd=fd, interval={}, seen={"efficientnet_lite0": "why"}, unseen=0.9)
-    assert str(marked) == "classifier 0.900, efficientnet_lite0 0.500 (seen in training), unseen 0.900"
-    assert "seen" not in Ratio(fd=fd, interval={}).model_dump()  # older files stay as they are
+    assert str(marked) == "classifier 0.900, efficientnet_lite0 0.500 (seen in training), unmarked 0.900"
+    all_marked = Ratio(fd=fd, interval={}, seen={"efficientnet_lite0": "why"}, selects=["classifier"])
+    assert str(all_marked) == "classifier 0.900 (selects), efficientnet_lite0 0.500 (seen in training), unmarked none"
+    assert all_marked.marks() == {"classifier": "selects", "efficientnet_lite0": "seen in training: why"}
+    both = Ratio(fd=fd, interval={}, seen={"classifier": "why"}, selects=["classifier"], unseen=0.5)
+    assert both.mark("classifier") == " (seen in training, selects)" and both.mark("efficientnet_lite0") == ""
+    judge = Ratio(fd=fd, interval={}, seen={"hps": "why"})  # a judge of text to image, which has no FD
+    assert judge.marks() == {"hps": "seen in training: why"} and judge.mark("hps") == " (seen in training)"
+    plain = Ratio(fd=fd, interval={}).model_dump()
+    assert "seen" not in plain and "selects" not in plain  # older files stay as they are
+
+
+def student_of(names: tuple[str, ...], folder: Path, *trunks: TrunkFacts, classes: bool = True) -> Ratio:
+    """The ratio of a student with FD 1, 2, ... over a teacher with FD 10 by each extractor."""
+    write_facts(trunks, folder)
+    teacher = generator_measures(dict.fromkeys(names, 10.0))
+    student = generator_measures({k: 1.0 + i for i, k in enumerate(names)})
+    student = student if classes else student.model_copy(update={"classes": {}})
+    names_of_scores = (*(m.name for m in Scores.measures()), "nearest", "classes")
+    scores = [Scores(**{k: v for k, v in student.model_dump().items() if k in names_of_scores})] * 2
+    metrics = run_metrics(student, dict.fromkeys(names, 1.0), teachers={"ddim_50": teacher})
+    metrics.fd_replicates = {"ddim_50": {k: [9.0, 11.0] for k in names}}
+    baseline = Baseline(**{key: value for key, value in dict(metrics).items() if key in Baseline.model_fields})
+    return add_student(baseline, student, scores, folder, folder).ratio
+
+
+def test_judges_that_pick_the_generator_are_marked_and_left_out_of_the_mean(tmp_path: Path) -> None:
+    names = ("classifier", "evaluator", "efficientnet_lite0", "clip_vit_b_32")
+    ratio = student_of(names, tmp_path)
+    assert set(ratio.selects) == {"classifier", "evaluator"} and ratio.unseen == pytest.approx((0.3 + 0.4) / 2)
+    ratio = student_of(names, tmp_path, TrunkFacts(name="efficientnet_lite1", family="efficientnet", sha256="x"))
+    assert set(ratio.seen) == {"efficientnet_lite0"} and ratio.unseen == pytest.approx(0.4)
+    assert student_of(names[:2], tmp_path).unseen is None
+    without = student_of(names, tmp_path, classes=False)
+    assert without.selects == ["evaluator"] and without.unseen == pytest.approx((0.1 + 0.3 + 0.4) / 3)

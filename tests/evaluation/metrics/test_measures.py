@@ -19,8 +19,8 @@ from evaluation.report.quality import quality_table
 from evaluation.report.table import format_cells, format_table, summary_table
 from flows.ablation.comparison import headline
 from flows.registry.drift import find_exact_differences
+from flows.registry.figures import list_metrics
 from flows.registry.gate import Figures, advantage, check_gate
-from flows.registry.result import numeric_leaves
 from tests.helpers.evaluators import candidate, sampler, toy_evaluator
 from tests.helpers.reports import generator_measures, report_inputs, report_timing, run_metrics
 
@@ -66,7 +66,7 @@ def test_a_new_measure_is_a_column_of_the_tables_and_is_explained_on_the_page(me
     assert "toy" in format_table(table)
     html = render_report(report_inputs(metrics, report_timing()))
     assert "toy norm: largest feature of an image (feature units; lower is better)" in html
-    assert '<th colspan="2">toy norm</th>' in html
+    assert '<th scope="row">toy norm ↓</th>' in html and "<th>toy norm ↓</th>" in html
     assert {"toy_classifier", "toy_classifier_low", "toy_classifier_high"} <= set(quality_table(metrics))
 
 
@@ -87,8 +87,8 @@ def test_the_gate_the_watch_the_ablation_and_mlflow_use_a_new_measure(metrics: M
     assert (advantage(theirs, ours, gate) or "").startswith("toy classifier") and advantage(ours, theirs, gate) is None
     assert len(find_exact_differences(better, metrics.student)) == 1
     assert headline(metrics)["toy.classifier"] == value
-    numbers = numeric_leaves(metrics)
-    assert numbers["student.toy.classifier"] == value and "student.interval.toy.classifier.low" in numbers
+    numbers = list_metrics(metrics)
+    assert numbers["student/toy.classifier"] == value and "student/interval.toy.classifier.low" in numbers
 
 
 def test_a_measure_that_is_not_in_the_table_or_of_another_type_is_refused() -> None:

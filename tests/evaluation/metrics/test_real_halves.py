@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dmd.config import Params
 from dmd.data.splits import load_split
+from dmd.storage.checkpoint import Scratch
 from evaluation.metrics.comparison import Conditions
 from evaluation.metrics.reference import Reference
 from evaluation.metrics.schema import Scores
@@ -104,7 +105,7 @@ def halves(
     folder = tmp_path_factory.mktemp("evaluator") / "classifier"
     cfg = params.evaluator.model_copy(update={"classifier_steps": 100, "classifier_width": 16})
     train, held_out = (load_split(data_folder, name) for name in ("train", "test"))
-    assert train_classifier(cfg, train, held_out, folder, CPU) > 0.8
+    assert train_classifier(cfg, train, held_out, folder, CPU, Scratch.at(folder.parent, "run", "code")) > 0.8
     return Halves(load_classifier(folder, CPU), *digits)
 
 

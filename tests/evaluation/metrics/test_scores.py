@@ -74,7 +74,7 @@ def test_the_jackknife_replaces_every_measure_that_has_an_interval() -> None:
     parts = compute_scores(x, conditions, evaluator.reference, groups=GROUPS)
     scores = jackknife_scores(parts)
     assert len(scores) == GROUPS and all((s.nearest, s.classes) == (parts[0].nearest, parts[0].classes) for s in scores)
-    for name in (m.name for m in MEASURES.values() if m.has_interval):
+    for name in (m.name for m in MEASURES.values() if m.per_replicate):
         for k, whole in parts[0].values(name).items():
             values = jackknife(whole, [part.values(name)[k] for part in parts[1:]])
             assert [s.values(name)[k] for s in scores] == values, name

@@ -8,6 +8,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTo
 
 from dmd.config import Params
 from dmd.data.splits import Split
+from dmd.storage.checkpoint import Scratch
 from dmd.training.tokenizer import new_tokenizer
 from evaluation.models.build import build_evaluator
 from evaluation.models.captions import CaptionReading, longest_caption, read_captions
@@ -56,34 +57,40 @@ def test_captions_that_are_cut_or_read_alike_are_counted(
     assert alike == expected[-1]  # by the tokenizer itself
 
 
-def test_a_judge_that_is_trained_here_has_room_for_the_longest_caption(params: Params, tmp_path: Path) -> None:
+def test_a_judge_that_is_trained_here_has_room_for_the_longest_caption(
+    params: Params, tmp_path: Path, scratch: Scratch
+) -> None:
     cfg = with_values(params, evaluator={"steps": 1, "hidden_size": 16, "layers": 1, "classifier_steps": 1}).evaluator
     captions = [START + str(i) for i in range(13)] + [START * 3]
-    line = build_evaluator(cfg, splits(captions), tmp_path, CPU)
+    line = build_evaluator(cfg, splits(captions), tmp_path, CPU, scratch)
     clip = load_clip(tmp_path / "clip", CPU)
     assert clip.tokenizer.model_max_length == 3 * len(START.replace(" ", "")) + 2  # spaces take no token
     embeds = clip.caption_features(captions)
     assert (torch.cdist(embeds, embeds) > 0).sum() == 14 * 13 and "captions" not in line
 
 
-def test_short_captions_leave_the_judge_as_it_was(params: Params, tmp_path: Path) -> None:
+def test_short_captions_leave_the_judge_as_it_was(params: Params, tmp_path: Path, scratch: Scratch) -> None:
     tokens = longest_caption(new_tokenizer(tmp_path, 77), ["a handwritten zero", "a handwritten three"])
     cfg = with_values(params, evaluator={"steps": 1, "hidden_size": 16, "layers": 1, "classifier_steps": 1}).evaluator
-    build_evaluator(cfg, splits(["a handwritten zero", "a handwritten three", "a handwritten one"]), tmp_path, CPU)
+    build_evaluator(
+        cfg, splits(["a handwritten zero", "a handwritten three", "a handwritten one"]), tmp_path, CPU, scratch
+    )
     clip = load_clip(tmp_path / "clip", CPU)
     assert tokens < 77 == clip.tokenizer.model_max_length == clip.model.text_model.config.max_position_embeddings
 
 
-def test_captions_beyond_the_bound_are_counted_in_the_line(params: Params, tmp_path: Path) -> None:
+def test_captions_beyond_the_bound_are_counted_in_the_line(params: Params, tmp_path: Path, scratch: Scratch) -> None:
     changes = {"steps": 1, "hidden_size": 16, "layers": 1, "classifier_steps": 1, "max_tokens": 77}
     cfg = with_values(params, evaluator=changes).evaluator
-    line = build_evaluator(cfg, splits([START * 2 + str(i) for i in range(13)]), tmp_path, CPU)
+    line = build_evaluator(cfg, splits([START * 2 + str(i) for i in range(13)]), tmp_path, CPU, scratch)
     assert "13 of 13 captions are cut at the 77 tokens that CLIP reads" in line
     assert "warning: CLIP reads 13 of 13 different captions as the same text as another" in line
 
 
 @pytest.mark.parametrize("own_length", [True, False])
-def test_a_judge_from_a_folder_says_what_it_cuts(params: Params, tmp_path: Path, own_length: bool) -> None:
+def test_a_judge_from_a_folder_says_what_it_cuts(
+    params: Params, tmp_path: Path, scratch: Scratch, own_length: bool
+) -> None:
     """A tokenizer without a length of its own gets that of the model."""
     folder = tmp_path / "clip"
     folder.mkdir()
@@ -97,5 +104,7 @@ def test_a_judge_from_a_folder_says_what_it_cuts(params: Params, tmp_path: Path,
     changes = {"source": "folder", "folder": str(folder), "classifier_steps": 1}
     cfg = with_values(params, evaluator=changes).evaluator
     (tmp_path / "out").mkdir()
-    line = build_evaluator(cfg, splits([f"a handwritten digit, number {i}" for i in range(5)]), tmp_path / "out", CPU)
+    line = build_evaluator(
+        cfg, splits([f"a handwritten digit, number {i}" for i in range(5)]), tmp_path / "out", CPU, scratch
+    )
     assert "5 of 5 captions are cut at the 20 tokens" in line and "5 of 5 different captions as the same text" in line

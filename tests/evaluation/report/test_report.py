@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 
 from dmd.generator.pictures import GAP, comparison, image_grid
-from evaluation.metrics.schema import Metrics
+from evaluation.metrics.measures import MEASURES
+from evaluation.metrics.schema import Metrics, TrainingCost
 from evaluation.report.caption import describe_table, describe_training
-from evaluation.report.cards import ratio_card
+from evaluation.report.cards import cost_card, ratio_card
 from evaluation.report.charts import thin
+from evaluation.report.judges import headline_columns, headline_groups, measure_groups
 from evaluation.report.lineage import add_lineage
-from evaluation.report.page import ReportInputs, render_report, table_head
+from evaluation.report.page import ReportInputs, render_report
 from evaluation.report.quality import quality_figures, quality_table
 from evaluation.report.table import format_cells, format_table, summary_table
 from evaluation.report.training import group_columns
@@ -60,9 +62,10 @@ def test_page_is_self_contained(html: str) -> None:
 
 
 def test_page_shows_all_inputs(inputs: ReportInputs, html: str) -> None:
-    text = format_cells(summary_table(inputs.metrics, inputs.timing))
-    for name, row in zip(text.index, text.to_numpy().tolist(), strict=True):
-        assert f'<th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in row) in html
+    for group in (*headline_groups(inputs.metrics, inputs.timing), *measure_groups(inputs.metrics)):
+        assert f">{group.title}</th>" in html
+        for name, row in group.rows:
+            assert f'<th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in row) in html
     assert "A &lt;title&gt;" in html and "make demo &amp;&amp; echo &lt;done&gt;" in html
     assert "<h3>unheard_of</h3>" in html and "blank" not in html
     images = [a["alt"] for tag, a in Page(html).tags if tag == "img"]
@@ -190,14 +193,50 @@ def test_the_table_for_a_terminal_is_aligned_and_fits_120_columns(metrics: Metri
     assert "seconds" not in format_table(summary_table(metrics, None))
 
 
-def test_a_table_heading_spans_the_columns_of_its_measure() -> None:
-    columns = ["NFE", "FD a", "FD b", "CLIP score", "recall a"]
-    assert table_head(columns) == [
-        ("NFE", 1, [""]),
-        ("FD", 2, ["a", "b"]),
-        ("CLIP score", 1, [""]),
-        ("recall", 1, ["a"]),
-    ]
+def test_the_headline_table_has_a_group_for_each_judge_and_few_columns(metrics: Metrics, timing: Timing) -> None:
+    assert headline_columns() == ["NFE", "FD ↓", "precision ↑", "recall ↑", "ms ↓"]
+    metrics = copy.deepcopy(metrics)
+    metrics.ratio.selects, metrics.ratio.seen = ["clip"], {"classifier": "why"}
+    groups = headline_groups(metrics, timing)
+    assert [g.title for g in groups] == ["clip (selects)", "classifier (seen in training)"]
+    names = ["real held-out", *(f"DDIM {n}" for n in (10, 25, 50, 100)), "student"]
+    assert all([name for name, _ in g.rows] == names for g in groups)
+    assert groups[0].rows[-1] == ("student", ["1", "0.840 ± 0.040", "0.810", "0.720", "0.5"])
+    assert groups[1].rows[2] == ("DDIM 25", ["25", "3.400 ± 0.050", "0.810", "0.720", "12.5"])
+    assert groups[0].rows[0][1] == ["", "", "0.900", "", ""]  # FD and recall depend on the number of images
+    assert [row[-1] for _, row in headline_groups(metrics, None)[0].rows] == [""] * 6
+
+
+def test_every_measure_stands_beside_the_best_sampler_of_its_judge(metrics: Metrics) -> None:
+    *judges, last = measure_groups(metrics)
+    assert [g.title for g in judges] == ["clip; teacher: DDIM 100", "classifier; teacher: DDIM 100"]
+    rows = dict(judges[0].rows)
+    assert rows["FD ↓"] == ["0.840 ± 0.040", "0.700 ± 0.050", ""] and rows["density ↑"] == ["0.930", "0.930", "0.900"]
+    assert len(rows) == len([m for m in MEASURES.values() if m.per_extractor])
+    names = ["CLIP score ↑", "PickScore ↑", "HPS v2.1 ↑", "ImageReward ↑", "VQA ↑", "accuracy ↑"]
+    assert [name for name, _ in last.rows] == names
+
+
+def test_every_axis_has_a_quantity_and_a_direction_or_unit(html: str) -> None:
+    charts = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(charts) == 2 * len(NAMES) + 4
+    for chart in charts:
+        text = " ".join(re.findall(r"<text[^>]*>(.*?)</text>", chart, re.DOTALL))
+        assert "(count)" in text or "is faster)" in text, text
+        assert "lower is better)" in text or "no direction" in text or "(see the title)" in text, text
+
+
+def test_the_training_cost_stands_beside_the_quality(metrics: Metrics) -> None:
+    assert cost_card(metrics) is None
+    metrics = metrics.model_copy(
+        update={"training": TrainingCost(turns=2150, images=284800, images_of={"critic": 64000})}
+    )
+    card = cost_card(metrics)
+    assert (
+        card is not None
+        and card.value == "284,800"
+        and card.text == ("In 2,150 turns of the generator. Images of critic 64,000.")
+    )
 
 
 def test_every_column_is_in_one_plot() -> None:
@@ -205,7 +244,7 @@ def test_every_column_is_in_one_plot() -> None:
     names += ["validation_score", "validation_fd_infinity_classifier"]
     frame = pd.DataFrame({c: [float(i), i + 1.0, np.nan] for i, c in enumerate(names)})
     hidden = {"turn": [1, 2, 3], "step": [5, 10, 15], "generator_total": frame["generator_dm"], "still": 7.0}
-    hidden |= {"blank": [np.nan, np.inf, np.nan], "validation_error": [0.1, 0.2, 0.3]}
+    hidden |= {"blank": [np.nan, np.inf, np.nan], "validation_error": [0.1, 0.2, 0.3], "validation_kept": [1, 0, 1]}
     groups = group_columns(frame.assign(**hidden))
     assert sorted(c for group in groups.values() for c in group) == sorted(names)
     assert groups["Losses"] == ["generator_dm", "critic_total"] and groups["odd"] == ["odd"]

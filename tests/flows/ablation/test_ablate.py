@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from dmd.errors import ConfigError, UserError
 from evaluation.metrics.schema import Metrics
+from flows.ablation import experiment
 from flows.ablation.comparison import (
     RowSummary,
     format_table,
@@ -171,11 +172,25 @@ def test_the_table_says_what_it_is_of(tmp_path: Path) -> None:
     title, _, head, *_ = table.read_text().splitlines()
     commit, date = git(tmp_path, "log", "-1", "--format=%h %cs").split()
     for words in (
-        "Data: digits. Method: dmd2.", f"Commit {commit} of {date}.", "Judges: a, b features",
+        "Data: digits. Method: dmd2.", f"Commit {commit} of {date}.", "Judges: a, b;",
         "of 3 x 1,797 images", "Lower is better: fd_ratio. Higher is better: clip_score, precision, recall.",
     ):  # fmt: skip
         assert words in title, (words, title)
     assert head.endswith("| generator turns |") and "| 2,150 |" in table.read_text()
+
+
+def test_marks_of_judges_and_the_mean_of_the_unmarked_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    plan = Plan("x", ablation(), members, YAML(typ="safe").load(ROOT / "params.yaml"))
+    marked = metrics(2.0)
+    marked.ratio.selects, marked.ratio.unseen = ["a"], 1.5
+    monkeypatch.setattr(experiment, "load_metrics", lambda *_: marked)
+    rows = summarize(ablation(), {m: headline(marked) for m in members})
+    title, _, head, _, row, *_ = write_comparison(tmp_path, plan, rows)[1].read_text().splitlines()
+    assert "Judges: a (selects), b;" in title
+    assert head.startswith("| row | seeds | fd_ratio | fd_ratio_unseen |") and "| 1.500 ± 0.000 |" in row
 
 
 def test_a_row_is_equal_after_writing_and_reading_json() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from evaluation.metrics.schema import write_model
-from tests.helpers.ablations import at_work, check_runs, mlflow_runs
+from tests.helpers.ablations import check_runs, mlflow_runs, other_states
+from tests.helpers.faults.at_work import at_work
 from tests.helpers.projects import ROOT
 from tests.helpers.reports import generator_measures, run_metrics
 from tests.helpers.servers import Server, eventually, task_states
@@ -127,12 +128,17 @@ def test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated(server:
     log = project.parent / "log"
     assert log.read_text().split().count("shared") == 1
     check_runs(project, 4)
+    assert other_states(project) == ["FAILED"] * 2
     assert len(experiments(project)) == 4
     run, states = last_states(server)
     done = {f"{row} seed {seed}": "Ran" for row in ("k1", "k2") for seed in (0, 1)}
     failed = {"k7 seed 0": "Failed", "k7 seed 1": "Failed"}
     assert states == {**done, **failed, "comparison": "Published"}
-    assert run["state_name"] == "Incomplete" and "k7 seed 1: train: seven is not available" in run["state"]["message"]
+    assert (
+        run["name"] == "k"
+        and run["state_name"] == "Incomplete"
+        and "k7 seed 1: train: seven is not available" in run["state"]["message"]
+    )
     artifacts = {a["key"]: a for a in server.ask("artifacts")}
     assert "| k1 | 2 | 1.500 ± 0.707 |" in artifacts["ablation-k"]["data"]
     assert (project / "reports/ablations/k.html").as_uri() in artifacts["ablation-k-page"]["data"]
@@ -145,6 +151,7 @@ def test_members_are_tasks_and_experiments_and_runs_and_are_not_repeated(server:
     assert err.count("already there: k-") == 4 and log.read_text().split() == ["train", "train"]
     assert (project / "reports/ablations/k.json").read_bytes() == before
     check_runs(project, 4)
+    assert other_states(project) == ["FAILED"] * 2  # the second attempt continues the run of the first one
     assert last_states(server)[1] == {**dict.fromkeys(done, "Already there"), **failed, "comparison": "Published"}
     (project / "work.py").write_text(WORK + "\n# changed\n")
     code, out, err = Run(server, project).end()
@@ -156,10 +163,13 @@ def test_a_killed_ablation_resumes(server: Server, project: Path, number: signal
     Run(server, project, sleep=4).signal_after("FD ratio", number)
     assert eventually(lambda: not at_work(project), patience=45), at_work(project)
     before = experiments(project)
-    assert before and len(mlflow_runs(project)[1]) == 1  # a member is published at once, and no run stays open
+    assert before and len(mlflow_runs(project)[1]) == 1  # a member is published at once
+    # The run of a member that was at work, if the signal came after its start: nothing is left to end it after SIGKILL.
+    assert set(other_states(project)) <= {"KILLED" if number == signal.SIGTERM else "RUNNING"}
     _, _, err = Run(server, project).end()
     assert err.count("already there: k-") == len(before)
     check_runs(project, 4)
+    assert other_states(project) == ["FAILED"] * 2  # of the row that fails
     rows = json.loads((project / "reports/ablations/k.json").read_text())["rows"]
     assert [row["seeds"] for row in rows] == [[0, 1], [0, 1], []]
     assert len(experiments(project)) == 4 and set(before) < set(experiments(project))

@@ -136,7 +136,7 @@ def test_a_value_that_yaml_cannot_hold_is_refused(project: Path, value: str) -> 
 def test_a_member_that_fails_has_a_reason(
     project: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], reason: str
 ) -> None:
-    def fail(_argv: Sequence[str], _cwd: Path, on_line: Callable[[str], None]) -> int:
+    def fail(_argv: Sequence[str], _cwd: Path, on_line: Callable[[str], None], env: object) -> int:
         for line in lines:
             on_line(line)
         return 3
@@ -152,6 +152,7 @@ def test_a_member_that_fails_has_a_reason(
     assert str(caught.value) == reason and not experiment.exists(project, MEMBER)
 
 
+@pytest.mark.slow
 def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path) -> None:
     make_experiment(project)
     publish_member(project, "x", MEMBER)
@@ -159,7 +160,7 @@ def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path) -> None
     (where,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]
     (child,) = [r for r in client.search_runs([where]) if PARENT in r.data.tags]
     assert child.data.metrics["ratio.fd.a"] == 1.5 and child.data.params["train.seed"] == "1"
-    assert [m.value for m in client.get_metric_history(child.info.run_id, "train.generator_x_mean")] == [0.5, 0.25]
+    assert [m.value for m in client.get_metric_history(child.info.run_id, "train/generator_x_mean")] == [0.5, 0.25]
     assert [f.path for f in client.list_artifacts(child.info.run_id, "pictures")] == ["pictures/samples.png"]
     # Imitate a kill while publishing: the process does not exist, and its run is still open.
     client.update_run(child.info.run_id, status="RUNNING")

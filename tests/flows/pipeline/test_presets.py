@@ -277,3 +277,18 @@ def test_a_plan_reaches_beyond_stages_with_missing_outputs(
     trouble = subprocess.CompletedProcess([], 255, "", "WARNING: no room\nERROR: failed to reproduce 'train'\n")
     monkeypatch.setattr("flows.pipeline.dry_run.subprocess.run", lambda *_, **__: trouble)
     assert main(["--dry-run"]) == 1 and "DVC cannot tell which stages would run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [{1: 2, "b": 3}, {(1, 2): 3}, {"a": {1: 2, "b": 3}}])
+def test_a_group_that_json_cannot_hold_is_one_line(project: Path, value: object) -> None:
+    with pytest.raises(ConfigError) as e:
+        make_variants(project, None, {"train.betas": value}, [])  # type: ignore[dict-item]
+    assert all(line.startswith("overrides: train.betas") for line in str(e.value).splitlines())
+
+
+def test_a_long_text_is_no_path(project: Path) -> None:
+    """A value is also looked up as an old path, and no file can have a name of 5,000 characters."""
+    (variant,) = make_variants(project, None, {"data.caption": "x" * 5000}, [])
+    assert variant.changes["data.caption"] == "x" * 5000
+    with pytest.raises(ConfigError, match="there is no preset"):
+        make_variants(project, "x" * 5000, {}, [])

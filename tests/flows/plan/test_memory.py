@@ -9,8 +9,12 @@ from torch.utils.checkpoint import checkpoint
 
 from dmd.config import Params
 from dmd.distillation.cost import turn_costs
+from dmd.distillation.lora import halve
+from dmd.distillation.parallel.sharding import blocks_of
+from dmd.features.load import load_frozen
 from dmd.teacher_training.architectures import new_unet
-from flows.plan.memory import FusedAttention, SavedTensors, saved_bytes, train_memory
+from flows.plan.activations import FusedAttention, SavedTensors, saved_bytes
+from flows.plan.memory import train_memory
 from flows.plan.network_config import blank_teacher
 from tests.helpers.networks import CPU
 from tests.helpers.params import with_values
@@ -80,6 +84,62 @@ def test_frozen_weights_are_cast_for_each_use_if_their_layers_are_checkpointed(p
     assert cast(**adapters) > cast()
 
 
+def test_frozen_weights_in_bf16_are_half_as_large_and_need_no_cast(params: Params) -> None:
+    adapters = {"lora_rank": 2, "lora_rank_critic": 2, "precision": "bf16"}
+    runs = [with_values(params, train={**adapters, "frozen_precision": kind}) for kind in ("fp32", "bf16")]
+    whole, half = (train_memory(blank_teacher(run, None, META), run, turn_costs(run)) for run in runs)
+    teacher = blank_teacher(params, None, META).denoiser
+    halve(teacher)
+    held = sum(t.nbytes for t in (*teacher.parameters(), *teacher.buffers()))
+    assert half["teacher"] == held < 0.6 * whole["teacher"]
+    assert half["cast weights"] == 2 * 2 * half["best so far"] // 4 < whole["cast weights"]
+    assert half["activations"] == whole["activations"]
+
+
+def test_weights_of_int8_take_a_byte_each_and_five_bytes_for_each_row(params: Params) -> None:
+    run = with_values(params, train={"frozen_precision": "int8"})
+    whole, small = (train_memory(blank_teacher(p, None, META), p, turn_costs(p)) for p in (params, run))
+    linear = [m.weight for m in blank_teacher(params, None, META).denoiser.modules() if isinstance(m, nn.Linear)]
+    assert whole["teacher"] - small["teacher"] == sum(3 * w.numel() - 5 * len(w) for w in linear) > 0
+    assert small["generator"] == whole["generator"] and small["cast weights"] == 0
+
+
+def test_an_offloaded_teacher_leaves_two_layers_and_its_buffers(params: Params) -> None:
+    run = with_values(params, train={"offload": "teacher"})
+    whole, away = (train_memory(blank_teacher(p, None, META), p, turn_costs(p)) for p in (params, run))
+    teacher = blank_teacher(params, None, META).denoiser
+    largest = max(sum(p.nbytes for p in m.parameters(recurse=False)) for m in teacher.modules())
+    assert away["teacher"] == 2 * largest + sum(t.nbytes for t in teacher.buffers()) < whole["teacher"] / 2
+    assert {k: v for k, v in away.items() if k != "teacher"} == {k: v for k, v in whole.items() if k != "teacher"}
+
+
+def test_weights_that_adapters_share_stay_whole_on_every_gpu(params: Params) -> None:
+    run = with_values(params, train={"lora_rank": 2, "lora_rank_critic": 2})
+    shared = with_values(run, train={"launcher": "accelerate", "processes": 2, "shard": "full"})
+    one, two = (train_memory(blank_teacher(p, None, META), p, turn_costs(p)) for p in (run, shared))
+    assert two["teacher"] == one["teacher"] and two["AdamW"] == one["AdamW"] / 2
+    assert two["gathered blocks"] < one["teacher"] / 4
+
+
+def test_trunks_their_activations_and_statistics_of_features_are_counted(params: Params) -> None:
+    gan = params.method.gan.model_copy(update={"trunks": ["efficientnet_lite1"], "trunk_side": 64})
+    run = with_values(params, method={"name": "gdd", "gan": gan})
+    sizes = train_memory(blank_teacher(run, None, META), run, turn_costs(run))
+    net = load_frozen("efficientnet_lite1", CPU, 64)
+    assert sizes["trunks"] == sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
+    own = saved_bytes(blank_teacher(params, None, META).denoiser.requires_grad_(True), (1, 8, 8), 11)[0]
+    x, counter = torch.zeros(1, 1, 8, 8, requires_grad=True), SavedTensors(net.parameters())
+    with counter:
+        net(x)
+    images = run.train.generator_batch_size
+    assert sizes["activations"] > images * (own + 0.95 * counter.bytes)
+    moments = params.method.moments.model_copy(update={"networks": ["efficientnet_lite1"]})
+    run = with_values(params, method={"name": "fd_loss", "moments": moments})
+    sizes = train_memory(blank_teacher(run, None, META), run, turn_costs(run))
+    width = load_frozen("efficientnet_lite1", CPU)(torch.zeros(1, 1, 8, 8))[-1].shape[1]
+    assert sizes["statistics"] == 8 * (2 * width**2 + 2 * width + 1)
+
+
 @pytest.mark.parametrize("checkpointed", [True, False])
 def test_autograd_keeps_the_cast_of_a_frozen_weight_only_without_checkpointing(checkpointed: bool) -> None:
     """PyTorch itself behaves as the count of cast weights assumes."""
@@ -101,16 +161,29 @@ def test_processes_parts_and_precision_divide_activations(params: Params) -> Non
         return train_memory(blank_teacher(run, None, META), run, turn_costs(run))
 
     one = of()
-    assert "exchanged gradients" not in one and "cast weights" not in one
+    assert "gathered blocks" not in one and "cast weights" not in one
     assert of(accumulate=4)["activations"] == one["activations"] / 4
     eight = of(launcher="accelerate", processes=8)
-    assert (eight["activations"], eight["exchanged gradients"]) == (one["activations"] / 8, one["gradients"])
-    sharded = of(launcher="accelerate", processes=8, shard=True)
-    for name in ("teacher", "generator", "critic", "averages", "gradients", "AdamW"):
+    assert eight["activations"] == one["activations"] / 8 and eight["generator"] == one["generator"]
+    net = new_unet(params.teacher, (1, 8, 8), 10)
+    blocks = [sum(p.numel() for p in block.parameters()) for block in blocks_of(net)]
+    outside = 4 * (sum(p.numel() for p in net.parameters()) - sum(blocks))
+    two = 2 * 4 * max(blocks)
+    assert eight["gathered blocks"] == 2 * outside + two, "of generator and critic; the teacher's stay whole"
+    sharded = of(launcher="accelerate", processes=8, shard="full")
+    assert sharded["gathered blocks"] == 4 * outside + two, "of the average, too, which FSDP lays out"
+    hybrid = of(launcher="accelerate", processes=8, shard=4)
+    assert hybrid["AdamW"] == pytest.approx(2 * sharded["AdamW"], abs=2)
+    grids = 4 * params.teacher.timesteps * 8  # buffers, which every process holds whole
+    for name in ("teacher", "generator", "critic", "averages"):
+        assert sharded[name] == pytest.approx((one[name] - grids) / 8 + grids, abs=1)
+    for name in ("gradients", "AdamW"):
         assert sharded[name] == pytest.approx(one[name] / 8, abs=1)
-    assert sharded["gathered average"] == one["generator"] and "exchanged gradients" not in sharded
+    assert sharded["gathered average"] == one["generator"]
     assert of(precision="bf16")["activations"] == one["activations"] / 2
-    assert of(gradient_checkpointing=True)["activations"] < one["activations"] / 2
+    assert of(gradient_checkpointing=True)["activations"] < one["activations"], (
+        "the inputs of all blocks, and one block"
+    )
 
 
 def test_saved_activations_are_counted_once_and_without_weights() -> None:

@@ -51,9 +51,33 @@ def test_published_networks_have_their_published_sizes(
         assert sum(p.numel() for p in teacher.codec.parameters()) == 83_653_863
 
 
+@pytest.mark.parametrize(
+    ("preset", "billions", "shape"),
+    [
+        ("flux2_klein", 3.88, (128, 64, 64)),
+        ("qwen_image", 20, (16, 128, 128)),
+        ("z_image", 6, (16, 128, 128)),
+        ("sana_600m", 0.59, (32, 32, 32)),
+        ("pixart_sigma", 0.6, (4, 128, 128)),
+    ],
+)
+def test_networks_whose_configs_were_not_read_on_the_hub_have_the_size_in_their_name(
+    params: Params, preset: str, billions: float, shape: tuple[int, ...], empty_cache: None
+) -> None:
+    changes = load_preset(ROOT, preset).changes
+    run = hub(params, str(changes["teacher.hub_id"]), str(changes["teacher.revision"]))
+    run = with_values(run, data={"size": 1024})
+    teacher = blank_teacher(run, teacher_configs(run, ROOT, preset), META)
+    assert sum(p.numel() for p in teacher.denoiser.parameters()) / 1e9 == pytest.approx(billions, rel=0.04)
+    assert teacher.shape == shape and teacher.codec.image_shape(teacher.shape) == (3, 1024, 1024)
+
+
 def test_each_published_configuration_is_that_of_its_preset_and_names_its_source() -> None:
     files = sorted((ROOT / PRESETS).glob("*.teacher.json"))
-    assert [file.name.removesuffix(".teacher.json") for file in files] == ["cifar10", "imagenet64", "sd15", "sdxl"]
+    assert [file.name.removesuffix(".teacher.json") for file in files] == [
+        *("cifar10", "flux1_dev", "flux2_klein", "imagenet64", "pixart_sigma", "qwen_image", "sana_600m", "sd15"),
+        *("sd35_medium", "sdxl", "z_image"),
+    ]
     for file in files:
         configs, changes = json.loads(file.read_text()), load_preset(ROOT, file.name.partition(".")[0]).changes
         pinned = changes.get("teacher.hub_id"), changes.get("teacher.revision")

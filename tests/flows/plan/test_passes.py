@@ -80,3 +80,34 @@ def test_predicted_passes_equal_a_calculation_by_hand(
     assert (critic_turn.turn.network, generator_turn.turn.network) == ("critic", "generator")
     for cost, (forward, backward) in ((critic_turn, critic), (generator_turn, generator)):
         assert (forward_passes(cost.passes), backward_passes(cost.passes)) == (forward, backward)
+
+
+@pytest.mark.parametrize(
+    ("values", "accumulate", "forward", "backward"),
+    [
+        # A loss on the whole batch sees the features of all parts before any part has a gradient.
+        ({"name": "fd_loss"}, 1, 1, 1),
+        ({"name": "mmd_loss"}, 2, 2, 1),
+        # The critic's average predicts in its place; decoupled guidance needs both predictions at a second time.
+        ({"name": "dmd", "critic_average": 0.9}, 1, 3, 1),
+        ({"name": "decoupled"}, 1, 5, 1),
+    ],
+)
+def test_passes_of_further_methods_equal_a_calculation_by_hand(
+    params: Params, values: dict, accumulate: int, forward: float, backward: float
+) -> None:
+    moments = params.method.moments.model_copy(update={"networks": ["efficientnet_lite1"]})
+    scale = 2.0 if values["name"] == "decoupled" else 1.0
+    method = {"regression_weight": 0.0, "moments": moments, **values}
+    run = with_values(params, method=method, guidance={"scale": scale}, train={"accumulate": accumulate})
+    *_, cost = turn_costs(run)
+    assert cost.turn.network == "generator"
+    assert (forward_passes(cost.passes), backward_passes(cost.passes)) == (forward, backward)
+
+
+def test_both_methods_of_a_sequence_are_counted(params: Params) -> None:
+    moments = params.method.moments.model_copy(update={"networks": ["efficientnet_lite1"]})
+    then = params.method.then.model_copy(update={"name": "fd_loss", "generator_turns": 7, "generator_batch_size": 10})
+    costs = turn_costs(with_values(params, method={"moments": moments, "then": then}))
+    assert [cost.phase.name for cost in costs] == ["warm_start", "catch_up", "distill", "distill", "fd_2"]
+    assert costs[-1].images == 70

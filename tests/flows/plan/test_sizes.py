@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd.config import Params
-from flows.plan.sizes import count_images
+from flows.plan.images import count_images
 from flows.plan.units import amount, duration, rounded
 from tests.helpers.params import with_values
 

@@ -3,6 +3,7 @@
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from dvc.repo import Repo
 
 from dmd.config import Params
-from dmd.errors import UserError
+from dmd.errors import ConfigError, UserError
 from flows.preflight import checks, room
 from flows.preflight.checks import check_before
 from flows.preflight.places import check_places, list_places
@@ -21,6 +22,7 @@ from flows.preflight.run import Run
 from flows.registry.store import check_reachable
 from flows.runtime.reach import find_silence
 from tests.helpers.params import with_values
+from tests.helpers.projects import ROOT, environment
 from tests.helpers.servers import free_port
 
 STAGES = frozenset({"data", "teacher", "encode", "pairs", "train", "evaluate"})
@@ -50,6 +52,14 @@ def test_a_locale_that_is_not_utf_8_is_named(run: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr("flows.preflight.checks.locale.getencoding", lambda: "ISO-8859-1")
     (line,) = checks.check_encoding(run)
     assert line == "the locale's encoding is ISO-8859-1; export PYTHONUTF8=1 and run again"
+
+
+def test_a_tracker_without_its_package_is_named(run: Run, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not list(checks.check_trackers(run))
+    tracked = replace(run, params=[with_values(params, register_={"trackers": ["tensorboard", "wandb"]})])
+    monkeypatch.setattr("flows.preflight.checks.importlib.util.find_spec", lambda name: name == "wandb" or None)
+    (line,) = checks.check_trackers(tracked)
+    assert line.startswith("register.trackers: tensorboard is not installed; pip install '.[tensorboard]'")
 
 
 def test_a_socks_proxy_without_its_package_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +134,24 @@ def test_a_server_that_says_nothing_is_named_in_time(monkeypatch: pytest.MonkeyP
         assert find_silence(f"http://127.0.0.1:{silent.getsockname()[1]}", "/health") in ("timed out", "no answer")
         assert find_silence(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/db") is None
     assert find_silence("sqlite:////tmp/x.db") is None and find_silence("databricks") is None
+
+
+def test_a_method_is_checked_only_if_it_runs(run: Run) -> None:
+    of_critic = with_values(run.params[0], method={"name": "gdd"})  # its trunks are those of a critic, which it lacks
+    assert not list(checks.check_methods(run))
+    both = replace(run, params=[*run.params, of_critic])
+    with pytest.raises(ConfigError, match=r"^method\.gan\.trunks: gdd has no critic, so critic cannot train; use"):
+        check_before(both)
+    assert not list(checks.check_methods(replace(both, stages=frozenset({"data", "teacher"}))))
+
+
+@pytest.mark.slow
+def test_a_run_of_the_first_stage_alone_is_checked_without_diffusers(run: Run) -> None:
+    """Its import takes as long as the stage."""
+    code = (
+        "import sys; from pathlib import Path; from dmd.config import load_params; from flows.preflight.run import Run;"
+        "from flows.preflight.checks import check_before; root = Path(sys.argv[1]);"
+        "check_before(Run(root, [load_params(Path('params.yaml'))], frozenset({'data'}), True, publishes=False));"
+        "import flows.pipeline.flow; sys.exit('diffusers' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run.root)], cwd=ROOT, env=environment(), check=True)

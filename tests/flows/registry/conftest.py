@@ -13,7 +13,8 @@ from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
 from flows.registry.versions import register
 from tests.helpers.projects import ROOT
-from tests.helpers.published import NAME, OUTS, REPORTS, commit, make_results, reproduce
+from tests.helpers.published import NAME, OUTS, REPORTS, make_results, reproduce
+from tests.helpers.toy_graph import commit
 
 
 @pytest.fixture(scope="module")

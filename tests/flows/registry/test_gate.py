@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from flows.registry.champion import (
     rollback,
     settle,
 )
-from flows.registry.gate import Contender, Figures, advantage, check_gate, choose, missed_limit
+from flows.registry.gate import Contender, Figures, advantage, check_gate, choose, explain, missed_limit
 from flows.registry.result import RESULT
 from tests.helpers.reports import generator_measures, run_metrics
 
@@ -50,6 +51,9 @@ def test_figures_are_read_from_the_metrics() -> None:
     assert result.measures["clip_score"] == (0.5, pytest.approx(0.2))
     assert set(result.measures) == {f"{m.name} a" if m.per_extractor else m.name for m in list_compared()}
     assert Figures.from_json(result.to_json()).protocol == result.protocol
+    metrics.ratio.seen = {"hps": "why"}  # a judge of text to image
+    marked = Figures.from_json(Figures.from_metrics(metrics).to_json())
+    assert (marked.marked("hps"), marked.marked("fd a")) == ("hps (seen in training)", "fd a")
     metrics.provenance.reference_sha256 = "y"
     assert Figures.from_metrics(metrics).protocol != result.protocol
 
@@ -83,6 +87,23 @@ def test_a_missed_limit_is_named() -> None:
     assert missed_limit(figures(1.0), GATE) is None
     assert "max_fd_ratio is 1.25" in (missed_limit(figures(1.3), GATE) or "")
     assert "min_recall_ratio is 0.9" in (missed_limit(figures(1.0, recall=0.7), GATE) or "")
+
+
+def test_marks_of_judges_stand_in_every_verdict() -> None:
+    metrics = run_metrics(generator_measures({"a": 2.0, "b": 1.0}), {"a": 1.5, "b": 1.0})
+    metrics.ratio.seen, metrics.ratio.selects = {"a": "why"}, ["a", "b"]
+    marked = Figures.from_metrics(metrics)
+    assert Figures.from_json(marked.to_json()).marks == marked.marks
+    assert marked.marks == {"a": " (seen in training, selects)", "b": " (selects)"}
+    assert missed_limit(marked, GATE) == (
+        "fd a (seen in training, selects) is 1.500 times the teacher's; register.gate.max_fd_ratio is 1.25"
+    )
+    good = contender(1, replace(figures(1.0), marks={"b": " (selects)"}))
+    assert "(marked judges: b (selects))" in explain(good, good, GATE)
+    words = advantage(replace(figures(0.5), marks={"a": " (selects)"}), figures(1.0), GATE)
+    assert words is not None and words.startswith("fd a (selects) 0.5 against 1")
+    older = Figures.from_json('{"measures": {}, "ratios": {}, "judges": "p"}')
+    assert older.marks == {}
 
 
 def test_the_champion_does_not_depend_on_the_order() -> None:

@@ -22,7 +22,8 @@ from mlflow.artifacts import download_artifacts
 from PIL import Image
 
 from dmd.errors import UserError
-from flows.pipeline.summary import summarize
+from flows.pipeline.experiments import keep_result
+from flows.pipeline.summary import summarize, summarize_experiments
 from flows.registry.mlflow_model import REQUIREMENTS, standalone_code
 from flows.registry.result import RESULT
 from flows.registry.store import tracking_uri
@@ -32,6 +33,7 @@ from flows.runtime.git import git
 from tests.helpers.published import NAME, SHAPE, make_results, reproduce
 
 
+@pytest.mark.slow
 def test_registering_twice_makes_one_version(workspace: Path, client: MlflowClient, run_id: str, version: str):
     assert register(workspace, run_id) == version == "1"
     assert [v.version for v in client.search_model_versions(f"name = '{NAME}'")] == [1]
@@ -58,6 +60,14 @@ def test_the_files_of_the_model_lie_beside_the_store(workspace: Path, client: Ml
     assert not Path("mlruns").exists()
 
 
+def test_the_logged_model_has_the_figures_of_its_run(client: MlflowClient, run_id: str, version: str) -> None:
+    source = client.get_model_version(NAME, version).source or ""
+    metrics = client.get_logged_model(source.removeprefix("models:/")).metrics or []
+    figures = {m.key: m.value for m in metrics if not m.key.startswith("train/")}  # of a curve, it has one point
+    of_run = {key: v for key, v in client.get_run(run_id).data.metrics.items() if not key.startswith("train/")}
+    assert figures == of_run and figures["student.fd.clip"] == 1.25
+
+
 def test_the_card_names_the_warm_start_and_what_its_table_is_of(
     workspace: Path, client: MlflowClient, version: str
 ) -> None:
@@ -73,6 +83,7 @@ def test_the_card_names_the_warm_start_and_what_its_table_is_of(
         assert words in card, (words, card)
 
 
+@pytest.mark.slow
 def test_the_candidate_follows_the_workspace_and_another_result_is_another_version(
     workspace: Path, client: MlflowClient, run_id: str, version: str
 ):
@@ -117,6 +128,7 @@ assert not {"dmd", "flows"} & sys.modules.keys()
 """
 
 
+@pytest.mark.slow
 def test_a_new_process_gets_the_images_of_diffusers(
     workspace: Path, client: MlflowClient, version: str, tmp_path: Path
 ):
@@ -181,6 +193,39 @@ def test_the_summary_names_result_and_next_commands(workspace: Path, version: st
         "dvc exp run -S ",
     ):
         assert part in words
+    assert "model:      not registered" in summarize(workspace, None)
+
+
+def test_experiments_end_with_a_table_each_their_mean_and_the_places_of_their_results(workspace: Path, version: str):
+    names = ["quick-seed0-0123ab", "quick-seed1-0123cd"]
+    for name in names:
+        keep_result(workspace, name)
+    words = summarize_experiments(workspace, names)
+    lines = words.splitlines()
+    assert max(map(len, lines[: lines.index("next:")])) <= 120
+    for name in names:
+        table = lines[lines.index(f"{name}:") + 1 :]
+        assert [line.split()[0] for line in table[3:6]] == ["real", "teacher", "student"]
+        folder = f"runs/experiments/{name}"
+        assert (
+            f"report:     {folder}/reports/index.html" in lines and (workspace / folder / "reports/index.html").exists()
+        )
+        assert f"generator:  {folder}/artifacts/generator" in lines
+        assert (workspace / folder / "artifacts/generator/generator.json").is_file()
+    (mean,) = [line for line in lines if line.startswith("mean ± std")]
+    assert mean.split()[3:] == ["1.000", "±", "0.000"] * 2 + ["0.500", "±", "0.000"] * 2
+    for part in (f"xdg-open runs/experiments/{names[1]}/reports", "dvc exp show --only", f"dvc exp apply {names[1]}"):
+        assert part in words
+    alone = summarize_experiments(workspace, names[:1])
+    assert "mean" not in alone and names[1] not in alone
+
+
+def test_a_large_generator_stays_in_the_cache(workspace: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.pipeline.experiments.MOST_COPIED", 100)
+    keep_result(workspace, "large-0123ab")
+    words = summarize_experiments(workspace, ["large-0123ab"])
+    command = "dvc get . artifacts/generator --rev large-0123ab -o runs/experiments/large-0123ab/artifacts/generator"
+    assert f"generator:  in DVC's cache: {command}" in words and "dmd.sample" not in words
 
 
 def test_a_request_for_large_images_is_answered_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +234,9 @@ def test_a_request_for_large_images_is_answered_in_small_batches(monkeypatch: py
 
     model: Any = OneStepGenerator()
     vae = SimpleNamespace(config=SimpleNamespace(block_out_channels=[128, 256, 512, 512]))
-    model.pipe, model.steps, model.shape, model.classes, model.captions = (
+    model.stock, model.noises, model.pipe, model.steps, model.shape, model.classes, model.captions = (
+        None,
+        1,
         SimpleNamespace(vae=vae),
         [{}],
         [4, 64, 64],

@@ -7,20 +7,23 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from dmd.errors import UserError
 from evaluation.sources import SourceError, find_generator
 from flows.registry import tracking
+from flows.registry.description import Change, describe_changes, find_changes
 from flows.registry.result import RESULT, load_result
-from flows.registry.store import check_store, tracking_uri
-from flows.registry.tracking import publish
+from flows.registry.store import check_store, experiment_id, tracking_uri
+from flows.registry.tracking import Begun, publish
 from flows.runtime.git import git
 from tests.helpers.faults.damage import DAMAGES, do_damage
 from tests.helpers.published import NAME, runs
 
 
+@pytest.mark.slow
 def test_publishing_twice_makes_one_run(workspace: Path, client: MlflowClient, run_id: str):
     assert publish(workspace) == run_id
     assert [run.info.status for run in runs(client)] == ["FINISHED"]
@@ -32,8 +35,9 @@ def test_a_run_holds_parameters_measures_and_lineage(workspace: Path, client: Ml
     assert run.data.params["train.batch_size"] == "64"
     assert run.data.params["register.name"] == NAME
     assert run.data.metrics["student.fd.clip"] == 1.25
-    assert run.data.metrics["teachers.ddim_50.nfe"] == 50
-    assert run.data.metrics["timing.student.seconds_per_image"] == 0.001
+    assert run.data.metrics["teachers/ddim_50.fd.clip"] == 1.25
+    assert run.data.metrics["timing/student.seconds_per_image"] == 0.001
+    assert run.data.params["teachers.ddim_50.nfe"] == "50" and run.data.params["best_teacher.cnn"] == "ddim_50"
     assert run.data.tags["git.sha"] == head.stdout.strip()
     assert run.data.tags["git.dirty"] == "false"
     assert run.data.tags["prefect.flow_run_id"] == "a-flow-run"
@@ -44,10 +48,54 @@ def test_a_run_holds_parameters_measures_and_lineage(workspace: Path, client: Ml
     assert dataset.digest == run.data.tags["dvc.data.md5"][:8]
 
 
+def test_the_headline_stands_above_the_groups_and_constants_are_parameters(client: MlflowClient, run_id: str):
+    metrics, params = client.get_run(run_id).data.metrics, client.get_run(run_id).data.params
+    names = {
+        "student.clip_score",
+        *(f"student.{m}.{k}" for m in ("fd", "precision", "recall") for k in ("clip", "cnn")),
+    }
+    assert {name for name in metrics if "/" not in name} == {*names, "ratio.fd.clip", "ratio.fd.cnn"}
+    groups = {name.partition("/")[0] for name in metrics if "/" in name}
+    assert groups == {"ratio", "real", "student", "teachers", "timing", "train"}
+    assert all(name.count("/") <= 1 for name in metrics)
+    assert not [name for name in metrics if name.endswith((".nfe", ".samples", ".draws", ".seed")) or "judged" in name]
+    assert params["student.samples"] == "1797" and params["judged.neighbours"] == "3" and params["student.nfe"] == "1"
+
+
+def test_a_run_is_of_model_training_and_says_what_came_out(workspace: Path, client: MlflowClient, run_id: str):
+    run = client.get_run(run_id)
+    experiment = client.get_experiment(run.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert run.info.run_name == f"{NAME}-{run.data.tags[RESULT][:8]}"
+    about = run.data.tags["mlflow.note.content"]
+    assert about.startswith("**Changed:** nothing in params.yaml.\n")
+    outcome = "with 1 network pass, the student's Fréchet distance is 1.00 (0.90 to 1.10) of that of DDIM 50 by clip; "
+    assert outcome in about and about.endswith("by cnn. Lower is better.")
+
+
+def test_a_description_lists_changes_with_their_former_values(workspace: Path):
+    text = (workspace / "params.yaml").read_text()
+    changed = find_changes(workspace, text.replace("critic_turns: 5 ", "critic_turns: 3 "))
+    assert describe_changes(changed) == "`method.critic_turns` 3 (was 5)"
+    added = find_changes(workspace, text.replace("critic_turns: 5 ", "unknown: 5 "))
+    assert describe_changes(added) == "`method.unknown` 5 (was None), `method.critic_turns` None (was 5)"
+    many = {f"train.key{i}": Change(0, i) for i in range(20)}
+    assert describe_changes(many).endswith("`train.key11` 11 (was 0), and 8 more values")
+
+
+def test_the_kind_of_an_experiment_is_set_once_and_can_be_changed_by_a_user(workspace: Path, client: MlflowClient):
+    number = client.create_experiment("old")
+    assert experiment_id(client, "old") == number
+    assert client.get_experiment(number).tags["mlflow.experimentKind"] == "custom_model_development"
+    client.set_experiment_tag(number, "mlflow.experimentKind", "finetuning")
+    experiment_id(client, "old")
+    assert client.get_experiment(number).tags["mlflow.experimentKind"] == "finetuning"
+
+
 def test_curves_are_complete(client: MlflowClient, run_id: str):
-    critic = client.get_metric_history(run_id, "train.critic")
+    critic = client.get_metric_history(run_id, "train/critic")
     assert [(m.step, m.value) for m in critic] == [(turn, 1 / (turn + 1)) for turn in range(1500)]
-    generator = client.get_metric_history(run_id, "train.generator")
+    generator = client.get_metric_history(run_id, "train/generator")
     assert [(m.step, m.value) for m in generator] == [(turn, turn) for turn in range(0, 1500, 5)]
 
 
@@ -89,6 +137,7 @@ def test_the_store_lies_in_the_main_worktree(workspace: Path, client: MlflowClie
     assert tracking_uri(other) == tracking_uri(workspace) == f"sqlite:///{store / 'mlflow.db'}"
 
 
+@pytest.mark.slow
 def test_a_comparison_can_load_a_registered_generator(
     workspace: Path, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -156,6 +205,28 @@ def test_an_interrupted_run_is_closed_and_does_not_count(
     assert publish(workspace) == run_id
     for run in (half, earlier):
         client.delete_run(run.info.run_id)
+
+
+def test_a_run_that_has_begun_is_completed_and_gets_no_point_twice(workspace: Path, client: MlflowClient, run_id: str):
+    begun = client.create_run(client.get_run(run_id).info.experiment_id, run_name="toy").info.run_id
+    client.log_metric(begun, "train/critic", 0.5, step=1)
+    held = pd.DataFrame({"critic": [0.5]}, index=[1])
+    assert publish(workspace, begun=Begun(begun, {"train/": lambda: held})) == begun
+    run, whole = client.get_run(begun), client.get_run(run_id)
+    assert run.info.status == "FINISHED" and run.info.run_name == whole.info.run_name
+    assert run.data.metrics == whole.data.metrics and run.data.params == whole.data.params
+    critic = client.get_metric_history(begun, "train/critic")
+    assert sorted((m.step, m.value) for m in critic) == [(turn, 1 / (turn + 1)) for turn in range(1500)]
+    client.delete_run(begun)
+
+
+def test_a_run_in_which_nothing_was_trained_gives_way_to_that_of_the_same_result(
+    workspace: Path, client: MlflowClient, run_id: str
+):
+    begun = client.create_run(client.get_run(run_id).info.experiment_id).info.run_id
+    assert publish(workspace, begun=Begun(begun, {})) == run_id
+    assert client.get_run(begun).info.lifecycle_stage == "deleted"
+    assert publish(workspace, begun=Begun(begun, {"train/": pd.DataFrame})) == run_id  # a user has deleted it
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import time
 
 import psutil
+import pytest
 
 from tests.helpers.projects import ROOT
 from tests.helpers.servers import eventually
@@ -47,6 +48,7 @@ def start(seconds: float) -> tuple["subprocess.Popen[str]", list[int]]:
     return parent, pids
 
 
+@pytest.mark.slow
 def test_the_descendants_of_a_killed_process_are_ended() -> None:
     bystander = subprocess.Popen(["sleep", "300"])
     parent, pids = start(300)
@@ -65,6 +67,7 @@ def test_the_descendants_of_a_killed_process_are_ended() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_the_guard_ends_with_its_process() -> None:
     parent, pids = start(6)
     try:

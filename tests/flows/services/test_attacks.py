@@ -1,9 +1,6 @@
 """Requests of other sites, hosts and users to the servers of `make up`: refused and logged, and nothing happens."""
 
 import os
-import re
-import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,11 +14,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from tests.helpers.browser import chromium, visit
-from tests.helpers.projects import ROOT, copy_of_the_project, environment, run
+from tests.helpers.projects import copy_of_the_project, environment, run
 from tests.helpers.servers import Ui, call, eventually, free_port
+from tests.helpers.team.compose import read_compose, read_settings, server_command
 
 pytestmark = pytest.mark.slow
 
@@ -149,31 +146,18 @@ def start_for_deploy(service: str, port: int, folder: Path) -> tuple[subprocess.
 
     Returns the process and the address of the server.
     """
-    part = YAML(typ="safe").load(ROOT / "deploy" / "compose.yaml")["services"][service]
-    ((source, target, _),) = [volume.split(":") for volume in part["volumes"]]
-    inside = part["ports"][0].rpartition(":")[2]
-    command = part["command"].replace(f"--app-dir {Path(target).parent}", f"--app-dir {folder}")
-    shutil.copy(ROOT / "deploy" / source, folder / Path(target).name)
+    names = ("POSTGRES_PASSWORD", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")
+    hosts = {f"{name}_HOSTS": f"127.0.0.1:{port}" for name in ("PREFECT", "MLFLOW")}
+    compose = read_compose(read_settings({**dict.fromkeys(names, "none"), "ONESTEP_TOKEN": TOKEN, **hosts}))
+    command = server_command(compose, service, port, {}, folder)
     stores = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect.db",
         "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db",
         "MLFLOW_ARTIFACTS_DESTINATION": f"{folder}/artifacts",
-        "ONESTEP_TOKEN": TOKEN,
     }
-    settings = {k: stores.get(k, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", v)) for k, v in part["environment"].items()}
-    settings = {k: v.replace(f":{inside}", f":{port}") for k, v in settings.items() if "${" not in v}
-    words = shlex.split(
-        command.replace(f"--port {inside}", f"--port {port}").replace("--host 0.0.0.0", "--host 127.0.0.1")
-    )
-    with (folder / "log").open("wb") as log_file:
-        process = subprocess.Popen(
-            words,
-            cwd=folder,
-            env={**environment(), **settings},
-            stdout=log_file,
-            stderr=log_file,
-            start_new_session=True,
-        )
+    env = {**environment(), **command.env, **{name: stores[name] for name in stores.keys() & command.env.keys()}}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command.argv, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     return process, f"http://127.0.0.1:{port}"
 
 

@@ -39,6 +39,7 @@ TOY = {
 }
 
 
+@pytest.mark.slow
 def test_a_scheduled_run_completes(server: Server, tmp_path: Path):
     (tmp_path / "tick.py").write_text(TICK)
     with (tmp_path / "serve.log").open("w") as log:
@@ -55,6 +56,7 @@ def test_a_scheduled_run_completes(server: Server, tmp_path: Path):
         end_group(serving)
 
 
+@pytest.mark.slow
 def test_every_deployment_for_a_work_pool_is_created_from_the_root(server: Server):
     """`prefect deploy` finds the entrypoints of deploy/prefect.yaml, and reads the schemas of their parameters."""
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
@@ -66,7 +68,7 @@ def test_every_deployment_for_a_work_pool_is_created_from_the_root(server: Serve
         done = subprocess.run([*prefect, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     created = {d["name"]: d for d in server.ask("deployments") if d["work_pool_name"] == "local"}
-    assert created.keys() == {"pool-workspace", "pool-experiment", "pool-ablation", "pool-champion"}
+    assert created.keys() == {"pool-workspace", "pool-experiment", "pool-ablation", "pool-champion", "pool-search"}
     for deployment in created.values():
         path, function = deployment["entrypoint"].split(":")
         assert (ROOT / path).is_file() and f"def {function}(" in (ROOT / path).read_text()
@@ -95,6 +97,7 @@ def last_flow_run(server: Server) -> dict[str, Any]:
     return server.ask("flow_runs", flows={"name": {"any_": ["distill"]}}, sort="START_TIME_DESC", limit=1)[0]
 
 
+@pytest.mark.slow
 def test_a_flow_runs_the_stages_that_a_target_needs(server: Server, toy: Path):
     process = start_distill(server, toy, "second")
     _, err = process.communicate(timeout=120)
@@ -106,6 +109,7 @@ def test_a_flow_runs_the_stages_that_a_target_needs(server: Server, toy: Path):
     assert eventually(lambda: task_states(server, run["id"]) == expected, patience=20), task_states(server, run["id"])
 
 
+@pytest.mark.slow
 def test_a_failing_stage_fails_the_flow_in_one_line(server: Server, toy: Path):
     process = start_distill(server, toy, "broken")
     out, err = process.communicate(timeout=120)
@@ -116,6 +120,7 @@ def test_a_failing_stage_fails_the_flow_in_one_line(server: Server, toy: Path):
     assert (run["state_name"], run["state"]["message"]) == ("Failed", "stage broken: the sky fell")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_a_signal_ends_the_run_and_all_its_processes(server: Server, toy: Path, number: signal.Signals, code: int):
     process = start_distill(server, toy, "endless")

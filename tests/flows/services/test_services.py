@@ -74,7 +74,7 @@ def test_up_twice_and_down(project: Path) -> None:
         )
         with urllib.request.urlopen(query, timeout=10) as answer:
             deployments = {d["name"]: d for d in json.load(answer)}
-        assert deployments.keys() == {"workspace", "experiment", "ablation", "champion"}
+        assert deployments.keys() == {"workspace", "experiment", "ablation", "champion", "search"}
         assert not any(schedule["active"] for d in deployments.values() for schedule in d["schedules"])
         fields = deployments["workspace"]["parameter_openapi_schema"]["properties"]
         assert all(field.get("description") for field in fields.values()) and "overrides" in fields
@@ -103,6 +103,7 @@ def test_servers_whose_first_process_was_killed_are_replaced_and_ended(project: 
     assert not processes_in(project)
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_an_error_that_names_the_variable(project: Path) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

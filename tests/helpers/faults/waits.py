@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
+READS = ("_linalg_eigh", "_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
 UPLOADS = ("tensor", "as_tensor", "asarray", "from_numpy", "new_tensor", "__setitem__")
 
 

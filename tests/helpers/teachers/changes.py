@@ -10,7 +10,7 @@ from diffusers import AutoencoderTiny, UNet2DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.helpers.teachers.hub_folders import lively
+from tests.helpers.networks import lively
 
 Change = Callable[[Path], object]
 Tensors = dict[str, Tensor]

@@ -22,14 +22,14 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
-from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from dmd.diffusion.denoiser import Denoiser
 from dmd.teachers.teacher import Teacher, load_teacher
 from dmd.training.tokenizer import new_tokenizer
-from tests.helpers.networks import CPU
+from tests.helpers.networks import CPU, lively
 from tests.helpers.sources import CAPTIONS
+from tests.helpers.teachers.text_transformers import TRANSFORMERS
 
 BETAS: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 TOKENS = 40
@@ -57,14 +57,6 @@ pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
 image = pipe(num_inference_steps=1, generator=torch.Generator().manual_seed(0), output_type="np").images[0]
 numpy.save(sys.argv[1] + "/stock.npy", (image * 255).round().astype("uint8").squeeze())
 """
-
-
-def lively(net: nn.Module) -> Any:
-    """Perturb the weights of a network, so that its output depends on its input."""
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.05 * torch.randn(p.shape))
-    return net.eval()
 
 
 def ddpm(folder: Path) -> None:
@@ -116,7 +108,7 @@ def sdxl(folder: Path) -> None:
     pipe.save_pretrained(folder)
 
 
-KINDS = {"ddpm": ddpm, "dit": dit, "sd": stable_diffusion, "sdxl": sdxl}
+KINDS = {"ddpm": ddpm, "dit": dit, "sd": stable_diffusion, "sdxl": sdxl, **TRANSFORMERS}
 
 
 def hub_folder(kind: str, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dmd.config import Params, TrainConfig
 from dmd.distillation.gan.adversary import discriminator_loss, generator_loss, penalty_loss
 from dmd.distillation.gan.trunk_discriminator import GradientShares
-from dmd.distillation.methods import Method
+from dmd.distillation.methods import METHODS, Method
 from dmd.distillation.phases import Phase
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
@@ -207,6 +207,42 @@ def test_each_trunk_has_a_share_of_the_gradient() -> None:
     (3 * shares.branches["a"].sum() + shares.branches["b"].sum()).backward()
     assert shares.shares["a"].item() == pytest.approx(0.75) and shares.shares["b"].item() == pytest.approx(0.25)
     assert torch.equal(x.grad, torch.full((4, 3), 4.0))  # type: ignore[arg-type]
+
+
+def test_a_weight_scales_the_gradient_of_its_trunk_in_the_generators_turn_alone(params: Params) -> None:
+    """Two trunks at weights 2 and 3 give the gradient 2 a + 3 b, where a and b are those of each trunk alone."""
+    both = trunk_networks(trunk_method(params, "gdd", {"trunks": [FROZEN, "teacher"]}))
+    assert both.discriminator is not None
+
+    def gradient(weights: list[float]) -> Tensor:
+        cfg = params.method.gan.model_copy(update={"trunks": [FROZEN, "teacher"], "trunk_weights": weights})
+        x, y = batch()
+        x = (0.1 * x).requires_grad_()  # in [-1, 1]: beyond it, clipping depends on the gradient's sign
+        with both.only_training("generator"):
+            generator_loss(both.discriminator, x, None, y, draws(), cfg)["total"].backward()  # type: ignore[arg-type]
+        assert x.grad is not None
+        return x.grad
+
+    a, b = gradient([1.0, 1e-12]), gradient([1e-12, 1.0])
+    torch.testing.assert_close(gradient([2.0, 3.0]), 2 * a + 3 * b)
+    torch.testing.assert_close(gradient([]), a + b)
+
+    x, y = batch()
+    losses = [
+        discriminator_loss(
+            both.discriminator, x, -x, y, draws(), params.method.gan.model_copy(update={"trunk_weights": w})
+        )
+        for w in ([], [2.0, 3.0])
+    ]
+    assert torch.equal(losses[0]["total"], losses[1]["total"])
+
+
+def test_a_weight_for_each_frozen_trunk_or_none(params: Params) -> None:
+    gan = params.method.gan.model_copy(update={"trunks": ["critic", FROZEN], "trunk_weights": [1.0, 2.0]})
+    problems = METHODS["dmd2"].check_params(params.method.model_copy(update={"gan": gan}))
+    assert problems == [
+        "method.gan.trunk_weights: 2 numbers for the frozen trunks (efficientnet_lite1); give one for each, or []"
+    ]
 
 
 def test_the_penalty_is_weighted_by_the_steps_between_its_turns(params: Params) -> None:

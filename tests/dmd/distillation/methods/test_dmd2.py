@@ -10,6 +10,7 @@ from dmd.config import Params, TrainConfig
 from dmd.distillation.gan.activations import activations
 from dmd.distillation.losses import generator_gan_loss
 from dmd.distillation.methods import dmd2
+from dmd.distillation.methods.dmd import Score
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.samplers.few_step import generate
@@ -148,7 +149,8 @@ def test_f_distill_weights_samples_for_the_jensen_shannon_divergence(
     logits = torch.tensor([0.0, 1.0, -2.0, 1.5, 0.3, -0.7])
     monkeypatch.setattr(m, "logits", lambda *_: torch.stack([logits - 1, logits + 1], dim=1))
     grad = torch.randn(6, 1, 8, 8)
-    got = m.reweight(grad, networks(m), grad, torch.zeros(6), None)  # type: ignore[attr-defined]
+    score = Score(grad, grad, torch.zeros(6), None, grad, grad)
+    got = m.reweight(grad, networks(m), score)  # type: ignore[attr-defined]
     torch.testing.assert_close(got, grad * (torch.sigmoid(logits) / 0.5).reshape(6, 1, 1, 1))
 
 

@@ -1,0 +1,98 @@
+"""The plan of faults meets every moment, a difference is seen, and a project with faults ends like one without."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import chaos
+from benchmarks.wrecking import checks, plan, runs
+from benchmarks.wrecking.checks import State, list_files
+from benchmarks.wrecking.plan import KILL, KILL_ALL, KILLS, MOMENTS, OTHERS, PAUSE, TERM, Fault, make_plan
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_project_with_faults_ends_like_one_without(tmp_path: Path) -> None:
+    """The short form of `python -m benchmarks.chaos`: a life with two SIGKILLs and a SIGTERM."""
+    out = tmp_path / "table.json"
+    assert chaos.main(["--kills", "2", "--lives", "0", "--out", str(out), "--work", str(tmp_path)]) == 0
+    (life,) = json.loads(out.read_text())["lives"]
+    assert len(life["faults"]) == 3 and life["differences"] == []
+    assert any(fault["injected"] for fault in life["faults"])
+
+
+def test_the_plan_spreads_the_kills_over_all_moments_and_has_every_other_fault() -> None:
+    lives = make_plan(0, 60)
+    faults = [fault for life in lives for fault in life.faults]
+    kills = [fault for fault in faults if fault.kind in KILLS]
+    assert len(kills) == 60 and {fault.moment for fault in kills} == set(MOMENTS)
+    assert {fault.kind for fault in kills} == set(KILLS)
+    others = {*OTHERS, plan.FULL_DISK, plan.READ_ONLY, plan.KILL_MLFLOW, plan.KILL_PREFECT}
+    assert {fault.kind for fault in faults} == {*KILLS, *others}
+    assert {life.command for life in lives} == {plan.FLOW, plan.SERVERS, plan.SEARCH}
+    assert all(life.faults == tuple(sorted(life.faults, key=lambda f: MOMENTS.index(f.moment))) for life in lives)
+    assert make_plan(0, 60) == lives != make_plan(1, 60)
+
+
+SLEEP = "import time; time.sleep(60)"
+PROGRAM = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEP!r}])"
+
+
+@pytest.mark.parametrize("kind", [KILL_ALL, TERM])
+def test_a_fault_meets_the_run(tmp_path: Path, kind: str) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    run = runs.Run(project, ["-c", PROGRAM], os.environ)
+    ended = run.follow(Fault(kind, plan.START, 1.0), {plan.START: 1.0})
+    assert ended.injected and ended.code in (-9, -15) and ended.parts[plan.START] >= 1.0
+    for member in run.members():
+        member.kill()
+
+
+def test_a_pause_lets_the_run_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(runs, "PAUSED", 0.5)
+    (tmp_path / "project").mkdir()
+    run = runs.Run(tmp_path / "project", ["-c", "import time; time.sleep(1); print('done')"], os.environ)
+    ended = run.follow(Fault(PAUSE, plan.START, 0.1), {})
+    assert (ended.injected, ended.code, ended.output) == (True, 0, "done\n")
+
+
+def test_a_fault_whose_moment_never_comes_is_not_injected(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    run = runs.Run(tmp_path / "project", ["-c", "pass"], os.environ)
+    ended = run.follow(Fault(KILL, "train", 0.0), {})
+    assert not ended.injected and ended.code == 0
+
+
+def test_every_difference_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("artifacts/generator/net", "reports/metrics.json", "runs/train-0123456789abcdef/state.pt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.setattr(checks, "versions", lambda _: [2, 1, 1])
+    monkeypatch.setattr(checks, "LEFT", 0.5)
+    state = State({"artifacts/generator": "other", "reports/metrics.json": "other"}, [1, 1, 0], frozenset({"gone"}))
+    busy = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], cwd=tmp_path)
+    try:
+        found = list(checks.find_differences(tmp_path, state, os.environ))
+    finally:
+        busy.kill()
+    assert [text.split(":")[0] for text in found] == [
+        "processes are left",
+        "artifacts/generator has other bytes",
+        "reports/metrics.json has other bytes",
+        "versions, MLflow runs, running ones",
+        "stray files",
+        "missing files",
+        "dvc status",
+    ]
+    assert "runs/train-#/state.pt" in found[4] and "runs/train-#/state.pt" in set(list_files(tmp_path))
+
+
+def test_a_traceback_is_a_difference() -> None:
+    assert chaos.judge(runs.Ended(1, "Traceback (most recent call last):\n  x", 1.0))["wrong"]
+    assert not chaos.judge(runs.Ended(75, "error: stopped by SIGTERM", 1.0))["wrong"]
