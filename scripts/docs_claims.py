@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from evaluation.metrics.files import read_metrics
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -27,7 +29,9 @@ def value_of(file: str, keys: str) -> float:
     if file.endswith(".csv"):
         row, column = keys.split("/")
         return float(pd.read_csv(ROOT / file, index_col=0).loc[int(row), column])
-    value = json.loads((ROOT / file).read_text())
+    path = ROOT / file
+    # The figures of a run are in two files.
+    value = read_metrics(path).model_dump() if path.name == "metrics.json" else json.loads(path.read_text())
     for key in keys.split("/"):
         value = next(row for row in value if row["name"] == key) if isinstance(value, list) else value[key]
     return float(value)

@@ -9,7 +9,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 GPU = "a100"  # of the published trainings that the hours on GPUs are derived from
-ON_CPU = ("quick", "digits", "mnist", "fashion_mnist", "fashion_mnist_text")
+ON_CPU = (
+    "quick",
+    "digits",
+    "mnist",
+    "fashion_mnist",
+    "fashion_mnist_trunks",
+    "fashion_mnist_text",
+    "fashion_mnist_sana",
+)
 ONE = ("train.launcher=python", "train.processes=1")
 # Name of each row of the hardware table -> the preset and the overrides of its plan.
 PLANS: dict[str, tuple[str, ...]] = {
@@ -28,9 +36,14 @@ PLANS: dict[str, tuple[str, ...]] = {
     **{
         f"sdxl on {n} GPUs, sharded": (
             *("--preset", "sdxl", f"train.processes={n}"),
-            *(f"train.accumulate={128 // n}", "train.shard=true"),
+            *(f"train.accumulate={128 // n}", "train.shard=full"),
         )
         for n in (2, 4)
+    },
+    "sd35_medium": ("--preset", "sd35_medium"),
+    **{
+        name: ("--preset", name)
+        for name in ("flux1_dev", "flux2_klein", "qwen_image", "sana_600m", "pixart_sigma", "z_image")
     },
 }
 MEMORY = re.compile(r"memory of train, per (?:GPU|CPU process): (?P<memory>[\d.]+ \w+)")

@@ -24,8 +24,9 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from evaluation.metrics.files import read_metrics  # noqa: E402
 from evaluation.metrics.measures import MEASURES  # noqa: E402
-from evaluation.metrics.schema import Metrics, read_model  # noqa: E402
+from evaluation.metrics.schema import read_model  # noqa: E402
 from evaluation.report.table import format_cells, sampler_title, summary_table  # noqa: E402
 from evaluation.timing.schema import Timing  # noqa: E402
 from scripts.docs_claims import CLAIMS, cell  # noqa: E402
@@ -58,7 +59,7 @@ def figure(value: float) -> str:
 
 def sampler_table(folder: str, columns: str) -> str:
     """Table of every sampler of a run, with the columns whose names match the pattern `columns`."""
-    metrics = read_model(Metrics, ROOT / folder / "metrics.json")
+    metrics = read_metrics(ROOT / folder / "metrics.json")
     text = format_cells(summary_table(metrics, read_model(Timing, ROOT / folder / "timing.json")))
     kept = [c for c in text.columns if re.match(columns, c)]
     return markdown(["", *kept], [[str(name), *text.loc[name, kept]] for name in text.index])
@@ -78,7 +79,8 @@ def results() -> str:
         ("Fashion-MNIST, 28x28", "records/fashion_mnist"),
         ("the same from captions", "records/fashion_mnist_text"),
     ):
-        metrics, timing = read(f"{folder}/metrics.json"), read(f"{folder}/timing.json")
+        metrics = read_metrics(ROOT / folder / "metrics.json").model_dump()
+        timing = read(f"{folder}/timing.json")
         seeds = seeds_of(folder) or [metrics]
         for k in metrics["student"]["fd"]:
             sampler = metrics["best_teacher"][k]
@@ -120,9 +122,9 @@ def seeds_of(folder: str) -> list[dict[str, Any]]:
 
 def fashion_mnist_ratios() -> str:
     """Table of each seed's ratio to the teacher's best sampler."""
-    metrics, seeds = read("records/fashion_mnist/metrics.json"), seeds_of("records/fashion_mnist")
+    metrics, seeds = read_metrics(ROOT / "records/fashion_mnist/metrics.json"), seeds_of("records/fashion_mnist")
     rows: list[Row] = []
-    for k, best in metrics["best_teacher"].items():
+    for k, best in metrics.best_teacher.items():
         each = [(seed["ratio"]["fd"][k], seed["ratio"]["interval"][k]) for seed in seeds]
         rows.append(
             [

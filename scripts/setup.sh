@@ -4,6 +4,9 @@
 #   TORCH_INDEX  source of torch and torchvision: the URL of an index, or a folder of wheels. The lock's CUDA packages
 #                are then left out. The environment remembers the value; an empty value restores the default index.
 #   LOCK         the lock file (requirements.lock)
+#   HASHES       required: a file whose hash is not in the lock is refused; none: no hash is checked. By default they are
+#                required, unless pip is set up with an index or wheels of your own, which may hold rebuilt files. torch
+#                and torchvision of TORCH_INDEX are never compared: the lock holds the hashes of the default index.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -82,6 +85,30 @@ clear_other_torch() { # pip would take the same version from another index for i
     "$VPY" -m pip uninstall -q -y -r "$WORK/torch-names" >/dev/null 2>&1 || true
 }
 
+choose_hashes() { # sets `hashes` to empty if they are not checked
+    hashes=${HASHES:-}
+    case $hashes in
+        none) hashes= ;;
+        required) ;;
+        '')
+            hashes=required
+            if own=$("$VPY" -m pip config list | grep -oE '(index-url|find-links|no-index)=.*' | head -n 1) && [ "$own" ]; then
+                hashes=
+                echo "setup: pip is set up with ${own%%=*}: hashes are not checked (HASHES=required checks them)"
+            fi ;;
+        *) refuse "HASHES is $hashes: use required or none" ;;
+    esac
+}
+
+requirements() { # prints the packages of the lock that match $1 and do not match $2, with the hashes if $3 is not empty
+    awk -v only="$1" -v skip="$2" -v hashes="$3" '
+        /^[A-Za-z0-9]/ { wanted = (only == "" || $0 ~ only) && (skip == "" || $0 !~ skip) }
+        !wanted || !(/^[A-Za-z0-9]/ || (hashes != "" && /^ *--hash=/)) { next }
+        hashes == "" { sub(/ *\\$/, "") }
+        { print }
+    ' "$LOCK"
+}
+
 progress() { # shows pip's progress on one line, on a terminal only; awk is not used, since it may buffer its input
     [ -t 1 ] || { cat >/dev/null; return; }
     n=0
@@ -108,7 +135,7 @@ pip_install() {
 }
 
 install_torch() { # without --no-index, pip would also ask a mirror in its configuration
-    awk '/^(torch|torchvision)==/' "$LOCK" >"$WORK/torch.txt"
+    requirements '^(torch|torchvision)==' '' '' >"$WORK/torch.txt"
     count=$(awk 'END { print NR }' "$WORK/torch.txt")
     case $index in
         *://*) set -- --index-url "$index" ;;
@@ -128,13 +155,14 @@ install() {
     clear_other_torch
     printf '%s\n' "$index" >"$SOURCE"
     start=$(date +%s)
-    awk -v skip="${index:+^(torch|torchvision)==|$CUDA}" '/^[A-Za-z0-9]/ && (skip == "" || $0 !~ skip)' "$LOCK" >"$WORK/rest.txt"
-    count=$(awk 'END { print NR }' "$WORK/rest.txt")
+    choose_hashes
+    requirements '' "${index:+^(torch|torchvision)==|$CUDA}" "$hashes" >"$WORK/rest.txt"
+    count=$(awk '/^[A-Za-z0-9]/ { n++ } END { print n + 0 }' "$WORK/rest.txt")
     size=', about 5 minutes, 6.5 GB'
     [ -z "$index" ] || size=', about 2 minutes, 2 GB'
     [ -n "$rebuild" ] || size=', only what is missing or changed'
     echo "setup: installing $LOCK into $VENV: up to $count packages$size"
-    pip_install -r "$WORK/rest.txt"
+    pip_install ${hashes:+--require-hashes} -r "$WORK/rest.txt"
     [ -z "$index" ] || install_torch
     expected_stamp >"$WORK/stamp"
     mv "$WORK/stamp" "$STAMP"
