@@ -9,7 +9,7 @@ export DO_NOT_TRACK := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo test lint docs bench up down
+.PHONY: help setup demo test lint docs bench chaos up down
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -41,4 +41,9 @@ docs: setup ## build the documentation site into site/; a warning is an error, a
 bench: setup ## time a training turn and the flow against their bare parts (several minutes, on an idle machine)
 	@.venv/bin/python -m benchmarks.speed
 	@.venv/bin/python -m benchmarks.turns
+	@.venv/bin/python -m benchmarks.roofline
 	@.venv/bin/python -m benchmarks.flow_cost
+
+chaos: setup ## damaged inputs and interrupted runs: 1,000 inputs, then 60 kills and other faults (hours; disks need root)
+	@.venv/bin/python -m benchmarks.fuzz
+	@.venv/bin/python -m benchmarks.chaos
