@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dmd.codecs.latents import Latents
 from dmd.config import Params, TrainConfig
+from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.cost import TurnCost, small_method
 from dmd.distillation.lora import HALVED, frozen_copy
 from dmd.distillation.networks import TRAINED, Networks
@@ -70,9 +71,10 @@ def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> Tra
         nets = method.networks(teacher, 0, (cfg.lora_rank, cfg.lora_rank_critic))
         averages = [frozen_copy(nets.generator) for _ in cfg.ema_half_lives]
     saved = {}
+    facts = teacher.shape, teacher.conditions
     if cfg.gradient_checkpointing:
-        facts = teacher.shape, teacher.conditions
-        saved = {f"{name} block": (saved_in_a_block(getattr(nets, name), *facts), 0) for name in DENOISERS}
+        blocks = _per_denoiser(nets, lambda net: (saved_in_a_block(net, *facts), 0))
+        saved = {f"{name} block": size for name, size in blocks.items()}
         nets.checkpoint_gradients()
     trainable = {n: sum(p.numel() for p in nets.trained_in(n).parameters() if p.requires_grad) for n in TRAINED}
     laid_out = list(dict.fromkeys([*nets.modules(), *(average.net for average in averages)]))
@@ -99,7 +101,7 @@ def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> Tra
         fixed["pairs"] = in_memory
     if cfg.precision != "fp32" or cfg.frozen_precision == "int8":
         fixed[CAST] = _cast_bytes(nets, cfg)
-    saved |= {name: saved_bytes(getattr(nets, name), teacher.shape, teacher.conditions) for name in DENOISERS}
+    saved |= _per_denoiser(nets, lambda net: saved_bytes(net, *facts))
     saved["trunks"] = saved_in_trunks(trunks, teacher.shape), 0
     saved["heads"] = 0 if nets.discriminator is None else saved_in_heads(nets.discriminator, teacher.shape), 0
     gathered = {
@@ -108,6 +110,15 @@ def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> Tra
     }
     trained = {name: FLOAT * count for name, count in trainable.items()}
     return TrainMemory(held.sizes, held.whole, fixed, held.sizes["generator"], gathered, trained, saved, costs, params)
+
+
+def _per_denoiser(nets: Networks, count: Callable[[Denoiser], tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """What `count` gives for generator and critic; once for both if the same weights train, as a pass takes seconds."""
+    generator, critic = (
+        [(p.shape, p.requires_grad) for p in net.parameters()] for net in (nets.generator, nets.critic)
+    )
+    first = count(nets.generator)
+    return dict(zip(DENOISERS, (first, first if critic == generator else count(nets.critic)), strict=True))
 
 
 class _Held:

@@ -1,5 +1,6 @@
 """Estimated memory of stage `train` equals a calculation by hand, and the tensors that autograd keeps on the CPU."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from dmd.distillation.parallel.sharding import blocks_of
 from dmd.features.load import load_frozen
 from dmd.teacher_training.architectures import new_unet
 from flows.plan.activations import FusedAttention, SavedTensors, saved_bytes
-from flows.plan.memory import train_memory
+from flows.plan.memory import count_memory, train_memory
 from flows.plan.network_config import blank_teacher
 from tests.helpers.networks import CPU
 from tests.helpers.params import with_values
@@ -69,6 +70,22 @@ def test_adapters_share_the_teachers_weights_and_have_the_only_moments(params: P
     grids = small["generator"] - adapters
     assert 0 < adapters < whole["best so far"] / 4 and grids == 4 * 1000 * 8
     assert small["AdamW"] == 2 * 2 * adapters and small["gradients"] == adapters
+
+
+def test_activations_of_networks_that_train_different_weights_are_counted_apart(params: Params) -> None:
+    """A critic that trains all weights keeps other tensors than a generator with adapters."""
+    unequal = with_values(params, train={"lora_rank": 2, "lora_rank_critic": 0, "generator_turns": 1})
+    equal = with_values(params, train={"lora_rank": 2, "lora_rank_critic": 2, "generator_turns": 1})
+    generator, critic = (count_saved(unequal)[name][0] for name in ("generator", "critic"))
+    assert generator != critic
+    assert (
+        count_saved(equal)["critic"] == count_saved(equal)["generator"] == (generator, count_saved(equal)["critic"][1])
+    )
+
+
+def count_saved(params: Params) -> Mapping[str, tuple[int, int]]:
+    """Activations of an image by network."""
+    return count_memory(blank_teacher(params, None, META), params, turn_costs(params)).saved
 
 
 def test_frozen_weights_are_cast_for_each_use_if_their_layers_are_checkpointed(params: Params) -> None:
