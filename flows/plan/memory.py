@@ -113,7 +113,7 @@ def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> Tra
 
 
 def _per_denoiser(nets: Networks, count: Callable[[Denoiser], tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """What `count` gives for generator and critic; once for both if the same weights train, as a pass takes seconds."""
+    """Count for generator and critic, but only once if the same weights of both train: a pass takes seconds."""
     generator, critic = (
         [(p.shape, p.requires_grad) for p in net.parameters()] for net in (nets.generator, nets.critic)
     )

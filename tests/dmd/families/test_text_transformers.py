@@ -19,7 +19,7 @@ from dmd.samplers.ddim import ode_times, predict_x0_and_eps
 from dmd.teachers.teacher import Teacher, load_teacher
 from tests.helpers.networks import CPU
 from tests.helpers.sources import CAPTIONS
-from tests.helpers.teachers.text_transformers import TRANSFORMERS
+from tests.helpers.teachers.text_transformers import TRANSFORMERS, from_tokens, to_tokens
 
 STEPS, SCALE = 4, 3.0
 SIGMAS = np.linspace(1, 1 / STEPS, STEPS).tolist()
@@ -35,7 +35,6 @@ CALLS: dict[str, dict[str, Any]] = {
     "z_image": {"guidance_scale": SCALE - 1, "num_inference_steps": STEPS},  # c + scale (c - u)
     "aura_flow": {"guidance_scale": SCALE, "sigmas": SIGMAS},
 }
-PACKED = ("flux", "flux2", "qwen_image")
 SIZES = {kind: 32 if kind in ("sana", "lumina2") else 8 for kind in TRANSFORMERS}  # of images
 
 
@@ -54,20 +53,6 @@ def stock_pipeline(kind: str, folder: Path) -> Any:
     if kind == "sana":
         pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=pipe.scheduler.config.flow_shift)
     return pipe
-
-
-def to_tokens(kind: str, x: Tensor) -> Tensor:
-    """Latents [B, C, H, W] as the pipeline's scheduler gets them."""
-    if kind not in PACKED:
-        return x
-    return x.flatten(2).mT if kind == "flux2" else pack(x)
-
-
-def from_tokens(kind: str, x: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of `to_tokens`."""
-    if kind not in PACKED:
-        return x
-    return x.mT.unflatten(2, (height, width)) if kind == "flux2" else unpack(x, height, width)
 
 
 def stock_steps(kind: str, folder: Path, z: Tensor, caption: str) -> list[Tensor]:

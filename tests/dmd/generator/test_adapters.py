@@ -12,8 +12,6 @@ from safetensors.torch import load_file
 
 from dmd.data.splits import DIGIT_NAMES
 from dmd.distillation.lora import student, with_adapters
-from dmd.families.pipelines import find_family
-from dmd.families.transformers.base import pack, unpack
 from dmd.generator.adapters import merge_adapters
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator, load_generator
@@ -21,7 +19,7 @@ from dmd.networks.wrapper import unwrap
 from dmd.samplers.few_step import generate, step_times
 from tests.helpers.networks import CPU
 from tests.helpers.teachers.hub_folders import CARDS, KINDS, load, perturb_trainable
-from tests.helpers.teachers.text_transformers import TRANSFORMERS
+from tests.helpers.teachers.text_transformers import TRANSFORMERS, from_tokens, to_tokens
 
 
 @pytest.mark.slow
@@ -72,14 +70,13 @@ def test_generators_of_text_transformers_run_in_their_stock_pipelines_without_th
         [sys.executable, "-c", CARDS, *map(str, generators)], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    packed = find_family(teacher.pipeline, folders[kind]).packing > 1
     for out, generator in generators.items():
         # The pipeline draws the noise of each step when it takes the step, that of later steps as it holds the latents.
         torch.manual_seed(0)
         z = torch.randn(1, 1, *generator.shape)
         for _ in generator.times[1:]:
-            later = torch.randn(pack(z[:, 0]).shape if packed else z[:, 0].shape)
-            z = torch.cat([z, (unpack(later, *generator.shape[1:]) if packed else later)[:, None]], dim=1)
+            later = from_tokens(kind, torch.randn(to_tokens(kind, z[:, 0]).shape), *generator.shape[1:])
+            z = torch.cat([z, later[:, None]], dim=1)
         for net in (generator, load_generator(out, CPU)):
             x = net.codec.decode(generate(net.denoiser, z, net.times, torch.tensor([0])))
             ours = ((x.detach().clamp(-1, 1) + 1) * 127.5).round()[0, 0].numpy()

@@ -33,7 +33,7 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -52,10 +52,12 @@ from transformers import (
     T5Tokenizer,
 )
 
+from dmd.families.transformers.base import pack, unpack
 from dmd.training.tokenizer import byte_alphabet, new_tokenizer
 from tests.helpers.networks import lively
 
 TOKENS, WIDTH = 40, 16
+PACKED = ("flux", "flux2", "qwen_image")  # their schedulers get tokens
 QWEN: dict[str, Any] = {
     "vocab_size": 257, "hidden_size": WIDTH, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": 256, "pad_token_id": 256,
@@ -281,3 +283,17 @@ def gemma_tokenizer() -> GemmaTokenizer:
     """A tokenizer with a piece for each character of ASCII."""
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *map(chr, range(33, 127))]
     return GemmaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], add_bos_token=True)
+
+
+def to_tokens(kind: str, x: Tensor) -> Tensor:
+    """Latents [B, C, H, W] as the pipeline's scheduler gets them."""
+    if kind not in PACKED:
+        return x
+    return x.flatten(2).mT if kind == "flux2" else pack(x)
+
+
+def from_tokens(kind: str, x: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `to_tokens`."""
+    if kind not in PACKED:
+        return x
+    return x.mT.unflatten(2, (height, width)) if kind == "flux2" else unpack(x, height, width)
