@@ -1,4 +1,4 @@
-"""`python -m flows.slurm --time 720 --gpus 1 -- flows.distill --preset cifar10`: run a command as a job of Slurm.
+"""`python -m flows.slurm --time 720 --gpus 8 -- flows.distill --preset cifar10`: run a command as a job of Slurm.
 
 A job that reaches its time limit, or that is preempted, saves a checkpoint, is queued again and continues. The clone
 must be on a file system that the nodes share. The job inherits the environment, with the addresses and tokens of a
