@@ -82,6 +82,8 @@ CLAIMS = tuple(
             ("that the {} refers to", SEEDS, f"{FD_RATIO}.efficientnet_lite0/mean"),
             ("with adapters ({} GiB)", "docs/hardware.md", "sd15 on one GPU, adapters/memory per process"),
             ("CIFAR-10 ({} GiB)", "docs/hardware.md", "cifar10 on one GPU/memory per process"),
+            ("is counted at {} GiB on each of eight", "docs/hardware.md", "flux1_dev/memory per process"),
+            ("eight cards and {} A100 hours", "docs/hardware.md", "flux1_dev/cost"),
             ("Heun in {} passes", FASHION_TIMING, "teachers/heun_10/nfe"),
         ),
         "docs/ablations.md": (

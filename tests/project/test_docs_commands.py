@@ -87,7 +87,7 @@ def test_the_cards_that_the_readme_names_are_those_of_the_presets_and_hold_the_m
     """A tenth of a card remains free for what the estimate does not count."""
     page, readme = (ROOT / "docs/hardware.md").read_text(), (ROOT / "README.md").read_text()
     rows = re.findall(r"\| ((\d+) GPUs of (\d+) GB) \| [^|]*preset `(\w+)` \|", readme)
-    assert {name for *_, name in rows} == {"cifar10", "imagenet64", "sd15", "sdxl"}
+    assert {name for *_, name in rows} == {"cifar10", "imagenet64", "sd15", "sdxl", "flux1_dev"}
     for cards, count, gigabytes, name in rows:
         assert load_preset(ROOT, name).description.endswith(f"on {cards}"), name
         assert cell(page, name, "processes") == count, name
