@@ -63,6 +63,7 @@ RUN_BY = {
     r"python -m flows.ablate experiments/ablations/\w+.yaml --dry-run": (
         "test_a_dry_run_lists_the_members_and_their_cost"
     ),
+    r"python -m flows.search experiments/searches/\w+.yaml": "test_the_same_command_finishes_a_killed_search",
     r"python -m flows.search experiments/searches/\w+.yaml --dry-run": "test_a_dry_run_says_what_the_trials_cost",
     r"python -m evaluation.compare .*": "test_a_revision_is_fetched_from_dvc",
     r"python -m dmd.sample .*": "test_sample_writes_an_image",
