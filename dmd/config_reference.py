@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -49,7 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as e:
         print(*(f"error: {line}" for line in str(e).splitlines()), sep="\n", file=sys.stderr)
         return 2
-    print(to_markdown(sections) if args.markdown else to_text(sections))
+    try:
+        print(to_markdown(sections) if args.markdown else to_text(sections), flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has all that it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
     return 0
 
 

@@ -45,6 +45,12 @@ def find_mistake(launcher: Launcher, processes: int, options: Mapping[str, Optio
     return None
 
 
+def processes_of_a_machine(launcher: Launcher, processes: int, options: Mapping[str, Option]) -> int:
+    """Return how many processes the launcher starts on each machine; torchrun's number is that of one machine."""
+    machines = options.get("num_machines", 1) if launcher == "accelerate" else 1
+    return -(-processes // max(1, machines)) if isinstance(machines, int) else processes
+
+
 def launch_command(
     launcher: Launcher, processes: int, options: Mapping[str, Option], module: str, arguments: Sequence[str]
 ) -> list[str] | None:

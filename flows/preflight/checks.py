@@ -3,14 +3,18 @@
 import importlib.util
 import locale
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
+from dmd.config import Params
 from dmd.errors import ConfigError, UserError
+from dmd.launch import processes_of_a_machine
 from dmd.redaction import redact
 from flows.preflight.places import check_places
 from flows.preflight.room import check_room
 from flows.preflight.run import Run
 from flows.registry.store import check_store
+
+SHARED = frozenset({"encode", "baseline", "pairs", "evaluate"})  # stages that runtime.processes share
 
 
 def check_encoding(_run: Run) -> Iterator[str]:
@@ -45,12 +49,30 @@ def check_methods(run: Run) -> Iterator[str]:
 
 
 def check_device(run: Run) -> Iterator[str]:
-    """Check that the device of every variant exists."""
+    """Check that the device of every variant exists, with a GPU for each process of this machine."""
     from dmd.device import choose_device  # imports torch, which takes seconds
 
-    for name in dict.fromkeys(params.runtime.device for params in run.params):
-        choose_device(name)
-    yield from ()
+    mistakes: list[str] = []
+    for params in run.params:
+        if choose_device(params.runtime.device).type == "cuda":
+            mistakes += _find_missing_gpus(params, run.stages)
+    yield from dict.fromkeys(mistakes)
+
+
+def _find_missing_gpus(params: Params, stages: Collection[str]) -> Iterator[str]:
+    """Yield a line for each kind of process of which there are more than GPUs."""
+    import torch
+
+    train, gpus = params.train, torch.cuda.device_count()
+    needed = {"runtime.processes": params.runtime.processes} if SHARED.intersection(stages) else {}
+    if "train" in stages:
+        needed["train.processes"] = processes_of_a_machine(train.launcher, train.processes, train.launcher_options)
+    for key, count in needed.items():
+        if count > gpus:
+            yield (
+                f"{key}: {count} processes of this machine need a GPU each, and it has {gpus}; set {key} to {gpus}, "
+                "or CUDA_VISIBLE_DEVICES to more GPUs"
+            )
 
 
 def check_result(run: Run) -> None:

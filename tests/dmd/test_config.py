@@ -2,6 +2,8 @@
 
 import io
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +297,12 @@ def test_the_reference_is_printed_as_text_and_as_markdown(
     assert row in capsys.readouterr().out
     assert main(["--params", str(tmp_path / "no.yaml")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+def test_a_reader_of_the_reference_may_end_before_it() -> None:
+    """As in `python -m dmd.config | head`."""
+    command = [sys.executable, "-m", "dmd.config"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # long before the first line
+        assert (process.stderr.read(), process.wait()) == ("", 0)

@@ -80,6 +80,25 @@ def test_a_device_that_is_not_there_is_named(run: Run, monkeypatch: pytest.Monke
         list(checks.check_device(replace(run, params=[*run.params, on_gpu])))
 
 
+def test_processes_without_a_gpu_of_their_own_are_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those of stages that run count, and only those of this machine."""
+    eight = {"launcher": "accelerate", "processes": 8}
+    params = with_values(run.params[0], train=eight, runtime={"processes": 4})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    lines = list(checks.check_device(replace(run, params=[params, params])))
+    assert [line.partition(": ")[0] for line in lines] == ["runtime.processes", "train.processes"]
+    assert lines[1] == (
+        "train.processes: 8 processes of this machine need a GPU each, and it has 2; set train.processes to 2, or "
+        "CUDA_VISIBLE_DEVICES to more GPUs"
+    )
+    assert not list(checks.check_device(replace(run, params=[params], stages=frozenset({"data"}))))
+    spread = with_values(params, train={**eight, "launcher_options": {"num_machines": 4}}, runtime={"processes": 2})
+    assert not list(checks.check_device(replace(run, params=[spread])))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert not list(checks.check_device(replace(run, params=[params])))
+
+
 def test_each_folder_that_the_run_writes_must_be_writable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(check_places(run)) and not list(check_places(replace(run, in_place=False)))
     names = {folder.relative_to(run.root).as_posix() for folder, *_ in list_places(run) if run.root in folder.parents}
