@@ -78,8 +78,8 @@ def _storage(content: bytes) -> Any:
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
     if not isinstance(storage, torch.storage.TypedStorage):
         raise PickleError(f"a tensor in a {type(storage).__name__}")
-    if math.prod(size) > storage.size():  # with strides of zero, a few bytes are a tensor of any size
-        raise PickleError(f"a tensor of size {tuple(size)} in a storage of {storage.size()} numbers")
+    if math.prod(size) > storage._size():  # with strides of zero, a few bytes are a tensor of any size
+        raise PickleError(f"a tensor of size {tuple(size)} in a storage of {storage._size()} numbers")
     return torch._utils._rebuild_tensor(storage, offset, size, stride)  # type: ignore[attr-defined]
 
 
