@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +48,11 @@ class Worker:
         return self.finish_block()
 
     def start_block(self) -> None:
-        """Start a block without waiting for it."""
+        """Start a block without waiting for it. If the process has ended, `finish_block` says so."""
         assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(chr(10))
+        with suppress(BrokenPipeError):
+            self.process.stdin.write("\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
 
     def finish_block(self) -> Seconds:
         """Wait for the block that was started. Raises RuntimeError if the process has ended."""
@@ -63,9 +62,10 @@ class Worker:
         return Seconds(*json.loads(answer))
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; nothing happens if it has ended."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # a line that an ended process has not read is still in the buffer
+            self.process.stdin.close()
         self.process.wait()
 
 

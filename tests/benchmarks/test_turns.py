@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import turns
+from benchmarks import turns, workers
 from benchmarks.block import Size
 
 TINY = Size(8, (8, 8), 4, critic_turns=2)
@@ -30,3 +30,12 @@ def test_the_benchmark_of_turns_writes_its_file(monkeypatch: pytest.MonkeyPatch,
     assert result["host_ms_per_turn"]["dmd2"].keys() == {"meta, 2", "cpu, 2"}
     assert result["passes"]["tiny"]["gdd"]["ms"]["discriminator"] > 0
     assert len(result["against"]["sizes"]["tiny"]["ratios"]) == 2
+
+
+def test_a_worker_that_has_ended_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "block.py"
+    program.write_text("raise SystemExit(3)")
+    monkeypatch.setattr(workers, "BLOCK", program)
+    worker = workers.Worker(tmp_path, TINY)
+    worker.process.wait()
+    assert workers.in_turns({"broken": worker}, 1) == {}
