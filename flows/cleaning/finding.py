@@ -11,6 +11,7 @@ from flows.cleaning.cache import find_orphans, hash_locks
 from flows.cleaning.item import Item
 from flows.cleaning.scratch import find_scratch
 from flows.cleaning.versions import find_old_candidates, find_tags
+from flows.pipeline.worktrees import LOCK, find_owners
 from flows.registry.store import database, open_store, tracking_uri
 from flows.runtime.file_lock import hold_lock
 from flows.workspace.cache import find_cache
@@ -21,9 +22,14 @@ BUSY = "a run works in this project; wait for it, or stop it"
 
 @contextlib.contextmanager
 def keep_others_out(root: Path) -> Iterator[None]:
-    """Hold the locks of runs and worktrees during a block. Raises UserError if a run or DVC works in the project."""
+    """Hold the locks of runs and worktrees during a block, so that no run starts.
+
+    Raises UserError if a run or DVC works in the project, or if a run works in a temporary worktree of it.
+    """
     main = main_worktree(root)
-    with hold_lock(main / "runs" / "flow.lock", BUSY), hold_lock(main / "runs" / "worktrees.lock", BUSY):
+    with hold_lock(main / "runs" / "flow.lock", BUSY), hold_lock(main / LOCK, BUSY):
+        if owners := find_owners(main):
+            raise UserError(f"{BUSY} (pid {', '.join(map(str, owners))})")
         if holders := find_holders(main):
             raise UserError(f"DVC works in {main} ({holders}); wait for it or end it")
         yield

@@ -4,6 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -37,5 +38,9 @@ def find_scratch(runs: Path, days: float) -> Iterator[Item]:
 
 
 def _newest(folder: Path) -> float:
-    """Return the time of the last change below a folder."""
-    return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    """Return the time of the last change below a folder; a file that another process has removed does not count."""
+    newest = 0.0
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            newest = max(newest, path.lstat().st_mtime)
+    return newest

@@ -81,12 +81,23 @@ def _share_cache(main: Path, place: Path) -> None:
 
 def _remove_abandoned(main: Path) -> None:
     """Remove the worktrees of processes that were killed."""
-    for line in (git(main, "worktree", "list", "--porcelain") or "").splitlines():
-        place = Path(line.removeprefix("worktree "))
-        owner = OWNER.match(place.parent.name)
-        if line.startswith("worktree ") and owner and not psutil.pid_exists(int(owner[1])):
+    for place, owner in _list_temporary(main):
+        if not psutil.pid_exists(owner):
             shutil.rmtree(place.parent, ignore_errors=True)
     git(main, "worktree", "prune")
+
+
+def find_owners(main: Path) -> list[int]:
+    """Return the ids of the running processes that work in temporary worktrees of a project."""
+    return sorted({owner for _, owner in _list_temporary(main) if psutil.pid_exists(owner)})
+
+
+def _list_temporary(main: Path) -> Iterator[tuple[Path, int]]:
+    """Yield each temporary worktree, and the id of the process that will remove it."""
+    for line in (git(main, "worktree", "list", "--porcelain") or "").splitlines():
+        place = Path(line.removeprefix("worktree "))
+        if line.startswith("worktree ") and (owner := OWNER.match(place.parent.name)):
+            yield place, int(owner[1])
 
 
 def _dvc(cwd: Path, *words: str) -> str:

@@ -184,3 +184,19 @@ def test_nothing_is_removed_while_a_run_works(project: Project) -> None:
         keep_others_out(project.root),
     ):
         pytest.fail("not reached")
+
+
+def test_nothing_is_removed_while_an_experiment_runs(project: Project, tmp_path: Path) -> None:
+    """An experiment works in a temporary worktree, whose lock is free while its stages run."""
+    project.lock(project.store("x"))
+    project.commit("first")
+    place = tmp_path / f"onestep-{os.getpid()}-x" / "project"
+    git(project.root, "worktree", "add", "-q", "--detach", str(place))
+    with (
+        pytest.raises(UserError, match=rf"a run works in this project.*pid {os.getpid()}"),
+        keep_others_out(project.root),
+    ):
+        pytest.fail("not reached")
+    git(project.root, "worktree", "remove", str(place))
+    with keep_others_out(project.root):
+        pass
