@@ -21,15 +21,25 @@ def parse_address(model: str) -> tuple[str, str | None, str | None]:
 
 
 def find_version(client: "MlflowClient", model: str) -> "ModelVersion":
-    """Look a version up by its address. Raises UserError for a malformed one, MlflowException if there is none."""
+    """Look a version up by its address.
+
+    Raises UserError for a malformed address. If there is no such version it raises MlflowException, which becomes a
+    UserError at the end of `open_store`.
+    """
     name, number, alias = parse_address(model)
     return client.get_model_version(name, number) if number else client.get_model_version_by_alias(name, str(alias))
 
 
 def download_generator(version: "ModelVersion", scratch: Path) -> Path:
-    """Download a version into `scratch` and return the folder of its generator."""
+    """Download a version into `scratch` and return the folder of its generator.
+
+    Raises UserError for a version that holds no generator of this project.
+    """
     import mlflow
 
     model = f"models:/{version.name}/{version.version}"
     folder = mlflow.artifacts.download_artifacts(model, dst_path=str(scratch / "model"))
-    return next(Path(folder).rglob("generator.json")).parent
+    about = next(Path(folder).rglob("generator.json"), None)
+    if about is None:
+        raise UserError(f"{model} holds no generator.json, so another program registered it; name another version")
+    return about.parent
