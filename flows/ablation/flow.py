@@ -33,7 +33,7 @@ from flows.workspace.repro import NOISE
 ADVICE = ("Ran experiment(s)", "To apply the results", "\tdvc exp apply")
 LOCK = Path("runs") / "ablate.lock"  # held by a flow that runs members of an ablation, or trials of a search
 BUSY = "another ablation or search works in this folder; wait for it, or stop it"
-INCOMPLETE = "Incomplete"  # state of a flow run whose comparison lacks the results of some seeds
+INCOMPLETE = "Incomplete"  # state of a flow run whose page is written, and of whose members or trials some have failed
 
 
 @task(task_run_name="{member.row} seed {member.seed}", cache_policy=NO_CACHE, persist_result=False)

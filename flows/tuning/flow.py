@@ -16,7 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from dmd.errors import UserError
-from flows.ablation.flow import BUSY, LOCK, is_informative
+from flows.ablation.flow import BUSY, INCOMPLETE, LOCK, is_informative
 from flows.ablation.live import prepare
 from flows.ablation.runs import drop_members, publish_comparison, publish_member
 from flows.pipeline.run_names import name_ablation_run
@@ -124,5 +124,5 @@ def search(file: Path, at_once: Annotated[int | None, Field(ge=1)] = None) -> St
     if not page.is_completed():
         return Failed(message=page.message)
     if failed := [f"trial {number}: {state.message}" for number, state in states.items() if state.is_failed()]:
-        return Failed(message="\n".join(failed))
+        return Failed(name=INCOMPLETE, message="\n".join(failed))
     return Completed(message=f"{len(list_trials(study))} trials, MLflow run {page.message}")

@@ -80,10 +80,10 @@ def write_files(study: Study, plan: Plan) -> list[Path]:
 def describe(plan: Plan) -> str:
     """Return sentences that say what a table of the trials shows: score, turns, commit and seed."""
     search = plan.search
-    turns = " or ".join(map(str, search.turns))
+    turns, about = " or ".join(map(str, search.turns)), search.description.removesuffix(".")
     return (
-        f"{search.description}. Score: the lowest validation score of a trial's generators after {turns} generator "
-        f"turns; lower is better, and scores after different numbers of turns do not compare. "
+        f"{about}. Score: the lowest validation score of a trial's generators after {turns} generator turns; lower is "
+        f"better, and scores after different numbers of turns do not compare. "
         f"Commit {git(plan.root, 'log', '-1', '--format=%h of %cs') or 'unknown'}, train.seed {search.train_seed}."
     )
 

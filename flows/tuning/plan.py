@@ -29,8 +29,8 @@ class Search(BaseModel):
     """Content of a search file.
 
     `space` holds the searched parameters; `base` applies to all trials and overrides `preset`. Each number of `turns`
-    is a rung: a trial trains for the first number of generator turns, the best 1 / keep of the trials of a rung train
-    anew for the next number, and at the last rung the whole pipeline runs.
+    is a rung: a trial trains for the first number of generator turns. It trains anew for the next number if its score
+    is in the best 1 / keep of those at its rung so far. At the last rung the whole pipeline runs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

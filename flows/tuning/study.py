@@ -41,7 +41,7 @@ def open_study(plan: Plan) -> Study:
 
 
 def list_unfinished(study: Study) -> list[int]:
-    """Return the numbers of the trials that have begun and not ended."""
+    """Return the numbers of the trials that a killed search has begun and not ended."""
     return [trial.number for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
 
 
@@ -80,9 +80,8 @@ def get_trial(study: Study, number: int) -> FrozenTrial:
 
 def report(study: Study, number: int, rung: int, score: float, seconds: float) -> None:
     """Store the score of a trial at a rung, and the seconds that it took."""
-    trial = _live(study, number)
-    trial.set_user_attr(SECONDS, get_trial(study, number).user_attrs.get(SECONDS, 0.0) + seconds)
-    trial.report(score, rung)
+    _add_seconds(study, number, seconds)
+    _live(study, number).report(score, rung)
 
 
 def goes_on(study: Study, number: int, rung: int, keep: int) -> bool:
@@ -110,8 +109,9 @@ def prune(study: Study, number: int) -> None:
     study.tell(number, state=TrialState.PRUNED)
 
 
-def fail(study: Study, number: int, reason: str) -> None:
-    """End a trial whose experiment has failed."""
+def fail(study: Study, number: int, reason: str, seconds: float) -> None:
+    """End a trial whose experiment has failed after some seconds, which count as those of a finished one."""
+    _add_seconds(study, number, seconds)
     _live(study, number).set_user_attr(REASON, reason)
     study.tell(number, state=TrialState.FAIL)
 
@@ -131,7 +131,12 @@ def parameters(trial: FrozenTrial) -> Parameters:
     return dict(trial.params)
 
 
+def _add_seconds(study: Study, number: int, seconds: float) -> None:
+    before = get_trial(study, number).user_attrs.get(SECONDS, 0.0)
+    _live(study, number).set_user_attr(SECONDS, before + seconds)
+
+
 def _live(study: Study, number: int) -> Trial:
-    """Return the trial in the form of Optuna that takes reports and attributes."""
+    """Return the trial as the class of Optuna that takes reports and attributes."""
     study.sampler = optuna.samplers.RandomSampler(seed=0)  # no value is proposed here; the default, TPE, would compute
     return Trial(study, get_trial(study, number)._trial_id)

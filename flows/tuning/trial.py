@@ -38,7 +38,7 @@ def run_trial(study: Study, plan: Plan, number: int, log: Log) -> str:
                 _run(plan, member, log, is_last=rung == last)
                 score = read_score(plan, member)
             except UserError as e:
-                trials.fail(study, number, str(e))
+                trials.fail(study, number, str(e), time.monotonic() - start)
                 raise
             trials.report(study, number, rung, score, time.monotonic() - start)
         else:
@@ -64,4 +64,4 @@ def read_score(plan: Plan, member: Member) -> float:
         scores = rows.loc[rows["phase"] != PREPARATION, SCORE].dropna()
         if len(scores):
             return float(scores.min())
-    raise UserError(f"{member.experiment}: {LOSSES} has no {SCORE}")
+    raise UserError(f"{member.experiment}: {LOSSES} has no {SCORE} in a phase other than {PREPARATION}")

@@ -160,6 +160,20 @@ def test_no_trial_starts_after_the_hours_are_used_up(
     assert 1 < len(outcome(plan)) < 12
 
 
+def test_the_hours_of_trials_that_fail_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **more: object) -> None:
+        raise UserError("stage train ended with exit code 1")
+
+    clock = iter(range(0, 10**6, 1800))
+    monkeypatch.setattr(running, "_run", fail)
+    monkeypatch.setattr(running.time, "monotonic", lambda: next(clock))  # each experiment takes half an hour
+    study = trials.open_study(plan := new_plan(root, keep="keep: 2\nhours: 1"))
+    while (number := trials.propose(study, plan)) is not None:
+        with pytest.raises(UserError):
+            running.run_trial(study, plan, number, lambda line: None)
+    assert len(outcome(plan)) == 3  # a trial starts as long as no more than an hour is spent
+
+
 def test_a_trial_that_fails_is_recorded_with_its_reason_and_is_not_repeated(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
