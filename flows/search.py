@@ -32,7 +32,8 @@ def _run(root: Path, file: Path, at_once: int | None, dry_run: bool) -> int:
     finish_setup = begin_to_set_up_prefect(root)  # its server starts while the checks import torch
     check_ready(root, plan, at_once)
     finish_setup()
-    from flows.tuning.flow import INCOMPLETE, search
+    from flows.ablation.flow import INCOMPLETE
+    from flows.tuning.flow import search
     from flows.tuning.summary import summarize
 
     state = search(file, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument

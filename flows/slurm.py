@@ -18,12 +18,12 @@ from typing import Any
 from dmd.errors import ConfigError, UserError
 from flows.runtime.command import run_command
 
-FOLDER = Path("runs/slurm")  # of the logs, and of what submitit keeps of a job
+FOLDER = Path("runs/slurm")  # for the logs, and for the files that submitit keeps of a job
 COMMANDS = ("flows.ablate", "flows.distill", "flows.reproduce", "flows.search", "flows.watch")
 END_PATIENCE = 60.0  # seconds for a checkpoint; Slurm kills the job SIGNAL_AHEAD seconds after its signal
 SIGNAL_AHEAD = 120  # seconds
 POLL = 0.5  # seconds
-# Slurm sends it to every process of a job; by this one, the commands of this project end with a checkpoint.
+# The signal that Slurm sends to every process of a job; the commands of this project save a checkpoint and end.
 SIGNAL = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
 
 
@@ -44,7 +44,10 @@ class Job:
             raise RuntimeError(f"{' '.join(self.argv)} ended with exit code {code}")
 
     def checkpoint(self) -> Any:
-        """End the command, which saves its checkpoint, and return the job that continues it."""
+        """End the command, which saves its checkpoint, and return the job that continues it.
+
+        submitit calls this when Slurm signals that the job reaches its time limit or is preempted.
+        """
         from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports] # an extra
 
         if self.process is not None:
@@ -65,7 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cpus", type=int, default=4, help="CPU cores (default 4)")
     parser.add_argument("--memory", type=float, help="memory in GiB (default: the cluster's)")
     parser.add_argument("--partition", help="partition of the cluster")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="another option of sbatch")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="NAME[=VALUE]", help="another option of sbatch"
+    )
     parser.add_argument("command", nargs="+", help=f"after --: one of {', '.join(COMMANDS)}, with its arguments")
     args = parser.parse_args(argv)
     return run_command(lambda: submit(Path.cwd(), args))
@@ -104,7 +109,7 @@ def check(args: argparse.Namespace) -> None:
     if args.memory is not None and not args.memory > 0:
         raise ConfigError(f"--memory: {args.memory:g} is not allowed; it must be above 0")
     if wrong := [option for option in args.option if not option.partition("=")[0] or "\n" in option]:
-        raise ConfigError(f"--option: {wrong[0]!r} is no option of sbatch; write NAME=VALUE")
+        raise ConfigError(f"--option: {wrong[0]!r} is no option of sbatch; write NAME=VALUE, or NAME for a flag")
     if find_spec("submitit") is None:
         raise UserError("jobs of Slurm need the package submitit: pip install '.[slurm]'")
     if shutil.which("sbatch") is None:
@@ -112,8 +117,9 @@ def check(args: argparse.Namespace) -> None:
 
 
 def read_parameters(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the parameters of submitit's executor."""
-    more = dict(option.partition("=")[::2] for option in args.option)
+    """Return the parameters of submitit's executor; those that the user has not given are left out."""
+    parts = (option.partition("=") for option in args.option)
+    more = {name: value if equals else True for name, equals, value in parts}  # submitit writes True as a flag
     values = {
         "timeout_min": args.time,
         "cpus_per_task": args.cpus,

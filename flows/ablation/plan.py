@@ -17,7 +17,7 @@ from dmd.config_paths import load_run_params
 from dmd.errors import ConfigError
 from flows.pipeline.changes import Value, change_params, resolve_local_paths
 from flows.pipeline.presets import load_preset
-from flows.pipeline.ranges import Dimension, expand, size
+from flows.pipeline.ranges import Dimension, Range, expand, size
 from flows.runtime.moved import check_path
 from flows.runtime.names import make_identifier
 from flows.runtime.yaml_models import load_model
@@ -59,6 +59,8 @@ class Ablation(BaseModel):
         count = (len(self.rows) + (prod(map(size, self.grid.values())) if self.grid else 0)) * len(self.seeds)
         if count > MAX_MEMBERS:
             raise ValueError(f"grid: {count:,} members; list fewer values, since at most {MAX_MEMBERS:,} are allowed")
+        if endless := [key for key, values in self.grid.items() if isinstance(values, Range) and values.n is None]:
+            raise ValueError(f"grid: {endless[0]}: a range needs n, the number of its values")
         names = [row.name for row in self.all_rows()]
         if not names:
             raise ValueError("rows: the file has no variant; list variants under rows, or values under grid")

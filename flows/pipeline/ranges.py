@@ -14,7 +14,7 @@ class Range(BaseModel):
     """All values from a lower to an upper bound, on a linear or a logarithmic scale; whole numbers if both bounds are.
 
     {log: [1.0e-5, 1.0e-3], n: 8} are eight values with equal ratios, {linear: [1, 5], n: 5} five with equal distances.
-    A search draws from the whole range and takes no n.
+    A search draws from the whole range and takes no n; a grid of an ablation needs n.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,7 +46,7 @@ class Range(BaseModel):
         return all(isinstance(bound, int) for bound in self.bounds)
 
     def points(self) -> list[Change]:
-        """Return `n` values from bound to bound, each once; whole numbers are rounded."""
+        """Return `n` values from bound to bound, or both bounds without n; whole numbers are rounded, each once."""
         (low, high), n = self.bounds, self.n or 2
         shares = [i / (n - 1) for i in range(n)]
         values = [low * (high / low) ** s if self.log else low + s * (high - low) for s in shares]

@@ -94,30 +94,32 @@ def read_target(text: str) -> Target:
 
 
 def pass_time(operations: int, params: Params, target: Target, kind: str) -> PassTime:
-    """Seconds of a pass on one GPU of the target, from the network's operations. kind: a name in EFFICIENCY.
+    """Seconds of a pass on one GPU of the target.
 
-    In float32 there is no published training to go by: the time is then the least that the device could take.
+    operations: floating point operations of a forward pass of one image. kind: a key of EFFICIENCY. No training in
+    float32 has a published duration: the time is then the least that the device could take.
     """
-    known = params.train.precision != "fp32"
-    share = EFFICIENCY[kind] if known else 1.0
+    is_known = params.train.precision != "fp32"
+    share = EFFICIENCY[kind] if is_known else 1.0
     speed = share * target.device.peak * 1e12
     size = f"{rounded(operations / 1e9)} GFLOP at {rounded(speed / 1e12)} TFLOP/s"
-    if known:
+    if is_known:
         source = f"{size}, {share:.1%} of the peak as for {PUBLISHED[kind].source}"
     else:
         source = f"{size}, the peak in half precision, since the share of it in fp32 is not known"
-    return PassTime(operations / speed, 2 * operations / speed, source, is_bound=not known)
+    return PassTime(operations / speed, 2 * operations / speed, source, is_bound=not is_known)
 
 
 def spread(params: Params, target: Target) -> Params:
     """The parameters with one process of `train` for each GPU. Raises ConfigError if they do not divide its batches."""
     cfg = params.train
+    parts = target.count * cfg.accumulate
     for name in ("batch_size", "generator_batch_size"):
-        parts = target.count * cfg.accumulate
-        if getattr(cfg, name) % parts:
+        if (size := getattr(cfg, name)) % parts:
+            near = max(1, size // parts) * parts
             raise ConfigError(
-                f"--on: train.{name} {getattr(cfg, name)} is not a multiple of {target.count} GPUs x "
-                f"train.accumulate {cfg.accumulate}; add --set train.accumulate=N"
+                f"--on: train.{name} {size} is not a multiple of {target.count} GPUs x train.accumulate "
+                f"{cfg.accumulate}; choose another number of GPUs, or --set train.{name}={near}"
             )
     launcher = "python" if target.count == 1 else ("accelerate" if cfg.launcher == "python" else cfg.launcher)
     return params.model_copy(update={"train": cfg.model_copy(update={"processes": target.count, "launcher": launcher})})

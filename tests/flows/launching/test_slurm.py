@@ -48,10 +48,13 @@ def test_a_missing_package_and_a_missing_cluster_are_one_line(monkeypatch: pytes
 
 
 def test_the_limits_of_a_job_are_those_of_the_arguments() -> None:
-    found = slurm.read_parameters(arguments(gpus=2, memory=16.0, partition="long", option=["qos=high"]))
+    found = slurm.read_parameters(
+        arguments(gpus=2, memory=16.0, partition="long", option=["qos=high", "exclusive", "comment="])
+    )
     wanted = {"timeout_min": 60, "cpus_per_task": 1, "gpus_per_node": 2, "mem_gb": 16.0, "slurm_partition": "long"}
     assert wanted.items() <= found.items()
-    assert found["slurm_additional_parameters"]["qos"] == "high"
+    more = found["slurm_additional_parameters"]
+    assert (more["qos"], more["exclusive"], more["comment"]) == ("high", True, "")
     assert {"gpus_per_node", "mem_gb", "slurm_partition"}.isdisjoint(slurm.read_parameters(arguments()))
 
 

@@ -47,6 +47,11 @@ def test_a_grid_takes_ranges() -> None:
     assert [row.changes["train.lr_generator"] for row in ablation.all_rows()] == [1e-5, 1e-4, 1e-3]
 
 
+def test_a_grid_refuses_a_range_without_a_number_of_values() -> None:
+    with pytest.raises(ValidationError, match=r"grid: train\.lr_generator: a range needs n"):
+        Ablation(description="d", seeds=[0], grid={"train.lr_generator": Range(log=[1e-5, 1e-3])})
+
+
 def test_a_grid_of_billions_is_refused_before_it_is_made() -> None:
     grid = {f"train.key{i}": Range(linear=[0, 59], n=60) for i in range(6)}
     with pytest.raises(ValidationError, match=r"grid: 46,656,000,000 members; list fewer values"):
