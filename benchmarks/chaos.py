@@ -1,14 +1,13 @@
 """`python -m benchmarks.chaos`: puts faults into runs of the pipeline, and checks that nothing of them remains.
 
 The plan follows from the seed. Each life is a fresh copy of the project with reduced numbers; its runs get one fault
-each, a last one gets none. The project must then be as one without faults: the generator identical to the byte, one
-complete MLflow run, one version, no run left as running, no process, no stray file, no lock that blocks. Hours: the
-60 SIGKILLs of the default take about 80 runs of one to two minutes on an idle machine.
+each, and a last run gets none. The project must then equal one without faults: the generator is identical to the byte,
+there is one complete MLflow run and one version, and no running MLflow run, process, stray file or lock is left. The
+default of 60 SIGKILLs takes hours: about 80 runs of one to two minutes each on an idle machine.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -48,21 +47,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="folder for the projects; default: a temporary one")
     args = parser.parse_args(argv)
     plan = make_plan(args.seed, args.kills)
+    lives = args.lives or range(len(plan))
+    if wrong := [k for k in lives if not 0 <= k < len(plan)]:
+        parser.error(f"--lives: the plan has no life {wrong[0]}; its lives are 0 to {len(plan) - 1}")
     table: dict[str, Any] = {"seed": args.seed, "kills": args.kills, "lives": []}
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         laboratory = Laboratory(Path(work))
-        for k in args.lives or range(len(plan)):
+        for k in lives:
             life = laboratory.live(plan[k], k)
             table["lives"].append(life)
             write_text(args.out, json.dumps(table, indent=1) + "\n")
             print(describe(life), flush=True)
-    wrong = [life for life in table["lives"] if life["differences"]]
+    different = [life for life in table["lives"] if life["differences"]]
     faults = [fault for life in table["lives"] for fault in life["faults"]]
     kills = sum(fault["injected"] and fault["kind"] in KILLS for fault in faults)
     reached = sum(fault["injected"] for fault in faults)
     print(f"{reached} of {len(faults)} faults reached their moment, {kills} of them SIGKILLs of the run")
-    print(f"{len(table['lives'])} lives, {len(wrong)} of them not as without faults; table: {args.out}")
-    return 1 if wrong else 0
+    print(f"{len(table['lives'])} lives, {len(different)} of them not as without faults; table: {args.out}")
+    return 1 if different else 0
 
 
 class Laboratory:
@@ -94,7 +96,7 @@ class Laboratory:
         return project
 
     def _without_faults(self, name: str) -> tuple[State, Ended]:
-        """The state after an undisturbed run of a command, and that run. Servers change nothing of it."""
+        """The state after an undisturbed run of a command, and that run. With servers it must be the same."""
         name = SEARCH if name == SEARCH else FLOW
         if name not in self.undisturbed:
             project = self._copy(f"undisturbed{len(self.undisturbed)}")
@@ -113,7 +115,7 @@ class Laboratory:
             ended.injected = ended.code != 0
             return ended
         if life.command == SERVERS:
-            services(project, "up", env)  # those of a fault before are ended or killed
+            services(project, "up", env)  # an earlier fault may have ended them
         return Run(project, argv, env).follow(fault, whole.parts)
 
 
@@ -123,7 +125,7 @@ def command(name: str) -> list[str]:
 
 
 def judge(ended: Ended) -> dict[str, str]:
-    """What is wrong with how a disturbed run ended; a process that gets SIGKILL says nothing."""
+    """The entry `wrong` of a run's row: the end of its output if that has a traceback, otherwise ""."""
     traceback = "Traceback (most recent call last)" in ended.output
     return {"wrong": f"a traceback: {ended.output[-1500:]}" if traceback else ""}
 
@@ -152,7 +154,10 @@ def services(project: Path, what: str, env: dict[str, str]) -> None:
 
 @contextmanager
 def full_disk(project: Path, share: float) -> Iterator[None]:
-    """Put the project on a disk with little room; at the end, give the disk as much room as it wants."""
+    """Put the project on a disk with little room, and move it back at the end.
+
+    share: 0 to 1; the room grows with it, from LEAST_ROOM to MOST_ROOM times the project's size.
+    """
     size = sum(path.stat().st_size for path in project.rglob("*") if path.is_file() and not path.is_symlink())
     room = int(size * (LEAST_ROOM + share * (MOST_ROOM - LEAST_ROOM))) // MIB + 1
     aside = project.with_name(f"{project.name}-aside")
@@ -179,7 +184,7 @@ def copy_all(source: Path, target: Path) -> None:
 
 @contextmanager
 def read_only(project: Path, share: float) -> Iterator[None]:
-    """Make one folder of the project read-only."""
+    """Make one folder of the project read-only. share: 0 to 1; it chooses among READ_ONLY_PLACES."""
     place = project / READ_ONLY_PLACES[int(share * len(READ_ONLY_PLACES))]
     place.mkdir(parents=True, exist_ok=True)
     mount("--bind", str(place), str(place))
@@ -194,7 +199,10 @@ def mount(*words: str) -> None:
     """Call mount. Raises RuntimeError if this user may not."""
     done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"mount {' '.join(words)}: {done.stderr.strip()}; a full disk needs root: {os.getuid()=}")
+        raise RuntimeError(
+            f"mount {' '.join(words)}: {done.stderr.strip()}; run as root, or choose lives without a full disk and a "
+            f"read-only mount by --lives"
+        )
 
 
 def describe(life: dict[str, Any]) -> str:

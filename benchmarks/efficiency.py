@@ -13,14 +13,14 @@ import torch
 from dmd.config import Params, load_params
 from dmd.distillation.cost import turn_costs
 from dmd.storage.files import write_text
-from flows.pipeline.changes import change_file
+from flows.pipeline.changes import Changes, change_file
 from flows.pipeline.presets import make_variants
 from flows.plan.devices import DEVICES, PUBLISHED, Published
 from flows.plan.estimate import stage_seconds
-from flows.plan.network_config import blank_teacher, teacher_configs
+from flows.plan.network_config import Configs, blank_teacher, teacher_configs
 from flows.plan.throughput import PassTime, count_operations
 
-DEVICE = "a100"  # of all published trainings
+PUBLISHED_ON = "a100"  # GPU of all published trainings
 
 
 def main() -> None:
@@ -29,21 +29,26 @@ def main() -> None:
     root = Path.cwd()
     shares = {kind: round(efficiency(root, training), 3) for kind, training in PUBLISHED.items()}
     for kind, share in shares.items():
-        print(f"{kind:8} {share:.3f} of an {DEVICE.upper()}'s peak: {PUBLISHED[kind].source}")
+        print(f"{kind:8} {share:.3f} of an {PUBLISHED_ON.upper()}'s peak: {PUBLISHED[kind].source}")
     write_text(root / "records" / "efficiency.json", json.dumps(shares, indent=1) + "\n")
 
 
 def efficiency(root: Path, training: Published) -> float:
     """Operations of a published training over those that its GPUs could have done in its time."""
-    (variant,) = make_variants(root, training.preset, training.changes, [])
+    params, configs = read_preset(root, training.preset, training.changes)
+    operations = count_training(params, count_operations(blank_teacher(params, configs, torch.device("meta"))))
+    return operations / (training.gpus * training.hours * 3600 * DEVICES[PUBLISHED_ON].peak * 1e12)
+
+
+def read_preset(root: Path, preset: str, changes: Changes) -> tuple[Params, Configs | None]:
+    """The parameters of a preset with changes, and the configurations of its teacher; None if it is trained here."""
+    (variant,) = make_variants(root, preset, changes, [])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"
         file.write_bytes((root / "params.yaml").read_bytes())
         change_file(variant.fill(root), file)
         params = load_params(file)
-    configs = teacher_configs(params, root, training.preset, variant.missing)
-    operations = count_training(params, count_operations(blank_teacher(params, configs, torch.device("meta"))))
-    return operations / (training.gpus * training.hours * 3600 * DEVICES[DEVICE].peak * 1e12)
+    return params, teacher_configs(params, root, preset, variant.missing)
 
 
 def count_training(params: Params, per_pass: int) -> float:

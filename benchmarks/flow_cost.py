@@ -6,7 +6,6 @@ servers run; each time includes the start of the process. Then both run once mor
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 from dmd.storage.worktree import main_worktree
 from flows.pipeline.changes import change_file
 from flows.pipeline.presets import load_preset
+from tests.helpers.servers import free_port
 
 PYTHON = sys.executable
 REPRO = [PYTHON, "-m", "dvc", "repro", "--quiet"]
@@ -28,7 +28,7 @@ def main() -> None:
     root = main_worktree(Path.cwd())
     with tempfile.TemporaryDirectory() as folder:
         plain, flow = (clone(root, Path(folder) / name) for name in ("plain", "flow"))
-        ports = {"PREFECT_PORT": free_port(), "MLFLOW_PORT": free_port()}
+        ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
         run_seconds(flow, [PYTHON, "-m", "flows.services", "up"], **ports)
         try:
             rows = {
@@ -63,13 +63,6 @@ def run_seconds(cwd: Path, command: list[str], **env: str) -> float:
     if result.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
     return time.perf_counter() - start
-
-
-def free_port() -> str:
-    """A TCP port that no process listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ T = 1000  # noise levels
 
 def main() -> None:
     """Measure part by part until the time is over."""
-    parser = argparse.ArgumentParser(description=__doc__.split(chr(10))[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--repeats", type=int, default=7, help="blocks of each kind; medians are reported")
@@ -68,7 +68,7 @@ def main() -> None:
         start = time.monotonic()
         result[name] = attempt(part) if start < end else "not measured: no time left"
         print(f"{name}: {json.dumps(result[name])} ({time.monotonic() - start:.0f} s)", flush=True)
-        write_text(args.out, json.dumps(result, indent=2) + chr(10))
+        write_text(args.out, json.dumps(result, indent=2) + "\n")
 
 
 def attempt(part: Callable[[], Any]) -> Any:

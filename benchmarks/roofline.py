@@ -7,7 +7,6 @@ writing once what it must: weights, gradients, moments and averages. It writes r
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.block import SIZES, Size, new_block
+from benchmarks.gpu import seconds
 from dmd.device import choose_device
 from dmd.distillation.state import TrainState
 from dmd.storage.files import write_text
@@ -32,7 +32,7 @@ FLOAT = 4  # bytes
 
 def main() -> None:
     """Measure and write the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__.split(chr(10))[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--repeats", type=int, default=7, help="repetitions of each measurement; the fastest counts")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -43,7 +43,7 @@ def main() -> None:
     machine = measure_machine(device, args.repeats)
     blocks = {name: measure_block(SIZES[name], machine, device, args.repeats) for name in args.sizes}
     result = {"device": device.type, "threads": 1, "machine": machine, "blocks": blocks}
-    write_text(args.out, json.dumps(result, indent=2) + chr(10))
+    write_text(args.out, json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 
@@ -123,17 +123,7 @@ class Moved(TorchDispatchMode):
 
 def fastest(work: Callable[[], object], device: torch.device, repeats: int) -> float:
     """Seconds of the fastest of `repeats` calls after a first one."""
-    return min([_seconds(work, device) for _ in range(repeats + 1)][1:])
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return min([seconds(work, device.type) for _ in range(repeats + 1)][1:])
 
 
 if __name__ == "__main__":

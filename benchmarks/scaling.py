@@ -10,7 +10,6 @@ model gives for the measured speed of messages. Everything goes to records/scali
 import argparse
 import json
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -24,18 +23,18 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.block import SIZES, Size, new_block
+from benchmarks.efficiency import PUBLISHED_ON, read_preset
 from benchmarks.workers import ROOT, Worker
-from dmd.config import Params, load_params
 from dmd.distillation.cost import turn_costs
 from dmd.distillation.networks import TRAINED
 from dmd.distillation.parallel.sharding import blocks_of
 from dmd.storage.files import write_text
-from flows.pipeline.changes import change_file
-from flows.pipeline.presets import make_variants
+from flows.pipeline.changes import Changes
 from flows.plan.devices import DEVICES, PUBLISHED, Target
 from flows.plan.memory import FLOAT
-from flows.plan.network_config import blank_teacher, teacher_configs
+from flows.plan.network_config import blank_teacher
 from flows.plan.scaling import Links, Scaling
+from tests.helpers.servers import free_port
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # GPUs
 META = torch.device("meta")
@@ -45,10 +44,12 @@ TIMES = 9  # messages of each size
 
 def main() -> None:
     """Plan, check, print and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__.split(chr(10))[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     presets = sorted(file.stem for file in (ROOT / "experiments" / "presets").glob("*.yaml"))
     parser.add_argument("--presets", nargs="+", choices=presets, default=presets)
-    parser.add_argument("--device", choices=DEVICES, default="a100")
+    parser.add_argument("--device", choices=DEVICES, default=PUBLISHED_ON)
     parser.add_argument("--size", choices=SIZES, default="digits", help="networks of the check")
     parser.add_argument("--batch", type=int, default=256, help="images of each process in the check")
     parser.add_argument("--repeats", type=int, default=7, help="blocks of each kind in the check; 0: no check")
@@ -75,30 +76,19 @@ def plan(root: Path, preset: str, device: str) -> dict[str, Any]:
 def published(root: Path, kind: str) -> dict[str, Any]:
     """Hours of a published training by the model, with messages and optimizer, over the hours that it took."""
     training = PUBLISHED[kind]
-    scaling = _scaling(root, training.preset, training.changes, "a100")
+    scaling = _scaling(root, training.preset, training.changes, PUBLISHED_ON)
     cfg = scaling.params.train.model_copy(update={"processes": training.gpus, "accumulate": 1})
     return {"source": training.source, "model_over_published": round(scaling.hours(cfg) / training.hours, 3)}
 
 
-def _scaling(root: Path, preset: str, changes: Any, device: str) -> Scaling:
-    params, variant = _params(root, preset, changes)
-    configs = teacher_configs(params, root, preset, variant.missing)
+def _scaling(root: Path, preset: str, changes: Changes, device: str) -> Scaling:
+    params, configs = read_preset(root, preset, changes)
     return Scaling(blank_teacher(params, configs, META), params, turn_costs(params), Target(device, 1))
-
-
-def _params(root: Path, preset: str, changes: Any) -> tuple[Params, Any]:
-    """The parameters of a preset with changes, and its variant."""
-    (variant,) = make_variants(root, preset, changes, [])
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "params.yaml"
-        file.write_bytes((root / "params.yaml").read_bytes())
-        change_file(variant.fill(root), file)
-        return load_params(file), variant
 
 
 def measure(size: Size, repeats: int) -> dict[str, Any]:
     """Blocks of two processes that share a batch of twice the size's, and of two independent ones, in turns."""
-    port = _free_port()
+    port = free_port()
     joined = [Worker(ROOT, replace(size, batch_size=2 * size.batch_size), env=_environment(r, port)) for r in (0, 1)]
     apart = [Worker(ROOT, size) for _ in range(2)]
     seconds: dict[str, list[float]] = {"joined": [], "apart": []}
@@ -149,7 +139,7 @@ def measure_links() -> Links:
     """The speed of sums over two processes of this machine by gloo, which does not overlap with passes."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "seconds.json"
-        mp.start_processes(_exchange, (_free_port(), file), nprocs=2, start_method="spawn")
+        mp.start_processes(_exchange, (free_port(), file), nprocs=2, start_method="spawn")
         latency, whole = json.loads(file.read_text())
     # A sum over two processes sends half of the bytes twice; `Links.seconds` is called once for each of the two ways.
     return Links(LARGE / max(whole - latency, 1e-9), 0.0, 2, latency / 2, overlap=False)
@@ -179,12 +169,6 @@ def _environment(rank: int, port: int) -> dict[str, str]:
     """The variables by which one of two processes finds the other."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port, "ACCELERATE_USE_CPU": 1}
     return {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in names.items()}}
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 if __name__ == "__main__":

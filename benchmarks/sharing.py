@@ -40,7 +40,7 @@ def measure(size: Size, repeats: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sharing", description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--repeats", type=int, default=9, help="blocks of each kind; medians are reported")
     parser.add_argument("--out", type=Path, default=Path("records/sharing.json"))

@@ -40,7 +40,9 @@ Block = tuple[Any, Iterator[dict[str, Any]]]  # the state of a training, and its
 
 def main() -> None:
     """Measure and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__.split(chr(10))[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.turns", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--repeats", type=int, default=7, help="blocks of each kind; medians are reported")
     parser.add_argument("--out", type=Path, default=Path("records/turns.json"))
@@ -52,7 +54,7 @@ def main() -> None:
         "host_ms_per_turn": {method: measure_host(method, args.repeats) for method in MEASURED},
         "against": {"commit": EARLIER, "sizes": compare(sizes, args.repeats)},
     }
-    write_text(args.out, json.dumps(result, indent=2) + chr(10))
+    write_text(args.out, json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 

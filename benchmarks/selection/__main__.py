@@ -19,7 +19,7 @@ from stages.command import prepare_torch
 
 def main() -> None:
     """Train, measure and compare."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.selection")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__)
     parser.add_argument("--fashion-mnist", type=Path, required=True, help="folder with the idx files of Fashion-MNIST")
     parser.add_argument("--work", type=Path, required=True, help="folder outside the project for unfinished work")
     parser.add_argument("--out", type=Path, default=Path("records/selection.json"))

@@ -1,4 +1,4 @@
-"""What must hold of a project after its faults and an undisturbed run: the same as without the faults."""
+"""Compares a project, after its faults and a last undisturbed run, with a project that had no faults."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from tests.helpers.projects import versions
 from tests.helpers.servers import eventually
 
 LEFT = 30.0  # seconds in which the processes of a run that was killed must have ended
-OWN = (
+OWN = (  # folders whose files differ between two equal runs
     ".git/",
     ".dvc/cache/",
     ".dvc/tmp/",

@@ -12,24 +12,11 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.wrecking.plan import (
-    INTERRUPT,
-    INTERRUPT_TWICE,
-    KILL,
-    KILL_ALL,
-    KILL_MLFLOW,
-    KILL_PREFECT,
-    KILL_STAGE,
-    PAUSE,
-    PUBLISH,
-    START,
-    TERM,
-    TERM_GROUP,
-    Fault,
-)
+from benchmarks.wrecking import plan
+from benchmarks.wrecking.plan import PUBLISH, START, Fault
 from flows.services.processes import find_members
 
-POLL = 0.1  # seconds between two looks at the stages
+POLL = 0.1  # seconds between two checks of the stages
 PATIENCE = 7200.0  # seconds; a run that takes longer hangs
 PAUSED = 5.0  # seconds between SIGSTOP and SIGCONT
 TWICE = 0.5  # seconds between two interrupts
@@ -44,7 +31,7 @@ class Ended:
     output: str
     seconds: float
     parts: dict[str, float] = field(default_factory=dict)  # seconds of each moment
-    injected: bool = False  # whether the fault came before the end of its moment
+    injected: bool = False  # whether the fault was put in; False if the run ended before
 
 
 class Run:
@@ -80,9 +67,10 @@ class Run:
         return Ended(code, self.log.read_text(errors="replace"), time.monotonic() - self.began, self.parts, injected)
 
     def _look(self, start: float) -> None:
-        """Note the stage at work, and that the last one has ended.
+        """Note the stage that runs, and the beginning of the publishing.
 
-        start: seconds before the first stage. If no stage is left to run, what follows is the publishing.
+        start: expected seconds before the first stage. A project that has its result runs no stage, so that the
+        publishing follows the start.
         """
         stages = {name for process in self.members() if (name := _stage_of(process))}
         self.stages |= stages
@@ -133,26 +121,28 @@ def inject(kind: str, run: Run) -> None:
     """Do what a fault of this kind does to a run."""
     leader = run.process
     match kind:
-        case _ if kind == KILL:
+        case plan.KILL:
             leader.kill()
-        case _ if kind == KILL_STAGE:
+        case plan.KILL_STAGE:
             send([p for p in run.members() if _stage_of(p)] or run.members()[-1:], signal.SIGKILL)
-        case _ if kind == KILL_ALL:
+        case plan.KILL_ALL:
             run.signal_all(signal.SIGKILL)
-        case _ if kind == TERM:
+        case plan.TERM:
             leader.terminate()
-        case _ if kind == TERM_GROUP:
+        case plan.TERM_GROUP:
             os.killpg(leader.pid, signal.SIGTERM)
-        case _ if kind in (INTERRUPT, INTERRUPT_TWICE):
+        case plan.INTERRUPT:
             os.killpg(leader.pid, signal.SIGINT)
-            if kind == INTERRUPT_TWICE:
-                threading.Timer(TWICE, lambda: leader.poll() is None and os.killpg(leader.pid, signal.SIGINT)).start()
-        case _ if kind == PAUSE:
+        case plan.INTERRUPT_TWICE:
+            os.killpg(leader.pid, signal.SIGINT)
+            threading.Timer(TWICE, lambda: leader.poll() is None and os.killpg(leader.pid, signal.SIGINT)).start()
+        case plan.PAUSE:
             run.signal_all(signal.SIGSTOP)
             time.sleep(PAUSED)
             run.signal_all(signal.SIGCONT)
-        case _ if kind in (KILL_MLFLOW, KILL_PREFECT):
-            name = "mlflow" if kind == KILL_MLFLOW else "prefect"
-            send(find_members(run.project / "runs" / "services", name), signal.SIGKILL)
+        case plan.KILL_MLFLOW:
+            send(find_members(run.project / "runs" / "services", "mlflow"), signal.SIGKILL)
+        case plan.KILL_PREFECT:
+            send(find_members(run.project / "runs" / "services", "prefect"), signal.SIGKILL)
         case _:
             raise ValueError(f"{kind}: not a fault of a run")

@@ -96,3 +96,9 @@ def test_every_difference_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_a_traceback_is_a_difference() -> None:
     assert chaos.judge(runs.Ended(1, "Traceback (most recent call last):\n  x", 1.0))["wrong"]
     assert not chaos.judge(runs.Ended(75, "error: stopped by SIGTERM", 1.0))["wrong"]
+
+
+def test_a_life_that_the_plan_lacks_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        chaos.main(["--kills", "2", "--lives", "9"])
+    assert "--lives: the plan has no life 9; its lives are 0 to 2" in capsys.readouterr().err
