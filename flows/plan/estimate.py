@@ -4,7 +4,7 @@ Nothing is trained and nothing is written.
 """
 
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,10 @@ GIB = 2**30
 WIDTH = 110  # characters per line
 NO_BREAK = "\N{NO-BREAK SPACE}"
 NOT_COUNTED = "libraries, buffers of single operations, text encoders, data, evaluators"
-NOT_TIMED = "data, decoding of latents, evaluators, validation, training of a VAE; other load on the machine"
+NOT_TIMED = (
+    "data, decoding of latents, evaluators, frozen networks of discriminators, validation, training of a VAE or a "
+    "trunk; other load on the machine"
+)
 
 
 @dataclass(frozen=True)
@@ -80,17 +83,23 @@ def estimate(
     summary = _memory(teacher, params, costs, on) if memory else []
     if not runs & TIMED:
         return Estimate(stages, [*summary, "time: none, no stage passes images through teacher or student"])
+    each = _time_of_pass(blank, teacher, params, on)
+    seconds = stage_seconds(params, costs, each)
+    return Estimate(stages, summary + time_lines(seconds, runs, params, each, on))
+
+
+def _time_of_pass(
+    blank: Callable[[torch.device], Teacher], teacher: Teacher, params: Params, on: Target | None
+) -> PassTime:
+    """The time of a pass, measured on this machine, or computed for other GPUs; `teacher` is on the meta device."""
     if on is None:
         share = params.train.processes * params.train.accumulate
         batch = -(-params.train.batch_size // share)
-        each = measure_pass_time(blank, batch, params.train.precision, params.runtime)
-    else:
-        kind = (
-            "sharded" if params.train.shard != "none" else "latents" if isinstance(teacher.codec, Latents) else "pixels"
-        )
-        each = pass_time(count_operations(teacher), params, on, kind)
-    seconds = stage_seconds(params, costs, each)
-    return Estimate(stages, summary + time_lines(seconds, runs, params, each, on))
+        return measure_pass_time(blank, batch, params.train.precision, params.runtime)
+    kind = "latents" if isinstance(teacher.codec, Latents) else "pixels"
+    if params.train.shard != "none":
+        kind = "sharded"
+    return pass_time(count_operations(teacher), params, on, kind)
 
 
 def _memory(teacher: Teacher, params: Params, costs: list[TurnCost], on: Target | None) -> list[str]:

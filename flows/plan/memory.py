@@ -14,6 +14,7 @@ from dmd.distillation.lora import HALVED, frozen_copy
 from dmd.distillation.networks import TRAINED, Networks
 from dmd.distillation.parallel.sharding import blocks_of, group_size, shared_weights
 from dmd.families.tables import MAX_BYTES_IN_MEMORY
+from dmd.features.frozen import FrozenNetwork
 from dmd.teachers.teacher import Teacher
 from flows.plan.activations import saved_bytes, saved_in_a_block, saved_in_heads, saved_in_trunks
 from flows.plan.trunks import blank_trunks
@@ -33,10 +34,10 @@ class TrainMemory:
     spread: Mapping[str, int]  # shared out among the processes that hold one copy of the weights
     whole: Mapping[str, int]  # the part of each entry of `spread` that every process holds: buffers, shared weights
     fixed: Mapping[str, int]  # the same in every process
-    copy: int  # bytes of one whole generator
-    gathered: Mapping[bool, int]  # weights gathered for the blocks that run, by whether frozen ones are laid out too
+    copy: int  # the weights of one whole generator
+    gathered: Mapping[bool, int]  # weights gathered for the blocks that run; key: whether frozen ones are divided, too
     trained: Mapping[str, int]  # weights that train in the turn of each network
-    saved: Mapping[str, tuple[int, int]]  # activations of an image, by network
+    saved: Mapping[str, tuple[int, int]]  # activations of an image, by network: of a whole pass, and up to its middle
     costs: list[TurnCost]
     params: Params
 
@@ -70,12 +71,7 @@ def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> Tra
         method = small_method(params, trunks, params.method.moments.images)
         nets = method.networks(teacher, 0, (cfg.lora_rank, cfg.lora_rank_critic))
         averages = [frozen_copy(nets.generator) for _ in cfg.ema_half_lives]
-    saved = {}
-    facts = teacher.shape, teacher.conditions
-    if cfg.gradient_checkpointing:
-        blocks = _per_denoiser(nets, lambda net: (saved_in_a_block(net, *facts), 0))
-        saved = {f"{name} block": size for name, size in blocks.items()}
-        nets.checkpoint_gradients()
+    saved = _count_activations(nets, trunks, teacher, cfg)
     trainable = {n: sum(p.numel() for p in nets.trained_in(n).parameters() if p.requires_grad) for n in TRAINED}
     laid_out = list(dict.fromkeys([*nets.modules(), *(average.net for average in averages)]))
     shared = shared_weights(laid_out)
@@ -101,9 +97,6 @@ def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> Tra
         fixed["pairs"] = in_memory
     if cfg.precision != "fp32" or cfg.frozen_precision == "int8":
         fixed[CAST] = _cast_bytes(nets, cfg)
-    saved |= _per_denoiser(nets, lambda net: saved_bytes(net, *facts))
-    saved["trunks"] = saved_in_trunks(trunks, teacher.shape), 0
-    saved["heads"] = 0 if nets.discriminator is None else saved_in_heads(nets.discriminator, teacher.shape), 0
     gathered = {
         False: _gathered_bytes(laid_out, lambda p: p.requires_grad),
         True: _gathered_bytes(laid_out, lambda p: p not in shared),
@@ -112,8 +105,26 @@ def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> Tra
     return TrainMemory(held.sizes, held.whole, fixed, held.sizes["generator"], gathered, trained, saved, costs, params)
 
 
+def _count_activations(
+    nets: Networks, trunks: Mapping[str, FrozenNetwork], teacher: Teacher, cfg: TrainConfig
+) -> dict[str, tuple[int, int]]:
+    """Bytes that autograd saves for an image, by network: in the whole network, and up to its middle.
+
+    With gradient checkpointing, which this function then switches on, "NAME block" holds the largest block's bytes.
+    """
+    saved, facts = dict[str, tuple[int, int]](), (teacher.shape, teacher.conditions)
+    if cfg.gradient_checkpointing:
+        blocks = _per_denoiser(nets, lambda net: (saved_in_a_block(net, *facts), 0))
+        saved = {f"{name} block": size for name, size in blocks.items()}
+        nets.checkpoint_gradients()
+    saved |= _per_denoiser(nets, lambda net: saved_bytes(net, *facts))
+    saved["trunks"] = saved_in_trunks(trunks, teacher.shape), 0
+    saved["heads"] = 0 if nets.discriminator is None else saved_in_heads(nets.discriminator, teacher.shape), 0
+    return saved
+
+
 def _per_denoiser(nets: Networks, count: Callable[[Denoiser], tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Count for generator and critic, but only once if the same weights of both train: a pass takes seconds."""
+    """Call `count` for generator and critic; once for both if their weights are alike, since a call takes seconds."""
     generator, critic = (
         [(p.shape, p.requires_grad) for p in net.parameters()] for net in (nets.generator, nets.critic)
     )
@@ -138,7 +149,7 @@ class _Held:
         self.whole[name] = sum(t.numel() * t.element_size() for t in whole)
 
     def set(self, name: str, size: int) -> None:
-        """Add a number of bytes."""
+        """Note a number of bytes, which no process holds whole."""
         self.sizes[name] = size
 
 

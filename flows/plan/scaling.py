@@ -20,11 +20,12 @@ from flows.plan.memory import FLOAT, TrainMemory, count_memory
 from flows.plan.passes import backward_passes, forward_passes
 from flows.plan.throughput import PassTime, count_operations
 
+GIB = 2**30
 MACHINE = 8  # GPUs of a machine, joined by their links
 NETWORK = 25e9  # bytes/s each way between machines for each of their GPUs: 200 Gbit/s InfiniBand, as in a DGX A100
 REACHED = 0.8  # share of a link's speed that collectives reach; chosen here
 LATENCY = 15e-6  # seconds of a step of a collective; it takes log2(processes) steps; chosen here
-HOST = 0.015  # seconds that the host needs for a turn at least (the most that benchmarks.turns is to find)
+HOST = 0.015  # seconds of a turn that the host takes at least, however fast the GPUs are; chosen here
 UPDATE_BYTES = 40  # read and written for a trained weight: AdamW's weight, gradient and moments, then an average
 ROOM = 0.9  # share of a GPU's memory that the counted contents may take; the rest is for what is not counted
 
@@ -69,7 +70,7 @@ class Load:
 
     @classmethod
     def of(cls, teacher: Teacher, params: Params, costs: list[TurnCost], memory: TrainMemory) -> "Load":
-        """Count it on a teacher on the meta device."""
+        """Count the work. The teacher is on the meta device."""
         weights = FLOAT * sum(p.numel() for p in teacher.denoiser.parameters())
         blocks = 1 + len(list(blocks_of(teacher.denoiser.net)))
         return cls(costs, weights, dict(memory.trained), blocks, params.train.gradient_checkpointing)
@@ -129,7 +130,7 @@ class Scaling:
         return [self.row(self.usable(count)) for count in counts]
 
     def usable(self, count: int) -> int:
-        """The largest number up to `count` that divides every batch."""
+        """The largest number of GPUs, up to `count`, that divides every batch."""
         common = reduce(math.gcd, self.batches)
         return max(n for n in range(1, min(count, common) + 1) if common % n == 0)
 
@@ -149,7 +150,7 @@ class Scaling:
         for parts in (n for n in range(1, share + 1) if share % n == 0):
             cfg = self._with(gpus, shard, parts)
             size = sum(self.memory.per_process(cfg).values())
-            if size <= ROOM * self.target.device.memory * 2**30:
+            if size <= ROOM * self.target.device.memory * GIB:
                 hours = self.hours(cfg)
                 return Row(gpus, shard, parts, size, hours, gpus * hours, self.one / (gpus * hours))
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from dmd.codecs.latents import Latents
-from dmd.config import EvaluatorConfig, Params, TeacherConfig
+from dmd.config import EvaluatorConfig, Params, TeacherConfig, TrunkConfig
 from dmd.distillation.cost import TurnCost
 from dmd.encoding.encode import TYPES
 from dmd.families.tables import TableInMemory
@@ -28,6 +28,7 @@ def stage_sizes(params: Params, root: Path, costs: list[TurnCost]) -> dict[str, 
         "teacher": _source(params.teacher),
         "encode": "latents and embeddings of captions, if the teacher uses them",
         "evaluator": _source(params.evaluator),
+        "trunk": _images_of(params.trunk) if params.trunk.source == "train" else "none: no discriminator reads it",
         "baseline": _baseline(params),
         "pairs": f"{params.pairs.count:,} pairs",
         "train": _trained(images),
@@ -72,18 +73,23 @@ def _trained(images: Mapping[str, int]) -> str:
 
 
 def _data(params: Params, root: Path) -> str:
+    """Text with the number of images, if it is known, and their bytes as stored, one per channel of a pixel."""
     count, size = count_images(params, root), params.data.channels * params.data.size**2
     each = amount(size)
     return f"{each} per image" if count is None else f"{count:,} images of {each}: {amount(count * size)}"
 
 
 def _source(cfg: TeacherConfig | EvaluatorConfig) -> str:
-    """Text with the origin of a stage's network."""
-    training = f"trains on {cfg.steps * cfg.batch_size:,} images"
-    return {"train": training, "folder": "from a folder", "hub": cfg.hub_id}[cfg.source]
+    """Text with the origin of a stage's network: a training, a folder or a hub id."""
+    return {"train": _images_of(cfg), "folder": "from a folder", "hub": cfg.hub_id}[cfg.source]
+
+
+def _images_of(cfg: TeacherConfig | EvaluatorConfig | TrunkConfig) -> str:
+    return f"trains on {cfg.steps * cfg.batch_size:,} images"
 
 
 def _baseline(params: Params) -> str:
+    """Text with the images that the teacher's samplers generate."""
     if not (passes := baseline_passes(params)):
         return "takes the teacher's figures from baseline.measured"
     images, most = evaluated_images(params) * len(passes), max(passes) * passes_per_prediction(params)
