@@ -27,14 +27,14 @@ class Feed:
     file: Path
     group: str  # start of the names of its metrics
     position: int = 0  # bytes that are sent
-    sent: dict[int, int] = field(default_factory=dict)  # step -> hash of the numbers that were sent for it last
+    sent: dict[int, int] = field(default_factory=dict)  # step -> hash of the last numbers that were sent for it
     shown: list[Row] = field(default_factory=list)  # at most MOST_SHOWN rows, evenly spaced
     stride: int = 1  # rows of the log for each one in `shown`
-    count: int = 0
+    count: int = 0  # rows that were accepted
 
     @classmethod
     def resume(cls, file: Path, position: int) -> "Feed":
-        """The log of a training, of which an earlier process has sent the first bytes."""
+        """The log of a training whose first `position` bytes an earlier process has sent."""
         stage, name = file.parent.name, file.stem
         feed = cls(file, f"{stage}/" if name == stage else f"{stage}/{name}.")
         while feed.position < position and (part := feed.read(min(CHUNK, position - feed.position))):
@@ -42,7 +42,7 @@ class Feed:
         return feed
 
     def read(self, most: int = CHUNK) -> tuple[list[Row], int] | None:
-        """The next rows, and the position after them; None if no complete line has come."""
+        """The next rows, and the position after them; None without a further complete line. most: bytes to read."""
         with self.file.open("rb") as content:
             content.seek(self.position)
             data = content.read(most)
@@ -90,7 +90,7 @@ def _parse(data: bytes) -> Iterator[Row]:
         try:
             content: Mapping[str, Any] = json.loads(line)
             yield Row(int(content["time"]), int(content["step"]), dict(content["numbers"]))
-        except (ValueError, KeyError, TypeError):  # a killed process left it unfinished
+        except (ValueError, KeyError, TypeError):  # a process that was killed left the line unfinished
             continue
 
 

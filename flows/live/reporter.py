@@ -1,4 +1,4 @@
-"""Follows a run from its start to its end, in a thread: the stages go on, whatever MLflow and Prefect do."""
+"""Follows a run from its start to its end, in a thread, so that no failure of MLflow or Prefect stops a stage."""
 
 import contextlib
 import contextvars
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from flows.live.attempts import Attempts
+from flows.live.attempts import INTERVAL, Attempts
 from flows.live.sending import begin_run, deliver, describe_begun, settle, settle_abandoned
 from flows.live.spool import Spool, open_spool
 from flows.live.trackers import End, end_trackers, start_trackers
@@ -17,7 +17,6 @@ from flows.registry.store import connect
 from flows.registry.tracking import Begun
 from flows.runtime.process import CommandStopped
 
-INTERVAL = 5.0  # seconds between two deliveries
 PATIENCE = 30.0  # seconds that the end of a completed run waits for the thread; `publish` adds what is missing
 SHORT_PATIENCE = 3.0  # the same for a run that fails or is cancelled; a scheduler kills it soon
 
@@ -66,7 +65,7 @@ class Reporter:
         return self.spool.state.status in ("FAILED", "KILLED")
 
     def finish(self) -> Begun | None:
-        """Send the rest, and return the run to complete; None if MLflow could not create it."""
+        """Send the rest within PATIENCE seconds; return the run to complete, or None if MLflow has not created it."""
         self._stop(PATIENCE)
         return describe_begun(self.spool)
 
@@ -78,7 +77,7 @@ class Reporter:
             self.spool.remove()
 
     def fail(self, status: str) -> None:
-        """End the run as FAILED or KILLED; if the server is away, a later flow does."""
+        """End the run with `status`, FAILED or KILLED. If the server does not answer, a later flow ends the run."""
         self.spool.state.status = status
         self.spool.save()
         if self.thread.is_alive():
@@ -122,7 +121,11 @@ class Reporter:
 
 @contextlib.contextmanager
 def follow(job: Job, display: Display, log: Callable[[str], None]) -> Iterator[Reporter]:
-    """Follow a run during the block, which calls `finish` and publishes the result. An exception fails the run."""
+    """Follow a run during the block, which calls `finish` and publishes the result.
+
+    An exception in the block ends the run as FAILED, or as KILLED if the flow was stopped. log: gets messages for the
+    user. Raises UserError if the folder of the live logs cannot be written.
+    """
     with open_spool(job.root, job.key) as spool:
         reporter = Reporter(spool, job, display, log)
         trackers = start_trackers(spool.folder, job.root, job.key, log)

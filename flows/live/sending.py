@@ -1,4 +1,4 @@
-"""Sends what a spool holds to its MLflow run. Only the calls here wait for the server; none belongs to a stage."""
+"""Sends the rows and pictures of a spool to its MLflow run. The calls wait for the server; no stage makes them."""
 
 import time
 from collections.abc import Mapping
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-MOST_BATCHES = 20  # of a log in one delivery, so that other logs, pictures and the end of the flow wait for seconds
+MOST_BATCHES = 20  # of a log in one delivery, so that other logs, pictures and the end of the flow wait only seconds
+PARAMS = 100  # parameters in one request: MLflow's limit
 PICTURES = "pictures/training"  # folder of the artifacts; those of the finished result have the same names
 
 
@@ -31,7 +32,11 @@ def begin_run(
     experiment: str | None,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Create the run of a spool, or open that of an earlier attempt again. more: further tags."""
+    """Create the run of a spool, or open that of an earlier attempt again.
+
+    flow_run: id of the Prefect flow run; experiment: name of the DVC experiment, None for the workspace; more: further
+    tags
+    """
     tags = {**origin_tags(root, flow_run, experiment), PUBLISHER_SINCE: str(int(1000 * time.time())), **more}
     earlier = spool.state.run_id
     if earlier and not is_missing(client, earlier) and client.get_run(earlier).info.status != FINISHED:
@@ -60,14 +65,14 @@ def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, object
     from mlflow.entities import Param
 
     items = [Param(key, str(value)) for key, value in params.items()]
-    for start in range(0, len(items), 100):  # MLflow's limit
-        client.log_batch(run_id, params=items[start : start + 100])
+    for start in range(0, len(items), PARAMS):
+        client.log_batch(run_id, params=items[start : start + PARAMS])
 
 
 def deliver(client: "MlflowClient", spool: Spool) -> bool:
     """Send new rows and pictures; return whether there may be more of them.
 
-    What is sent twice, after a lost answer, has the same time and is stored once.
+    If an answer is lost, rows are sent twice, with the same times, and MLflow stores them once.
     """
     is_more = False
     try:
@@ -123,7 +128,10 @@ def settle(client: "MlflowClient", spool: Spool) -> None:
 
 
 def settle_abandoned(root: Path) -> None:
-    """Settle the runs of flows that were killed, or whose server was away at their end. Raises UserError."""
+    """Settle the runs of flows that were killed, or whose server did not answer at their end.
+
+    Raises UserError if MLflow does not answer now.
+    """
     if list_unsettled(root):
         with connect(root) as client:
             for spool in find_abandoned(root):

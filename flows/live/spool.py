@@ -26,7 +26,7 @@ from flows.runtime.names import make_identifier
 
 FOLDER = Path("runs") / "live"
 STATE, LOCK = "state.json", "lock"
-FINISHED = "FINISHED"  # status of a run that holds its result, so that no other attempt may continue it
+FINISHED = "FINISHED"  # status of a run that has its result; no later attempt may continue it
 BUSY = "another process follows this run"
 
 
@@ -36,14 +36,14 @@ class State:
 
     store: str  # address of the store, without a password
     run_id: str = ""  # "": MLflow has no run yet
-    status: str = "RUNNING"  # how the run has ended
+    status: str = "RUNNING"  # RUNNING until the flow ends, then how it ended: FINISHED, FAILED or KILLED
     is_settled: bool = False  # whether MLflow holds all rows and the status
     positions: dict[str, int] = field(default_factory=dict)  # of the logs, by their path in the folder
     pictures: list[str] = field(default_factory=list)
 
 
 class Spool:
-    """A folder, held by this process."""
+    """The folder of one run, locked by this process, with the state of one place that the run is sent to."""
 
     def __init__(self, folder: Path, store: str, state: str = STATE) -> None:
         """state: name of the file that says how much `store` holds; each place that shows the run has its own."""
@@ -62,14 +62,15 @@ class Spool:
         return list(self.feeds.values())
 
     def find_pictures(self) -> list[Path]:
-        """The pictures that are not sent, the oldest first."""
-        files = sorted(self.folder.glob(f"*/{PICTURES}/[!.]*.png"))
-        return [file for file in files if self.name(file) not in self.state.pictures]
+        """The pictures that are not sent, in the order of their names."""
+        return [file for file in sorted(self._list_pictures()) if self.name(file) not in self.state.pictures]
 
     def last_picture(self) -> Path | None:
-        """The picture that was made last."""
-        files = self.folder.glob(f"*/{PICTURES}/[!.]*.png")
-        return max(files, key=lambda file: (file.stat().st_mtime_ns, file.name), default=None)
+        """The picture that was made last; None if there is none."""
+        return max(self._list_pictures(), key=lambda file: (file.stat().st_mtime_ns, file.name), default=None)
+
+    def _list_pictures(self) -> Iterator[Path]:
+        return self.folder.glob(f"*/{PICTURES}/[!.]*.png")
 
     def name(self, file: Path) -> str:
         """The path of a file in the folder."""
@@ -92,9 +93,10 @@ class Spool:
 
 @contextlib.contextmanager
 def open_spool(root: Path, key: str) -> Iterator[Spool]:
-    """Hold the folder of a run of these parameters and this code; that of an earlier attempt if it did not finish.
+    """Hold the folder of a run of these parameters and this code: that of an earlier attempt if it did not finish.
 
-    key: the name of the experiment, or of the workspace. Raises UserError if the folder cannot be written.
+    key: name of the run (`Job.key`). If another process runs the same, this one gets a folder of its own. Raises
+    UserError if the folder cannot be written.
     """
     folder, store = main_worktree(root) / FOLDER / f"{make_identifier(key)}-{_digest(root)}", shown_uri(root)
     with contextlib.ExitStack() as stack:
@@ -113,7 +115,7 @@ def open_spool(root: Path, key: str) -> Iterator[Spool]:
 
 
 def find_abandoned(root: Path) -> Iterator[Spool]:
-    """Hold, one after the other, the folders of runs whose process is gone before MLflow held all of them."""
+    """Yield, one after the other, the folders of runs whose process ended before MLflow held all; each is locked."""
     store = shown_uri(root)
     for folder in list_unsettled(root):
         with contextlib.suppress(UserError), hold_lock(folder / LOCK, BUSY):
@@ -123,7 +125,7 @@ def find_abandoned(root: Path) -> Iterator[Spool]:
 
 
 def list_unsettled(root: Path) -> list[Path]:
-    """The folders of runs that go on, or whose process is gone before MLflow held all of them."""
+    """The folders of runs that MLflow does not hold all of, whether or not their process still runs."""
     folders = sorted(file.parent for file in (main_worktree(root) / FOLDER).glob(f"*/{STATE}"))
     return [folder for folder in folders if (state := _read_state(folder / STATE)) and not state.is_settled]
 

@@ -1,8 +1,8 @@
-"""Shows runs in TensorBoard and Weights & Biases, too (`register.trackers`), by the trackers of accelerate.
+"""Shows runs in TensorBoard and Weights & Biases beside MLflow (`register.trackers`), by the trackers of accelerate.
 
-Each tracker has a thread of its own, which reads the folder that MLflow's rows come from, and notes there how much it
-has sent: a run that was killed and starts again continues. A tracker shows the training and the final figures; the
-result itself is in MLflow.
+Each tracker has a thread of its own, which reads the live logs that MLflow's rows come from. It notes in their folder
+how much it has sent, so that a run that was killed continues when it starts again. A tracker shows the training and the
+final figures; the result itself is in MLflow.
 """
 
 import contextvars
@@ -18,15 +18,13 @@ import pandas as pd
 from dmd.config import load_params
 from dmd.storage.worktree import main_worktree
 from evaluation.metrics.files import read_metrics
-from flows.live.attempts import Attempts
+from flows.live.attempts import INTERVAL, Attempts
 from flows.live.feed import Row
 from flows.live.places import About, Place, open_place
 from flows.live.spool import Spool
 from flows.registry.figures import list_metrics
 from flows.registry.result import METRICS, flatten
 from flows.registry.tracking import CURVES
-
-INTERVAL = 5.0  # seconds between two deliveries
 
 
 class End(NamedTuple):
@@ -57,7 +55,7 @@ class Tracker:
         self.stopping.set()
 
     def join(self) -> None:
-        """Wait for the thread, and say if the place lacks a part of the run."""
+        """Wait for the thread until the end of its patience, and log if the place lacks a part of the run."""
         self.thread.join(max(0.0, self.deadline - time.monotonic()))
         if not self.is_complete:
             self.log(f"{self.spool.state.store} lacks the end of this run; MLflow has all of it")
@@ -117,7 +115,7 @@ def start_trackers(folder: Path, root: Path, run: str, log: Callable[[str], None
 
 
 def end_trackers(trackers: Sequence[Tracker], patience: float, end: End) -> None:
-    """End the trackers of a run. patience: seconds, of all."""
+    """End the trackers of a run. patience: seconds for all of them together."""
     for tracker in trackers:
         tracker.stop(patience, end)
     for tracker in trackers:

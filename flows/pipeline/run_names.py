@@ -26,5 +26,5 @@ def name_distill_run() -> str:
 
 
 def name_ablation_run() -> str:
-    """Name a run of `ablate` after its file."""
+    """Name a run of `ablate` or `search` after its file."""
     return Path(str(flow_run.parameters["file"])).stem

@@ -13,13 +13,13 @@ from evaluation.metrics.schema import Metrics
 from evaluation.timing.schema import Timing
 
 NAME_LENGTH = 60  # characters of a key in the name of a metric; MLflow takes 250 in all
-# Last keys of figures that no training changes; they are parameters, since a chart would show a flat line.
+# A figure whose last key is one of these is the same for every training. It is a parameter: its chart would be flat.
 CONSTANT = ("nfe", "samples", "draws", "seed", "gflops_per_image", "batch_size", "repeats", "parameters", "threads")
 CONSTANT_GROUPS = ("judged", "best_teacher")  # settings of the evaluation
 ON_TOP = ("ratio", "student", "training")  # groups of the headline whose figures stand on top
 
-Path = tuple[str, ...]  # keys of a figure, from the outermost one
-Leaf = tuple[Path, Any]
+Keys = tuple[str, ...]  # keys of a figure, from the outermost one
+Leaf = tuple[Keys, Any]
 
 
 def list_metrics(metrics: Metrics, timing: Timing | None = None) -> dict[str, float]:
@@ -41,7 +41,7 @@ def judge_tags(metrics: Metrics) -> dict[str, str]:
     return {f"judge.{_safe_part(name)}": marks for name, marks in metrics.ratio.marks().items()}
 
 
-def metric_name(path: Path, grouped: bool) -> str:
+def metric_name(path: Keys, grouped: bool) -> str:
     """Return a name that MLflow accepts, from keys that may be words of a user, such as class names.
 
     grouped: the first key is the group, GROUP/REST. A character that MLflow refuses, and "/" in a word, become "_", and
@@ -62,8 +62,8 @@ def _all_leaves(content: dict[str, Any], timing: Timing | None) -> Iterator[Leaf
         yield from _leaves({"timing": timing.model_dump()})
 
 
-def _leaves(tree: Any, path: Path = ()) -> Iterator[Leaf]:
-    """Leaves of nested dicts with their keys."""
+def _leaves(tree: Any, path: Keys = ()) -> Iterator[Leaf]:
+    """Yield the values of nested dicts, each with its keys."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from _leaves(value, (*path, str(key)))
@@ -75,5 +75,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_constant(path: Path) -> bool:
+def _is_constant(path: Keys) -> bool:
     return path[-1] in CONSTANT or path[0] in CONSTANT_GROUPS

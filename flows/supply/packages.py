@@ -14,7 +14,7 @@ PACKAGE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 UNKNOWN = "unknown"
 NOT_HERE = "not installed here"
-LONGEST = 60  # characters of a licence's name; a longer text in the field is the licence itself
+LONGEST = 60  # characters of a licence's name; a longer text in the field is that of the licence
 CLASSIFIER = "License :: "
 
 
@@ -29,21 +29,26 @@ class Package:
 
 
 def read_packages(root: Path) -> list[Package]:
-    """Return the packages of the lock. Raises UserError if there is none."""
+    """Return the packages of the lock. Raises UserError if there is no lock, or no package in it."""
     file = root / LOCK
     if not file.is_file():
-        raise UserError(f"{file} is missing: git checkout {LOCK}")
+        raise UserError(f"{file} is missing; restore it: git checkout {LOCK}")
     packages: list[tuple[str, str, list[str]]] = []
     for line in file.read_text().splitlines():
         if package := PACKAGE.match(line):
             packages.append((package[1], package[2], []))
         elif (digest := HASH.search(line)) and packages:
             packages[-1][2].append(digest[1])
+    if not packages:
+        raise UserError(f"{file} lists no package; restore it: git checkout {LOCK}")
     return [Package(name, version, tuple(hashes), find_licence(name)) for name, version, hashes in packages]
 
 
 def find_licence(name: str) -> str:
-    """Return the licence that an installed package declares: its SPDX expression, its classifiers, or its text."""
+    """Return the licence that a package declares: its SPDX expression, else its classifiers, its text or its file.
+
+    Returns NOT_HERE for a package that is not installed, and UNKNOWN for one that declares no licence.
+    """
     try:
         about: Any = metadata.metadata(name)  # its type lists no `get`, which it has
     except metadata.PackageNotFoundError:
@@ -51,14 +56,14 @@ def find_licence(name: str) -> str:
     if expression := about.get("License-Expression"):
         return expression
     classifiers = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if c.startswith(CLASSIFIER)]
-    if names := [name for name in classifiers if name != "OSI Approved"]:
-        return " AND ".join(sorted(names))
+    if licences := [licence for licence in classifiers if licence != "OSI Approved"]:
+        return " AND ".join(sorted(licences))
     text = " ".join((about.get("License") or "").split())
     return text if 0 < len(text) <= LONGEST and text != "UNKNOWN" else _read_licence_file(name)
 
 
 def _read_licence_file(name: str) -> str:
-    """Return the first line of a package's licence file, which names the licence."""
+    """Return the first line of a package's licence file, which names the licence; UNKNOWN without such a file."""
     for file in metadata.files(name) or ():
         if re.match(r"(licen[cs]e|copying)", file.name, re.IGNORECASE) and (path := Path(str(file.locate()))).is_file():
             lines = (line.strip() for line in path.read_text(errors="replace").splitlines())
