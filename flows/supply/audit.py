@@ -18,7 +18,7 @@ def audit(root: Path) -> tuple[int, str]:
     """
     tool = shutil.which(TOOL)
     if tool is None:
-        return 0, f"audit: not done, since {TOOL} is not installed: pipx install {TOOL}"
+        return 0, f"audit: not done, since {TOOL} is not installed; pipx install {TOOL}"
     if reason := find_silence(DATABASE, "/"):
         return (
             0,

@@ -32,7 +32,7 @@ def read_packages(root: Path) -> list[Package]:
     """Return the packages of the lock. Raises UserError if there is no lock, or no package in it."""
     file = root / LOCK
     if not file.is_file():
-        raise UserError(f"{file} is missing; restore it: git checkout {LOCK}")
+        raise UserError(f"{file} is missing: git checkout {LOCK}")
     packages: list[tuple[str, str, list[str]]] = []
     for line in file.read_text().splitlines():
         if package := PACKAGE.match(line):
@@ -40,7 +40,7 @@ def read_packages(root: Path) -> list[Package]:
         elif (digest := HASH.search(line)) and packages:
             packages[-1][2].append(digest[1])
     if not packages:
-        raise UserError(f"{file} lists no package; restore it: git checkout {LOCK}")
+        raise UserError(f"{file} lists no package: git checkout {LOCK}")
     return [Package(name, version, tuple(hashes), find_licence(name)) for name, version, hashes in packages]
 
 

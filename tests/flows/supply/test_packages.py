@@ -37,6 +37,9 @@ def test_the_lock_is_read_with_hashes_and_licences(root: Path) -> None:
     assert "BSD" in torch.licence and other.licence == NOT_HERE
     last = format_licences([torch, other]).splitlines()[-1]
     assert last.startswith(f"{NOT_HERE}  ") and last.endswith("  Not_Here 1.0")
+    (root / "requirements.lock").write_text("# a comment\n")
+    with pytest.raises(UserError, match=r"requirements.lock lists no package: git checkout"):
+        read_packages(root)
     (root / "requirements.lock").unlink()
     with pytest.raises(UserError, match=r"requirements.lock is missing: git checkout"):
         read_packages(root)
