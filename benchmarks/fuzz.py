@@ -1,6 +1,6 @@
 """`python -m benchmarks.fuzz`: gives damaged inputs to the code that reads them, and records what comes out.
 
-Each input follows from the seed, its kind and its number. It must be refused in a clear line, or be taken and give a
+Each input follows from the seed, its kind and its number. It must be refused in a clear line, or be accepted and give a
 valid result, within 20 s of CPU time and 1 GiB above what a good input takes. Anything else is a fault; the program
 then ends with exit code 1. Run it again with --kinds and --numbers to repeat some inputs.
 """
@@ -62,7 +62,7 @@ def run_kind(kind: str, seed: int, numbers: Sequence[int]) -> Iterator[dict[str,
             lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
         error = done.stderr.decode(errors="replace")
         if not lines:
-            raise RuntimeError(f"{kind}: {error[-2000:]}")
+            raise RuntimeError(f"{kind}: the process ended before its first input: {error[-2000:]}")
         yield from (line for line in lines if "begins" not in line)
         if "begins" in lines[-1]:
             reason = explain(done.returncode, error)

@@ -23,9 +23,9 @@ class Kind(Protocol):
         ...
 
     def use(self, folder: Path) -> str:
-        """Read the input as the commands do; return what it gave.
+        """Read the input as the commands do; return the result in words.
 
-        Raises UserError if the input is refused, and DamagedResultError if what it gave is not valid.
+        Raises an error of `refusals` if the input is refused, and DamagedResultError if the result is not valid.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Bounds on the work of one input: CPU time and time, memory, and what a valid answer and a clear refusal are."""
+"""Bounds on the CPU time, time and memory of one input, and the judgement of its outcome."""
 
 import resource
 import signal
@@ -11,14 +11,14 @@ from dmd.errors import is_control
 CPU_SECONDS = 20  # from the start of an input to its refusal or its result
 GIB = 2**30
 MEMORY = GIB  # bytes above what a good input takes
-WALL_SECONDS = 600  # a busy machine takes many times longer than an idle one; an input that waits takes for ever
+WALL_SECONDS = 600  # ends an input that waits for ever; a busy machine may need many times CPU_SECONDS
 MAX_LINE = 4000  # characters of a line of a refusal; a list of all keys that are allowed takes two thousand
 
 REFUSED, VALID, FAULT = "refused", "valid", "fault"
 
 
 class DamagedResultError(Exception):
-    """An input was taken, and its result is not a valid one."""
+    """An input was accepted, and its result is not valid."""
 
 
 @dataclass
@@ -39,9 +39,9 @@ class Outcome:
 
 
 def arm(good: int) -> None:
-    """Bound the next input: the process dies at the bounds of time, and gets no memory beyond that of memory.
+    """Bound the next input: beyond its time the process dies, and beyond its memory an allocation fails.
 
-    good: bytes that the process held at most for a good input.
+    good: the most bytes that the process held for a good input
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime) + CPU_SECONDS + 1
@@ -60,7 +60,7 @@ def disarm() -> None:
 
 
 def forget_peak() -> None:
-    """Let the kernel count the most memory of this process from now on."""
+    """Let the kernel measure the peak of this process's memory from now on."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -76,6 +76,7 @@ def cpu_seconds() -> float:
 
 
 def _status(name: str) -> int:
+    """A size in /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 

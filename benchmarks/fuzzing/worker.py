@@ -30,7 +30,7 @@ from benchmarks.fuzzing.limits import (
 
 
 def main(name: str, seed: int, numbers: list[int], out: Path) -> None:
-    """Use the good input, to know what it takes, then the damaged ones."""
+    """Use the good input, to measure its memory, then the damaged ones."""
     kind = load_kind(name)
     with tempfile.TemporaryDirectory() as folder, out.open("a") as table:
         good = Path(folder) / "good"
@@ -39,7 +39,7 @@ def main(name: str, seed: int, numbers: list[int], out: Path) -> None:
         forget_peak()
         outcome, message = _use(kind, good, Path(folder) / "used")
         if outcome != VALID:
-            raise SystemExit(f"{name}: the good input is not taken: {message}")
+            raise SystemExit(f"{name}: the good input is not accepted: {message}")
         most = peak()
         for number in numbers:
             print(json.dumps({"begins": number}), file=table, flush=True)

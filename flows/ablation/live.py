@@ -22,9 +22,10 @@ class NotPublishedError(UserError):
 
 
 def prepare(root: Path, name: str, log: Log) -> None:
-    """Create the parent run, and settle the runs of an ablation that was killed; its members then continue theirs.
+    """Create the parent run, and settle the runs of an ablation that was killed, so that its members continue them.
 
-    Members that begin at the same time would settle them, too, and one could hold the run that another continues.
+    This happens before the first member: each member settles such runs when it begins, too, and one could then hold a
+    run that another one continues.
     """
     try:
         begin(root, name)

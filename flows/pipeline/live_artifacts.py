@@ -1,4 +1,4 @@
-"""Artifacts of a run that goes on, in the Prefect UI: the link to its MLflow run, the curves and the last picture."""
+"""Artifacts of a running flow in the Prefect UI: the link to its MLflow run, its curves and its last picture."""
 
 import time
 from pathlib import Path
@@ -22,7 +22,7 @@ class LiveArtifacts:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.began, self.updated = time.monotonic(), float("-inf")
-        self.rows, self.picture = 0, ""  # that are shown
+        self.rows, self.picture = 0, ""  # number of rows and name of the picture that are shown
         self.artifacts: dict[str, UUID] = {}
         self.failed = False
 
@@ -34,7 +34,7 @@ class LiveArtifacts:
             self.failed = True
 
     def update(self, spool: Spool, is_last: bool) -> None:
-        """Show the present curves and the last picture, if the last update was long enough ago or at the end."""
+        """Show the present curves and the last picture, if the last update was long enough ago or `is_last`."""
         now = time.monotonic()
         is_due = is_last or now - self.updated >= max(SECONDS, SHARE * (now - self.began))
         if self.failed or not is_due:
@@ -65,4 +65,5 @@ class LiveArtifacts:
             self.artifacts[key] = create_image_artifact(data, key=key, description=words)  # type: ignore[assignment]
             return
         update = ArtifactUpdate(data=data, description=words)
-        get_client(sync_client=True).update_artifact(self.artifacts[key], update)  # that of the flow run, kept open
+        # Within a flow run, get_client returns the client of that run, which stays open.
+        get_client(sync_client=True).update_artifact(self.artifacts[key], update)

@@ -130,7 +130,7 @@ def load_pair(generator: Path, teacher: Path | None, scale: float, device: torch
 
 
 def _read_generator(folder: Path) -> tuple[tuple[int, ...], tuple[str, ...], Between]:
-    """Return the steps, the captions and what is between the steps. Raises TeacherError if the file lacks them."""
+    """Return timesteps, captions and the rule between steps. Raises TeacherError if generator.json lacks them."""
     about = read_about(folder)
     return tuple(about.timesteps), tuple(about.captions), about.between
 
@@ -144,7 +144,10 @@ def _load_labelled(folder: Path, device: torch.device) -> tuple[Shape, tuple[str
 def _load_reader(
     folder: Path, times: tuple[int, ...], texts: tuple[str, ...], between: Between, device: torch.device
 ) -> tuple[Shape, tuple[str, ...], Make]:
-    """Return the same for a generator that reads text; `load_generator` would embed every caption of its training."""
+    """Return the same as `_load_labelled` for a generator that reads text.
+
+    The captions are embedded for each drawing: `load_generator` would embed every caption of the training.
+    """
     pipe = load_pipeline(folder)
 
     @lru_cache(maxsize=1)
@@ -156,6 +159,8 @@ def _load_reader(
 
 
 def _teacher_maker(net: Teacher, folder: Path, scale: float, device: torch.device) -> Make:
+    """Return the function that makes a teacher's sampler; it embeds the last prompts only once."""
+
     @lru_cache(maxsize=1)
     def read(texts: tuple[str, ...]) -> Teacher:
         return new_teacher(net.pipeline, folder, device, scale, texts) if texts else net
@@ -169,8 +174,9 @@ def _shorten(generator: Generator, steps: int) -> Generator:
 
 
 def _draw(sampler: Sampler, labels: torch.Tensor, seed: int, columns: int) -> Drawing:
+    """Draw an image for each of `labels` [N], N / columns rows of `columns` images."""
     start = time.perf_counter()
-    pixels = sampler.draw(labels, seed, BATCH)  # on the CPU, so a GPU has finished
+    pixels = sampler.draw(labels, seed, BATCH)  # the result is on the CPU, so a GPU has finished its work
     seconds = time.perf_counter() - start
     picture = image_grid(pixels.reshape(-1, columns, *pixels.shape[1:]).numpy())
     return Drawing(picture, sampler.nfe, seconds)

@@ -9,8 +9,8 @@ from dmd.errors import UserError
 from flows.playing.models import Drawing, Pair
 
 TITLE = "One-step generator"
-SHOWN = 8  # labels at the start
-TEACHER_STEPS = 50  # at the start
+SHOWN = 8  # labels that are chosen when the page opens
+TEACHER_STEPS = 50  # when the page opens
 
 
 def build_page(pair: Pair) -> gr.Blocks:
@@ -59,12 +59,13 @@ def answer(
 
 
 def describe(drawing: Drawing) -> str:
-    """Say what a picture has cost."""
+    """Text with the seconds of a picture and the network passes per image."""
     passes = "1 network pass" if drawing.passes == 1 else f"{drawing.passes} network passes"
     return f"{drawing.seconds:.3g} s, {passes} per image"
 
 
 def _ask_for_words(pair: Pair) -> Any:
+    """Return the input of the page: a box for prompts, or a list of labels, hidden if the images have none."""
     if pair.prompts:
         return gr.Textbox("\n".join(pair.prompts[:2]), lines=4, label="Prompts, one in each line")
     choices = [(f"{i} {name}", str(i)) for i, name in enumerate(pair.classes)]
@@ -73,6 +74,7 @@ def _ask_for_words(pair: Pair) -> Any:
 
 
 def _show(name: str) -> tuple[Any, Any]:
+    """Return the outputs of the page for one network: its picture, and the text below."""
     with gr.Column():
         picture = gr.Image(label=name, format="png", type="pil", interactive=False, buttons=["download", "fullscreen"])
         return picture, gr.Markdown()

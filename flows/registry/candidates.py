@@ -39,10 +39,10 @@ class Candidate(NamedTuple):
 def log_candidates(
     client: "MlflowClient", run_id: str, group: str, candidates: Sequence[Candidate], are_all: bool = False
 ) -> None:
-    """Log candidates as models of a run, and delete all but the last MOST. A candidate that is logged stays as it is.
+    """Log candidates as models of a run, and delete all but the last MOST.
 
-    group: start of the names of the run's curves. are_all: the run has no other candidates, so that models of other
-    turns, which a training has left when it went back, are deleted.
+    A model with the same figures stays as it is. group: start of the names of the run's curves. are_all: whether these
+    are all candidates of the run; models of other turns are then deleted, which a training that went back has left.
     """
     if not candidates and not are_all:
         return
@@ -68,13 +68,14 @@ def log_recorded(client: "MlflowClient", run_id: str, group: str, losses: Path, 
     table = pd.read_csv(losses).set_index(TURN).select_dtypes("number")
     if KEPT not in table:
         return
-    # A turn that was made twice has two points.
+    # A turn that was trained twice has two points; the score tells which one belongs to this candidate.
     points = client.get_metric_history(run_id, f"{group}{SCORE}")
     times, now = {(point.step, point.value): point.timestamp for point in points}, int(1000 * time.time())
     candidates = list[Candidate]()
     for key, values in table[table[KEPT] == 1].iterrows():
         turn, row = int(str(key)), cast(dict[str, float], values.to_dict())
-        candidates.append(Candidate(turn, times.get((turn, row[SCORE]), now), _known(row)))
+        numbers = {key: value for key, value in row.items() if not pd.isna(value)}
+        candidates.append(Candidate(turn, times.get((turn, row[SCORE]), now), numbers))
     log_candidates(client, run_id, group, candidates, are_all=True)
     if candidates:
         models = _list_outputs(client, run_id)
@@ -88,7 +89,7 @@ def find_candidates(client: "MlflowClient", experiment: str, run_id: str) -> "di
 
 
 def _list_outputs(client: "MlflowClient", run_id: str) -> "dict[int, LoggedModel]":
-    """The logged models of a run by their turn, which its page now lists: none of them will be deleted any more."""
+    """List the logged models on the page of a run whose training has ended; return them by turn."""
     from mlflow.entities import LoggedModelOutput
 
     run = client.get_run(run_id)
@@ -100,12 +101,8 @@ def _list_outputs(client: "MlflowClient", run_id: str) -> "dict[int, LoggedModel
     return models
 
 
-def _known(row: Mapping[str, float]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if not pd.isna(value)}
-
-
 def _is_outdated(model: "LoggedModel", candidate: Candidate | None, group: str, are_all: bool) -> bool:
-    """Whether a training that went back has made the turn of a model again, or has left it."""
+    """Whether a training that went back to a checkpoint has repeated or left out the turn of a model."""
     if candidate is None:
         return are_all
     figures = {f"{group}{key}": value for key, value in candidate.figures().items()}
