@@ -32,8 +32,8 @@ def draw_curves(feeds: Sequence[Feed]) -> bytes | None:
 
 
 def _list_panels(feed: Feed) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
-    """Title, stage, label of y, and curves of each panel of a training."""
-    table = pd.DataFrame([row.numbers for row in feed.shown], index=[row.step for row in feed.shown])
+    """Yield title, stage, label of y, and curves of each panel of a training."""
+    table = feed.thin_table()
     name = feed.group.rstrip("/.").replace("/", ", ")
     for group, columns in group_columns(table).items():
         if group in (LOSSES, VALIDATION):
@@ -43,6 +43,8 @@ def _list_panels(feed: Feed) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
 def _draw(axes: Axes, table: pd.DataFrame, title: str, x: str, y: str) -> None:
     for column, values in table.items():
         known = values.dropna()
+        if known.empty:
+            continue
         steps, mean, _, _ = thin(known.index.to_numpy(float), known.to_numpy(float))
         axes.plot(steps, mean, "-o" if len(steps) <= 40 else "-", ms=3, lw=1.3, label=str(column))
     axes.set_title(title, fontsize=9)

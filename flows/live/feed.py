@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 CHUNK = 2**20  # bytes read at once
-MOST_SHOWN = 1000  # rows of a curve that are kept to be drawn; of more, every second one is dropped
+MOST_SHOWN = 1000  # points of a curve that are kept to be drawn; of more, every second one is dropped
 
 
 class Row(NamedTuple):
@@ -21,6 +21,27 @@ class Row(NamedTuple):
 
 
 @dataclass
+class Curve:
+    """The points of one column that are kept to be drawn, evenly spaced."""
+
+    points: dict[int, float] = field(default_factory=dict)  # step -> value
+    stride: int = 1  # values of the column for each point that is kept
+    count: int = 0  # values so far
+
+    def add(self, step: int, value: float) -> None:
+        """Add a value; its step is higher than those before it."""
+        if self.count % self.stride == 0:
+            self.points[step] = value
+        self.count += 1
+        if len(self.points) > MOST_SHOWN:
+            self.points, self.stride = dict(list(self.points.items())[::2]), 2 * self.stride
+
+    def go_back(self, step: int) -> None:
+        """Drop the points from a step on."""
+        self.points = {earlier: value for earlier, value in self.points.items() if earlier < step}
+
+
+@dataclass
 class Feed:
     """The live log of one training, and the part of it that MLflow holds."""
 
@@ -28,8 +49,9 @@ class Feed:
     group: str  # start of the names of its metrics
     position: int = 0  # bytes that are sent
     sent: dict[int, int] = field(default_factory=dict)  # step -> hash of the last numbers that were sent for it
-    shown: list[Row] = field(default_factory=list)  # at most MOST_SHOWN rows, evenly spaced
-    stride: int = 1  # rows of the log for each one in `shown`
+    # Each column has a curve of its own: a column with few values, such as a validation score, keeps all of them.
+    curves: dict[str, Curve] = field(default_factory=dict)
+    last: int = -1  # step of the last row
     count: int = 0  # rows that were accepted
 
     @classmethod
@@ -61,16 +83,20 @@ class Feed:
         self.position = position
 
     def _show(self, row: Row) -> None:
-        if self.shown and row.step <= self.shown[-1].step:  # the training went back
-            self.shown = [earlier for earlier in self.shown if earlier.step < row.step]
-        if self.count % self.stride == 0:
-            self.shown.append(row)
+        if row.step <= self.last:  # the training went back
+            for curve in self.curves.values():
+                curve.go_back(row.step)
+        for column, value in row.numbers.items():
+            self.curves.setdefault(column, Curve()).add(row.step, value)
+        self.last = row.step
         self.count += 1
-        if len(self.shown) > MOST_SHOWN:
-            self.shown, self.stride = self.shown[::2], 2 * self.stride
+
+    def thin_table(self) -> pd.DataFrame:
+        """The points of the curves by their step, to be drawn."""
+        return pd.DataFrame({name: pd.Series(curve.points, dtype=float) for name, curve in self.curves.items()})
 
     def table(self) -> pd.DataFrame:
-        """The numbers that MLflow holds, by their step; the last ones of a step that came more than once."""
+        """The numbers that MLflow holds, by their step; of a step that came more than once, the last ones."""
         parts, reader = list[pd.DataFrame](), Feed(self.file, self.group)
         while reader.position < self.position and (part := reader.read(min(CHUNK, self.position - reader.position))):
             rows, reader.position = part

@@ -15,6 +15,7 @@ from dmd import progress
 from dmd.errors import UserError
 from flows.live import reporter as module
 from flows.live.curves import draw_curves
+from flows.live.feed import Row
 from flows.live.reporter import Job, Reporter, follow
 from flows.live.sending import begin_run, deliver
 from flows.live.spool import Spool, find_abandoned, list_unsettled, open_spool
@@ -169,14 +170,20 @@ def test_a_long_curve_is_drawn_from_few_rows(tmp_path: Path) -> None:
         patch.setenv(progress.LIVE, str(tmp_path / "train"))
         rows = progress.LiveLog("train")
         for turn in range(1, 5001):
-            rows.write(turn, {"critic_total": 1 / turn, "validation_score": float(turn)})
+            numbers = {"validation_score": float(turn)} if turn % 50 == 0 else {}
+            rows.write(turn, {"critic_total": 1 / turn, **numbers})
     spool = Spool(tmp_path, "store")
     (feed,) = spool.find_feeds()
     while part := feed.read():
         feed.accept(*part)
-    steps = [row.step for row in feed.shown]
+    drawn = feed.thin_table()
+    steps = drawn["critic_total"].dropna().index
     assert feed.count == 5000 and len(steps) <= 1000 and steps[0] == 1 and steps[-1] > 4990
+    assert list(drawn["validation_score"].dropna()) == [float(turn) for turn in range(50, 5001, 50)]
     assert isinstance(feed.table(), pd.DataFrame) and len(feed.table()) == 5000
+    feed.accept([Row(0, 4000, {"critic_total": 0.5})], feed.position)  # the training has gone back
+    drawn = feed.thin_table()
+    assert drawn.index.max() == 4000 and drawn["validation_score"].last_valid_index() == 3950
     png = draw_curves([feed])
     assert png is not None and png.startswith(b"\x89PNG") and len(png) < 60_000
 
