@@ -92,7 +92,7 @@ def parts(device: str, sizes: list[str], repeats: int) -> Iterator[tuple[str, Ca
 
 
 def describe(device: str) -> str:
-    """The device's name."""
+    """The name of the GPU, or "cpu"."""
     return torch.cuda.get_device_name() if device == "cuda" else "cpu"
 
 
@@ -194,6 +194,8 @@ def compare_settings(size: Size, device: str, repeats: int) -> dict[str, Any]:
     """Seconds of a block in each setting, its ratio to the plain one, and those of its first block (compilation)."""
     workers = {name: Worker(ROOT, size, device=device, **order) for name, order in SETTINGS.items()}
     blocks = in_turns(workers, repeats)
+    if "plain" not in blocks:
+        raise RuntimeError("the plain setting failed; its error is on standard error")
     medians = {name: statistics.median(block.clock for block in rows[1:]) for name, rows in blocks.items()}
     return {
         name: {

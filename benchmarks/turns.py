@@ -125,6 +125,8 @@ def compare(sizes: dict[str, Size], repeats: int) -> dict[str, Any]:
     with worktree(ROOT, EARLIER) as earlier:
         for name, size in sizes.items():
             seconds = in_turns({"here": Worker(ROOT, size), "earlier": Worker(earlier, size)}, repeats)
+            if failed := [key for key in ("here", "earlier") if key not in seconds]:
+                raise RuntimeError(f"size {name}: a block of tree {failed[0]!r} failed; its error is above")
             cpu = {key: [block.cpu for block in blocks[1:]] for key, blocks in seconds.items()}
             medians = {key: statistics.median(values) for key, values in cpu.items()}
             ratios = [old / new for old, new in zip(cpu["earlier"], cpu["here"], strict=True)]

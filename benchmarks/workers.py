@@ -1,4 +1,4 @@
-"""Processes that run blocks of training one at a time, so that two trees or two settings can be timed in turns."""
+"""Processes that run blocks of training on demand, so that two trees or two settings can be timed in turns."""
 
 import json
 import os

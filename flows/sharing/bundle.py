@@ -104,7 +104,7 @@ def join_card(header: str, card: str, usage: str) -> str:
 
 
 def describe_bundle(folder: Path) -> str:
-    """A line for each file with its size, and their sum."""
+    """A line for each file with its size in bytes, and a line with their sum."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     lines = [f"{file.stat().st_size:>13,} {file.relative_to(folder)}" for file in files]
     return "\n".join([*lines, f"{sum(file.stat().st_size for file in files):>13,} bytes in {len(files)} files"])

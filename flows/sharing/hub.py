@@ -39,8 +39,8 @@ def check_ready() -> None:
 def upload(folder: Path, repository: str, message: str, private: bool = False, update: bool = False) -> str:
     """Create a repository and commit the folder to it; return the address of the commit.
 
-    update: the repository may exist, and files of the same names are replaced. Raises UserError for a repository
-    that exists, is not visible to the token, or may not be written.
+    update: the repository must exist, and files of the same names are replaced; without it, a new one is created.
+    Raises UserError with the remedy if the hub refuses or does not answer.
     """
     from huggingface_hub import HfApi
 
@@ -51,13 +51,13 @@ def upload(folder: Path, repository: str, message: str, private: bool = False, u
             created = True
         commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
     except (OSError, ValueError, RuntimeError) as e:  # the hub's errors are OSErrors, those of names ValueErrors
-        again = "; the repository was created: continue with --update" if created else ""
+        again = "; the repository was created, so add --update" if created else ""
         raise UserError(f"{repository}: {explain(e)}{again}") from e
     return str(commit.commit_url)
 
 
 def explain(error: Exception) -> str:
-    """Say in one line why the hub refused, and what to do."""
+    """Return one line that says why the hub refused, and what to do."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError):
