@@ -40,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for k, kind in enumerate(args.kinds):
         count = args.inputs // len(args.kinds) + (k < args.inputs % len(args.kinds))
-        rows += list(run_kind(kind, args.seed, args.numbers or range(count)))
+        if not (numbers := args.numbers or range(count)):  # there are fewer inputs than kinds
+            continue
+        rows += run_kind(kind, args.seed, numbers)
         write_text(args.out, json.dumps({"seed": args.seed, **summarize(rows), "inputs": rows}, indent=1) + "\n")
         print(describe(kind, rows), flush=True)
     faults = [row for row in rows if row["outcome"] == FAULT]

@@ -4,7 +4,9 @@ import json
 import random
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -142,3 +144,15 @@ def test_the_same_seed_gives_the_same_change(tmp_path: Path) -> None:
         file.write_text(content)
         made.append((mutations.change_json(random.Random(6), file), file.read_text()))
     assert made[0] == made[1] and made[0][1] != content
+
+
+def test_fewer_inputs_than_kinds_leave_the_last_kinds_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The inputs are not run: each is refused."""
+
+    def refuse(kind: str, _seed: int, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [limits.Outcome(kind, number, "", limits.REFUSED, "no").as_row() for number in numbers]
+
+    monkeypatch.setattr(fuzz, "run_kind", refuse)
+    out = tmp_path / "fuzz.json"
+    assert fuzz.main(["--inputs", "2", "--kinds", "preset", "search", "pickle", "--out", str(out)]) == 0
+    assert list(json.loads(out.read_text())["kinds"]) == ["preset", "search"]
