@@ -38,8 +38,8 @@ class Life:
 def make_plan(seed: int, kills: int) -> list[Life]:
     """Return lives with this number of SIGKILLs in all, spread over all moments, and every other kind of fault.
 
-    The kills go in turn to each moment, so that twelve of them meet every stage. A sixth of the lives run with servers,
-    and one runs a search.
+    The kills are dealt to the moments in turn, so that eleven of them meet each moment once. A sixth of the lives run
+    with servers, and one runs a search.
     """
     rng = random.Random(seed)
     moments = [MOMENTS[k % len(MOMENTS)] for k in range(kills)]

@@ -7,12 +7,16 @@ from typing import Any
 from dmd.config import Params
 from dmd.preparation.sources import SOURCES
 
+NEEDED = {"source", "image_shape", "counts", "class_names"}  # keys of the manifest that an estimate reads
+
 
 def read_manifest(params: Params, root: Path) -> dict[str, Any] | None:
-    """The manifest of the prepared data; None if there is none, or if its source or image size differs from params."""
+    """The manifest of the prepared data; None if it is missing or damaged, or if params have another source or size."""
     try:
         manifest = json.loads((root / "artifacts" / "data" / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or not manifest.keys() >= NEEDED:
         return None
     shape = [params.data.channels, params.data.size, params.data.size]
     return manifest if (manifest["source"], manifest["image_shape"]) == (params.data.source, shape) else None

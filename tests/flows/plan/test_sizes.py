@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dmd.config import Params
-from flows.plan.images import count_images
+from flows.plan.images import count_images, read_manifest
 from flows.plan.units import amount, duration, rounded
 from tests.helpers.params import with_values
 
@@ -17,6 +19,13 @@ def test_images_are_counted_by_the_splits_that_a_source_has(params: Params) -> N
     assert of(source="cifar10", validation=5000, test="all") == 60_000
     assert of(source="mnist", validation=5000, test=1000) == 61_000
     assert of(source="folder") is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"source": "digits"}', "\x00"])
+def test_a_damaged_manifest_counts_as_none(params: Params, tmp_path: Path, content: str) -> None:
+    (tmp_path / "artifacts/data").mkdir(parents=True)
+    (tmp_path / "artifacts/data/manifest.json").write_text(content)
+    assert read_manifest(params, tmp_path) is None and count_images(params, tmp_path) == 1797
 
 
 def test_numbers_get_a_unit_that_fits_their_size() -> None:
