@@ -22,6 +22,7 @@ from dmd.storage.worktree import main_worktree
 from evaluation.metrics.files import read_metrics
 from evaluation.metrics.measures import list_compared
 from evaluation.metrics.schema import GeneratorMeasures
+from flows.registry.address import download_generator
 from flows.registry.champion import CHAMPION
 from flows.registry.drift import DriftReport, find_drift, find_exact_differences, find_other_packages
 from flows.registry.result import METRICS
@@ -105,24 +106,21 @@ def _select_compared(measures: GeneratorMeasures) -> dict[str, Any]:
 def _load_champion(root: Path, name: str, scratch: Path) -> Champion:
     """Download the champion into `scratch`. Raises UserError if there is none."""
     with open_store(root) as client:
-        import mlflow
-
         if not client.search_registered_models(f"name = '{name}'"):
             raise UserError(f"{name} is not in the registry; python -m flows.distill registers it")
         if CHAMPION not in client.get_registered_model(name).aliases:
             raise UserError(f"{name} has no {CHAMPION}: no version has passed the gate yet")
         version = client.get_model_version_by_alias(name, CHAMPION)
         record = Path(client.download_artifacts(str(version.run_id), "record", str(scratch)))
-        address = f"models:/{name}/{version.version}"
-        model = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(scratch / "model")))
+        generator = download_generator(version, scratch)
     metrics = read_metrics(record / METRICS.name)
     return Champion(
         version=str(version.version),
         measures=metrics.student,
         extractors={k: facts.sha256 for k, facts in metrics.provenance.extractors.items()}
         | {k: facts.identity for k, facts in metrics.provenance.judges.items()},
-        generator=next(model.rglob("generator.json")).parent,
-        requirements=(model / "requirements.txt").read_text().split(),
+        generator=generator,
+        requirements=(scratch / "model/requirements.txt").read_text().split(),
     )
 
 
