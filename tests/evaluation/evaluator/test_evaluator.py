@@ -73,6 +73,7 @@ from evaluation.models.classifier import Classifier
 from tests.helpers.evaluators import FakeClip
 from tests.helpers.networks import CPU
 torch.manual_seed(0)
+torch.set_num_threads(1)  # on a busy machine, threads that wait for each other take most of the time
 net = Classifier(3, 16, 64, 10).eval()
 def make(z, cond):
     return 0.3 * z + (cond.float()[:, None, None, None] - 4.5) / 9
