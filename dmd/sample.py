@@ -1,4 +1,7 @@
-"""`python -m dmd.sample --generator FOLDER --labels 0,1,2 --seed 0 --out grid.png`: writes images of a generator."""
+"""`python -m dmd.sample --generator FOLDER --labels 0,1,2 --seed 0 --out grid.png`: writes images of a generator.
+
+A generator that reads text takes `--prompt TEXT` in place of labels.
+"""
 
 import argparse
 import sys
@@ -8,9 +11,11 @@ from dmd.errors import UserError
 
 
 def parse() -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="python -m dmd.sample", description="Make images with a one-step generator.")
+    p = argparse.ArgumentParser(prog="python -m dmd.sample", description="Make images with a generator.")
     p.add_argument("--generator", type=Path, required=True, help="folder of the generator")
-    p.add_argument("--labels", default="", help="comma-separated labels, numbers or names; default: each class once")
+    p.add_argument("--labels", default="", help="comma-separated labels, numbers or names; default: each once")
+    prompt = "text, for a generator that reads text, in place of a label; repeat the option for several"
+    p.add_argument("--prompt", action="append", default=[], metavar="TEXT", help=prompt)
     p.add_argument("--images", type=int, default=1, help="images per label (default 1)")
     p.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
     p.add_argument("--scale", type=int, help="enlargement of the pixels (default 8 in a picture, 1 in a folder)")
@@ -36,6 +41,10 @@ def check(args: argparse.Namespace) -> None:
     scale = 1 if args.scale is None else args.scale
     if min(args.images, args.batch_size, scale) < 1 or args.seed < 0:
         raise ValueError("--images, --batch-size and --scale must be at least 1, --seed at least 0")
+    if args.prompt and args.labels:
+        raise ValueError("--prompt and --labels cannot be used together; leave one out")
+    if not all(text.strip() for text in args.prompt):
+        raise ValueError("--prompt: a text is empty; write one, or leave the option out")
     if not args.out.suffix and args.out.exists():
         raise ValueError(f"--out: {args.out} exists; name a new folder, or a picture such as grid.png")
 
@@ -48,8 +57,8 @@ def draw(args: argparse.Namespace) -> str:
     from dmd.generator.generator import load_generator
     from dmd.storage.files import write_image
 
-    generator = load_generator(args.generator, choose_device(args.device))
-    labels = read_labels(args.labels, generator.classes)
+    generator = load_generator(args.generator, choose_device(args.device), args.prompt)
+    labels = list(range(len(args.prompt))) or read_labels(args.labels, generator.classes)
     if args.out.suffix:
         picture = draw_grid(generator, labels, args.images, args.seed, args.scale or 8, args.batch_size)
         write_image(args.out, picture)

@@ -1,5 +1,6 @@
 """A finished generator: its Denoiser, the timesteps at which it is conditioned, and its classes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +59,18 @@ class Generator:
         return self.codec.decode(generate(self.denoiser, z, self.times, cond, self.between))
 
 
-def load_generator(folder: Path | str, device: torch.device | str = "cpu") -> Generator:
-    """Read the folder that `export_generator` wrote. Raises TeacherError if that fails."""
+def load_generator(folder: Path | str, device: torch.device | str = "cpu", prompts: Sequence[str] = ()) -> Generator:
+    """Read the folder that `export_generator` wrote.
+
+    prompts: the conditions of a generator that reads text, in place of the captions of its training. Raises
+    TeacherError if the folder cannot be read, or if there are prompts for a generator that reads none.
+    """
     folder = Path(folder)
     about = read_about(folder)
+    if prompts and not about.captions:
+        raise TeacherError(f"{folder}: this generator reads no prompts; give labels")
+    if prompts:
+        about = about.model_copy(update={"captions": list(prompts), "classes": list(prompts)})
     net, times = load_teacher(folder, device, captions=about.captions), about.timesteps
     last = net.denoiser.process.timesteps - 1
     if len(times) > last + 1 or not all(0 <= t <= last for t in times):

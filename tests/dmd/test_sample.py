@@ -9,11 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from dmd.data.splits import DIGIT_NAMES
 from dmd.drawing import draw_folder, draw_grid, read_labels
+from dmd.generator.export import export_generator
+from dmd.generator.generator import Generator
 from dmd.sample import main
 from dmd.samplers.sampler import Sampler
 from dmd.teachers.teacher import Teacher
 from tests.helpers.teachers.generators import generator_folder
+from tests.helpers.teachers.hub_folders import hub_folder, load, perturb_trainable
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
@@ -65,6 +69,39 @@ def test_a_folder_is_written_in_batches(teacher: Teacher, tmp_path: Path, monkey
     monkeypatch.setattr(Sampler, "images_of", count)
     draw_folder(generator, [1], 10, 0, 1, 4, tmp_path / "out")
     assert sizes == [4, 4, 2] and len(list((tmp_path / "out").glob("*.png"))) == 10
+
+
+def test_prompts_are_the_conditions_of_a_generator_that_reads_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caption of the training gives the image of its label, and any other text gives another image."""
+    teacher = load(hub_folder("sd", tmp_path / "teacher"))
+    net = perturb_trainable(teacher.denoiser.copy().requires_grad_())
+    generator = Generator(net, (999,), teacher.shape, DIGIT_NAMES, teacher.codec)
+    export_generator(generator, teacher, tmp_path / "generator")
+    same = ["--generator", tmp_path / "generator", "--seed", 4, "--scale", 1, "--device", "cpu"]
+    run(monkeypatch, *same, "--prompt", teacher.captions[3], "--prompt", "a red cat", "--out", tmp_path / "texts.png")
+    run(monkeypatch, *same, "--labels", "3,0", "--out", tmp_path / "labels.png")
+    texts, labels = (np.array(Image.open(tmp_path / f"{name}.png")) for name in ("texts", "labels"))
+    side = texts.shape[0]
+    assert np.array_equal(texts[:, :side], labels[:, :side])
+    assert not np.array_equal(texts[:, side:], labels[:, side:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--prompt", "a", "--labels", "0"), "--prompt and --labels cannot be used together"),
+        (("--prompt", " "), "--prompt: a text is empty"),
+        (("--prompt", "a"), "this generator reads no prompts; give labels"),
+    ],
+)
+def test_a_prompt_that_has_no_use_is_refused(
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    generator_folder(teacher, tmp_path / "generator")
+    with pytest.raises(SystemExit, match=words):
+        run(monkeypatch, "--generator", tmp_path / "generator", "--out", tmp_path / "grid.png", *arguments)
 
 
 @pytest.mark.parametrize("arguments", [("--images", 0), ("--batch-size", 0), ("--scale", 0), ("--seed", -1)])
