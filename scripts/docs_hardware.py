@@ -41,10 +41,9 @@ PLANS: dict[str, tuple[str, ...]] = {
         for n in (2, 4)
     },
     "sd35_medium": ("--preset", "sd35_medium"),
-    **{
-        name: ("--preset", name)
-        for name in ("flux1_dev", "flux2_klein", "qwen_image", "sana_600m", "pixart_sigma", "z_image")
-    },
+    "flux1_dev": ("--preset", "flux1_dev"),
+    "flux1_dev on one GPU": ("--preset", "flux1_dev", *ONE, "train.accumulate=128"),
+    **{name: ("--preset", name) for name in ("flux2_klein", "qwen_image", "sana_600m", "pixart_sigma", "z_image")},
 }
 MEMORY = re.compile(r"memory of train, per (?:GPU|CPU process): (?P<memory>[\d.]+ \w+)")
 COST = re.compile(r"cost: (?P<cost>(?:at least )?[\d.,]+ \w+ hours)")

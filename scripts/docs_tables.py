@@ -174,6 +174,7 @@ def ablation(name: str) -> str:
 
 # First column of the table of cards -> row of the hardware table.
 CARDS = {
+    "FLUX.1-dev with adapters, one card": "flux1_dev on one GPU",
     "SDXL, one card": "sdxl on one GPU",
     "SDXL, two cards": "sdxl on 2 GPUs, sharded",
     "Stable Diffusion 1.5 with adapters, one card": "sd15 on one GPU, adapters",
