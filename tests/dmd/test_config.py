@@ -1,4 +1,4 @@
-"""Errors in params.yaml name the key, the value and the allowed values; the reference names every key."""
+"""Errors in params.yaml name the key, the value and the allowed values."""
 
 import io
 import shutil
