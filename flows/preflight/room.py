@@ -6,7 +6,7 @@ An output lies in the working folder and in DVC's cache. A file system that shar
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dmd.config import Params
@@ -17,21 +17,36 @@ from flows.registry.store import database, tracking_uri
 from flows.workspace.cache import find_cache
 
 MOMENTS = 4  # two networks with two moments of AdamW each
+FLOAT = 4  # bytes
+MOST_LATENTS = 4  # numbers of a latent for each number of its image: more than any known VAE has
+MOST_WIDENED = 4  # bytes of a weight in float32 for each of its bytes in the teacher's files, which may be 8-bit
+
+File = tuple[Path, str, int]  # an existing folder, the name of what is written there, and its bytes
+Count = Callable[[Params, Run], dict[str, int]]  # bytes that each stage writes
 
 
 def check_room(run: Run) -> Iterator[str]:
     """Yield a line for each file system that has less room than the run writes there."""
-    needs: dict[int, list[tuple[Path, str, int]]] = defaultdict(list)
-    for place, name, size in _list_files(run):
+    # Networks take seconds to import and to build. Most disks have room for more than they can need.
+    if all(_bound_bytes(params, run) for params in run.params) and not list(_find_full(run, _bound_bytes)):
+        return
+    for files, total, free in _find_full(run, _count_bytes):
+        yield _explain(files, total, free)
+
+
+def _find_full(run: Run, count: Count) -> Iterator[tuple[list[File], int, int]]:
+    """Yield the files for each file system that lacks room for them, their bytes, and the bytes that are free."""
+    needs: dict[int, list[File]] = defaultdict(list)
+    for place, name, size in _list_files(run, count):
         needs[place.stat().st_dev].append((place, name, size))
     for files in needs.values():
         disk, total = shutil.disk_usage(files[0][0]), sum(size for *_, size in files)
         # A file system without a size, such as /proc, holds no files of users: places.py says that it can't be written.
         if disk.total and total > disk.free:
-            yield _explain(files, total, disk.free)
+            yield files, total, disk.free
 
 
-def _explain(files: list[tuple[Path, str, int]], total: int, free: int) -> str:
+def _explain(files: list[File], total: int, free: int) -> str:
     from flows.plan.units import amount
 
     largest = sorted(files, key=lambda file: -file[2])[:3]
@@ -42,12 +57,12 @@ def _explain(files: list[tuple[Path, str, int]], total: int, free: int) -> str:
     )
 
 
-def _list_files(run: Run) -> Iterator[tuple[Path, str, int]]:
-    """Yield an existing folder, the name of what is written there, and its bytes."""
+def _list_files(run: Run, count: Count) -> Iterator[File]:
+    """Yield what the run writes. count: bytes of each stage."""
     main, store = main_worktree(run.root), database(tracking_uri(run.root))
     outputs = run.root if run.in_place else Path(tempfile.gettempdir())
     kinds = {p.model_dump_json(include={"data", "teacher", "encode", "pairs"}): p for p in run.params}
-    largest = max((_count_bytes(params, run) for params in kinds.values()), key=lambda sizes: sum(sizes.values()))
+    largest = max((count(params, run) for params in kinds.values()), key=lambda sizes: sum(sizes.values()))
     for stage, size in largest.items():
         if stage in run.stages and size:
             yield outputs, f"of stage {stage}", size * run.at_once
@@ -69,19 +84,40 @@ def _checkpoint_bytes(params: Params, weights: int) -> int:
     return 0 if cfg.lora_rank or cfg.lora_rank_critic else (3 + len(cfg.ema_half_lives) + MOMENTS) * weights
 
 
-def _count_bytes(params: Params, run: Run) -> dict[str, int]:
-    """Bytes that each stage writes; stages whose output depends on files that are not read yet are left out."""
+def _bound_bytes(params: Params, run: Run) -> dict[str, int]:
+    """The most bytes that each stage writes, without a look into the networks; empty if there is no such bound."""
+    folder = run.root / params.teacher.folder
+    if params.teacher.source != "folder" or not folder.is_dir():
+        return {}
+    sizes = _data_bytes(params, run)
+    weights = MOST_WIDENED * sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    of_an_image = MOST_LATENTS * FLOAT * params.data.channels * params.data.size**2
+    images = sizes["data"] * MOST_LATENTS * FLOAT
+    return {
+        **sizes,
+        "encode": images,
+        "pairs": params.pairs.count * 2 * of_an_image,
+        "teacher": weights,
+        "train": weights,
+    }
+
+
+def _data_bytes(params: Params, run: Run) -> dict[str, int]:
     from flows.plan.images import count_images
 
-    images = count_images(params, run.root) or 0
-    sizes = {"data": images * params.data.channels * params.data.size**2}
+    return {"data": (count_images(params, run.root) or 0) * params.data.channels * params.data.size**2}
+
+
+def _count_bytes(params: Params, run: Run) -> dict[str, int]:
+    """Bytes that each stage writes; stages whose output depends on files that are not read yet are left out."""
+    sizes = _data_bytes(params, run)
     if run.stages <= sizes.keys():
         return sizes
     import torch  # these take seconds
 
     from dmd.codecs.latents import Latents
     from dmd.encoding.encode import TYPES
-    from flows.plan.memory import FLOAT, pairs_bytes
+    from flows.plan.memory import pairs_bytes
     from flows.plan.network_config import blank_teacher, teacher_configs
 
     try:
@@ -90,5 +126,6 @@ def _count_bytes(params: Params, run: Run) -> dict[str, int]:
         return sizes
     weights = FLOAT * sum(p.numel() for p in teacher.denoiser.parameters())
     if isinstance(teacher.codec, Latents):
-        sizes["encode"] = images * torch.Size(teacher.shape).numel() * TYPES[params.encode.precision].itemsize
+        latent = torch.Size(teacher.shape).numel() * TYPES[params.encode.precision].itemsize
+        sizes["encode"] = sizes["data"] // (params.data.channels * params.data.size**2) * latent
     return {**sizes, "pairs": pairs_bytes(teacher, params), "teacher": weights, "train": weights}

@@ -1,40 +1,24 @@
 """Before its first stage, a run checks all that its end needs; each mistake is one line with the remedy."""
 
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from dvc.repo import Repo
 
 from dmd.config import Params
 from dmd.errors import ConfigError, UserError
-from flows.preflight import checks, room
+from flows.preflight import checks
 from flows.preflight.checks import check_before
 from flows.preflight.places import check_places, list_places
-from flows.preflight.room import check_room
 from flows.preflight.run import Run
 from flows.registry.store import check_reachable
 from flows.runtime.reach import find_silence
 from tests.helpers.params import with_values
 from tests.helpers.projects import ROOT, environment
 from tests.helpers.servers import free_port
-
-STAGES = frozenset({"data", "teacher", "encode", "pairs", "train", "evaluate"})
-
-
-@pytest.fixture
-def run(tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run in an empty project."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    Repo.init(str(tmp_path)).close()
-    return Run(tmp_path, [params], STAGES, in_place=True)
 
 
 def test_every_mistake_is_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,25 +94,6 @@ def test_each_folder_that_the_run_writes_must_be_writable(run: Run, monkeypatch:
     assert [line.partition(": ")[0] for line in lines] == ["/proc/scratch", str(run.root / "artifacts"), "/proc"]
     assert "or set DMD_SCRATCH to a folder that is" in lines[0] and "or set MLFLOW_TRACKING_URI" in lines[2]
     assert lines[1].endswith("is not a folder); make it writable, or run in a copy of the project that is")
-
-
-def test_a_disk_that_is_too_small_is_named_with_the_amount(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not list(check_room(run))
-    usage = shutil.disk_usage(run.root)
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _place: usage._replace(free=2 * 2**20))
-    (line,) = check_room(run)
-    assert line.startswith("the run writes ") and "but 2 MiB are free there; make room, or set DMD_SCRATCH" in line
-    assert "MiB of checkpoints in " in line and "MiB of stage pairs in " in line
-    assert not list(check_room(replace(run, stages=frozenset({"data", "evaluate"}))))
-    (all_at_once,) = check_room(replace(run, in_place=False, at_once=100))
-    assert f"439 MiB of stage pairs in {tempfile.gettempdir()}" in all_at_once
-
-
-def test_room_is_counted_by_shapes(run: Run) -> None:
-    sizes = room._count_bytes(run.params[0], run)  # pyright: ignore[reportPrivateUsage] - the parts of the sum
-    assert sizes["data"] == 1797 * 64 and sizes["pairs"] == 9000 * 2 * 64 * 4 and sizes["train"] == sizes["teacher"] > 0
-    of_hub = with_values(run.params[0], teacher={"source": "hub", "hub_id": "no/where"})
-    assert room._count_bytes(of_hub, run) == {"data": 1797 * 64}  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql", "mysql+pymysql"])
