@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(root: Path, is_sure: bool, days: float, keep: int) -> int:
-    from dmd.storage.checkpoint import scratch_root
+    from dmd.storage.scratch import scratch_root
     from flows.cleaning.finding import find_items, keep_others_out
     from flows.services.servers import use_local_servers
 

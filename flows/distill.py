@@ -9,6 +9,8 @@ from dmd.errors import ConfigError, UserError
 from dmd.yaml_files import parse_yaml
 from flows.pipeline.dry_run import plan
 from flows.pipeline.request import Request, read_request
+from flows.preflight.checks import check_before
+from flows.preflight.networks import begin_checks
 from flows.runtime.command import run_command
 from flows.runtime.moved import list_leftovers
 from flows.services.prefect_setup import begin_to_set_up_prefect
@@ -61,8 +63,10 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
         print("Nothing changed: every stage is as dvc.lock records it, and the result is published and registered.\n")
         return _print_summary(root, version)
     request.find_commit()
-    finish_setup = begin_to_set_up_prefect(root)  # its server starts while the checks import torch
-    request.check_ready(registers=not args.no_register)
+    run = request.describe(registers=not args.no_register)
+    begin_checks(run)  # these take the longest: they import torch while Prefect and its server start
+    finish_setup = begin_to_set_up_prefect(root)
+    check_before(run)
     finish_setup()
     parameters = {"preset": args.preset, "overrides": overrides, "seeds": args.seeds, "force": args.force}
     try:

@@ -23,8 +23,8 @@ from dmd.launch import LAUNCHED, start_processes
 from dmd.progress import clock
 from dmd.redaction import redact
 from dmd.signals import RETRY, Stopped, raise_on_stop
-from dmd.storage.checkpoint import SCRATCH
 from dmd.storage.recorded import check_recorded
+from dmd.storage.scratch import SCRATCH
 
 FREE_MIB = 200  # more than the largest stage of the default run writes
 CONTINUE = "run again to resume from the last checkpoint"

@@ -20,8 +20,9 @@ from dmd.distillation.selection import Validation
 from dmd.distillation.setup import new_method, new_networks
 from dmd.encoding.encoded import load_encoded
 from dmd.generator.generator import Generator
-from dmd.storage.checkpoint import SCRATCH, Scratch
+from dmd.storage.checkpoint import Scratch
 from dmd.storage.files import write_text
+from dmd.storage.scratch import SCRATCH
 from dmd.teachers.pairs import load_pairs
 from dmd.teachers.teacher import Teacher, load_teacher
 from flows.pipeline.changes import change_file

@@ -29,8 +29,9 @@ from dmd.preparation.sources import SOURCES
 from dmd.preparation.sources.base import Skipped, Source
 from dmd.preparation.sources.listing import check_regular_files
 from dmd.progress import Progress
-from dmd.storage.checkpoint import code_hash, scratch_root
+from dmd.storage.checkpoint import code_hash
 from dmd.storage.files import new_folder, write_text
+from dmd.storage.scratch import scratch_root
 
 SHARD_BYTES, SHARD_IMAGES = 64 * 2**20, 16384  # largest size and largest number of images of a shard
 NO_MINIMUM = dict.fromkeys(SPLITS, 1)  # images of each split, where no measure needs more

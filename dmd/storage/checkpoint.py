@@ -23,11 +23,10 @@ from dmd.errors import CheckpointError
 from dmd.storage.background import Background
 from dmd.storage.files import sha256
 from dmd.storage.row_log import Row, RowLog
+from dmd.storage.scratch import scratch_root
 from dmd.storage.seal import is_intact, is_sealed, remove_sealed, report_damage, write_sealed
 from dmd.storage.snapshot import snapshot
-from dmd.storage.worktree import main_worktree
 
-SCRATCH = "DMD_SCRATCH"  # environment variable: the folder for unfinished runs, downloads and caches
 ON_CODE_CHANGE = "DMD_RESUME"  # environment variable: continue | fresh
 STATE = "state"  # checkpoints are state-000001.pt, state-000002.pt, ...
 STOP = "-stop"  # mark of a checkpoint that a signal caused, at no fixed turn: state-000003-stop.pt
@@ -36,13 +35,6 @@ FORMAT = 2  # version of the file's layout; the first version had no number, and
 KEPT = 2  # checkpoints that are kept; the older one is used if the last one is damaged
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def scratch_root() -> Path:
-    """Return $DMD_SCRATCH, else runs/ of the main worktree: a temporary worktree is deleted after its run."""
-    if folder := os.environ.get(SCRATCH):
-        return Path(folder).absolute()
-    return main_worktree(Path.cwd()) / "runs"
 
 
 def fingerprint(params: dict[str, Any], inputs: dict[str, Path]) -> str:

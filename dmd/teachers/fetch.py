@@ -1,5 +1,6 @@
 """Fetches a teacher from a folder or the hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from dmd.storage.faults import refuse
 from dmd.teachers.check import check_fits, describe
 from dmd.teachers.complete import complete
 from dmd.teachers.probe import probe
-from dmd.teachers.teacher import new_teacher
+from dmd.teachers.teacher import Teacher, new_teacher
 
 
 def fetch_teacher(cfg: TeacherConfig, split: Split, out: Path, device: torch.device) -> tuple[dict[str, str], str]:
@@ -24,15 +25,24 @@ def fetch_teacher(cfg: TeacherConfig, split: Split, out: Path, device: torch.dev
     Raises TeacherError if the teacher cannot be loaded, does not fit the data, or fails when it is run.
     """
     folder, origin = find_source(cfg)
-    pipe = load_pipeline(folder)
-    family = find_family(pipe, folder)
-    complete(pipe, family, split.shape[-1])
-    teacher = new_teacher(pipe, folder, device, captions=split.class_captions[:1])  # one caption is enough to run it
+    teacher = open_teacher(folder, split.shape, split.class_captions[:1], device)  # one caption is enough to run it
     check_fits(teacher, split.shape, len(split.class_names))
-    probe(teacher, folder, split, device)
+    probe(teacher, folder, split.images, device)
+    pipe = teacher.pipeline
+    family = find_family(pipe, folder)
     with refuse(f"{folder} could not be written as a pipeline of diffusers", "correct its configs"):
         save_pipeline(family.network(pipe), pipe.scheduler, out, like=pipe)
     return origin, describe(teacher)
+
+
+def open_teacher(folder: Path, shape: tuple[int, int, int], captions: Sequence[str], device: torch.device) -> Teacher:
+    """Load a teacher for images of shape [C, H, W] from a folder, with what its configs leave open set by the data.
+
+    Raises TeacherError if it cannot be loaded.
+    """
+    pipe = load_pipeline(folder)
+    complete(pipe, find_family(pipe, folder), shape[-1])
+    return new_teacher(pipe, folder, device, captions=captions)
 
 
 def find_source(cfg: TeacherConfig) -> tuple[Path, dict[str, str]]:

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from dmd.data.splits import Split
+from dmd.data.shards import Images
 from dmd.errors import TeacherError
 from dmd.families.pipelines import find_family
 from dmd.families.tables import Embedded
@@ -16,14 +16,17 @@ from dmd.teachers.teacher import Teacher
 IMAGES = 2  # the first gets the least noise and the first condition, the second the most noise and the last condition
 
 
-def probe(teacher: Teacher, folder: Path, split: Split, device: torch.device) -> None:
+def probe(teacher: Teacher, folder: Path, stored: Images, device: torch.device) -> None:
     """Encode two images, run the network on them with conditions of the data, and decode them. Embed a caption.
 
-    folder: that of the teacher, for messages. Raises TeacherError if a step fails, or if it gives another shape than
-    the data and the other parts need, or NaN or infinite values.
+    folder: that of the teacher, for messages
+    stored: images of the data; noise takes their place if there are none
+
+    Raises TeacherError if a step fails, or if it gives another shape than the data and the other parts need, or NaN or
+    infinite values.
     """
     rng = torch.Generator().manual_seed(0)
-    images = split.images.unit()[:IMAGES] if split.has_images else torch.randn(IMAGES, *split.shape, generator=rng)
+    images = stored.unit()[:IMAGES] if len(stored) else torch.randn(IMAGES, *stored.shape[1:], generator=rng)
     images = images[torch.arange(IMAGES) % len(images)].to(device)
     _embed(teacher, folder)
     vae = f"correct {folder / 'vae' / 'config.json'}, or use another VAE"

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dmd.storage.checkpoint import scratch_root
 from dmd.storage.files import new_file, sha256, write_text
+from dmd.storage.scratch import scratch_root
 from dmd.storage.seal import is_usable, remove_sealed, write_seal
 from dmd.training.shared_work import ALONE, SharedWork
 from evaluation.metrics.schema import Scores

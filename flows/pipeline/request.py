@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
@@ -12,12 +11,12 @@ from dmd.config_paths import load_run_params
 from flows.pipeline.changes import Changes, change_params
 from flows.pipeline.presets import Variant, check_complete, make_variants
 from flows.pipeline.worktrees import check_committed
+from flows.preflight.checks import check_before
 from flows.preflight.inputs import check_inputs
+from flows.preflight.networks import check_methods
+from flows.preflight.run import Run
 from flows.registry.gate import check_gate
 from flows.workspace.graph import StageSpec, find_running, read_graph, select_stages
-
-if TYPE_CHECKING:
-    from flows.preflight.run import Run
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,8 @@ class Request:
         Raises UserError if a key that a preset needs has no value, if the project has uncommitted changes, or if
         something is missing that the run needs later, with one line for each mistake.
         """
-        from flows.preflight.checks import check_before  # imports torch, which takes seconds
-
         commit = self.find_commit()
-        runs = set(self.stages) if self.variants else find_running(self.root, self.stages, self.force)
-        check_before(self._describe(runs, registers))
+        check_before(self.describe(registers))
         return commit
 
     def find_commit(self) -> str:
@@ -51,13 +47,14 @@ class Request:
 
     def check_methods(self) -> None:
         """Check that the methods accept their parameters, as `check_ready` does. Raises ConfigError."""
-        from flows.preflight.checks import check_methods
-
         list(check_methods(self._describe(self.stages, registers=False)))
 
-    def _describe(self, stages: Iterable[str], registers: bool) -> "Run":
-        from flows.preflight.run import Run
+    def describe(self, registers: bool) -> Run:
+        """Return what the checks look at, with the stages that will run."""
+        runs = set(self.stages) if self.variants else find_running(self.root, self.stages, self.force)
+        return self._describe(runs, registers)
 
+    def _describe(self, stages: Iterable[str], registers: bool) -> Run:
         return Run(
             root=self.root,
             params=self._list_params(),

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmd.storage.checkpoint import SCRATCH
+from dmd.storage.scratch import SCRATCH
 from dmd.storage.worktree import main_worktree
 from flows.preflight.run import Run
 from flows.registry.store import database, tracking_uri

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dmd.config import Params
-from dmd.storage.checkpoint import SCRATCH
+from dmd.storage.scratch import SCRATCH
 from dmd.storage.worktree import main_worktree
 from flows.preflight.run import Run
 from flows.registry.store import database, tracking_uri

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dmd.storage.checkpoint import scratch_root
+from dmd.storage.scratch import scratch_root
 from stages.command import FREE_MIB
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT

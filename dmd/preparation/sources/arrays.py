@@ -14,7 +14,7 @@ from dmd.config import NONE, DataConfig
 from dmd.data.splits import DIGIT_NAMES
 from dmd.errors import DataError
 from dmd.preparation.sources.base import LazyPool, Pool, Record, Source, hash_files
-from dmd.storage.checkpoint import scratch_root
+from dmd.storage.scratch import scratch_root
 
 IDX_SPLITS = {"train": "train", "test": "t10k"}  # MNIST's names for its splits
 IDX_KINDS = ("images-idx3", "labels-idx1")

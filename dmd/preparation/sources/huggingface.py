@@ -18,7 +18,7 @@ from dmd.preparation.sources.base import (
     import_optional,
 )
 from dmd.preparation.sources.parquet import check_column, check_footer
-from dmd.storage.checkpoint import scratch_root
+from dmd.storage.scratch import scratch_root
 
 
 def huggingface(cfg: DataConfig) -> Source:

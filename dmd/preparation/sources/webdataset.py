@@ -24,8 +24,8 @@ from dmd.preparation.sources.base import (
 )
 from dmd.preparation.sources.listing import count_endings, is_ignored
 from dmd.preparation.sources.tar import Member, list_members
-from dmd.storage.checkpoint import scratch_root
 from dmd.storage.files import new_file
+from dmd.storage.scratch import scratch_root
 
 LABEL, CLASS_NAMES = "cls", "classes.txt"
 LABEL_BYTES = 64  # of a file with a label

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from dmd.errors import CheckpointError
-from dmd.storage.checkpoint import Scratch, scratch_root
+from dmd.storage.checkpoint import Scratch
 from dmd.storage.row_log import RowLog
+from dmd.storage.scratch import scratch_root
 from dmd.storage.seal import write_seal
 from tests.helpers.faults.damage import DAMAGES, do_damage, swap
 

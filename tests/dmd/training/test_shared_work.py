@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dmd.config import Params, load_params
 from dmd.samplers.sampler import Sampler
-from dmd.storage.checkpoint import SCRATCH
+from dmd.storage.scratch import SCRATCH
 from dmd.teachers.pairs import collect_pairs, make_pairs
 from dmd.teachers.teacher import Teacher
 from dmd.training.shared_work import ALONE, SharedWork

@@ -1,4 +1,4 @@
-"""A run starts its Prefect server while it checks its request, and says cheap mistakes before either."""
+"""A run starts its slowest checks first, then its Prefect server; it says cheap mistakes before either."""
 
 from pathlib import Path
 
@@ -16,26 +16,29 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The order of the steps of a run, whose checks fail."""
     done: list[str] = []
 
-    def check(_request: Request, registers: bool = True) -> str:
-        done.append("check")
+    def check(run: str) -> None:
+        done.append(f"check {run}")
         raise UserError("a check fails")
 
     request = Request(Path("nowhere"), {}, [], (), target="data")
     monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
     monkeypatch.setattr(distill, "read_request", lambda *_: done.append("read") or request)
-    monkeypatch.setattr(distill, "begin_to_set_up_prefect", lambda _root: done.append("begin"))
+    monkeypatch.setattr(distill, "begin_checks", lambda run: done.append(f"begin {run}"))
+    monkeypatch.setattr(distill, "begin_to_set_up_prefect", lambda _root: done.append("server"))
     monkeypatch.setattr(Request, "find_commit", lambda _request: done.append("commit") or "")
-    monkeypatch.setattr(Request, "check_ready", check)
+    monkeypatch.setattr(Request, "describe", lambda _request, registers: "run")
+    monkeypatch.setattr(distill, "check_before", check)
     return done
 
 
-def test_the_server_starts_before_the_checks_that_take_seconds(
+def test_the_checks_that_take_seconds_run_while_the_server_starts(
     steps: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {}")
     monkeypatch.chdir(tmp_path)
     assert distill.main(["--target", "data"]) == 1
-    assert steps == ["read", "commit", "begin", "check"] and capsys.readouterr().err == "error: a check fails\n"
+    assert steps == ["read", "commit", "begin run", "server", "check run"]
+    assert capsys.readouterr().err == "error: a check fails\n"
 
 
 def test_an_error_of_the_server_is_raised_when_the_setup_is_finished(
