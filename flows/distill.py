@@ -66,6 +66,7 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
     run = request.describe(registers=not args.no_register)
     begin_checks(run)  # these take the longest: they import torch while Prefect and its server start
     finish_setup = begin_to_set_up_prefect(root)
+    _import_flow()
     check_before(run)
     finish_setup()
     parameters = {"preset": args.preset, "overrides": overrides, "seeds": args.seeds, "force": args.force}
@@ -111,6 +112,11 @@ def _settle_abandoned(root: Path) -> None:
     from flows.live.sending import settle_abandoned
 
     settle_abandoned(root)
+
+
+def _import_flow() -> None:
+    """Import the flow, which takes seconds, while the server starts."""
+    import flows.pipeline.flow  # noqa: F401
 
 
 def _run_flow(parameters: dict[str, Any]) -> str:

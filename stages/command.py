@@ -112,7 +112,9 @@ def prepare_torch(cfg: RuntimeConfig) -> torch.device:
     """Set threads and determinism from params.yaml, whatever the caller's environment; return the device."""
     keep_freed_memory()
     torch.set_num_threads(cfg.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode(
+        "warn"
+    )  # use_deterministic_algorithms would import the compiler, for two seconds
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs time, and no code reads uninitialized memory
     return choose_device(cfg.device)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmd.errors import UserError
-from dmd.generator.standalone import SOURCE
 from evaluation.metrics.measures import MEASURES
 from flows.registry.champion import FIGURES
 from flows.registry.figures import judge_tags
@@ -65,6 +64,8 @@ def create_version(client: "MlflowClient", result: Result, run_id: str) -> str:
 
 def standalone_code() -> str:
     """Source of the registered model: pyfunc_generator.py with the code of the sampling loop instead of its import."""
+    from dmd.generator.standalone import SOURCE  # imports torch, which takes seconds
+
     before, _, after = CODE.read_text().partition(IMPORT)
     return f"{before}\n{SOURCE}\n{after}"
 

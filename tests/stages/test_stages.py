@@ -140,16 +140,18 @@ def test_sigterm_leaves_the_checkpoint_and_no_partial_folder(project: Path) -> N
 
 @pytest.mark.slow
 def test_threads_come_from_params_and_not_from_the_environment(project: Path) -> None:
-    """OMP_NUM_THREADS in the environment must not change the results."""
+    """OMP_NUM_THREADS must not change the results. Algorithms are deterministic, and no compiler is imported for it."""
     code = (
-        "import torch; from pathlib import Path; from dmd.config import load_params;"
+        "import sys, torch; from pathlib import Path; from dmd.config import load_params;"
         "from stages.command import prepare_torch;"
-        "prepare_torch(load_params(Path('params.yaml')).runtime); print(torch.get_num_threads())"
+        "prepare_torch(load_params(Path('params.yaml')).runtime); print(torch.get_num_threads(), "
+        "torch.get_deterministic_debug_mode(), torch.is_deterministic_algorithms_warn_only_enabled(), "
+        "'torch._dynamo' in sys.modules)"
     )
     set_params(project / "params.yaml", {"runtime.threads": 3})
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     out = subprocess.run([sys.executable, "-c", code], cwd=project, env=env, capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "3"
+    assert out.stdout.split() == ["3", "1", "True", "False"]
 
 
 def test_an_unavailable_device_is_one_line(project: Path) -> None:

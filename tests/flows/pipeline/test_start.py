@@ -26,6 +26,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(distill, "begin_checks", lambda run: done.append(f"begin {run}"))
     monkeypatch.setattr(distill, "begin_to_set_up_prefect", lambda _root: done.append("server"))
     monkeypatch.setattr(Request, "find_commit", lambda _request: done.append("commit") or "")
+    monkeypatch.setattr(distill, "_import_flow", lambda: done.append("import"))
     monkeypatch.setattr(Request, "describe", lambda _request, registers: "run")
     monkeypatch.setattr(distill, "check_before", check)
     return done
@@ -37,7 +38,7 @@ def test_the_checks_that_take_seconds_run_while_the_server_starts(
     (tmp_path / "dvc.yaml").write_text("stages: {}")
     monkeypatch.chdir(tmp_path)
     assert distill.main(["--target", "data"]) == 1
-    assert steps == ["read", "commit", "begin run", "server", "check run"]
+    assert steps == ["read", "commit", "begin run", "server", "import", "check run"]
     assert capsys.readouterr().err == "error: a check fails\n"
 
 
