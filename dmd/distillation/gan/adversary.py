@@ -1,9 +1,11 @@
 """Losses of the turns of a discriminator on frozen trunks, and of its generator, with their numbers for the log."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dmd.config import GanConfig
 from dmd.diffusion.denoiser import Cond
@@ -80,7 +82,9 @@ def _penalty(discriminator: TrunkDiscriminator, x: Tensor, cond: Cond, rng: Rand
     x = x.detach().requires_grad_(exact)
 
     def score(at: Tensor) -> dict[str, Tensor]:
-        logits = discriminator(at, cond, rng.fork("noise of trunks"))  # the same for an image and its neighbour
+        # Fused attention, as in a teacher or a transformer, has no second derivative.
+        with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
+            logits = discriminator(at, cond, rng.fork("noise of trunks"))  # the same for an image and its neighbour
         return {name: scores(levels) for name, levels in logits.items()}
 
     here = score(x)

@@ -42,6 +42,5 @@ def all_weights(nets: Networks) -> dict[str, Tensor]:
     """Copies of the weights of all networks, the trunks included, by network and name."""
     assert nets.discriminator is not None
     trunks = nn.ModuleList(t.net for t in nets.discriminator.trunks.values() if hasattr(t, "net"))
-    parts = {n: getattr(nets, n) for n in ("teacher", "generator", "critic", "critic_heads", "discriminator")}
-    modules = {**parts, "trunks": trunks}
+    modules = {**vars(nets), "trunks": trunks}
     return {f"{n}.{k}": v.clone() for n, part in modules.items() if part for k, v in part.state_dict().items()}

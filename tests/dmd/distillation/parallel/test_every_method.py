@@ -1,0 +1,79 @@
+"""Resumed, divided and shared trainings of every method with new networks, statistics or turns equal the plain one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dmd.config import Params, Shard, load_params
+from dmd.storage.checkpoint import Scratch
+from tests.helpers.gan.every_method import CASES, TURNS, everything, new_training, run
+from tests.helpers.parallel.processes import join, start_together
+from tests.helpers.projects import ROOT
+from tests.helpers.training import alone
+
+# Cases that add no network, statistic or turn to those of the others in a test of several processes.
+TWICE = {"gdd, finite differences", "dmd, stable critic"}
+
+
+def check_close(others: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
+    assert others.keys() == whole.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(others[name], value, rtol=0, atol=1e-8, msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """It stops within the phases of the only method, or before and within those of the second one."""
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path))
+    m, cfg, whole = new_training(params, case)
+    rows = list(run(m, cfg, whole))
+    wanted = everything(whole)
+    for stop in range(min(TURNS, len(rows) - 1), len(rows)):
+        m, cfg, first = new_training(params, case)
+        list(run(m, cfg, first, until=stop))
+        scratch = Scratch("train", {"stop": stop}, {})
+        scratch.save(first.state_dict())
+        scratch.wait()
+        m, cfg, second = new_training(params, case)
+        saved = Scratch("train", {"stop": stop}, {}).load()
+        assert saved is not None
+        second.load_state_dict(saved)
+        assert repr(list(run(m, cfg, second))) == repr(rows[stop:])
+        got = everything(second)
+        assert got.keys() == wanted.keys() and all(torch.equal(got[k], wanted[k]) for k in wanted)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_four_parts_of_a_batch_equal_the_whole_in_float64(params: Params, case: str) -> None:
+    m, cfg, state = new_training(params, case, double=True)
+    start = everything(state)
+    list(run(m, cfg, state))
+    whole = everything(state)
+    still = {name.split(".")[0] for name in whole} - {n.split(".")[0] for n in whole if (whole[n] != start[n]).any()}
+    assert still <= {"critic"} and ("critic" in still) == (m.has_critic is False)
+    m, cfg, state = new_training(params, case, double=True)
+    list(run(m, cfg, state, alone(4)))
+    check_close(everything(state), whole)
+
+
+def train_in_process(rank: int, processes: int, port: int, case: str, shard: Shard, out: Path) -> None:
+    workers = join(rank, processes, port, parts=2)
+    m, cfg, state = new_training(load_params(ROOT / "params.yaml"), case, double=True, shard=shard)
+    list(run(m, cfg, state, workers))
+    torch.save(everything(state), out / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["none", "full"])
+@pytest.mark.parametrize("case", [case for case in CASES if case not in TWICE])
+def test_two_processes_with_two_parts_each_equal_one(params: Params, tmp_path: Path, case: str, shard: Shard) -> None:
+    start_together(train_in_process, 2, case, shard, tmp_path)
+    m, cfg, state = new_training(params, case, double=True)
+    list(run(m, cfg, state))
+    for rank in range(2):
+        check_close(torch.load(tmp_path / f"{rank}.pt", weights_only=True), everything(state))
