@@ -111,11 +111,6 @@ BUGS = (
         "dmd/samplers/few_step.py", "process.noise_in(x_t, x, steps[k - 1])", "process.noise_in(x_t, x, t)",
     ),
     Bug(
-        "levels: a time shift in the wrong direction",
-        "dmd/diffusion/process.py", "return shift * sigma / (1 + (shift - 1) * sigma)",
-        "return sigma / (shift + (1 - shift) * sigma)",
-    ),
-    Bug(
         "text transformers: one token of padding is not masked",
         "dmd/families/tables.py", "device=index.device) < self.lengths", "device=index.device) <= self.lengths",
     ),
@@ -263,6 +258,73 @@ BUGS = (
     Bug(
         "training: interpolation with its weights exchanged",
         "dmd/training/ema.py", "[other for _, other in pairs], 1 - weight)", "[other for _, other in pairs], weight)",
+    ),
+    Bug(
+        "trunks: the generator's relativistic loss is the discriminator's",
+        "dmd/distillation/gan/losses.py", "return F.softplus(data - fake).mean()",
+        "return F.softplus(fake - data).mean()",
+    ),
+    Bug(
+        "trunks: a penalty on the norm of the gradient, not on its square",
+        "dmd/distillation/gan/losses.py", "grad.square().flatten(1).sum(dim=1).mean()",
+        "grad.flatten(1).norm(dim=1).mean()",
+    ),
+    Bug(
+        "trunks: a penalty by finite differences not divided by the nudge",
+        "dmd/distillation/gan/losses.py", "((nudged - scores) / nudge)", "(nudged - scores)",
+    ),
+    Bug(
+        "trunks: an image and its neighbour with noise of their own in a penalty",
+        "dmd/distillation/gan/adversary.py", 'rng.fork("noise of trunks")', "rng",
+    ),
+    Bug(
+        "trunks: a lazy penalty with the weight of a penalty in every step",
+        "dmd/distillation/gan/adversary.py", "cfg.penalty_every * penalty", "penalty",
+    ),
+    Bug(
+        "trunks: R2 on data",
+        "dmd/distillation/gan/adversary.py", '("r2", cfg.trunk_r2_weight, fake)', '("r2", cfg.trunk_r2_weight, data)',
+    ),
+    Bug(
+        "trunks: levels added, not averaged",
+        "dmd/distillation/gan/adversary.py", "strict=True)]).mean() for name in data]",
+        "strict=True)]).sum() for name in data]",
+    ),
+    Bug(
+        "trunks: data in the discriminator's turn with labels of other images",
+        "dmd/distillation/methods/adversarial.py", "return data, None if cond is None else labels", "return data, cond",
+    ),
+    Bug(
+        "trunks: images beyond the range of data",
+        "dmd/distillation/gan/trunk_discriminator.py", "x = clip(x) if self.on_pixels else x", "x = x",
+    ),
+    Bug(
+        "trunks: all images of a batch moved alike",
+        "dmd/distillation/gan/augment.py", "translate(x, *(rng.uniform().to(x) for _ in range(2)))",
+        "translate(x, *(rng.uniform()[:1].expand(len(x)).to(x) for _ in range(2)))",
+    ),
+    Bug(
+        "trunks: a random mixing that no checkpoint holds",
+        "dmd/distillation/gan/mixing.py", "_random_matrix(self.shapes[i][0], c))",
+        "_random_matrix(self.shapes[i][0], c), persistent=False)",
+    ),
+    Bug(
+        "trunks: the anchor without its weight",
+        "dmd/distillation/methods/gdd.py", "self.cfg.regression_weight * anchor", "anchor",
+    ),
+    Bug(
+        "trunks: noise levels of the whole schedule",
+        "dmd/distillation/gan/trunks.py", "rng.integers(self.low, self.high)",
+        "rng.integers(0, self.denoiser.process.timesteps)",
+    ),
+    Bug(
+        "turns: every turn moves the critic's average",
+        "dmd/distillation/methods/dmd.py", 'if turn == "critic" and nets.critic_average is not None:',
+        "if nets.critic_average is not None:",
+    ),
+    Bug(
+        "training: frozen parts of the generator learn",
+        "dmd/distillation/networks.py", "    for p in frozen:\n        p.requires_grad_(False)\n", "",
     ),
     Bug(
         "training: a second method goes on from the last generator",
