@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the default parameters, a prepared data folder, a tiny teacher."""
+"""Fixtures of all tests: the default parameters, a prepared data folder, a tiny teacher, an empty MLflow store."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from dmd.teacher_training.architectures import new_scheduler, new_unet
 from dmd.teachers.teacher import Teacher, load_teacher
 from tests.helpers.networks import CPU
 from tests.helpers.projects import ROOT
+from tests.helpers.stores import make_template
 
 torch.set_num_threads(1)  # the networks are too tiny for more threads to help
 
@@ -43,6 +44,12 @@ def teacher_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> 
         net.conv_out.weight.normal_(std=0.05)
     save_pipeline(net, new_scheduler(cfg), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, made once in a session; tests write in copies of it (tests/helpers/stores.py)."""
+    return make_template(tmp_path_factory)
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from evaluation.metrics.schema import write_model
+from evaluation.sources import mlflow_database
 from tests.helpers.ablations import check_runs, mlflow_runs, other_states
 from tests.helpers.faults.at_work import at_work
 from tests.helpers.projects import ROOT
 from tests.helpers.reports import generator_measures, run_metrics
 from tests.helpers.servers import Server, eventually, task_states
+from tests.helpers.stores import copy_store
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +59,7 @@ Path(sys.argv[2]).write_text(json.dumps(out))
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, empty_store: Path) -> Path:
     """A git and DVC project of two quick stages with this project's params.yaml."""
     root = tmp_path / "project"
     (root / "experiments" / "ablations").mkdir(parents=True)
@@ -72,6 +74,7 @@ def project(tmp_path: Path) -> Path:
     (root / ".gitignore").write_text("runs/\n")
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "p"]):
         subprocess.run(command, cwd=root, check=True, env=environment(tmp_path))
+    copy_store(empty_store, mlflow_database(root))
     return root
 
 

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from dmd.errors import ConfigError
 from evaluation.metrics.schema import write_model
+from evaluation.sources import mlflow_database
 from flows.ablation import experiment
 from flows.ablation.experiment import MemberError
 from flows.ablation.page import load_samples
@@ -23,6 +24,7 @@ from flows.registry.store import tracking_uri
 from flows.runtime.git import git
 from tests.helpers.projects import ROOT
 from tests.helpers.reports import generator_measures, run_metrics
+from tests.helpers.stores import copy_store
 
 MEMBER = Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "")
 
@@ -153,8 +155,9 @@ def test_a_member_that_fails_has_a_reason(
 
 
 @pytest.mark.slow
-def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path) -> None:
+def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path, empty_store: Path) -> None:
     make_experiment(project)
+    copy_store(empty_store, mlflow_database(project))
     publish_member(project, "x", MEMBER)
     client = mlflow.MlflowClient(tracking_uri(project))
     (where,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 from evaluation.metrics.schema import write_model
+from evaluation.sources import mlflow_database
 from flows.ablation import experiment, live
 from flows.ablation.experiment import MemberError
 from flows.ablation.plan import Member
@@ -21,6 +22,7 @@ from flows.registry.store import tracking_uri
 from tests.helpers.projects import ROOT
 from tests.helpers.reports import generator_measures, run_metrics
 from tests.helpers.servers import eventually
+from tests.helpers.stores import copy_store
 from tests.helpers.watched.runs import Notes, history
 
 MEMBER = Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "")
@@ -50,7 +52,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]  # it waits for real runs, whi
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with a stage that hands over a row and waits for a word in the file of $GO."""
     root = tmp_path / "project"
     root.mkdir()
@@ -71,6 +73,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     YAML().dump({"stages": {"train": TRAIN}}, root / "dvc.yaml")
     for command in (["add", "-A"], ["commit", "-qm", "p"]):
         subprocess.run(["git", *command], cwd=root, check=True)
+    copy_store(empty_store, mlflow_database(root))
     return root
 
 

@@ -11,6 +11,7 @@ from dmd.errors import UserError
 from flows.pipeline.reproduction import fetch_original, find_differences
 from flows.pipeline.worktrees import temporary_worktree
 from tests.helpers.projects import ROOT
+from tests.helpers.stores import copy_store
 
 
 def git(root: Path, *words: str) -> str:
@@ -82,8 +83,8 @@ def test_a_missing_commit_is_one_line(project: Path) -> None:
         pass
 
 
-def test_a_version_of_uncommitted_code_is_an_error(tmp_path: Path) -> None:
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+def test_a_version_of_uncommitted_code_is_an_error(tmp_path: Path, empty_store: Path) -> None:
+    client = MlflowClient(f"sqlite:///{copy_store(empty_store, tmp_path / 'mlflow.db')}")
     client.create_registered_model("m")
     client.create_model_version("m", "somewhere", tags={"git.dirty": "true", "git.sha": "0" * 40})
     with pytest.raises(UserError, match="models:/m/1 was made from uncommitted changes"):

@@ -9,17 +9,19 @@ from dvc.repo import Repo
 from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
+from evaluation.sources import mlflow_database
 from flows.registry.store import tracking_uri
 from flows.registry.tracking import publish
 from flows.registry.versions import register
 from tests.helpers.projects import ROOT
 from tests.helpers.published import NAME, OUTS, REPORTS, make_results, reproduce
+from tests.helpers.stores import copy_store
 from tests.helpers.toy_graph import commit
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A git and DVC repository with one stage, which wrote all results, at an odd path."""
+def workspace(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
+    """A git and DVC repository with one stage, which wrote all results, and an empty store, at an odd path."""
     root = tmp_path_factory.mktemp("wörk space") / "#1 at 50% 'x'"
     root.mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -41,6 +43,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (root / ".gitignore").write_text("/runs/\n/artifacts/\n")
         reproduce(root)
         commit(root)
+        copy_store(empty_store, mlflow_database(root))
         yield root
 
 

@@ -27,6 +27,7 @@ from flows.registry.champion import (
 from flows.registry.gate import Contender, Figures, advantage, check_gate, choose, explain, missed_limit
 from flows.registry.result import RESULT
 from tests.helpers.reports import generator_measures, run_metrics
+from tests.helpers.stores import copy_store
 
 GATE = GateConfig(measures=["fd", "recall"], margin=0.0, max_fd_ratio=1.25, min_recall_ratio=0.9)
 NAME = "model"
@@ -125,8 +126,8 @@ def test_the_champion_does_not_depend_on_the_order() -> None:
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[MlflowClient]:
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+def client(tmp_path: Path, empty_store: Path) -> Iterator[MlflowClient]:
+    client = MlflowClient(f"sqlite:///{copy_store(empty_store, tmp_path / 'mlflow.db')}")
     client.create_registered_model(NAME)
     yield client
 

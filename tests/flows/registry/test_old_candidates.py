@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 
 from flows.cleaning.versions import find_old_candidates, find_tags
 from flows.registry.store import open_store
+from tests.helpers.stores import copy_store
 
 MODEL = "many-versions"
 
@@ -22,8 +23,8 @@ def new_version(client: MlflowClient, experiment: str, lock: str) -> str:
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy_store(empty_store, tmp_path / 'mlflow.db')}")
     with open_store(tmp_path) as client:
         pass
     return client
