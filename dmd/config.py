@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from dmd.config_changes import change_values
 from dmd.config_errors import SHOWN, explain, keys
-from dmd.errors import ConfigError
+from dmd.errors import ConfigError, join_mistakes
 from dmd.launch import Launcher, Option, find_mistake
 from dmd.redaction import redact
 from dmd.yaml_files import load_yaml
@@ -1128,7 +1128,7 @@ def validate(raw: dict[str, Any], where: str) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as e:
-        raise ConfigError("\n".join(f"{where}: {explain(error, Params)}" for error in e.errors())) from None
+        raise ConfigError(join_mistakes(e.errors(), lambda error: f"{where}: {explain(error, Params)}")) from None
 
 
 if __name__ == "__main__":

@@ -1,16 +1,35 @@
 """Errors in a user's input. Each message says what is wrong, where, and what to do."""
 
 import unicodedata
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(ValueError):
     """An error that a command prints as one line, without a traceback."""
 
     def __str__(self) -> str:
-        return "\n".join(shorten(line) for line in printable(super().__str__()).split("\n"))
+        lines = super().__str__().split("\n")
+        if len(lines) > MOST_LINES + 1:  # with the last line of `join_mistakes`
+            lines = [*lines[:MOST_LINES], _count_more(len(lines))]
+        return "\n".join(shorten(printable(shorten(line, LONGEST_READ))) for line in lines)
 
 
+MOST_LINES = 50  # lines of a message: a file can hold a hundred thousand mistakes
+LONGEST_READ = 100_000  # characters of a line that are made printable, which takes a microsecond for each
 LONGEST_LINE = 3000  # characters of a line of a message; the list of all keys of a group takes two thousand
+
+
+def join_mistakes(mistakes: Sequence[T], describe: Callable[[T], str]) -> str:
+    """Describe the first MOST_LINES mistakes, each in one line and equal lines once, and count the others."""
+    lines = dict.fromkeys(map(describe, mistakes[:MOST_LINES]))
+    return "\n".join([*lines, *([_count_more(len(mistakes))] if len(mistakes) > MOST_LINES else [])])
+
+
+def _count_more(mistakes: int) -> str:
+    return f"and {mistakes - MOST_LINES:,} more mistakes"
 
 
 def shorten(line: str, most: int = LONGEST_LINE) -> str:

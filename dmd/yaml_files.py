@@ -24,7 +24,8 @@ from ruamel.yaml.events import (
 from dmd.errors import ConfigError, UserError, one_line
 
 MAX_FILE = 2**20  # bytes
-MAX_SIZE = 2**21  # characters and values, with each alias counted as often as it is used
+MAX_SIZE = 2**21  # characters, with each alias counted as often as it is used
+OF_A_VALUE = 40  # characters that a value counts beside its own: it is far slower to read than a character
 MAX_DEPTH = 50  # lists and groups inside one another
 MAX_DIGITS = 300  # more than those of the largest float
 LONG_NUMBER = re.compile(rf"[-+]?[0-9][0-9a-fA-F_xXoO]{{{MAX_DIGITS},}}")
@@ -84,20 +85,24 @@ def _find_fault(text: str) -> str:
         if len(sizes) > MAX_DEPTH:
             return f"values inside one another to a depth of more than {MAX_DEPTH}; use fewer"
         if sum(sizes) > MAX_SIZE:
-            return f"more than {MAX_SIZE:,} values and characters, aliases included; use fewer"
+            return (
+                f"more than {MAX_SIZE:,} characters, or {MAX_SIZE // OF_A_VALUE:,} values, aliases included; use fewer"
+            )
     return ""
 
 
 def _size(event: Event, named: dict[str, int]) -> int | None:
     """Return the size that an event adds; None for a number that is too long."""
     if isinstance(event, AliasEvent):
-        return named.get(event.anchor, 0)
+        return named.get(event.anchor, OF_A_VALUE)
     if isinstance(event, ScalarEvent):
-        return None if not event.style and LONG_NUMBER.match(event.value) else 1 + len(event.value)
-    return 1 if isinstance(event, NodeEvent) else 0
+        return None if not event.style and LONG_NUMBER.match(event.value) else OF_A_VALUE + len(event.value)
+    return OF_A_VALUE if isinstance(event, NodeEvent) else 0
 
 
 MAX_JSON = 2**26  # bytes; details.json of a thousand classes and the prompts of a generator take a few million
+MAX_VALUES = 3_000_000  # values of a JSON file: an empty list, three bytes of the file, takes 64 bytes in memory
+TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # a string of JSON; it never backtracks
 
 
 def load_json(path: Path, error: type[UserError], limit: int = MAX_JSON) -> Any:
@@ -116,7 +121,14 @@ def load_json(path: Path, error: type[UserError], limit: int = MAX_JSON) -> Any:
         raise error(f"{path} cannot be read: {e}") from None
     if len(content) > limit:
         raise error(f"{path} is larger than {limit:,} bytes, the most that is read")
+    if _count_values(content) > MAX_VALUES and _count_values(TEXT.sub(b"", content)) > MAX_VALUES:
+        raise error(f"{path} holds more than {MAX_VALUES:,} values, the most that are read")
     return parse_json(content, str(path), error)
+
+
+def _count_values(content: bytes) -> int:
+    """Return how many values a JSON text may hold at most, counted by the characters that begin or divide them."""
+    return sum(content.count(mark) for mark in (b",", b"[", b"{"))
 
 
 def parse_json(content: str | bytes, where: str, error: type[UserError]) -> Any:

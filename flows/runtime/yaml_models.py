@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from dmd.errors import ConfigError, quote
+from dmd.errors import ConfigError, join_mistakes, quote
 from dmd.yaml_files import load_yaml
 
 CHECK = "Value error, "  # what pydantic writes before the message of a check of ours
@@ -20,8 +21,11 @@ def load_model(path: Path, model: type[M]) -> M:
     try:
         return model.model_validate(load_yaml(path) or {})
     except ValidationError as e:
-        lines = (f"{path}: {_key(x['loc'])}{quote(x['msg'].removeprefix(CHECK).lower(), MESSAGE)}" for x in e.errors())
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigError(join_mistakes(e.errors(), lambda error: f"{path}: {_describe(error)}")) from None
+
+
+def _describe(error: ErrorDetails) -> str:
+    return f"{_key(error['loc'])}{quote(error['msg'].removeprefix(CHECK).lower(), MESSAGE)}"
 
 
 def _key(loc: tuple[int | str, ...]) -> str:

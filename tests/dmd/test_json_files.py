@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dmd.errors import DataError
-from dmd.yaml_files import is_file, is_folder, is_there, load_json, load_object
+from dmd.yaml_files import MAX_VALUES, is_file, is_folder, is_there, load_json, load_object
 
 NAMES = ("x" * 5000, "a\0b", "x/" * 3000)
 
@@ -32,6 +32,16 @@ def test_hostile_json_is_one_line(tmp_path: Path, content: bytes, words: str) ->
         load_object(file, DataError, 64 if content.startswith(b" ") else 2**20)
     assert words in str(e.value) and str(file) in str(e.value)
     assert len(str(e.value)) < 1000 and len(str(e.value).splitlines()) == 1
+
+
+def test_more_values_than_fit_into_memory_are_one_line(tmp_path: Path) -> None:
+    """64 MiB of empty lists would take two gigabytes. Marks within a text, and quotes within it, count for nothing."""
+    file = tmp_path / "a.json"
+    file.write_bytes(b"[" + b"[]," * (MAX_VALUES // 2) + b"1]")
+    with pytest.raises(DataError, match=r"a\.json holds more than 3,000,000 values, the most that are read"):
+        load_json(file, DataError)
+    file.write_bytes(b'["' + b'a,[{\\",' * (MAX_VALUES // 4) + b'"]')
+    assert len(load_json(file, DataError)) == 1
 
 
 def test_what_is_no_file_is_one_line(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
     f"a{i}: &a{i}\n  <<: [{', '.join(f'*a{i - 1}' for _ in TEN)}]\n" for i in range(1, 12)
 )
 WRONG_TAGS = ('!!int ""', '!!float ""', "!!bool maybe", "!!timestamp x", "!!binary 1", "!!omap 1", "!!set 1", "!x y")
+MANY = "a: [" + "1," * 60_000 + "1]"  # a million of them take twenty seconds
 LONG_TEXT = f"a: &a {'x' * 500_000}\nb: [*a, *a, *a, *a, *a]\n"
 
 
@@ -25,6 +26,7 @@ LONG_TEXT = f"a: &a {'x' * 500_000}\nb: [*a, *a, *a, *a, *a]\n"
         (ALIASES, "aliases included"),
         (MERGES, "aliases included"),
         (LONG_TEXT, "aliases included"),
+        (MANY, "52,428 values, aliases included"),
         ("a: " + "[" * 100_000, "a depth of more than 50"),
         ("".join(" " * i + "a:\n" for i in range(300)), "a depth of more than 50"),
         ("a: " + "9" * 5000, "a number of more than 300 digits"),
