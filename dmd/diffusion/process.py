@@ -98,9 +98,12 @@ def shift_indices(t: Tensor, shift: float, timesteps: int) -> Tensor:
 
 
 def flow_process(shift: float, timesteps: int) -> Process:
-    """Rectified flow: x_t = (1 - s) x0 + s eps, with s from 1/T to 1, shifted towards noise by `time_shift`."""
+    """Rectified flow: x_t = (1 - s) x0 + s eps, with s from 1/T to 1, shifted towards noise by `time_shift`.
+
+    The prior is unit noise at every t, as the pipelines of diffusers take it.
+    """
     s = time_shift(torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps, shift)
-    return Process(1 - s, s, s, (s * timesteps).float())
+    return Process(1 - s, s, torch.ones_like(s), (s * timesteps).float())
 
 
 def is_flow(scheduler: Any) -> bool:

@@ -45,23 +45,16 @@ def _flow_scheduler(scheduler: Any, mu: float | None, between: Between) -> FlowM
 
 def check_exportable(teacher: Teacher, times: tuple[int, ...], between: Between = "fresh") -> None:
     """Raise TeacherError if the teacher's stock pipeline could not run a generator of these steps."""
-    last = teacher.denoiser.process.timesteps - 1
     text_flow = isinstance(teacher.denoiser.net, TextTransformer) and is_flow(teacher.pipeline.scheduler)
     if between == "ode" and not text_flow:
         raise TeacherError(
             "method.levels.between: ode is exported only for flows of text transformers, but the teacher is a "
             f"{type(teacher.pipeline).__name__} with {type(teacher.pipeline.scheduler).__name__}; use fresh"
         )
-    if text_flow and times[0] != last:
-        sigma = teacher.denoiser.process.sigma_grid[times[0]].item()
-        raise TeacherError(
-            f"method.levels: the first level is {sigma:.3f}, but {type(teacher.pipeline).__name__} starts from pure "
-            "noise; begin the list with 1, and leave method.generator_timestep at auto"
-        )
     if not isinstance(teacher.denoiser.net, DitWrapper):
         return
     fixed = not hasattr(teacher.pipeline.scheduler, "alphas_cumprod")
-    if fixed and times[0] != last:
+    if fixed and times[0] != (last := teacher.denoiser.process.timesteps - 1):
         raise TeacherError(
             f"method.generator_timestep: {times[0]} cannot be set in diffusers' DiTPipeline, which starts at {last} "
             f"with {type(teacher.pipeline.scheduler).__name__}; use auto"

@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from dmd.config import Params
 from dmd.data.splits import DIGIT_NAMES
+from dmd.distillation.setup import times_of_levels
 from dmd.errors import TeacherError
 from dmd.families.family import embed_all
 from dmd.families.pipelines import find_family
-from dmd.generator.export import export_generator
+from dmd.generator.export import export_generator, pipeline_arguments
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
 from dmd.samplers.few_step import generate, step_times
@@ -32,7 +33,7 @@ from tests.helpers.networks import CPU
 from tests.helpers.sources import CAPTIONS
 from tests.helpers.teachers.hub_folders import CARDS
 from tests.helpers.teachers.latent_teachers import export, latent_teacher
-from tests.helpers.teachers.text_transformers import TRANSFORMERS
+from tests.helpers.teachers.text_transformers import TRANSFORMERS, to_tokens
 
 
 @pytest.fixture(params=["dit", "text_unet"])
@@ -161,7 +162,25 @@ def test_the_registered_model_of_a_text_transformer_gives_the_samplers_images(
     assert np.abs(np.stack(images).astype(int) - ours[:, 0].numpy().astype(int)).max() <= 1 and ours.float().std() > 1
 
 
-def test_a_flow_that_does_not_start_from_pure_noise_is_an_error(folders: dict[str, Path]) -> None:
-    teacher = load_teacher(folders["sd3"], CPU, captions=CAPTIONS)
-    with pytest.raises(TeacherError, match=r"method.levels: the first level is 0.750, but StableDiffusion3Pipeline"):
-        check_exportable(teacher, (499, 249))
+@pytest.mark.parametrize("kind", ["sd3", "flux"])
+@pytest.mark.parametrize("first", [0.999, 0.75])
+def test_a_flow_whose_first_level_is_below_one_runs_in_its_stock_pipeline(
+    folders: dict[str, Path], params: Params, tmp_path: Path, kind: str, first: float
+) -> None:
+    """FastGen's list begins at 0.999. Project and pipeline both start from unit noise, whatever the level."""
+    teacher = load_teacher(folders[kind], CPU, captions=CAPTIONS)
+    levels = params.method.levels.model_copy(update={"after_shift": [first, 0.5], "between": "ode"})
+    cfg = params.method.model_copy(update={"steps": 2, "levels": levels})
+    times = times_of_levels(cfg, teacher.denoiser.process)
+    assert times[0] < 999
+    check_exportable(teacher, times, "ode")
+    generator = Generator(teacher.denoiser, times, teacher.shape, DIGIT_NAMES, teacher.codec, "ode")
+    export_generator(generator, teacher, tmp_path / "generator")
+    pipe: Any = DiffusionPipeline.from_pretrained(tmp_path / "generator")
+    z = torch.randn(1, *teacher.shape)
+    call = pipeline_arguments(generator, teacher)
+    theirs = pipe(prompt=CAPTIONS[3], latents=to_tokens(kind, z), output_type="pt", **call).images
+    with torch.no_grad():
+        ours = generator.sampler().sample(z, torch.tensor([3]))
+    torch.testing.assert_close(((ours + 1) / 2).clamp(0, 1), theirs, rtol=1e-4, atol=1e-4)
+    assert ours.std() > 0.01

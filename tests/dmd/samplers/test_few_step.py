@@ -9,13 +9,14 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from dmd.config import LevelsConfig, Params
+from dmd.config import MethodConfig, load_params
 from dmd.diffusion.denoiser import Denoiser, as_denoiser
 from dmd.diffusion.process import flow_process, time_shift
 from dmd.distillation.setup import times_of_levels
 from dmd.samplers.ddim import trajectory
 from dmd.samplers.few_step import generate, level_times
 from tests.helpers.networks import ToyNet, toy_denoiser
+from tests.helpers.projects import ROOT
 
 SIGMAS = torch.linspace(0, 1, 101, dtype=torch.float64)
 
@@ -26,16 +27,16 @@ def flow(shift: float = 1.0) -> Denoiser:
     return as_denoiser(ToyNet(), FlowMatchEulerDiscreteScheduler(shift=shift))
 
 
-def levels(params: Params, steps: int = 4, **changes: Any) -> Any:
-    """The method's parameters with these levels."""
-    group = LevelsConfig.model_validate({**params.method.levels.model_dump(), **changes})
-    return params.method.model_copy(update={"steps": steps, "levels": group})
+def levels(steps: int = 4, **changes: Any) -> MethodConfig:
+    """The method of params.yaml with these steps and levels."""
+    keys = {"method.steps": steps} | {f"method.levels.{key}": value for key, value in changes.items()}
+    return load_params(ROOT / "params.yaml", keys).method
 
 
-def sigmas(params: Params, teachers: float, steps: int = 4, **changes: Any) -> list[float]:
+def sigmas(teachers: float, steps: int = 4, **changes: Any) -> list[float]:
     """Noise levels of the generator's steps, for a teacher with this shift."""
     process = flow_process(teachers, 1000)
-    return process.sigma_grid[list(times_of_levels(levels(params, steps, **changes), process))].tolist()
+    return process.sigma_grid[list(times_of_levels(levels(steps, **changes), process))].tolist()
 
 
 def test_the_time_shift_adds_its_logarithm_to_the_logit() -> None:
@@ -67,28 +68,35 @@ def exponential(mu: float, s: Tensor) -> Tensor:
     return math.exp(mu) / (math.exp(mu) + (1 / s - 1))
 
 
-# Step lists of published students: given, shift and resulting levels.
+# Step lists of published students: keys of method.levels, and resulting levels.
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"before_shift": [1, 0.75, 0.5, 0.25], "shift": 5.0}, [1, 0.9375, 0.8333, 0.625]),  # LightX2V, Wan
         ({"after_shift": [0.999, 0.937, 0.833, 0.624]}, [0.999, 0.937, 0.833, 0.624]),  # FastGen, Wan
+        ({"after_shift": [0.999, 0.833]}, [0.999, 0.833]),  # FastGen, Wan in two steps
         ({"shift": 3.0}, [1, 0.9, 0.75, 0.5]),  # Qwen-Image-Lightning
         ({"shift": 12.0}, [1, 36 / 37, 12 / 13, 0.8]),  # PDMD
+        ({"shift": 3.0}, [1, 21 / 22, 0.9, 5 / 6, 0.75, 9 / 14, 0.5, 0.3]),  # Z-Image-Turbo
     ],
 )
 @pytest.mark.parametrize("teachers_shift", [1.0, 3.0])
-def test_published_step_lists_are_reproduced(
-    params: Params, changes: dict[str, Any], expected: list[float], teachers_shift: float
+def test_published_step_lists_are_reproduced_by_params(
+    changes: dict[str, Any], expected: list[float], teachers_shift: float
 ) -> None:
-    assert sigmas(params, teachers_shift, **changes) == pytest.approx(expected, abs=2e-3)
+    assert sigmas(teachers_shift, len(expected), **changes) == pytest.approx(expected, abs=2e-3)
 
 
-def test_a_list_before_the_teachers_shift_is_exact(params: Params) -> None:
-    assert sigmas(params, 3.0, before_shift=[1, 0.75, 0.5, 0.25]) == pytest.approx([1, 0.9, 0.75, 0.5], abs=1e-12)
-    assert sigmas(params, 3.0, steps=8, shift=3.0) == pytest.approx(  # Z-Image-Turbo
-        time_shift(1 - torch.arange(8) / 8, 3.0).tolist(), abs=2e-3
-    )
+def test_a_list_before_the_teachers_shift_is_exact() -> None:
+    assert sigmas(3.0, before_shift=[1, 0.75, 0.5, 0.25]) == pytest.approx([1, 0.9, 0.75, 0.5], abs=1e-12)
+
+
+@pytest.mark.parametrize(("listed", "expected"), [([1, 0.75, 0.5, 0.25], [999, 749, 499, 249]), ([0.4], [399])])
+def test_a_list_before_the_shift_is_that_of_shares_of_t_for_any_process(
+    listed: list[float], expected: list[int]
+) -> None:
+    """DMD2's lists for SDXL in four steps and in one."""
+    assert times_of_levels(levels(len(listed), before_shift=listed), toy_denoiser().process) == tuple(expected)
 
 
 def test_levels_of_a_process_that_is_no_flow_are_an_error() -> None:
