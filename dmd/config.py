@@ -24,6 +24,7 @@ from dmd.yaml_files import load_yaml
 # comes from params.yaml, so none/ exists as an empty folder under version control.
 NONE = "none"
 BESIDE = "weights"  # value of a judge's processor: its files lie beside the weights
+MOST_LEVELS = 1_000_000  # of method.levels.count; their tables take 32 MB for each network
 EVERYWHERE = 0.0, 1.0  # guidance interval without an effect: all noise levels, as shares of T
 FORMER_NONE = "zoo/none"
 FORMER_TOLERANCE = "validation_tolerance"
@@ -571,8 +572,12 @@ WITHOUT_SCORES = ("gdd", "fd_loss", "mmd_loss")  # methods without a score diffe
 
 
 class LevelsConfig(Group):
-    """The noise levels at which a generator of a flow is conditioned, and what happens between them."""
+    """The noise levels at which a generator is conditioned, and what happens between them."""
 
+    count: Literal["teacher"] | Annotated[int, Field(ge=10, le=MOST_LEVELS)] = Field(
+        description="T, the number of levels from which training draws times, and to which lists are rounded; teacher: "
+        "that of the teacher's scheduler. With a large one, such as 100000, times are continuous; for a flow or EDM"
+    )
     shift: Literal["teacher"] | Annotated[float, Field(gt=0)] = Field(
         description="time shift of the generator's levels, sigma' = shift sigma / (1 + (shift - 1) sigma); teacher: "
         "that of the teacher's schedule"
@@ -627,7 +632,7 @@ class MethodConfig(Group):
         description="index of the teacher's noise levels that the generator is conditioned on; auto: T-1, except for "
         "epsilon, where it is the last index that does not amplify the network's error"
     )
-    levels: LevelsConfig = Field(description="the generator's noise levels, for a teacher that is a flow")
+    levels: LevelsConfig = Field(description="the noise levels of training and of the generator's steps")
     t_min: float = Field(ge=0, lt=1, description="lowest t of the score difference, as a share of T")
     t_max: float = Field(gt=0, le=1, description="highest t of the score difference, as a share of T")
     t_shift: float = Field(
@@ -723,7 +728,7 @@ class MethodConfig(Group):
             levels = getattr(self.levels, key)
             if levels and len(levels) != self.steps:
                 raise ValueError(f"levels.{key}: {len(levels)} levels for {self.steps} steps; list one for each step")
-        if self.levels.are_set and self.generator_timestep != "auto":
+        if self.generator_timestep != "auto" and (self.levels.are_set or self.levels.count != "teacher"):
             raise ValueError("generator_timestep: excludes levels; set it to auto")
         return self
 

@@ -97,13 +97,14 @@ def shift_indices(t: Tensor, shift: float, timesteps: int) -> Tensor:
     return (shares * timesteps).round().long().clamp(1, timesteps) - 1
 
 
-def flow_process(shift: float, timesteps: int) -> Process:
+def flow_process(shift: float, timesteps: int, last_time: int | None = None) -> Process:
     """Rectified flow: x_t = (1 - s) x0 + s eps, with s from 1/T to 1, shifted towards noise by `time_shift`.
 
-    The prior is unit noise at every t, as the pipelines of diffusers take it.
+    The prior is unit noise at every t, as the pipelines of diffusers take it. last_time: time input of the network at
+    s = 1; None stands for T.
     """
     s = time_shift(torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps, shift)
-    return Process(1 - s, s, torch.ones_like(s), (s * timesteps).float())
+    return Process(1 - s, s, torch.ones_like(s), (s * (last_time or timesteps)).float())
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -124,17 +125,24 @@ def flow_shift(scheduler: Any, mu: float | None) -> float:
     return mu if cfg.get("time_shift_type") == "linear" else math.exp(mu)
 
 
-def process_of(scheduler: Any, mu: float | None = None) -> Process:
+def process_of(scheduler: Any, mu: float | None = None, levels: int | None = None) -> Process:
     """The process of a diffusers scheduler. Raises ValueError for a scheduler without a fixed schedule.
 
-    mu: the number by which the schedule of a flow is shifted for an image size, None if it may not be. Options that
-    only change the list of a sampler's steps, such as shift_terminal, are ignored.
+    mu: the number by which the schedule of a flow is shifted for an image size, None if it may not be. levels: T, for a
+    flow or EDM, whose networks know every time; None for the scheduler's own. Options that only change the list of a
+    sampler's steps, such as shift_terminal, are ignored.
     """
     cfg, kind = scheduler.config, type(scheduler).__name__
     if is_flow(scheduler):
-        return flow_process(flow_shift(scheduler, mu), cfg.num_train_timesteps)
+        count = cfg.num_train_timesteps
+        return flow_process(flow_shift(scheduler, mu), levels or count, count)
     if kind.startswith("EDM"):
-        return edm_process(cfg.sigma_min, cfg.sigma_max, cfg.rho, cfg.num_train_timesteps)
+        return edm_process(cfg.sigma_min, cfg.sigma_max, cfg.rho, levels or cfg.num_train_timesteps)
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(f"scheduler {kind} is not supported; known: those with alphas_cumprod, EDM*, FlowMatch*")
+    if levels is not None:
+        raise ValueError(
+            f"method.levels.count: the network of a {kind} knows its {len(scheduler.alphas_cumprod)} times alone; set "
+            "it to teacher"
+        )
     return ddpm_process(scheduler.alphas_cumprod)

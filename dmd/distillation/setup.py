@@ -26,6 +26,7 @@ from dmd.samplers.few_step import level_times
 from dmd.samplers.sampler import to_uint8
 from dmd.storage.checkpoint import Scratch
 from dmd.teachers.check import check_fits
+from dmd.teachers.levels import set_levels
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 
@@ -40,11 +41,12 @@ def new_method(
     pairs: Pairs,
     own: Path,
 ) -> Method:
-    """Build the method that the parameters name, with its frozen trunks. own: folder of stage `trunk`.
+    """Build the method that the parameters name, with its frozen trunks, and give the teacher its noise levels.
 
-    Raises ConfigError or TeacherError if it cannot run on this teacher and these data.
+    own: folder of stage `trunk`. Raises ConfigError or TeacherError if it cannot run on this teacher and these data.
     """
     check_fits(teacher, split.shape, len(split.class_names))
+    levels = params.method.levels
     has_null = bool(teacher.captions) or teacher.conditions > len(split.class_names)
     check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs), has_null))
     if not split.has_images:
@@ -54,6 +56,8 @@ def new_method(
     data = TrainingImages(x, split.labels)
     denoiser = teacher.denoiser
     try:
+        if levels.count != "teacher":
+            set_levels(teacher, levels.count)
         method = build_method(
             params.method,
             denoiser.process.timesteps,
@@ -62,11 +66,11 @@ def new_method(
             denoiser.default_generator_timestep(),
             load_trunks(params.method, own, next(denoiser.parameters()).device),
         )
-        if params.method.levels.are_set:
+        if levels.are_set:
             method.set_times(times_of_levels(params.method, denoiser.process))
     except ValueError as e:
         raise ConfigError(str(e)) from None
-    check_exportable(teacher, method.generator_times, params.method.levels.between)
+    check_exportable(teacher, method.generator_times, levels.between)
     return method
 
 

@@ -15,6 +15,7 @@ from dmd.generator.scheduler import sampling_scheduler
 from dmd.generator.standalone import SOURCE
 from dmd.networks.wrapper import unwrap
 from dmd.storage.files import new_folder, write_text
+from dmd.teachers.levels import own_levels
 from dmd.teachers.teacher import Teacher
 
 LISTED = 20  # number of prompts in the card; generator.json has all of them
@@ -104,7 +105,11 @@ def export_generator(
             about["pipeline"]["steps_on_tokens"] = True
     if generator.between == "ode":
         about["between"] = generator.between
+    if (levels := generator.denoiser.process.timesteps) != own_levels(teacher):
+        about["levels"] = levels
     scheduler = sampling_scheduler(teacher, generator.times, generator.between)
+    if scheduler is not teacher.pipeline.scheduler:
+        scheduler.register_to_config(**{f"_{name}": steps for name, steps in step_list(generator, teacher).items()})
     net = unwrap(generator.denoiser.net)
     with new_folder(out) as folder:
         save_pipeline(merge_adapters(net), scheduler, folder, like=teacher.pipeline)
@@ -146,16 +151,17 @@ def card(generator: Generator, teacher: Teacher, training: str = "") -> str:
 
 
 def pipeline_arguments(generator: Generator, teacher: Teacher) -> dict[str, Any]:
-    """Arguments with which the stock pipeline of a text transformer makes the images of a generator.
+    """Arguments with which the stock pipeline of a text transformer makes the images of a generator."""
+    family = cast(TextTransformer, teacher.denoiser.net).family
+    return step_list(generator, teacher) | family.pipeline_arguments(teacher.pipeline, generator.shape)
 
-    The sigmas of a flow are those before the time shift, which the exported scheduler applies.
-    """
-    net, process = cast(TextTransformer, teacher.denoiser.net), generator.denoiser.process
+
+def step_list(generator: Generator, teacher: Teacher) -> dict[str, list[Any]]:
+    """The steps as an argument of a stock pipeline, by its name; sigmas are those before the scheduler's time shift."""
     if is_flow(teacher.pipeline.scheduler):
-        steps = {"sigmas": [(index + 1) / process.timesteps for index in generator.times]}
-    else:
-        steps = {"timesteps": list(generator.times)}
-    return steps | net.family.pipeline_arguments(teacher.pipeline, generator.shape)
+        levels = generator.denoiser.process.timesteps
+        return {"sigmas": [(index + 1) / levels for index in generator.times]}
+    return {"timesteps": list(generator.times)}
 
 
 def _text_snippet(generator: Generator, teacher: Teacher) -> str:

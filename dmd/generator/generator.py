@@ -10,11 +10,13 @@ from torch import Tensor
 
 from dmd.codecs.latents import Codec
 from dmd.codecs.pixels import PIXELS
+from dmd.config import MOST_LEVELS
 from dmd.diffusion.denoiser import Cond, Denoiser
 from dmd.errors import TeacherError, quote, shorten
 from dmd.samplers.few_step import Between, generate
 from dmd.samplers.sampler import Sampler
-from dmd.teachers.teacher import load_teacher
+from dmd.teachers.levels import set_levels
+from dmd.teachers.teacher import Teacher, load_teacher
 from dmd.yaml_files import load_json
 
 
@@ -71,7 +73,7 @@ def load_generator(folder: Path | str, device: torch.device | str = "cpu", promp
         raise TeacherError(f"{folder}: this generator reads no prompts; give labels")
     if prompts:
         about = about.model_copy(update={"captions": list(prompts), "classes": list(prompts)})
-    net, times = load_teacher(folder, device, captions=about.captions), about.timesteps
+    net, times = about.with_levels(load_teacher(folder, device, captions=about.captions), folder), about.timesteps
     last = net.denoiser.process.timesteps - 1
     if len(times) > last + 1 or not all(0 <= t <= last for t in times):
         raise TeacherError(
@@ -94,6 +96,18 @@ class About(BaseModel):
     classes: list[str]
     captions: list[str]
     between: Between = "fresh"
+    levels: int | None = Field(None, ge=1, le=MOST_LEVELS)  # T, if it is not that of the scheduler
+
+    def with_levels(self, net: Teacher, folder: Path) -> Teacher:
+        """Give a loaded network the levels that `timesteps` count; return it. Raises TeacherError if it cannot be."""
+        if self.levels is not None:
+            try:
+                set_levels(net, self.levels)
+            except ValueError:
+                raise TeacherError(
+                    f"{folder}: generator.json: levels {self.levels} do not fit its scheduler; export it again"
+                ) from None
+        return net
 
 
 def read_about(folder: Path) -> About:

@@ -12,9 +12,8 @@ from PIL import Image
 from dmd.config import load_params
 from dmd.errors import TeacherError, UserError
 from dmd.families.pipelines import load_pipeline
-from dmd.generator.generator import Generator, load_generator, read_about
+from dmd.generator.generator import About, Generator, load_generator, read_about
 from dmd.generator.pictures import image_grid
-from dmd.samplers.few_step import Between
 from dmd.samplers.sampler import Sampler
 from dmd.teachers.teacher import Teacher, load_teacher, new_teacher
 
@@ -112,9 +111,10 @@ def load_pair(generator: Path, teacher: Path | None, scale: float, device: torch
 
     Raises TeacherError if a folder cannot be used, or if the teacher's images or conditions are not the student's.
     """
-    times, captions, between = _read_generator(generator)
+    about = read_about(generator)
+    captions = tuple(about.captions)
     if captions:
-        shape, classes, student = _load_reader(generator, times, captions[:1], between, device)
+        shape, classes, student = _load_reader(generator, about, captions[:1], device)
     else:
         shape, classes, student = _load_labelled(generator, device)
     make_teacher, most = None, 0
@@ -124,15 +124,9 @@ def load_pair(generator: Path, teacher: Path | None, scale: float, device: torch
         if net.shape != shape or kinds != (bool(captions), bool(captions or classes)):
             raise TeacherError(f"{teacher} is not the teacher of {generator}: it takes other shapes or conditions")
         make_teacher, most = _teacher_maker(net, teacher, scale, device), net.denoiser.process.timesteps
-    pair = Pair(student, make_teacher, classes, captions, len(times), most)
+    pair = Pair(student, make_teacher, classes, captions, len(about.timesteps), most)
     pair.draw(captions[:1] or ["0"], 0, 1, pair.student_steps, 1)
     return pair
-
-
-def _read_generator(folder: Path) -> tuple[tuple[int, ...], tuple[str, ...], Between]:
-    """Return timesteps, captions and the rule between steps. Raises TeacherError if generator.json lacks them."""
-    about = read_about(folder)
-    return tuple(about.timesteps), tuple(about.captions), about.between
 
 
 def _load_labelled(folder: Path, device: torch.device) -> tuple[Shape, tuple[str, ...], Make]:
@@ -142,7 +136,7 @@ def _load_labelled(folder: Path, device: torch.device) -> tuple[Shape, tuple[str
 
 
 def _load_reader(
-    folder: Path, times: tuple[int, ...], texts: tuple[str, ...], between: Between, device: torch.device
+    folder: Path, about: About, texts: tuple[str, ...], device: torch.device
 ) -> tuple[Shape, tuple[str, ...], Make]:
     """Return the same as `_load_labelled` for a generator that reads text.
 
@@ -152,8 +146,8 @@ def _load_reader(
 
     @lru_cache(maxsize=1)
     def read(texts: tuple[str, ...]) -> Generator:
-        net = new_teacher(pipe, folder, device, captions=texts)
-        return Generator(net.denoiser, times, net.shape, texts, net.codec, between)
+        net = about.with_levels(new_teacher(pipe, folder, device, captions=texts), folder)
+        return Generator(net.denoiser, tuple(about.timesteps), net.shape, texts, net.codec, about.between)
 
     return read(texts).shape, (), lambda texts, steps: _shorten(read(texts), steps).sampler()
 
