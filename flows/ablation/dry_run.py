@@ -9,7 +9,7 @@ from flows.pipeline.presets import Variant
 
 
 def describe(root: Path, plan: Plan) -> str:
-    """Return the text. Stages that members share are counted for each row, as if DVC's cache did not hold them."""
+    """Return the text. Stages that members share, and that no cache holds yet, are counted for each row."""
     done = [member for member in plan.members if experiment.exists(root, member)]
     head = f"{len(plan.members)} members, {plan.ablation.at_once} at once; {len(done)} have a result already"
     first = {member.row: member for member in reversed(plan.members)}

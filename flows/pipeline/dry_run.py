@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dmd.config import load_params
@@ -13,20 +13,20 @@ from flows.pipeline.own_data import list_notes
 from flows.pipeline.presets import Variant
 from flows.pipeline.worktrees import find_uncommitted, last_commit, temporary_worktree
 from flows.workspace import dvc_lock
+from flows.workspace.foresight import OPEN, RUNS, foresee
 from flows.workspace.graph import read_graph, select_stages
 
-RUNS = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
+STALE = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
 FAILED = re.compile(r"failed to reproduce(?: stages:)? (.*)")
 MISSING = "[Errno 2] No such file or directory"
 QUOTED = re.compile(r"'([^']+)'")
 MAX_LISTED = 12  # a variant with more changes is described by their number alone
-RUN, UNCHANGED = "runs or is restored from DVC's cache", "unchanged"
 
 
 def plan(
     root: Path,
     variants: list[Variant],
-    force: list[str],
+    force: Sequence[str],
     target: str | None = None,
     preset: str | None = None,
     on: str | None = None,
@@ -56,12 +56,12 @@ def _describe_changes(variant: Variant) -> str:
 
 
 def _plan_folder(
-    root: Path, force: list[str], target: str | None, missing: Mapping[str, str], preset: str | None, on: str | None
+    root: Path, force: Sequence[str], target: str | None, missing: Mapping[str, str], preset: str | None, on: str | None
 ) -> str:
     graph = read_graph(root)
     names = select_stages(graph, target) if target else list(graph)
-    stale = _find_stale(root, force)
-    runs = {name for name in names if stale & set(select_stages(graph, name))}
+    outcomes = foresee(root, names, _find_stale(root), dvc_lock.find_missing(root), force)
+    runs = {name for name in names if outcomes[name] in (RUNS, OPEN)}
     sizes: Mapping[str, str] = {}
     summary: list[str] = []
     if "train" in graph:  # a dvc.yaml without that stage has no networks to estimate
@@ -74,23 +74,21 @@ def _plan_folder(
         sizes, summary = result.stages, result.summary
     needed = [f"--set {key}=PATH is needed: {what}" for key, what in missing.items()]
     needed += list_notes(load_params(root / "params.yaml"))
-    state = {name: RUN if name in runs else UNCHANGED for name in names}
-    widths = max(map(len, names)), max(map(len, state.values()))
-    stages = [f"{name:{widths[0]}}  {state[name]:{widths[1]}}  {sizes.get(name, '')}".rstrip() for name in names]
+    widths = max(map(len, names)), max(map(len, outcomes.values()))
+    stages = [f"{name:{widths[0]}}  {outcomes[name]:{widths[1]}}  {sizes.get(name, '')}".rstrip() for name in names]
     return "\n".join(f"  {line}" for line in (*needed, *stages, *summary))
 
 
-def _find_stale(root: Path, force: list[str]) -> set[str]:
-    """Stages that DVC reports as changed, that are forced, or whose results are not in the cache.
+def _find_stale(root: Path) -> set[str]:
+    """Stages that DVC reports as changed. Stages that only depend on such stages are not included.
 
-    Stages that only depend on such stages are not included. With --allow-missing, DVC treats results that no cache
-    has, as in a fresh clone, as unchanged. If the inputs of a changed stage are missing, as in a fresh worktree, DVC
-    fails on that stage, which then counts as changed. Raises UserError with DVC's message if DVC fails for another
-    reason.
+    With --allow-missing, DVC treats results that no cache has, as in a fresh clone, as unchanged. If the inputs of a
+    changed stage are missing, as in a fresh worktree, DVC fails on that stage, which then counts as changed. Raises
+    UserError with DVC's message if DVC fails for another reason.
     """
     argv = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing", "--keep-going"]
     done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
     failed = [name for line in FAILED.findall(done.stderr) for name in QUOTED.findall(line)]
     if done.returncode and not (failed and len(failed) == done.stderr.count(MISSING)):
         raise UserError(f"DVC cannot tell which stages would run: {' '.join(done.stderr.split())[-300:]}")
-    return {*RUNS.findall(done.stdout), *failed, *force, *dvc_lock.find_missing(root)}
+    return {*STALE.findall(done.stdout), *failed}

@@ -43,8 +43,10 @@ def read_graph(root: Path) -> dict[str, StageSpec]:
     try:
         with Repo(str(root)) as repo:
             graph = repo.index.graph
-            stages = {_name(s): s for s in repo.index.stages if s.cmd}
-            deps = {name: tuple(sorted(_name(v) for v in graph.successors(s) if v.cmd)) for name, s in stages.items()}
+            stages = {name_stage(s): s for s in repo.index.stages if s.cmd}
+            deps = {
+                name: tuple(sorted(name_stage(v) for v in graph.successors(s) if v.cmd)) for name, s in stages.items()
+            }
             specs = {name: _read_spec(name, s.desc, s.meta, deps[name]) for name, s in stages.items()}
     except SCMError as e:
         raise UserError(f"DVC can't read the graph in {root}: {one_line(e)}; use git clone, not an archive") from e
@@ -53,7 +55,7 @@ def read_graph(root: Path) -> dict[str, StageSpec]:
     return {name: specs[name] for name in graphlib.TopologicalSorter(deps).static_order()}
 
 
-def _name(stage: Any) -> str:
+def name_stage(stage: Any) -> str:
     """Return the name that DVC prints in the repository's root; `stage.addressing` depends on the working folder."""
     return stage.name if stage.path_in_repo == PROJECT_FILE else f"{stage.path_in_repo}:{stage.name}"
 

@@ -243,7 +243,7 @@ def test_the_plan_of_a_fresh_clone_has_every_stage(
     (pipeline / "out.txt").unlink()
     assert main(["--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert out.count("runs or is restored from DVC's cache") == 2 and "time: none" not in out
+    assert "  data   runs  " in out and "  train  runs  " in out and "time: none" not in out
     assert git(pipeline, "status", "--porcelain") == ""
 
 
@@ -272,7 +272,7 @@ def test_a_plan_reaches_beyond_stages_with_missing_outputs(
     assert main(["--dry-run", "--preset", "own"]) == 0
     out = capsys.readouterr().out
     assert "--set teacher.folder=PATH is needed: a teacher" in out
-    assert out.count("runs or is restored from DVC's cache") == 2 and "1,797 images of 144 B" in out
+    assert "  data   runs  " in out and "  train  runs if its inputs change  " in out and "1,797 images of 144 B" in out
     assert "memory and time: unknown, teacher.folder is not set" in out
     trouble = subprocess.CompletedProcess([], 255, "", "WARNING: no room\nERROR: failed to reproduce 'train'\n")
     monkeypatch.setattr("flows.pipeline.dry_run.subprocess.run", lambda *_, **__: trouble)
