@@ -3,19 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmd.errors import ConfigError, UserError
-from dmd.yaml_files import parse_yaml
-from flows.pipeline.dry_run import plan
-from flows.pipeline.request import Request, read_request
-from flows.preflight.checks import check_before
-from flows.preflight.networks import begin_checks
 from flows.runtime.command import run_command
-from flows.runtime.moved import list_leftovers
-from flows.services.prefect_setup import begin_to_set_up_prefect
-from flows.services.servers import use_local_servers
-from flows.workspace.graph import is_up_to_date
+
+if TYPE_CHECKING:
+    from flows.pipeline.request import Request
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +31,11 @@ def main(argv: list[str] | None = None) -> int:
         metavar="STAGE",
         help="only this stage and the stages it depends on; publishes no result, saves no experiment",
     )
+    parser.add_argument(
+        "--from-commit",
+        action="store_true",
+        help="with --preset, --set or --seeds: leave out what has changed in this folder since the last commit",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and stop")
     parser.add_argument("--on", metavar="GPUS", help="with --dry-run: memory and time on these, such as h100x8")
     args = parser.parse_args(argv)
@@ -47,16 +46,25 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
     """Check the request, run the flow and print the result; skip the flow if nothing has changed."""
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
+    # These imports take a second; `--help` does not need them.
+    from flows.pipeline.request import read_request
+    from flows.preflight.checks import check_before
+    from flows.preflight.networks import begin_checks
+    from flows.runtime.moved import list_leftovers
+    from flows.services.prefect_setup import begin_to_set_up_prefect
+    from flows.services.servers import use_local_servers
+
     for line in list_leftovers(root):
         print(f"note: {line}", file=sys.stderr)
     if args.on and not args.dry_run:
         raise ConfigError("--on: only a plan is made for other GPUs; add --dry-run")
     overrides = parse_overrides(args.set)
-    request = read_request(root, args.preset, overrides, args.seeds, args.force, args.target)
+    from_commit = args.from_commit or args.dry_run  # a plan of experiments is that of the last commit in any case
+    request = read_request(root, args.preset, overrides, args.seeds, args.force, args.target, from_commit)
+    if args.from_commit and not request.variants:
+        raise ConfigError("--from-commit: only runs with --preset, --set or --seeds start from the last commit")
     if args.dry_run:
-        request.check_methods()
-        print(plan(root, request.variants, args.force, args.target, args.preset, args.on), flush=True)
-        return 0
+        return _print_plan(request, args.on)
     use_local_servers(root)
     if version := _find_finished(request, args.no_register):
         _settle_abandoned(root)
@@ -69,9 +77,10 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
     _import_flow()
     check_before(run)
     finish_setup()
-    parameters = {"preset": args.preset, "overrides": overrides, "seeds": args.seeds, "force": args.force}
+    changes = {"preset": args.preset, "overrides": overrides, "seeds": args.seeds, "from_commit": from_commit}
+    settings = {"force": args.force, "register_model": not args.no_register, "target": args.target}
     try:
-        message = _run_flow({**parameters, "register_model": not args.no_register, "target": args.target})
+        message = _run_flow({**changes, **settings})
     except UserError:
         if not args.target:
             _print_experiments(request, "")  # those that have a result
@@ -84,8 +93,19 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
     return _print_summary(root, None if args.no_register else _find_registered(root))
 
 
+def _print_plan(request: "Request", on: str | None) -> int:
+    """Print what would run, and what it would cost. on: GPUs to estimate for."""
+    from flows.pipeline.dry_run import plan
+
+    request.check_methods()
+    print(plan(request.root, request.variants, request.force, request.target, request.preset, on), flush=True)
+    return 0
+
+
 def parse_overrides(words: list[str]) -> dict[str, Any]:
     """Parse KEY=VALUE words, the values as YAML. Raises ConfigError."""
+    from dmd.yaml_files import parse_yaml
+
     overrides = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -95,8 +115,10 @@ def parse_overrides(words: list[str]) -> dict[str, Any]:
     return overrides
 
 
-def _find_finished(request: Request, no_register: bool) -> str | None:
+def _find_finished(request: "Request", no_register: bool) -> str | None:
     """Return the registered version of the workspace's result if the run would change nothing, else None."""
+    from flows.workspace.graph import is_up_to_date
+
     if request.variants or request.target or request.force or no_register or not is_up_to_date(request.root):
         return None
     return _find_registered(request.root)
@@ -129,7 +151,7 @@ def _run_flow(parameters: dict[str, Any]) -> str:
     return state.message or ""
 
 
-def _print_experiments(request: Request, message: str) -> int:
+def _print_experiments(request: "Request", message: str) -> int:
     """Print the outcome of each experiment that has a result, and the message of the flow."""
     from flows.pipeline.experiments import result_folder
     from flows.pipeline.summary import summarize_experiments

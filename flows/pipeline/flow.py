@@ -33,6 +33,7 @@ def distill(
     seeds: list[int] | None = None,
     force: list[str] | None = None,
     register_model: bool = True,
+    from_commit: bool = False,
     target: str | None = None,
 ) -> State[Any]:
     """Bring a project up to date, publish its result to MLflow and register the generator.
@@ -46,12 +47,14 @@ def distill(
         seeds: values of train.seed; an experiment for each
         force: stages to run even if nothing has changed for them, such as ["evaluate"]
         register_model: whether to register the generator as a version, which the gate may then make champion
+        from_commit: with a preset, overrides or seeds: leave out what has changed in the folder since the last commit
         target: run only this stage and the stages it depends on; publish no result, save no experiment
     """
     guard.start()
     root = project_root()
     try:
-        request = read_request(root, preset or None, overrides or {}, seeds or [], force or [], target or None)
+        changes = preset or None, overrides or {}, seeds or []
+        request = read_request(root, *changes, force or [], target or None, from_commit)
         commit = request.check_ready(register_model)
     except UserError as e:
         return Failed(message=str(e), data=e)

@@ -5,12 +5,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
 from dmd.errors import ConfigError
 from flows.pipeline.changes import Changes, Value, change_params, resolve_local_paths
+from flows.runtime.git import git
 from flows.runtime.moved import explain_preset
 from flows.runtime.names import make_identifier
 from flows.runtime.yaml_models import load_model
@@ -54,16 +56,25 @@ def load_preset(root: Path, name: str) -> Preset:
     return load_model(path, Preset)
 
 
-def make_variants(root: Path, preset: str | None, overrides: Changes, seeds: Sequence[int]) -> list[Variant]:
+def read_base(root: Path, from_commit: bool = False) -> dict[str, Any]:
+    """Read the params.yaml that experiments change: that of the folder, or that of the last commit if it has one."""
+    text = git(root, "show", "HEAD:./params.yaml") if from_commit else None
+    return YAML(typ="safe").load(root / "params.yaml" if text is None else text)
+
+
+def make_variants(
+    root: Path, preset: str | None, overrides: Changes, seeds: Sequence[int], from_commit: bool = False
+) -> list[Variant]:
     """Return one variant per seed, a single variant if there are no seeds, or an empty list without any change.
 
     Overrides replace values of the preset. `missing` holds the keys that the preset needs and that have no value yet.
+    from_commit: see `read_base`.
 
     Raises ConfigError for an unknown preset, a repeated seed, or changes that params.yaml does not allow.
     """
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds: {', '.join(map(str, seeds))}: list each seed once")
-    base = YAML(typ="safe").load(root / "params.yaml")
+    base = read_base(root, from_commit)
     settings = load_preset(root, preset) if preset is not None else Preset(description="none", changes={})
     common = {**settings.changes, **overrides}
     missing = {key: meaning for key, meaning in settings.needs.items() if key not in common}

@@ -4,19 +4,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from dmd.config import Params, load_params, validate
 from dmd.config_paths import load_run_params
 from flows.pipeline.changes import Changes, change_params
-from flows.pipeline.presets import Variant, check_complete, make_variants
-from flows.pipeline.worktrees import check_committed
+from flows.pipeline.presets import Variant, check_complete, make_variants, read_base
+from flows.pipeline.worktrees import check_committed, leave_out_changes
 from flows.preflight.checks import check_before
 from flows.preflight.inputs import check_inputs
 from flows.preflight.networks import check_methods
 from flows.preflight.run import Run
 from flows.registry.gate import check_gate
 from flows.workspace.graph import StageSpec, find_running, read_graph, select_stages
+
+OPTION = ", or leave them out of this run (--from-commit)"  # a remedy for uncommitted changes
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Request:
     force: Sequence[str]  # stages that run even if nothing has changed
     target: str | None  # the last stage, without which there is no result to publish; None for all stages
     preset: str | None = None
+    from_commit: bool = False  # whether the experiments leave out what has changed since the last commit
 
     def check_ready(self, registers: bool = True) -> str:
         """Return the commit that the experiments start from; "" without variants.
@@ -43,7 +44,9 @@ class Request:
     def find_commit(self) -> str:
         """Do the checks of `check_ready` that take no time. Returns the commit, and raises UserError, as it does."""
         check_complete(self.variants)
-        return check_committed(self.root) if self.variants else ""
+        if not self.variants:
+            return ""
+        return leave_out_changes(self.root) if self.from_commit else check_committed(self.root, OPTION)
 
     def check_methods(self) -> None:
         """Check that the methods accept their parameters, as `check_ready` does. Raises ConfigError."""
@@ -69,13 +72,19 @@ class Request:
         """Return the parameters of each variant; those of the project's folder without variants."""
         if not self.variants:
             return [load_params(self.root / "params.yaml")]
-        base, root = YAML(typ="safe").load(self.root / "params.yaml"), self.root
+        base, root = read_base(self.root, self.from_commit), self.root
         changed = {v.experiment: change_params(base, v.fill(root), v.experiment, root) for v in self.variants}
         return [validate(params, experiment) for experiment, params in changed.items()]
 
 
 def read_request(
-    root: Path, preset: str | None, overrides: Changes, seeds: Sequence[int], force: Sequence[str], target: str | None
+    root: Path,
+    preset: str | None,
+    overrides: Changes,
+    seeds: Sequence[int],
+    force: Sequence[str],
+    target: str | None,
+    from_commit: bool = False,
 ) -> Request:
     """Read params.yaml, dvc.yaml and the preset.
 
@@ -83,8 +92,8 @@ def read_request(
     cannot read what they name.
     """
     check_gate(load_run_params(root / "params.yaml", root).register_.gate)
-    variants = make_variants(root, preset, overrides, seeds)
-    params = YAML(typ="safe").load(root / "params.yaml")
+    variants = make_variants(root, preset, overrides, seeds, from_commit)
+    params = read_base(root, from_commit and bool(variants))
     changed = [change_params(params, v.fill(root), v.experiment, root) for v in variants]
     check_inputs(changed or [params], root, in_place=not variants)
     graph = read_graph(root)
@@ -92,4 +101,4 @@ def read_request(
         select_stages(graph, stage)
     names = select_stages(graph, target) if target else list(graph)
     stages = {name: graph[name] for name in names}
-    return Request(root, stages, variants, force, target, preset=preset)
+    return Request(root, stages, variants, force, target, preset, from_commit)

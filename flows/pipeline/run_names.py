@@ -14,9 +14,8 @@ def name_distill_run() -> str:
     """Name a run of `distill` after its first experiment and the number of the others."""
     given = flow_run.parameters
     try:
-        variants = make_variants(
-            project_root(), given.get("preset") or None, given.get("overrides") or {}, given.get("seeds") or []
-        )
+        changes = given.get("preset") or None, given.get("overrides") or {}, given.get("seeds") or []
+        variants = make_variants(project_root(), *changes, from_commit=bool(given.get("from_commit")))
     except Exception:  # a name is no reason to fail; the flow itself reports the mistake
         return str(given.get("preset") or WORKSPACE)
     if not variants:

@@ -135,18 +135,28 @@ def _reason(text: str) -> str:
     return " ".join(" ".join(lines or [text]).split())[-300:]
 
 
-def check_committed(root: Path) -> str:
+def check_committed(root: Path, remedy: str = "") -> str:
     """Return the sha of the last commit, and make sure that experiments can be committed.
 
-    Raises UserError if there is no commit, or if the workspace has changed since.
+    remedy: a further one for uncommitted changes. Raises UserError if there is no commit, or if the workspace has
+    changed since.
     """
-    sha = last_commit(root)
+    last_commit(root)
     if file := find_uncommitted(root):
         applied = ", such as those of `dvc exp apply`" if file == "params.yaml" else ""
         raise UserError(
             f"{file} has uncommitted changes{applied}, and experiments start from the last commit: commit them "
-            f"(git commit -am MESSAGE), or take them back (git restore {file})"
+            f"(git commit -am MESSAGE), or take them back (git restore {file}){remedy}"
         )
+    return leave_out_changes(root)
+
+
+def leave_out_changes(root: Path) -> str:
+    """Return the sha of the last commit, whatever has changed since, and make sure that experiments can be committed.
+
+    Raises UserError if there is no commit.
+    """
+    sha = last_commit(root)
     if note := ensure_identity(root):
         print(f"note: {note}", file=sys.stderr, flush=True)
     return sha

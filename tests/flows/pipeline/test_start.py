@@ -22,13 +22,13 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     request = Request(Path("nowhere"), {}, [], (), target="data")
     monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
-    monkeypatch.setattr(distill, "read_request", lambda *_: done.append("read") or request)
-    monkeypatch.setattr(distill, "begin_checks", lambda run: done.append(f"begin {run}"))
-    monkeypatch.setattr(distill, "begin_to_set_up_prefect", lambda _root: done.append("server"))
+    monkeypatch.setattr("flows.pipeline.request.read_request", lambda *_: done.append("read") or request)
+    monkeypatch.setattr("flows.preflight.networks.begin_checks", lambda run: done.append(f"begin {run}"))
+    monkeypatch.setattr(prefect_setup, "begin_to_set_up_prefect", lambda _root: done.append("server"))
     monkeypatch.setattr(Request, "find_commit", lambda _request: done.append("commit") or "")
     monkeypatch.setattr(distill, "_import_flow", lambda: done.append("import"))
     monkeypatch.setattr(Request, "describe", lambda _request, registers: "run")
-    monkeypatch.setattr(distill, "check_before", check)
+    monkeypatch.setattr("flows.preflight.checks.check_before", check)
     return done
 
 

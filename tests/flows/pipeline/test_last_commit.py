@@ -1,0 +1,60 @@
+"""Experiments start from the last commit, with or without what has changed since."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dmd.errors import UserError
+from flows.distill import main
+from flows.pipeline.presets import make_variants
+from flows.pipeline.request import read_request
+from tests.helpers.params import set_params
+from tests.helpers.projects import ROOT
+from tests.helpers.toy_graph import commit
+
+CHANGE = {"method.t_min": 0.1}
+
+
+@pytest.fixture
+def project(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A committed project whose params.yaml has then been changed, as `dvc exp apply` does."""
+    shutil.copy(ROOT / "params.yaml", toy)
+    (toy / ".gitignore").write_text("/runs/\n/mine/\n")
+    commit(toy)
+    (toy / "mine").mkdir()
+    set_params(toy / "params.yaml", {"method.critic_turns": 9, "data.source": "folder", "data.folder": "mine"})
+    monkeypatch.chdir(toy)
+    monkeypatch.setattr("dmd.signals.signal.signal", lambda *_: None)
+    return toy
+
+
+def test_a_run_is_refused_with_the_remedies(project: Path) -> None:
+    request = read_request(project, None, CHANGE, [], [], None)
+    with pytest.raises(UserError, match=r"params\.yaml has uncommitted changes, such as .*\(--from-commit\)$"):
+        request.find_commit()
+
+
+def test_uncommitted_changes_are_left_out_on_request(project: Path) -> None:
+    request = read_request(project, None, CHANGE, [], [], None, from_commit=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, check=True, capture_output=True, text=True).stdout
+    assert request.find_commit() == head.strip()
+    (variant,) = request.variants
+    assert variant.changes == CHANGE
+    (params,) = request._list_params()
+    assert (params.method.critic_turns, params.data.folder, params.method.t_min) == (5, "none", 0.1)
+    (carried,) = make_variants(project, None, CHANGE, [])
+    assert carried.changes == {**CHANGE, "data.folder": str(project / "mine")}
+
+
+def test_a_run_in_the_folder_itself_leaves_nothing_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--from-commit"]) == 2
+    assert capsys.readouterr().err.startswith("error: --from-commit: only runs with --preset, --set or --seeds ")
+
+
+def test_a_plan_of_an_experiment_is_that_of_the_last_commit(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dry-run", "--set", "method.t_min=0.1"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("note: params.yaml has uncommitted changes; this is the plan of the last commit")
+    assert "(method.t_min 0.1)" in out and "values of digits" not in out
