@@ -5,8 +5,6 @@ from pathlib import Path
 
 from dmd.errors import UserError
 from flows.runtime.command import check_arguments, read_arguments, run_command
-from flows.services.prefect_setup import begin_to_set_up_prefect
-from flows.services.servers import use_local_servers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +26,8 @@ def _run(root: Path, file: Path, at_once: int | None, dry_run: bool) -> int:
         return 0
     from flows.ablation.ready import check_ready
     from flows.ablation.summary import summarize
+    from flows.services.prefect_setup import begin_to_set_up_prefect
+    from flows.services.servers import use_local_servers
 
     use_local_servers(root)
     finish_setup = begin_to_set_up_prefect(root)  # its server starts while the checks import torch

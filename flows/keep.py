@@ -7,7 +7,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.ablation.record import keep
 from flows.runtime.command import run_command
 
 
@@ -21,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(root: Path, file: Path, row: str) -> int:
+    from flows.ablation.record import keep  # the import takes a second; `--help` does not need it
+
     print(keep(root, file, row))
     return 0
 

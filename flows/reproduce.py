@@ -7,7 +7,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.pipeline.reproduction import reproduce
 from flows.runtime.command import run_command
 
 
@@ -20,6 +19,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(root: Path, model: str) -> int:
+    from flows.pipeline.reproduction import reproduce  # the import takes a second; `--help` does not need it
+
     reproduction = reproduce(root, model)
     if reproduction.differences:
         print(f"{model}: different: {', '.join(reproduction.differences)}")

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from dmd.errors import UserError
 from flows.runtime.command import check_arguments, read_arguments, run_command
-from flows.services.prefect_setup import begin_to_set_up_prefect
-from flows.services.servers import use_local_servers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +24,8 @@ def _run(root: Path, file: Path, at_once: int | None, dry_run: bool) -> int:
 
         print(describe(plan), flush=True)
         return 0
+    from flows.services.prefect_setup import begin_to_set_up_prefect
+    from flows.services.servers import use_local_servers
     from flows.tuning.ready import check_ready
 
     use_local_servers(root)

@@ -7,11 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from dmd.config import load_params
 from dmd.errors import ConfigError
 from flows.runtime.command import run_command
-from flows.services.prefect_setup import set_up_prefect
-from flows.services.servers import use_local_servers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +22,11 @@ def main(argv: list[str] | None = None) -> int:
 def _run(root: Path, seed: int | None) -> int:
     if not (root / "dvc.yaml").is_file():
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
+    # These imports take a second; `--help` does not need them.
+    from dmd.config import load_params
+    from flows.services.prefect_setup import set_up_prefect
+    from flows.services.servers import use_local_servers
+
     load_params(root / "params.yaml")
     use_local_servers(root)
     set_up_prefect(root)

@@ -44,6 +44,12 @@ def test_importing_the_package_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
 
 
+def test_the_contract_needs_torch_alone() -> None:
+    slow = "{'diffusers', 'transformers', 'peft', 'accelerate', 'torch._dynamo'}"
+    code = f"import sys, dmd.diffusion.denoiser; assert not {slow} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), check=True)
+
+
 def test_the_stub_imports_the_names_that_the_package_offers() -> None:
     imports = [n for n in ast.parse((ROOT / "dmd/__init__.pyi").read_text()).body if isinstance(n, ast.ImportFrom)]
     assert {alias.asname: node.module for node in imports for alias in node.names} == dmd.NAMES

@@ -44,7 +44,7 @@ SETTINGS = [
 ]
 FOUND_IN_TEXT = [folder for folder in FOLDERS if folder != "zoo/"]  # a user may write further folders to zoo/
 PATH = re.compile(rf"(?<![\w/.$}}-])(?:{'|'.join(FOUND_IN_TEXT)})[\w/.<>*{{}}-]+")
-SLOW_IMPORTS = {"torch", "diffusers", "transformers", "prefect", "mlflow", "sklearn"}
+SLOW_IMPORTS = {"torch", "diffusers", "transformers", "prefect", "mlflow", "dvc", "optuna", "pandas", "sklearn"}
 PLACEHOLDER = re.compile(r"[<>*{}]|NAME|NEW")
 
 
