@@ -105,7 +105,7 @@ class Ui:
         """The id of a deployment."""
         return next(d["id"] for d in self.ask("deployments/filter") if d["name"] == name)
 
-    def wait_for(self, target: str, state: str) -> dict[str, Any]:
+    def wait_for(self, target: str | None, state: str) -> dict[str, Any]:
         """Wait up to eight minutes until the flow run with this target has this state, and return the run."""
         deadline = time.monotonic() + 480
         while time.monotonic() < deadline:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -22,11 +21,11 @@ from tests.helpers.browser import chromium, visit
 from tests.helpers.params import set_params
 from tests.helpers.projects import copy_of_the_project, environment, run
 from tests.helpers.servers import eventually, free_port
+from tests.helpers.watched.curves import check_curves, read_points
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 PATIENCE = 1200.0  # seconds for a step of the pipeline on a busy machine
 TURNS = 60
-CURVES = {"train/": ("losses.csv", "turn"), "teacher/": ("teacher_losses.csv", "step")}
 
 
 class Store:
@@ -67,7 +66,7 @@ class Store:
 
     def points(self, run_id: str, key: str) -> list[tuple[int, float]]:
         """The points of a curve, in the order of their steps."""
-        return sorted((m.step, m.value) for m in self.client.get_metric_history(run_id, key))
+        return read_points(self.client, run_id, key)
 
 
 @pytest.fixture(scope="module")
@@ -118,16 +117,6 @@ def end(process: subprocess.Popen[str], project: Path) -> str:
     return output
 
 
-def check_curves(project: Path, store: Store, run_id: str) -> None:
-    """Every figure of the tables is a point of the run, and each step has one point."""
-    for group, (file, axis) in CURVES.items():
-        table = pd.read_csv(project / "reports" / file).set_index(axis).select_dtypes("number")
-        assert len(table)
-        for column in table:
-            wanted = [(int(step), value) for step, value in table[column].dropna().items()]  # type: ignore[call-overload]
-            assert store.points(run_id, f"{group}{column}") == wanted, column
-
-
 def test_a_training_is_watched_while_its_server_is_killed_and_started_again(
     project: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -153,7 +142,7 @@ def test_a_training_is_watched_while_its_server_is_killed_and_started_again(
         output = end(process, project)
     assert [(r.info.run_id, r.info.status) for r in store.runs()] == [(run_id, "FINISHED")]
     assert "runs/live keeps them" in output and "takes the rows of this run again" in output
-    check_curves(project, store, run_id)
+    check_curves(project, store.client, run_id)
     steps = [step for step, _ in store.points(run_id, "evaluator/classifier.loss")]
     assert steps == [10, 20] == [step for step, _ in store.points(run_id, "evaluator/loss")]
     assert not list((project / "runs/live").iterdir())
@@ -176,7 +165,7 @@ def test_a_flow_that_was_killed_leaves_no_running_run_and_is_continued(project: 
         end(process, project)
     assert {r.info.run_id for r in store.runs()} - before == {run_id}
     assert {r.info.status for r in store.runs()} == {"FINISHED"}
-    check_curves(project, store, run_id)
+    check_curves(project, store.client, run_id)
 
 
 def test_a_result_from_the_cache_is_a_complete_run(project: Path, store: Store) -> None:
@@ -186,5 +175,5 @@ def test_a_result_from_the_cache_is_a_complete_run(project: Path, store: Store) 
     output = run(project, "-m", "flows.distill", MLFLOW_TRACKING_URI=store.url).stdout
     (restored,) = store.runs()
     assert restored.info.status == "FINISHED" and restored.info.run_id, output
-    check_curves(project, store, restored.info.run_id)
+    check_curves(project, store.client, restored.info.run_id)
     assert "ratio.fd.classifier" in restored.data.metrics
