@@ -473,7 +473,8 @@ class GanConfig(Group):
         ge=0, description="turns of the discriminator on frozen trunks alone, before the GAN loss begins"
     )
     penalty: Literal["exact", "finite_difference"] = Field(
-        description="R1 and R2 of frozen trunks: by a second backward pass, or by a nudge of the images"
+        description="R1 and R2 of frozen trunks; exact: by a second backward pass, which needs train.shard: none; "
+        "finite_difference: by a nudge of the images"
     )
     penalty_every: Count = Field(
         description="steps between two penalty turns; their weight is multiplied by this number"
@@ -1042,6 +1043,17 @@ class Params(Group):
             raise ValueError(
                 "train.offload: a discriminator cannot read a teacher that is offloaded; take teacher out of "
                 "method.gan.trunks, or set it to none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_penalty(self) -> "Params":
+        gan = self.method.gan
+        has_penalty = gan.trunk_r1_weight > 0 or gan.trunk_r2_weight > 0
+        if has_penalty and gan.penalty == "exact" and self.train.shard != "none":
+            raise ValueError(
+                "method.gan.penalty: exact passes through whole weights a second time, but FSDP has dropped them; use "
+                "finite_difference, or set train.shard to none"
             )
         return self
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmd.config import Params
+from dmd.config import Params, validate
 from dmd.distillation.gan.trunks import find_mistakes
 from dmd.distillation.methods import Setting, check_method
 from dmd.distillation.setup import files_in_params, load_trunks
@@ -64,6 +64,18 @@ def test_a_network_that_cannot_be_loaded_is_one_line_with_its_key(params: Params
     assert load_trunks(with_gan(params, "dmd", trunks=["torchvision.vgg16:/none.pth"]).method, NOWHERE, CPU) == {}
     with pytest.raises(ConfigError, match=r"^method.gan.trunks: /nowhere holds no network; set trunk.source to train$"):
         load_trunks(with_gan(params, trunks=["own"]).method, NOWHERE, CPU)
+
+
+@pytest.mark.parametrize("shard", ["full", 2])
+def test_an_exact_penalty_needs_whole_networks(params: Params, shard: str | int) -> None:
+    raw = params.model_dump(by_alias=True)
+    raw["train"] |= {"shard": shard, "processes": 2, "launcher": "accelerate"}
+    for changes in ({"penalty": "finite_difference"}, {"trunk_r2_weight": 0.0}):
+        raw["method"]["gan"] |= {"penalty": "exact", "trunk_r2_weight": 0.1, **changes}
+        validate(raw, "params.yaml")
+    raw["method"]["gan"] |= {"penalty": "exact", "trunk_r2_weight": 0.1}
+    with pytest.raises(ConfigError, match=r"method.gan.penalty: exact passes .* use finite_difference, or set train"):
+        validate(raw, "params.yaml")
 
 
 def test_trunks_are_resized_to_the_side_in_the_parameters(params: Params) -> None:

@@ -13,8 +13,16 @@ from tests.helpers.parallel.processes import join, start_together
 from tests.helpers.projects import ROOT
 from tests.helpers.training import alone
 
-# Cases that add no network, statistic or turn to those of the others in a test of several processes.
-TWICE = {"gdd, finite differences", "dmd, stable critic"}
+# Cases of the test with two processes, and their layout; an exact penalty needs whole networks.
+LAYOUTS: list[tuple[str, Shard]] = [
+    ("gdd", "none"),
+    ("gdd, finite differences", "full"),
+    ("dmd2, both kinds of trunk", "none"),
+    ("decoupled, stable critic", "full"),
+    ("f_distill, then fd_loss", "full"),
+    ("gdd, then dmd with a stable critic", "none"),
+    ("gdd, then dmd with a stable critic", "full"),
+]
 
 
 def check_close(others: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
@@ -69,8 +77,7 @@ def train_in_process(rank: int, processes: int, port: int, case: str, shard: Sha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shard", ["none", "full"])
-@pytest.mark.parametrize("case", [case for case in CASES if case not in TWICE])
+@pytest.mark.parametrize(("case", "shard"), LAYOUTS)
 def test_two_processes_with_two_parts_each_equal_one(params: Params, tmp_path: Path, case: str, shard: Shard) -> None:
     start_together(train_in_process, 2, case, shard, tmp_path)
     m, cfg, state = new_training(params, case, double=True)
