@@ -1,17 +1,15 @@
 """Text files with a prompt in each line."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from dmd.errors import DataError
+from dmd.text_files import read_lines
 
 
-def read_prompts(file: Path) -> list[str]:
-    """Return the lines of a file, with one space between words, without empty ones.
+def read_prompts(file: Path) -> Iterator[str]:
+    """Yield the lines of a file, with one space between words, without empty ones.
 
     Raises DataError if it cannot be read as UTF-8 text.
     """
-    try:
-        lines = [" ".join(line.split()) for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"{file} is not UTF-8 text: {e}") from None
-    return [line for line in lines if line]
+    lines = (" ".join(part.split()) for line in read_lines(file) for part in line.splitlines())
+    return filter(None, lines)

@@ -30,7 +30,7 @@ def folder(cfg: DataConfig) -> Source:
     tops = split_folders(root)
     listed = {split: list_files(root, top) for split, top in tops.items()}
     files = {split: pictures for split, (pictures, _) in listed.items()}
-    table = {} if cfg.captions == NONE else read_table(root / cfg.captions)
+    table = {} if cfg.captions == NONE else read_table(root / cfg.captions, cfg.max_caption)
     by_table = "label" in next(iter(table.values()), {})
     classes = {f: row["label"] for f, row in table.items()} if by_table else assign_classes(root, tops, files)
     images = [f for paths in files.values() for f in paths]

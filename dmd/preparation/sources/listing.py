@@ -10,6 +10,7 @@ from dmd.preparation.pictures import SUFFIXES
 
 DESKTOP_FILES = ("thumbs.db", "desktop.ini")  # written by file managers; .DS_Store and ._* are hidden files
 DESKTOP_FOLDERS = ("__MACOSX",)  # holds nothing but hidden files
+MAX_VISITS = 100  # of one folder, by different links
 
 
 def is_ignored(name: str) -> bool:
@@ -26,12 +27,15 @@ def list_files(root: Path, top: str = ".") -> tuple[list[str], list[str]]:
     """Return the pictures below root/top, and all other files: paths relative to `root`, sorted; ignored ones omitted.
 
     A file is a picture if its ending is that of a format that is read. Raises DataError for a folder that cannot be
-    read, or a link to a folder above itself.
+    read, a link to a folder above itself, or a folder that links lead to too often.
     """
-    pictures, others = list[str](), list[str]()
+    pictures, others, visits = list[str](), list[str](), Counter[Path]()
     for path, folders, files in os.walk(root / top, followlinks=True, onerror=_raise_unreadable):
         folders[:] = [f for f in folders if not is_ignored(f)]
         place = Path(path).resolve()
+        visits[place] += 1
+        if visits[place] > MAX_VISITS:  # a few links to folders with links lead to the same one a million times
+            raise DataError(f"data.folder: links lead to {place} more than {MAX_VISITS} times; remove some")
         if loop := next((f for f in folders if place.is_relative_to((place / f).resolve())), None):
             raise DataError(f"data.folder: {Path(path) / loop} is a link to a folder that it lies in; remove it")
         relative = Path(path).relative_to(root)

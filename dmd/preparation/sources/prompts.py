@@ -20,7 +20,8 @@ def prompts(cfg: DataConfig) -> Source:
     texts: dict[str, list[str]] = {}
     for file in files:
         lines = _read_column(file, cfg) if file.suffix.lower() == ".parquet" else read_prompts(file)
-        texts.setdefault(find_split(file.name), []).extend(line for line in lines if line)
+        # Of a text that is too long, enough is kept to show that it is.
+        texts.setdefault(find_split(file.name), []).extend(line[: cfg.max_caption + 1] for line in lines if line)
     if not texts.get("train"):
         raise DataError(f"data.folder: {folder} has no .txt or .parquet file with prompts to train on")
     pools: dict[str, Pool] = {
@@ -31,7 +32,7 @@ def prompts(cfg: DataConfig) -> Source:
 
 
 def _read_column(file: Path, cfg: DataConfig) -> list[str]:
-    """Read the text column data.captions of a parquet file; of a text that is too long, enough to show that it is."""
+    """Read the text column data.captions of a parquet file."""
     name = cfg.captions
     pyarrow = import_optional("pyarrow", "parquet")
     parquet = import_optional("pyarrow.parquet", "parquet")

@@ -35,6 +35,41 @@ def test_a_pipe_or_device_is_named_and_not_opened(new_config: NewConfig, tmp_pat
             prepare(new_config(source=source, folder=tmp_path / "in"), tmp_path / "out")
 
 
+@pytest.mark.parametrize("captions", ["/dev/zero", "../pipe.csv", ".pipe.csv"])
+def test_a_table_that_is_no_file_is_not_opened(new_config: NewConfig, tmp_path: Path, captions: str) -> None:
+    """The name comes from the parameters: a device or pipe outside the data folder, or under a hidden name in it."""
+    write_pictures(tmp_path / "in", 12)
+    for name in ("pipe.csv", "in/.pipe.csv"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=r"^data\.captions: .* is not a file; name one in data\.folder$"):
+        prepare(new_config(source="folder", folder=tmp_path / "in", captions=captions), tmp_path / "out")
+
+
+@pytest.mark.parametrize("source", ["captions.csv", "captions.jsonl", "prompts"])
+def test_a_sparse_file_takes_no_memory(new_config: NewConfig, tmp_path: Path, source: str) -> None:
+    """It is one line of 64 GiB, and takes no room on the disk."""
+    write_pictures(tmp_path / "in", 12)
+    file = tmp_path / "in" / ("prompts.txt" if source == "prompts" else source)
+    file.write_text("file_name,caption\n" if source == "captions.csv" else "")
+    os.truncate(file, 2**36)
+    kind = {"source": "prompts"} if source == "prompts" else {"source": "folder", "captions": source}
+    with pytest.raises(DataError, match=r"line [12] has more than 8,388,608 characters; divide it"):
+        prepare(new_config(folder=tmp_path / "in", **kind), tmp_path / "out")
+
+
+def test_links_that_lead_to_one_folder_in_a_million_ways_are_refused(new_config: NewConfig, tmp_path: Path) -> None:
+    """No link is above itself: each of 30 folders has two links to the next one."""
+    write_pictures(tmp_path / "in", 12)
+    for i in range(30):
+        (tmp_path / f"deep/{i}").mkdir(parents=True)
+        for name in ("a", "b"):
+            (tmp_path / f"deep/{i}/{name}").symlink_to(f"../{i + 1}")
+    (tmp_path / "deep/30").mkdir()
+    (tmp_path / "in/cat").symlink_to(tmp_path / "deep/0")
+    with pytest.raises(DataError, match=r"links lead to .*/deep/\d+ more than 100 times; remove some"):
+        prepare(new_config(source="folder", folder=tmp_path / "in"), tmp_path / "out")
+
+
 def test_a_pipe_in_a_linked_folder_is_an_unusable_image(new_config: NewConfig, tmp_path: Path) -> None:
     write_pictures(tmp_path / "in/cat", 12)
     write_pictures(tmp_path / "elsewhere", 1, first=50)
