@@ -7,11 +7,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from dmd.debug import CommandParser, print_traceback
 from dmd.errors import UserError
 
 
 def parse() -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="python -m dmd.sample", description="Make images with a generator.")
+    p = CommandParser(prog="python -m dmd.sample", description="Make images with a generator.")
     p.add_argument("--generator", type=Path, required=True, help="folder of the generator")
     p.add_argument("--labels", default="", help="comma-separated labels, numbers or names; default: each once")
     prompt = "text, for a generator that reads text, in place of a label; repeat the option for several"
@@ -33,6 +34,7 @@ def main() -> None:
         check(args)
         print(draw(args))
     except (UserError, ValueError, OSError) as e:
+        print_traceback()
         sys.exit(f"error: {' '.join(str(e).split())}")
 
 

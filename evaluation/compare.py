@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+from dmd.debug import CommandParser, print_traceback
 from dmd.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation.compare", description=__doc__)
+    parser = CommandParser(prog="python -m evaluation.compare", description=__doc__)
     parser.add_argument("sources", nargs="+", help="folders, DVC revisions or experiments, models:/NAME/VERSION")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="parameter file")
     parser.add_argument("--evaluator", type=Path, default=Path("artifacts/evaluator"), help="folder of the evaluator")
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         print(compare(args))
     except (UserError, OSError) as e:
+        print_traceback()
         print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
         return 1
     return 0

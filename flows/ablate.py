@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from dmd.errors import UserError
 from flows.runtime.command import check_arguments, read_arguments, run_command
+from flows.runtime.errors import error_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def _run(root: Path, file: Path, at_once: int | None, dry_run: bool) -> int:
     if state.is_completed() or state.name == INCOMPLETE:
         print(f"\n{summarize(root, plan)}", flush=True)
     if not state.is_completed():
-        raise UserError(state.message or f"the flow run ended {state.name}")
+        raise error_of(state)
     return 0
 
 

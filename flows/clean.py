@@ -5,12 +5,12 @@ experiment or worktree names, and old versions of the registered model. Present 
 alias, and the objects of both are never removed.
 """
 
-import argparse
 import sys
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dmd.debug import CommandParser
 from flows.runtime.command import run_command
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ SHOWN = 10  # items of a kind that are listed by name
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.clean", description=__doc__)
+    parser = CommandParser(prog="python -m flows.clean", description=__doc__)
     parser.add_argument("--yes", action="store_true", help="remove what is listed")
     parser.add_argument("--days", type=float, default=7.0, help="age from which scratch counts as old (default 7)")
     parser.add_argument("--keep", type=int, default=10, help="newest versions of the model that stay (default 10)")

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmd.debug import CommandParser
 from dmd.errors import ConfigError, UserError
 from flows.runtime.command import run_command
+from flows.runtime.errors import error_of
 
 if TYPE_CHECKING:
     from flows.pipeline.request import Request
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.distill", description=__doc__)
+    parser = CommandParser(prog="python -m flows.distill", description=__doc__)
     parser.add_argument(
         "--preset", metavar="NAME", help="a file of experiments/presets/; the run becomes a DVC experiment"
     )
@@ -147,7 +149,7 @@ def _run_flow(parameters: dict[str, Any]) -> str:
 
     state = distill(**parameters, return_state=True)
     if not state.is_completed():
-        raise UserError(state.message or f"the flow run ended {state.name}")
+        raise error_of(state)
     return state.message or ""
 
 

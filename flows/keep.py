@@ -3,16 +3,16 @@
 The row's experiments must belong to the present commit. records/README.md lists the files of a record.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from dmd.debug import CommandParser
 from flows.runtime.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.keep", description=__doc__)
+    parser = CommandParser(prog="python -m flows.keep", description=__doc__)
     parser.add_argument("file", type=Path, help="an ablation file, such as experiments/ablations/fashion_mnist.yaml")
     parser.add_argument("row", help="the name of a row of the file")
     args = parser.parse_args(argv)

@@ -4,10 +4,10 @@ licences prints the licence of each; sbom writes a bill of materials in the JSON
 pip-audit for known vulnerabilities, or says in one line that its database cannot be reached.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from dmd.debug import CommandParser
 from flows.runtime.command import run_command
 
 COMMANDS = ("licences", "sbom", "audit")
@@ -15,7 +15,7 @@ COMMANDS = ("licences", "sbom", "audit")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.packages", description=__doc__)
+    parser = CommandParser(prog="python -m flows.packages", description=__doc__)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--out", type=Path, default=Path("sbom.json"), help="file of sbom (default sbom.json)")
     args = parser.parse_args(argv)

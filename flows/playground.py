@@ -8,12 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dmd.debug import CommandParser
 from flows.runtime.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.playground", description=__doc__)
+    parser = CommandParser(prog="python -m flows.playground", description=__doc__)
     parser.add_argument("generator", help="a folder, models:/NAME/VERSION, or a revision of this repository")
     parser.add_argument("--teacher", type=Path, help="folder of the teacher (default: artifacts/teacher, if there)")
     parser.add_argument("--guidance", type=float, help="guidance scale of the teacher (default: that of params.yaml)")

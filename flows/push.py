@@ -8,12 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dmd.debug import CommandParser
 from flows.runtime.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.push", description=__doc__)
+    parser = CommandParser(prog="python -m flows.push", description=__doc__)
     parser.add_argument("model", help="models:/NAME/VERSION or models:/NAME@ALIAS")
     parser.add_argument("repository", help="owner/name on the hub")
     parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded; needs no token or network")

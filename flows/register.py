@@ -1,15 +1,15 @@
 """`python -m flows.register`: register the workspace's generator in MLflow, or change which version is champion."""
 
-import argparse
 import sys
 from pathlib import Path
 
+from dmd.debug import CommandParser
 from flows.runtime.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.register", description=__doc__)
+    parser = CommandParser(prog="python -m flows.register", description=__doc__)
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--rollback", action="store_true", help="withdraw the champion and restore its predecessor")
     action.add_argument("--promote", metavar="VERSION", help="make VERSION champion; `auto` lets the gate choose again")

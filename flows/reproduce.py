@@ -3,16 +3,16 @@
 Exit code 0: identical weights; 1: different weights, or a failed run.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from dmd.debug import CommandParser
 from flows.runtime.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.reproduce", description=__doc__)
+    parser = CommandParser(prog="python -m flows.reproduce", description=__doc__)
     parser.add_argument("model", help="models:/NAME/VERSION or models:/NAME@ALIAS")
     args = parser.parse_args(argv)
     return run_command(lambda: _run(Path.cwd(), args.model))

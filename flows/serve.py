@@ -1,15 +1,15 @@
 """`python -m flows.serve`: serve the deployments on one machine, for runs from the Prefect UI or by a schedule."""
 
-import argparse
 import sys
 from pathlib import Path
 
+from dmd.debug import CommandParser
 from dmd.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until the process is ended; return 1 if no Prefect server answers."""
-    argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__).parse_args(argv)
+    CommandParser(prog="python -m flows.serve", description=__doc__).parse_args(argv)
     # These imports take seconds; `--help` does not need them.
     from prefect import serve
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dmd.debug import CommandParser
 from dmd.errors import ConfigError, UserError
 from flows.runtime.command import run_command
 
@@ -61,7 +62,7 @@ class Job:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.slurm", description=__doc__)
+    parser = CommandParser(prog="python -m flows.slurm", description=__doc__)
     parser.add_argument("--time", type=int, default=720, help="time limit of a job in minutes (default 720)")
     parser.add_argument("--continue", dest="more", type=int, default=20, help="most jobs after the first (default 20)")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of the node (default 0)")

@@ -3,17 +3,17 @@
 Exit code 0: the figures agree; 1: they do not, or the evaluation failed.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from dmd.debug import CommandParser
 from dmd.errors import ConfigError
 from flows.runtime.command import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.watch", description=__doc__)
+    parser = CommandParser(prog="python -m flows.watch", description=__doc__)
     parser.add_argument("--seed", type=int, help="seed of the fresh noise; by default the time in seconds")
     args = parser.parse_args(argv)
     return run_command(lambda: _run(Path.cwd(), args.seed))

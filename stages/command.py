@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from dmd.config import Params, RuntimeConfig
 from dmd.config_paths import load_run_params
+from dmd.debug import CommandParser, print_traceback
 from dmd.device import choose_device
 from dmd.errors import DataError, UserError, printable
 from dmd.launch import LAUNCHED, start_processes
@@ -41,7 +42,7 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...],
 
     The exit code is 130 after SIGINT, and RETRY after SIGTERM or SIGUSR1.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}")
+    parser = CommandParser(prog=f"python -m stages.{name}")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameters (default params.yaml)")
     for path in (*inputs, *outs):
         parser.add_argument(f"--{path.replace('_', '-')}", type=Path, required=True)
@@ -90,6 +91,7 @@ def _describe_file_error(e: Exception) -> str:
 
 def fail(name: str, message: str, code: int = 1) -> NoReturn:
     """Print one line for each mistake and end the process."""
+    print_traceback()
     for line in printable(redact(message)).splitlines():
         print(f"error: {name}: {line}", file=sys.stderr, flush=True)
     sys.exit(code)

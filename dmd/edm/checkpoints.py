@@ -3,15 +3,15 @@
 The command prints the network. If diffusers has no such network, safetensors and its arguments are written instead.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from dmd.debug import CommandParser, print_traceback
 from dmd.errors import PickleError
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m dmd.edm.checkpoints", description=__doc__)
+    parser = CommandParser(prog="python -m dmd.edm.checkpoints", description=__doc__)
     parser.add_argument("file", type=Path, help="checkpoint, such as edm-imagenet-64x64-cond-adm.pkl")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--key", default="ema", help="key of the network in the pickle")
@@ -19,6 +19,7 @@ def main() -> int:
     try:
         print(convert(args.file, args.out, args.key))
     except PickleError as e:
+        print_traceback()
         print(f"error: {e}", file=sys.stderr)
         return 1
     return 0

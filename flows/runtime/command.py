@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from dmd.debug import CommandParser, print_traceback
 from dmd.errors import ConfigError, UserError
 from dmd.redaction import redact
 from dmd.signals import RETRY, Stopped, raise_on_stop
@@ -46,6 +47,7 @@ def _bound_exit(code: int) -> None:
 
 
 def _print_error(message: str, code: int) -> int:
+    print_traceback()
     for line in redact(message).splitlines():
         print(f"error: {line}", file=sys.stderr, flush=True)
     return code
@@ -56,7 +58,7 @@ def read_arguments(argv: list[str] | None, prog: str, about: str | None, example
 
     example: such a file; runs: the word for its experiments. Both are for the help.
     """
-    parser = argparse.ArgumentParser(prog=prog, description=about)
+    parser = CommandParser(prog=prog, description=about)
     parser.add_argument("file", type=Path, help=f"a file such as {example}")
     parser.add_argument("--at-once", type=int, help=f"{runs} that run at the same time; overrides at_once of the file")
     parser.add_argument("--dry-run", action="store_true", help=f"print the {runs} and what they cost; run nothing")

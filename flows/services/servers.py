@@ -4,7 +4,6 @@ The servers answer only requests with the token of this folder (flows/services/w
 log and a pid file in runs/services. `down` ends only the processes that `up` started.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from dmd.debug import CommandParser
 from dmd.errors import UserError
 from dmd.storage.files import write_text
 from dmd.storage.worktree import main_worktree
@@ -234,7 +234,7 @@ def _is_ready(service: Service, token: str) -> bool:
 
 def main() -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flows.services", description=__doc__)
+    parser = CommandParser(prog="python -m flows.services", description=__doc__)
     parser.add_argument("command", choices=("up", "down"))
     return run_command({"up": _up, "down": _down}[parser.parse_args().command])
 
