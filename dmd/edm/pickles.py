@@ -1,10 +1,16 @@
-"""Reads checkpoints of NVlabs' edm, which are pickles, as plain data: no code in them ever runs."""
+"""Reads checkpoints of NVlabs' edm, which are pickles, as plain data: no code in them ever runs.
+
+A pickle can name one object many times. A few such objects inside one another stand for more values than any memory
+holds, and Python hashes, prints and copies each of them. Keys are therefore scalars, and the network is counted as if
+it were written out.
+"""
 
 import io
 import math
 import pickle
+import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +21,8 @@ from torch import Tensor
 from dmd.errors import PickleError
 
 NUMBERS = "biufc"  # numpy's kind codes of number types
+SCALARS = (str, bytes, int, float, type(None))  # types of keys: the hash of a tuple of tuples can take for ever
+EXPANSION, LEAST_SIZE = 4, 2**20  # written out, a network has at most so many times the bytes of its file, or so many
 IN_PYTHON: Any = pickle._Unpickler  # type: ignore[attr-defined]  # the C unpickler has no hook for load_build
 
 
@@ -48,7 +56,9 @@ class Inert:
 
 def _persistent(meta: dict[str, Any]) -> Inert:
     """Replace edm's own function, which would run the source text in the pickle (`module_src`)."""
-    module = _inert(str(meta.get("class_name")))()
+    if not isinstance(name := meta.get("class_name"), str):
+        raise PickleError("a module whose class has no name")
+    module = _inert(name)()
     module.__setstate__(meta.get("state"))
     return module
 
@@ -69,6 +79,10 @@ def _storage(content: bytes) -> Any:
 
     torch admits some functions in an inner pickle, and the outer pickle could then call them.
     """
+    if zipfile.is_zipfile(file := io.BytesIO(content)):
+        with zipfile.ZipFile(file) as members:
+            if sum(member.file_size for member in members.infolist()) > len(content):  # torch compresses nothing
+                raise PickleError("torch.storage._load_from_bytes of compressed bytes")
     storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(storage, torch.storage.TypedStorage):
         raise PickleError(f"torch.storage._load_from_bytes of a {type(storage).__name__}")
@@ -121,21 +135,46 @@ def _bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _check_keys(keys: Iterable[Any]) -> None:
+    if not all(isinstance(key, SCALARS) for key in keys):
+        raise PickleError("a key that is no text and no number")
+
+
+class _OrderedDict(OrderedDict[Any, Any]):
+    """A dict whose keys are scalars."""
+
+    def __init__(self, pairs: Iterable[tuple[Any, Any]] = ()) -> None:
+        pairs = list(pairs)
+        _check_keys(key for key, _ in pairs)
+        super().__init__(pairs)
+
+
+def _set(items: Iterable[Any] = ()) -> set[Any]:
+    items = list(items)
+    _check_keys(items)
+    return set(items)
+
+
+def _frozenset(items: Iterable[Any] = ()) -> frozenset[Any]:
+    return frozenset(_set(items))
+
+
 ADMITTED: dict[str, Callable[..., Any]] = {
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.storage._load_from_bytes": _storage,
     "torch.Size": tuple,
-    "collections.OrderedDict": OrderedDict,
-    "dnnlib.util.EasyDict": OrderedDict,
+    "collections.OrderedDict": _OrderedDict,
+    "dnnlib.util.EasyDict": _OrderedDict,
     "copyreg._reconstructor": _new,
     "copy_reg._reconstructor": _new,
     "numpy.dtype": Kind,
     "_codecs.encode": _bytes,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
-    **{f"{builtins}.{kind.__name__}": kind for builtins in ("builtins", "__builtin__") for kind in (set, frozenset)},
+    **{f"{builtins}.set": _set for builtins in ("builtins", "__builtin__")},
+    **{f"{builtins}.frozenset": _frozenset for builtins in ("builtins", "__builtin__")},
 }
 
 
@@ -161,7 +200,61 @@ class PlainUnpickler(IN_PYTHON):
             raise PickleError(f"it sets the state of a {type(self.stack[-2]).__name__}")
         super().load_build()
 
-    dispatch: ClassVar = {**IN_PYTHON.dispatch, pickle.BUILD[0]: load_build}
+    def load_setitem(self) -> None:
+        """Set an item whose key is a scalar."""
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Set items whose keys are scalars; until `super` takes them, the stack holds keys and values in turn."""
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """Make a dict whose keys are scalars."""
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        """Add scalars to a set."""
+        _check_keys(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        """Make a frozenset of scalars."""
+        _check_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch: ClassVar = {
+        **IN_PYTHON.dispatch,
+        pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+    }
+
+
+def _count(value: Any, counts: dict[int, int]) -> int:
+    """Return the size of a value that is written out, in bytes or values. counts: sizes so far, by the id of an object.
+
+    Raises PickleError for a value that contains itself.
+    """
+    if isinstance(value, str | bytes):
+        return 1 + len(value)
+    if isinstance(value, Tensor):
+        return 1 + value.numel() * value.element_size()
+    parts = value.state if isinstance(value, Inert) else value
+    if not isinstance(parts, dict | list | tuple | set | frozenset):
+        return 1
+    if id(value) not in counts:
+        counts[id(value)] = -1  # while its parts are counted
+        inner = parts.values() if isinstance(parts, dict) else parts
+        counts[id(value)] = 1 + sum(_count(part, counts) for part in inner)
+    if counts[id(value)] < 0:
+        raise PickleError("a value that contains itself")
+    return counts[id(value)]
 
 
 def read_checkpoint(file: Path, key: str = "ema") -> Inert:
@@ -169,12 +262,15 @@ def read_checkpoint(file: Path, key: str = "ema") -> Inert:
     try:
         with file.open("rb") as stream:
             content = PlainUnpickler(stream).load()
+        network = content.get(key) if isinstance(content, dict) else None
+        if _count(network, {}) > EXPANSION * file.stat().st_size + LEAST_SIZE:
+            raise PickleError("it names some values so often that, written out, they would fill the memory")
     except PickleError as e:
         raise PickleError(f"{file} is refused: {e}") from None
     except OSError as e:
         raise PickleError(f"{file}: {e.strerror or e}") from None
     except Exception as e:  # a damaged pickle raises errors of almost any type
         raise PickleError(f"{file} is not a checkpoint that can be read ({type(e).__name__})") from None
-    if not isinstance(content, dict) or not isinstance(content.get(key), Inert):
+    if not isinstance(network, Inert):
         raise PickleError(f"{file} holds no network named {key!r}")
-    return content[key]
+    return network
