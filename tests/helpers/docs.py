@@ -41,7 +41,7 @@ RUN_BY = {
     r"dvc repro": "test_another_clone_gives_the_same_bytes",
     r"DMD_RESUME=\w+ dvc repro": "test_a_checkpoint_of_other_code_is_an_error",
     r"dvc exp run -S .*": "test_an_experiment_runs_only_what_depends_on_its_change",
-    r"dvc (metrics|params) diff": "test_an_experiment_runs_only_what_depends_on_its_change",
+    r"dvc (metrics|params) diff( --targets .*)?": "test_an_experiment_runs_only_what_depends_on_its_change",
     r"dvc exp apply NAME": "test_an_applied_experiment_keeps_presets_from_running_until_it_is_committed",
     r"git commit -am .*": "test_an_applied_experiment_keeps_presets_from_running_until_it_is_committed",
     r"git checkout -- params.yaml dvc.lock reports": (
