@@ -87,12 +87,10 @@ def results() -> str:
             best = metrics["teachers"][sampler]
             ratios = [seed["ratio"]["fd"][k] for seed in seeds]
             recalls = [seed["student"]["recall"][k] for seed in seeds]
-            interval = metrics["ratio"]["interval"][k]
-            spread = (
-                f"{min(ratios):.2f} to {max(ratios):.2f}, {len(seeds)} seeds"
-                if len(seeds) > 1
-                else f"{interval['low']:.2f} to {interval['high']:.2f}"
-            )
+            # The range of the ratios alone would leave out the noise of the images, which a seed's interval holds.
+            intervals = [seed["ratio"]["interval"][k] for seed in seeds]
+            low, high = min(i["low"] for i in intervals), max(i["high"] for i in intervals)
+            spread = f"{low:.2f} to {high:.2f}" + (f", {len(seeds)} seeds" if len(seeds) > 1 else "")
             rows.append(
                 [
                     name,
