@@ -61,8 +61,10 @@ def _foresee_stage(stage: Any, outs: Outs, is_stale: bool, is_missing: bool, is_
         outcome = RUNS
     else:
         outcome = RESTORED if is_stale else UNCHANGED
-    is_open = outcome in (RUNS, OPEN) or new is None
-    outs |= {out.fs_path: None for out in stage.outs} if is_open else {out.fs_path: out for out in new}
+    if outcome in (RUNS, OPEN) or new is None:
+        outs |= {out.fs_path: None for out in stage.outs}
+    else:
+        outs |= {out.fs_path: out for out in new}
     return outcome
 
 
