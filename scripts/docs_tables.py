@@ -147,6 +147,26 @@ def fashion_mnist_seeds() -> str:
     return markdown(["", *(f"FD {k}" for k in names), *(f"recall {k}" for k in names)], rows)
 
 
+def selection() -> str:
+    """Table of the comparison of validation measures: how their order agrees with that of the final figures."""
+    rows: list[Row] = []
+    for name, result in read("records/selection.json").items():
+        score, excess = result["spearman"]["score"], result["excess"]
+        losses = (excess[rule] for rule in ("last generator", "former rule", "score, tolerance 1"))
+        rows.append(
+            [
+                name,
+                str(result["runs"]),
+                str(result["generators"]),
+                f"{score['all generators']:.2f}",
+                f"{score['mean over runs']:.2f}",
+                *(f"{math.expm1(loss):.1%}".replace("%", " %") for loss in losses),
+            ]
+        )
+    head = ["data set", "runs", "generators", "rank correlation", "within a run"]
+    return markdown([*head, "loss: last generator", "loss: former rule", "loss: this rule"], rows)
+
+
 def cards(names: Iterable[str]) -> str:
     """Table of the plans that answer which card a preset needs: the options to type, and memory from hardware.md."""
     page = (ROOT / "docs" / "hardware.md").read_text()
@@ -187,6 +207,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cards": lambda: cards(CARDS),
     "some_cards": lambda: cards(("SDXL, one card", "SDXL, two cards", "CIFAR-10, eight cards")),
     "measures": measures,
+    "selection": selection,
     "digits": lambda: sampler_table("reports", DIGITS),
     "fashion_mnist": lambda: sampler_table("records/fashion_mnist", FASHION),
     "fashion_mnist_seeds": fashion_mnist_seeds,
