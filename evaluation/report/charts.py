@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
 STYLESHEET = Path(__file__).with_name("templates") / "style.css"
 DISTANCE = "FD (feature units²,\nlower is better)"
@@ -215,4 +215,36 @@ def setting_chart(lines: Mapping[str, Sequence[Point]], setting: str, axis: str,
         ax.set_ylabel(axis)
         if len(lines) > 1:
             fig.legend(loc="outside upper left", fontsize=8, ncols=2)
+        return _render_svg(fig, alt)
+
+
+def history_chart(values: Mapping[int, float], name: str, axis: str, alt: str) -> str:
+    """Plot of a figure of numbered attempts, where lower is better: a dot for each, and the lowest so far as steps.
+
+    name: of the attempts, the label of x. axis: label of y.
+    """
+    numbers, figures = np.array(list(values), float), np.array(list(values.values()), float)
+    with mpl.rc_context(STYLE):
+        fig, ax = _new_axes(2.8, 2.2)
+        ax.plot(numbers, figures, "o", color=SERIES[0], ms=4, label="each")
+        ax.step(numbers, np.minimum.accumulate(figures), where="post", color=SERIES[1], lw=1.6, label="lowest so far")
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        _set_y_scale(ax, figures)
+        ax.set_xlabel(name)
+        ax.set_ylabel(axis)
+        fig.legend(loc="outside upper left", fontsize=8, ncols=2)
+        return _render_svg(fig, alt)
+
+
+def shares_chart(shares: Mapping[str, float], axis: str, alt: str) -> str:
+    """Horizontal bars of shares of 1 by name, in the given order from the top. axis: label of x."""
+    with mpl.rc_context(STYLE):
+        fig, ax = _new_axes(5.6, 0.6 + 0.26 * len(shares))
+        bars = ax.barh(list(shares), list(shares.values()), color=SERIES[0], height=0.62)
+        ax.bar_label(bars, [f"{share:.0%}" for share in shares.values()], padding=3, fontsize=8)
+        ax.invert_yaxis()
+        ax.margins(x=0.12)
+        ax.grid(visible=False, axis="y")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        ax.set_xlabel(axis)
         return _render_svg(fig, alt)

@@ -103,12 +103,14 @@ def make_cards(rows: list[RowSummary], members: int, failed: int) -> list[Card]:
     if candidates := [row for row in rows if FD_RATIO in row.measures]:
         best = min(candidates, key=lambda row: row.measures[FD_RATIO].mean)
         ratio = best.measures[FD_RATIO]
-        tone = "good" if ratio.mean < 1 else "even"
+        tone = "good" if ratio.std is not None and ratio.interval[1] < 1 else "even"
         words = f"{best.name}: Fréchet distance over that of the teacher's best sampler, mean over feature extractors."
         if ratio.std is None:
             words += " One seed, so that the standard deviation is unknown."
         else:
             words += f" Standard deviation over {len(best.seeds)} seeds: {ratio.std:.3f}."
+        if len(candidates) > 1:
+            words += f" The lowest of {len(candidates)} rows is so partly by chance."
         cards.append(Card(f"{ratio.mean:.3f}", "lowest FD ratio", words, tone))
     words = f"{len(rows)} rows. Each member is a DVC experiment and an MLflow run."
     tone = "bad" if failed else "good"

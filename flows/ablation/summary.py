@@ -1,5 +1,6 @@
 """The text that an ablation prints at its end: table of each member and of the rows, page, and next commands."""
 
+import textwrap
 from pathlib import Path
 
 from evaluation.metrics.schema import parse_model
@@ -7,10 +8,17 @@ from evaluation.report.table import format_table as format_run
 from evaluation.report.table import summary_table
 from evaluation.timing.schema import Timing
 from flows.ablation import experiment
-from flows.ablation.comparison import FD_RATIO, RowSummary, comparison_path, format_table, load_comparison
+from flows.ablation.comparison import (
+    FD_RATIO,
+    RowSummary,
+    comparison_path,
+    describe_table,
+    format_table,
+    load_comparison,
+)
 from flows.ablation.plan import Member, Plan
 from flows.pipeline.experiments import fetch_generator
-from flows.pipeline.summary import list_next_steps
+from flows.pipeline.summary import WIDTH, list_next_steps
 from flows.registry.result import TIMING
 from flows.registry.store import shown_uri
 
@@ -19,7 +27,9 @@ def summarize(root: Path, plan: Plan) -> str:
     """Return the text for an ablation whose comparison is written; members without a result are left out."""
     rows = load_comparison(root, plan.name)
     lines = [text for member in plan.members if (text := _describe_member(root, member))]
-    lines += [f"{format_table(rows)}\n", f"report:     {comparison_path(root, plan.name).with_suffix('.html')}"]
+    about = f"Mean ± standard deviation over seeds. {describe_table(root, plan, rows)}"
+    lines += [format_table(rows), "", *textwrap.wrap(about, WIDTH), ""]
+    lines.append(f"report:     {comparison_path(root, plan.name).with_suffix('.html')}")
     uri = shown_uri(root)
     if best := _find_best(plan, rows):
         lines.append(f"generator:  in DVC's cache: {fetch_generator(best.experiment)}")

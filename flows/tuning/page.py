@@ -1,7 +1,6 @@
 """The results of a search: the page reports/searches/NAME.html, a Markdown table and a json file beside it."""
 
 import json
-from itertools import accumulate
 from pathlib import Path
 
 from markupsafe import Markup
@@ -9,7 +8,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from dmd.storage.files import write_text
-from evaluation.report.charts import Point, setting_chart
+from evaluation.report.charts import history_chart, shares_chart
 from evaluation.report.html import Card, render_template
 from flows.ablation.plan import Member
 from flows.runtime.git import git
@@ -125,7 +124,7 @@ def render_page(study: Study, plan: Plan) -> str:
         head=head,
         rows=rows,
         charts=[Markup(chart) for chart in draw_history(study, plan)],
-        importance=[(key, f"{share:.0%}") for key, share in trials.compute_importances(study).items()],
+        importance=Markup(draw_importance(study)),
         failed=[(t.number, t.user_attrs.get(trials.REASON, "")) for t in list_trials(study) if _failed(t)],
         base=[(key, _format(value)) for key, value in plan.search.base.items()],
     )
@@ -136,18 +135,19 @@ def draw_history(study: Study, plan: Plan) -> list[str]:
     charts = []
     for rung, turns in enumerate(plan.search.turns):
         scores = {t.number: t.intermediate_values[rung] for t in list_trials(study) if rung in t.intermediate_values}
-        if not scores:
-            continue
-        lowest = dict(zip(scores, accumulate(scores.values(), min), strict=True))
-        name = f"score after {turns} turns"
-        lines = {name: _points(scores), "lowest so far": _points(lowest)}
-        figures = "; ".join(f"trial {number} {score:.4g}" for number, score in scores.items())
-        charts.append(setting_chart(lines, "trial", "score, lower is better", f"{name}: {figures}. Lower is better."))
+        if scores:
+            figures = "; ".join(f"trial {number} {score:.4g}" for number, score in scores.items())
+            alt = f"score after {turns} turns: {figures}. Lower is better."
+            axis = f"score after {turns} turns\n(FD / variance, lower is better)"
+            charts.append(history_chart(scores, "trial (number)", axis, alt))
     return charts
 
 
-def _points(scores: dict[int, float]) -> list[Point]:
-    return [Point(str(number), float(number), score, score, score) for number, score in scores.items()]
+def draw_importance(study: Study) -> str:
+    """Return a plot of the importance of each parameter; "" with too few finished trials."""
+    shares = trials.compute_importances(study)
+    alt = "; ".join(f"{key} {share:.0%}" for key, share in shares.items())
+    return shares_chart(shares, "importance (share of all parameters)", f"Importance: {alt}.") if shares else ""
 
 
 def _cards(study: Study, plan: Plan, best: FrozenTrial | None) -> list[Card]:

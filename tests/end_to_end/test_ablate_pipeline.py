@@ -45,6 +45,7 @@ def test_the_same_command_finishes_a_killed_ablation(tmp_path: Path) -> None:
 
     again = run(project, "-m", "flows.ablate", "experiments/ablations/k.yaml")
     assert again.stderr.count("already there: k-") == 3
+    assert "\nMean ± standard deviation over seeds. Data: digits. Method: dmd. Commit " in again.stdout
     log = "".join(first) + again.stderr
     for stage in ("teacher", "evaluator", "baseline", "pairs"):
         assert log.count(f"Running stage '{stage}'") == 1, stage

@@ -48,7 +48,7 @@ def test_the_same_command_finishes_a_killed_search(tmp_path: Path) -> None:
     assert eventually(lambda: not at_work(project), patience=60), at_work(project)
 
     again = run(project, "-m", "flows.search", "experiments/searches/k.yaml")
-    assert "experiment k-trial" in again.stdout
+    assert "experiment k-trial" in again.stdout and "critic turns. Score: the lowest validation score" in again.stdout
     log = "".join(first) + again.stderr
     for stage in ("teacher", "evaluator", "pairs"):
         assert log.count(f"Running stage '{stage}'") == 1, stage
@@ -64,7 +64,7 @@ def test_the_same_command_finishes_a_killed_search(tmp_path: Path) -> None:
     runs = [r for r in client.search_runs([experiment], max_results=100) if r.data.params]
     assert len(runs) == 12 and {r.info.status for r in runs} == {"FINISHED"}
     page = (project / "reports/searches/k.html").read_text()
-    assert page.count("<svg") == 2 and "Importance" in page
+    assert page.count("<svg") == 3 and "Importance" in page
     assert eventually(lambda: not at_work(project), patience=60)
 
 
