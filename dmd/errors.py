@@ -73,6 +73,10 @@ class PickleError(UserError):
     """A pickle is damaged, or asks for an object that plain data do not need."""
 
 
+class EngineError(UserError):
+    """An engine is unknown or not installed, or cannot run a generator's network."""
+
+
 class EvaluatorError(UserError):
     """The evaluator could not be loaded."""
 

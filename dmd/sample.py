@@ -1,6 +1,7 @@
 """`python -m dmd.sample --generator FOLDER --labels 0,1,2 --seed 0 --out grid.png`: writes images of a generator.
 
-A generator that reads text takes `--prompt TEXT` in place of labels.
+A generator that reads text takes `--prompt TEXT` in place of labels. `--engine` runs its network outside of PyTorch's
+eager mode (dmd/engines).
 """
 
 import argparse
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from dmd.debug import CommandParser, print_traceback
 from dmd.errors import UserError
+
+ENGINES = ("torch", "compile", "onnx", "openvino")  # those of dmd/engines, whose import takes seconds
 
 
 def parse() -> argparse.Namespace:
@@ -22,6 +25,8 @@ def parse() -> argparse.Namespace:
     p.add_argument("--scale", type=int, help="enlargement of the pixels (default 8 in a picture, 1 in a folder)")
     p.add_argument("--batch-size", type=int, default=64, help="images made at once (default 64)")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU if there is one")
+    engine = "what runs the network (default torch); onnx and openvino are extras, for the CPU (docs/scaling.md)"
+    p.add_argument("--engine", choices=ENGINES, default="torch", help=engine)
     out = "a picture (.png): a column per label, a row per image; or a new folder: a PNG per image and labels.csv"
     p.add_argument("--out", type=Path, required=True, help=out)
     return p.parse_args()
@@ -60,6 +65,10 @@ def draw(args: argparse.Namespace) -> str:
     from dmd.storage.files import write_image
 
     generator = load_generator(args.generator, choose_device(args.device), args.prompt)
+    if args.engine != "torch":
+        from dmd.engines.engine import with_engine
+
+        generator = with_engine(generator, args.engine)
     labels = list(range(len(args.prompt))) or read_labels(args.labels, generator.classes)
     if args.out.suffix:
         picture = draw_grid(generator, labels, args.images, args.seed, args.scale or 8, args.batch_size)

@@ -10,7 +10,7 @@ TOOLS = {"dvc", "prefect", "mlflow"}
 LAYERS = {
     "dmd": """
         sample library
-        drawing
+        drawing engines
         distillation preparation teacher_training trunk_training edm
         generator encoding
         teachers
