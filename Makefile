@@ -38,11 +38,11 @@ docs: setup ## build the documentation site into site/; a warning is an error, a
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 	@echo "docs: open site/index.html in a browser"
 
-bench: setup ## time a training turn and the flow against their bare parts (several minutes, on an idle machine)
+bench: setup ## measure turns, stages, images and the flow (two hours, on an idle machine); writes records/
 	@.venv/bin/python -m benchmarks.speed
-	@.venv/bin/python -m benchmarks.turns
-	@.venv/bin/python -m benchmarks.roofline
-	@.venv/bin/python -m benchmarks.flow_cost
+	@for name in turns roofline sharing linear memory scaling generation logging_share flow_cost processes; do \
+		echo "bench: $$name" && .venv/bin/python -m benchmarks.$$name >/dev/null || exit 1; done
+	@.venv/bin/python scripts/docs_tables.py
 
 chaos: setup ## damaged inputs and interrupted runs: 1,000 inputs, then 60 kills and other faults (hours; disks need root)
 	@.venv/bin/python -m benchmarks.fuzz

@@ -1,15 +1,15 @@
-"""One block of DMD2 (its critic turns and a generator turn), for benchmarks/turns.py.
+"""One block of a training (its critic turns and a generator turn), for the other programs.
 
 As a program, `python benchmarks/block.py JSON`, it runs one block for each line that it reads, and answers with the
-block's seconds. It then uses the modules of the tree that PYTHONPATH names, which may be that of commit ca1a315: there
-the modules have other names.
+block's seconds and numbers. It then uses the modules of the tree that PYTHONPATH names, which may be that of commit
+ca1a315: there the modules have other names.
 """
 
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,15 @@ def new_block(
     device: str = "cpu",
     precision: str = "no",
     options: dict[str, Any] | None = None,
+    frozen: Mapping[str, Any] | None = None,
+    guide: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, Iterator[dict[str, Any]]]:
     """The state of a training, and an iterator that runs one block at a time.
 
     net: a network in place of the size's UNet; device: cpu or cuda; precision: accelerate's name of the arithmetic;
-    options: changes of the method's parameters, those of its GAN under "gan". The GAN loss is part of the method from
-    its first turn; R1 and regression are left out, as in DMD2.
+    options: changes of the method's parameters, those of its GAN under "gan"; frozen: networks of images by name;
+    guide: a function from the teacher to the guided one. The GAN loss is part of the method from its first turn; R1 and
+    regression are left out, as in DMD2.
     """
     params = load_params(Path("params.yaml"))
     changes = {
@@ -103,11 +106,16 @@ def new_block(
     denoiser = as_denoiser(new_unet(size) if net is None else net, scheduler).eval().requires_grad_(False)
     weights = next(denoiser.net.parameters())  # on the meta device they have no data and stay; the process follows them
     denoiser = denoiser.to(weights.device if device == "cpu" else device)
+    weights = next(denoiser.net.parameters())
     shape = (size.image_channels, size.side, size.side)
-    teacher = Teacher(denoiser, denoiser, None, shape, CLASSES + 1)  # type: ignore[arg-type]
+    teacher = Teacher(denoiser, guide(denoiser) if guide else denoiser, None, shape, CLASSES + 1)  # type: ignore[arg-type]
     with torch.device("cpu"):
         x, labels = torch.rand(IMAGES, *shape) * 2 - 1, torch.arange(IMAGES) % CLASSES
-    m = METHODS[method](params.method.model_copy(update=changes), 1000, Pairs(x, x, labels), TrainingImages(x, labels))
+    if frozen:  # their features of the images are compared at the start, where the networks are
+        x, labels = x.to(weights.device), labels.to(weights.device)
+    more = {"frozen": {name: each.to(weights.device) for name, each in frozen.items()}} if frozen else {}
+    inputs = Pairs(x, x, labels), TrainingImages(x, labels)
+    m = METHODS[method](params.method.model_copy(update=changes), 1000, *inputs, **more)
     state = TrainState(m.networks(teacher, 0), cfg)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
     return state, train(state, m, cfg, shape, labels, Workers(accelerator, 1))
@@ -134,18 +142,36 @@ def change(nets: Any, order: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Answer each line of the standard input with the seconds of one block: of the CPU, and on the clock."""
-    order = json.loads(sys.argv[1])
+    """Answer each line of the standard input with the seconds of one block, of the CPU and the clock, and its row."""
+    order, size = json.loads(sys.argv[1]), Size(**json.loads(sys.argv[1])["size"])
     torch.set_num_threads(1)
-    more = {key: order[key] for key in ("device", "precision") if key in order}
-    state, blocks = new_block(Size(**order["size"]), order["method"], 10_000, **more)
+    if order.get("numbers") == "earlier":
+        import earlier_numbers  # beside this program
+
+        earlier_numbers.install((size.image_channels, size.side, size.side))
+    more = {key: order[key] for key in ("device", "precision", "trunk") if key in order}
+    state, blocks = new_block(size, order["method"], 10_000, **more)
     change(state.nets, order)
-    out = os.fdopen(os.dup(1), "w")
+    log, out = new_log(order), os.fdopen(os.dup(1), "w")
     for _ in sys.stdin:
         start = time.process_time(), time.perf_counter()
-        next(blocks)
-        out.write(json.dumps([time.process_time() - start[0], time.perf_counter() - start[1]]) + "\n")
+        row = next(blocks)
+        logged = time.process_time()
+        log(row)
+        end = time.process_time(), time.perf_counter()
+        numbers = {**row, "log_seconds": end[0] - logged}
+        out.write(json.dumps([end[0] - start[0], end[1] - start[1], numbers]) + "\n")
         out.flush()
+
+
+def new_log(order: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """A function that hands a row to the live log of stage `train`, if the order asks for it; else it does nothing."""
+    if not order.get("live"):
+        return lambda row: None
+    from dmd.progress import LiveLog
+
+    live = LiveLog("train")
+    return lambda row: live.write(row["turn"], {k: v for k, v in row.items() if k != "turn"})
 
 
 if __name__ == "__main__":

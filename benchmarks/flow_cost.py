@@ -1,17 +1,22 @@
 """`python -m benchmarks.flow_cost`: seconds that the Prefect flow adds to plain `dvc repro`.
 
 Two clones of the last commit run the same stages on the preset `quick`, one clone after the other, while the flow's
-servers run; each time includes the start of the process. Then both run once more with nothing to do.
+servers run; each time includes the start of the process. Then both run in turns with nothing to do. It writes
+records/flow_cost.json.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+from benchmarks.interleaved import medians, time_in_turns
+from dmd.storage.files import write_text
 from dmd.storage.worktree import main_worktree
 from flows.pipeline.changes import change_file
 from flows.pipeline.presets import load_preset
@@ -24,21 +29,25 @@ FLOW = [PYTHON, "-m", "flows.distill", "--target", "evaluate"]  # the whole grap
 
 def main() -> None:
     """Run both clones and print a table of their times."""
-    argparse.ArgumentParser(prog="python -m benchmarks.flow_cost", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flow_cost", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7, help="runs with nothing to do; medians are reported")
+    parser.add_argument("--out", type=Path, default=Path("records/flow_cost.json"))
+    args = parser.parse_args()
     root = main_worktree(Path.cwd())
     with tempfile.TemporaryDirectory() as folder:
         plain, flow = (clone(root, Path(folder) / name) for name in ("plain", "flow"))
         ports = {"PREFECT_PORT": str(free_port()), "MLFLOW_PORT": str(free_port())}
         run_seconds(flow, [PYTHON, "-m", "flows.services", "up"], **ports)
         try:
-            rows = {
-                "dvc repro": run_seconds(plain, REPRO),
-                "flow": run_seconds(flow, FLOW, **ports),
-                "dvc repro, nothing to do": run_seconds(plain, REPRO),
-                "flow, nothing to do": run_seconds(flow, FLOW, **ports),
+            rows = {"dvc repro": run_seconds(plain, REPRO), "flow": run_seconds(flow, FLOW, **ports)}
+            idle = {
+                "dvc repro, nothing to do": partial(run_seconds, plain, REPRO),
+                "flow, nothing to do": partial(run_seconds, flow, FLOW, **ports),
             }
+            rows |= medians(time_in_turns(idle, args.repeats, time.perf_counter))
         finally:
             run_seconds(flow, [PYTHON, "-m", "flows.services", "down"], **ports)
+    write_text(args.out, json.dumps({name: round(seconds, 2) for name, seconds in rows.items()}, indent=2) + "\n")
     for name, seconds in rows.items():
         print(f"{name:26} {seconds:7.1f} s")
     print(f"the flow adds {rows['flow'] - rows['dvc repro']:+.1f} s (negative: it runs two stages at once)")

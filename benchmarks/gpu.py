@@ -23,9 +23,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from benchmarks.block import Size
+from benchmarks.block import Size, new_block
+from benchmarks.cases import CASES, new_case
 from benchmarks.passes import Passes
-from benchmarks.turns import MEASURED, host_milliseconds, new_block_of
+from benchmarks.turns import host_milliseconds
 from benchmarks.workers import ROOT, Worker, in_turns
 from dmd.distillation import trainer
 from dmd.samplers.few_step import one_step
@@ -83,8 +84,8 @@ def parts(device: str, sizes: list[str], repeats: int) -> Iterator[tuple[str, Ca
     """Name and measurement of each part, the most important first."""
     yield "random numbers", partial(compare_numbers, device)
     yield "copies", partial(measure_copies, device)
-    for method in MEASURED:
-        yield f"host, {method}", partial(measure_host, method, device, repeats)
+    for case in CASES:
+        yield f"host, {case}", partial(measure_host, case, device, repeats)
     for name in sizes:
         yield f"passes, {name}", partial(measure_passes, SIZES[name], device, repeats)
         yield f"settings, {name}", partial(compare_settings, SIZES[name], device, repeats)
@@ -140,12 +141,12 @@ def measure_copies(device: str) -> dict[str, float]:
     return result | {"ms until a pinned copy returns": 1000 * (time.perf_counter() - start)}
 
 
-def measure_host(method: str, device: str, repeats: int) -> dict[str, Any]:
+def measure_host(case: str, device: str, repeats: int) -> dict[str, Any]:
     """CPU milliseconds of a turn on networks that cost nothing, and how often a block waits for the device."""
     result: dict[str, Any] = {
-        f"ms per turn, batch {n}": host_milliseconds(Size(8, (1,), n), method, repeats, device) for n in (16, 256)
+        f"ms per turn, batch {n}": host_milliseconds(Size(8, (1,), n), case, repeats, device) for n in (16, 256)
     }
-    _, blocks = new_block_of(method, Size(8, (8, 8), 16), 4, device=device)
+    _, blocks = new_case(case, Size(8, (8, 8), 16), 4, device=device)
     next(blocks)
     with watched_turns() as found:
         next(blocks)
@@ -181,7 +182,7 @@ def measure_passes(size: Size, device: str, repeats: int) -> dict[str, Any]:
         finish(device)
         return time.perf_counter()
 
-    state, blocks = new_block_of("dmd2", size, repeats + 2, device=device)
+    state, blocks = new_block(size, "dmd2", repeats + 2, device=device)
     next(blocks)
     with Passes(state.nets, clock) as passes:
         rows = [passes.measure(partial(next, blocks)) for _ in range(repeats)]
@@ -212,7 +213,7 @@ def compare_settings(size: Size, device: str, repeats: int) -> dict[str, Any]:
 @torch.inference_mode()
 def measure_generation(size: Size, device: str, repeats: int) -> dict[str, dict[str, float]]:
     """Images per second of the generator by batch size, in float32 and in bf16."""
-    state, _ = new_block_of("dmd2", size, 1, device=device)
+    state, _ = new_block(size, "dmd2", 1, device=device)
     generator = state.nets.generator.eval()
     result: dict[str, dict[str, float]] = {"float32": {}, "bf16": {}}
     for n in BATCHES:

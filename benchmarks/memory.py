@@ -1,7 +1,6 @@
 """Compares the memory that a plan counts with the bytes that a real training holds at its peak, on small networks.
 
-    python -m benchmarks.memory                  # every family and option, as a table
-    python -m benchmarks.memory --out memory.json
+    python -m benchmarks.memory                  # every family and option; writes records/memory.json
 
 Each network is a scaled-down one of its family, with several blocks. The training runs on the CPU: two generator turns
 of DMD with a critic turn before each. Every tensor that PyTorch's operations return counts until its
@@ -179,13 +178,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, help="also write the rows to this JSON file")
+    parser.add_argument("--out", type=Path, default=Path("records/memory.json"))
     args = parser.parse_args()
     rows = [compare(family, option) for family in FAMILIES for option in OPTIONS]
     for row in rows:
         print(f"{row['family']:8} {row['option']:16} {row['planned']:12,} {row['measured']:12,} {row['ratio']:6.3f}")
-    if args.out:
-        write_text(args.out, json.dumps(rows, indent=2) + "\n")
+    write_text(args.out, json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from unittest.mock import patch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation import trainer
 from dmd.distillation.methods import dmd
 from dmd.distillation.networks import Networks
 from dmd.distillation.parallel import whole_batch
 from dmd.distillation.state import TrainState
 from dmd.distillation.turn_log import TurnLog
+from dmd.features.frozen import FrozenNetwork
 from dmd.training.random_source import RandomSource
 
 # (owner, name of a function, kind of its work)
@@ -30,11 +32,12 @@ FUNCTIONS = (
     (RandomSource, "integers", "random numbers"),
     (TurnLog, "add", "checks"),
     (TurnLog, "read", "checks"),
+    (FrozenNetwork, "forward", "features"),
 )
 
 
 class Passes:
-    """A watch on one training: passes of the networks by hooks, other work by its functions."""
+    """A watch on one training: its passes and other work by the functions that do them."""
 
     def __init__(self, nets: Networks, clock: Callable[[], float] = time.process_time) -> None:
         """clock: seconds; one that waits for a GPU charges its work to the call that asked for it."""
@@ -45,9 +48,7 @@ class Passes:
         self.stack = ExitStack()
 
     def __enter__(self) -> Self:
-        modules: dict[str, Any] = {name: getattr(self.nets, name) for name in ("generator", "teacher", "critic")}
-        for kind, denoiser in modules.items():
-            self.stack.enter_context(patch.object(denoiser, "run", self._timed(kind, denoiser.run)))
+        self.stack.enter_context(patch.object(Denoiser, "run", self._timed_passes(Denoiser.run)))
         for heads in (self.nets.critic_heads, self.nets.discriminator):
             if heads is not None:
                 forward = self._timed("discriminator", heads.forward)
@@ -87,6 +88,17 @@ class Passes:
         finally:
             self._count()
             self.kinds.pop()
+
+    def _timed_passes(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`Denoiser.run`, whose work is that of the network with the same weights, such as the unguided teacher."""
+        names = ("critic", "teacher", "generator")  # without a critic, the teacher stands in its place
+        kinds = {id(next(getattr(self.nets, name).parameters())): name for name in names}
+
+        def call(denoiser: Denoiser, *args: Any) -> Any:
+            with self._within(kinds.get(id(next(denoiser.parameters())), "rest")):
+                return run(denoiser, *args)
+
+        return call
 
     def _timed(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -6,14 +6,14 @@ the CPU seconds with the option to those without. It writes records/sharing.json
 
 import argparse
 import json
-import statistics
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.block import SIZES, Size, new_block
+from benchmarks.interleaved import ratios_to, time_in_turns
 from dmd.storage.files import write_text
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -27,15 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def measure(size: Size, repeats: int) -> dict[str, float]:
     """The ratio of each option to a block without any."""
     blocks = {name: new_block(size, "dmd2", repeats + 2, options=options)[1] for name, options in OPTIONS.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in OPTIONS}
-    for repeat in range(repeats + 1):
-        for name, block in blocks.items():
-            start = time.process_time()
-            next(block)
-            if repeat:  # the first one warms up
-                seconds[name].append(time.process_time() - start)
-    ratios = {name: [a / b for a, b in zip(s, seconds["none"], strict=True)] for name, s in seconds.items()}
-    return {name: round(statistics.median(values), 3) for name, values in ratios.items() if name != "none"}
+    return ratios_to("none", time_in_turns({name: partial(next, block) for name, block in blocks.items()}, repeats))
 
 
 def main() -> None:

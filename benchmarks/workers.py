@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks.block import Size
@@ -17,10 +18,11 @@ ROOT = BLOCK.parents[1]
 
 
 class Seconds(NamedTuple):
-    """The duration of a block."""
+    """The duration of a block, and the row of the log that it ended with."""
 
     cpu: float
     clock: float
+    numbers: Mapping[str, Any] = MappingProxyType({})
 
 
 class Worker:
@@ -29,7 +31,7 @@ class Worker:
     def __init__(
         self, tree: Path, size: Size, method: str = "dmd2", env: Mapping[str, str] | None = None, **order: Any
     ) -> None:
-        """order: device, precision, compile, channels_last and tf32 of the blocks (benchmarks/block.py).
+        """order: device, precision, trunk, compile, channels_last, tf32, numbers and live (benchmarks/block.py).
 
         env: further environment variables, such as those by which processes that share a batch find each other.
         """

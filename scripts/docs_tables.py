@@ -31,6 +31,7 @@ from evaluation.report.table import format_cells, sampler_title, summary_table  
 from evaluation.timing.schema import Timing  # noqa: E402
 from scripts.docs_claims import CLAIMS, cell  # noqa: E402
 from scripts.docs_hardware import PLANS, hardware_table  # noqa: E402
+from scripts.docs_speed import SPEED_TABLES  # noqa: E402
 
 # README.md comes last: it repeats figures of docs/hardware.md.
 PAGES = (*(p.relative_to(ROOT) for p in sorted((ROOT / "docs").rglob("*.md"))), Path("README.md"))
@@ -217,6 +218,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "teachers": lambda: ablation("teachers"),
     "eps": lambda: ablation("eps"),
     "text": lambda: ablation("text"),
+    **SPEED_TABLES,
 }
 
 

@@ -13,7 +13,7 @@ TINY = Size(8, (8, 8), 4, critic_turns=2)
 
 def run(monkeypatch: pytest.MonkeyPatch, out: Path, *more: str) -> dict:
     monkeypatch.setattr(gpu, "SIZES", {"tiny": TINY})
-    monkeypatch.setattr(gpu, "MEASURED", ("dmd2",))
+    monkeypatch.setattr(gpu, "CASES", ("dmd2",))
     monkeypatch.setattr(gpu, "COPIED", 2**16)
     monkeypatch.setattr(gpu, "BATCHES", (1, 2))
     monkeypatch.setattr(gpu, "NOISE", (4, (1, 8, 8)))
