@@ -60,7 +60,7 @@ def draw(args: argparse.Namespace) -> str:
     """Write the images; return a line that describes them."""
     # These imports take seconds; `--help` and a wrong argument do not need them.
     from dmd.device import choose_device
-    from dmd.drawing import draw_folder, draw_grid, read_labels
+    from dmd.generator.drawing import draw_folder, draw_grid, read_labels
     from dmd.generator.generator import load_generator
     from dmd.storage.files import write_image
 

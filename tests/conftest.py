@@ -13,7 +13,7 @@ from dmd.teacher_training.architectures import new_scheduler, new_unet
 from dmd.teachers.teacher import Teacher, load_teacher
 from tests.helpers.networks import CPU
 from tests.helpers.projects import ROOT
-from tests.helpers.stores import make_template
+from tests.helpers.registry.stores import make_template
 
 torch.set_num_threads(1)  # the networks are too tiny for more threads to help
 
@@ -48,7 +48,7 @@ def teacher_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database, made once in a session; tests write in copies of it (tests/helpers/stores.py)."""
+    """An empty MLflow database, made once in a session; tests write in copies of it (tests/helpers/registry/stores.py)."""
     return make_template(tmp_path_factory)
 
 

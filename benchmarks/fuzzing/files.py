@@ -16,9 +16,9 @@ from benchmarks.fuzzing.mutations import change_file, change_folder, change_json
 from benchmarks.fuzzing.parameters import ROOT
 from dmd.config import DataConfig, TeacherConfig, load_params
 from dmd.data.splits import load_split
-from dmd.drawing import draw_grid
 from dmd.edm.checkpoints import convert
 from dmd.errors import UserError
+from dmd.generator.drawing import draw_grid
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator, load_generator
 from dmd.preparation.prepare import prepare

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmd.text_files import read_lines
+from dmd.storage.text_files import read_lines
 
 
 def read_prompts(file: Path) -> Iterator[str]:

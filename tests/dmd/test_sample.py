@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dmd.data.splits import DIGIT_NAMES
-from dmd.drawing import draw_folder, draw_grid, read_labels
+from dmd.generator.drawing import draw_folder, draw_grid, read_labels
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.sample import main

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dmd.errors import DataError
-from dmd.text_files import read_lines
+from dmd.storage.text_files import read_lines
 from dmd.yaml_files import is_file
 
 NAME, CAPTION = "file_name", "caption"

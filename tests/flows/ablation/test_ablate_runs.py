@@ -16,9 +16,9 @@ from evaluation.sources import mlflow_database
 from tests.helpers.ablations import check_runs, mlflow_runs, other_states
 from tests.helpers.faults.at_work import at_work
 from tests.helpers.projects import ROOT
+from tests.helpers.registry.stores import copy_store
 from tests.helpers.reports import generator_measures, run_metrics
 from tests.helpers.servers import Server, eventually, task_states
-from tests.helpers.stores import copy_store
 
 pytestmark = pytest.mark.slow
 

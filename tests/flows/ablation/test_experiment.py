@@ -23,8 +23,8 @@ from flows.pipeline.changes import change_file
 from flows.registry.store import tracking_uri
 from flows.runtime.git import git
 from tests.helpers.projects import ROOT
+from tests.helpers.registry.stores import copy_store
 from tests.helpers.reports import generator_measures, run_metrics
-from tests.helpers.stores import copy_store
 
 MEMBER = Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "")
 

@@ -20,9 +20,9 @@ from flows.live import reporter
 from flows.live.spool import list_unsettled
 from flows.registry.store import tracking_uri
 from tests.helpers.projects import ROOT
+from tests.helpers.registry.stores import copy_store
 from tests.helpers.reports import generator_measures, run_metrics
 from tests.helpers.servers import eventually
-from tests.helpers.stores import copy_store
 from tests.helpers.watched.runs import Notes, history
 
 MEMBER = Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "")

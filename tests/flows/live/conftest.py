@@ -13,7 +13,7 @@ from flows.live.spool import FOLDER
 from flows.registry.store import connect, experiment_id
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
-from tests.helpers.stores import copy_store
+from tests.helpers.registry.stores import copy_store
 from tests.helpers.toy_graph import commit, new_toy
 
 

@@ -11,7 +11,7 @@ from dmd.errors import UserError
 from flows.pipeline.reproduction import fetch_original, find_differences
 from flows.pipeline.worktrees import temporary_worktree
 from tests.helpers.projects import ROOT
-from tests.helpers.stores import copy_store
+from tests.helpers.registry.stores import copy_store
 
 
 def git(root: Path, *words: str) -> str:

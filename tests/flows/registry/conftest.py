@@ -15,7 +15,7 @@ from flows.registry.tracking import publish
 from flows.registry.versions import register
 from tests.helpers.projects import ROOT
 from tests.helpers.published import NAME, OUTS, REPORTS, make_results, reproduce
-from tests.helpers.stores import copy_store
+from tests.helpers.registry.stores import copy_store
 from tests.helpers.toy_graph import commit
 
 

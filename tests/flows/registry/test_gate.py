@@ -26,8 +26,8 @@ from flows.registry.champion import (
 )
 from flows.registry.gate import Contender, Figures, advantage, check_gate, choose, explain, missed_limit
 from flows.registry.result import RESULT
+from tests.helpers.registry.stores import copy_store
 from tests.helpers.reports import generator_measures, run_metrics
-from tests.helpers.stores import copy_store
 
 GATE = GateConfig(measures=["fd", "recall"], margin=0.0, max_fd_ratio=1.25, min_recall_ratio=0.9)
 NAME = "model"

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from flows.cleaning.versions import find_old_candidates, find_tags
 from flows.registry.store import open_store
-from tests.helpers.stores import copy_store
+from tests.helpers.registry.stores import copy_store
 
 MODEL = "many-versions"
 

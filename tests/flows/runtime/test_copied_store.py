@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from flows.runtime import database
 from flows.runtime.database import MLFLOW, prepare_database
-from tests.helpers.stores import WORKER, copy_store, make_template
+from tests.helpers.registry.stores import WORKER, copy_store, make_template
 
 
 def test_a_copy_needs_no_migration_and_the_original_stays_empty(
@@ -37,7 +37,7 @@ class Factory:
 
 def test_the_processes_of_a_session_share_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
-    monkeypatch.setattr("tests.helpers.stores.prepare_database", lambda file, tool: made.append(file))
+    monkeypatch.setattr("tests.helpers.registry.stores.prepare_database", lambda file, tool: made.append(file))
     monkeypatch.setenv(WORKER, "gw0")
     workers = [make_template(Factory(tmp_path / name)) for name in ("popen-gw0", "popen-gw1")]  # type: ignore[arg-type]
     monkeypatch.delenv(WORKER)
