@@ -22,7 +22,7 @@ def record(program: str, make: Callable[[Any], str]) -> Callable[[], str]:
     def read() -> str:
         file = ROOT / "records" / f"{program}.json"
         if not file.exists():
-            return f"Not recorded: `python -m benchmarks.{program}` writes `records/{program}.json`.\n"
+            return f"Not recorded yet; `python -m benchmarks.{program}` writes the record.\n"
         return make(json.loads(file.read_text()))
 
     return read

@@ -48,7 +48,7 @@ def teacher_folder(tmp_path_factory: pytest.TempPathFactory, params: Params) -> 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database, made once in a session; tests write in copies of it (tests/helpers/registry/stores.py)."""
+    """An empty MLflow database, made once in a session; tests write in copies of it (see tests/helpers/registry)."""
     return make_template(tmp_path_factory)
 
 

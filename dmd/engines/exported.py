@@ -25,7 +25,7 @@ Run = Callable[[list[np.ndarray]], np.ndarray]  # the inputs of the network in t
 
 
 class Inputs(NamedTuple):
-    """What one call of a network gets: tensors with a dimension for the batch, and numbers that never change."""
+    """The arguments of a call of a network: tensors with a dimension for the batch, and numbers that never change."""
 
     tensors: tuple[Tensor, ...]  # x, time, and class labels if there are any
     fixed: dict[str, Any]

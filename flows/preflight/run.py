@@ -43,7 +43,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """What the checks found."""
+    """The result of the checks."""
 
     lines: list[str]  # what, where, what to do
     in_parameters: bool  # whether one of them is in the parameters

@@ -10,7 +10,7 @@ TOOLS = {"dvc", "prefect", "mlflow"}
 LAYERS = {
     "dmd": """
         sample library
-        drawing engines
+        engines
         distillation preparation teacher_training trunk_training edm
         generator encoding
         teachers
@@ -22,6 +22,7 @@ LAYERS = {
         config_paths config_reference
         config device progress
         config_changes config_errors launch yaml_files
+        debug
         errors redaction signals
     """,
     "evaluation": """

@@ -83,4 +83,4 @@ def test_each_table_has_the_figures_of_its_record(root: Path) -> None:
 
 def test_a_missing_record_names_its_program(root: Path) -> None:
     (root / "records" / "turns.json").unlink()
-    assert SPEED_TABLES["blocks"]() == "Not recorded: `python -m benchmarks.turns` writes `records/turns.json`.\n"
+    assert SPEED_TABLES["blocks"]() == "Not recorded yet; `python -m benchmarks.turns` writes the record.\n"

@@ -19,6 +19,7 @@ from torch import nn
 from dmd.edm.checkpoints import convert
 from dmd.edm.pickles import ADMITTED, PlainUnpickler, read_checkpoint
 from dmd.errors import PickleError
+from tests.helpers.faults.pickles import Evil
 from tests.helpers.projects import ROOT
 
 
@@ -84,16 +85,6 @@ def test_a_checkpoint_gives_its_weights_and_arguments_without_running_code(tmp_p
     assert got.class_name == "EDMPrecond" and got.arguments() == {"img_resolution": 8, "label_dim": 0}
     assert got.state["_modules"]["model"].class_name == "SongUNet" and got.state["sigma_data"] == 0.5
     assert "EDM_SOURCE_RAN" not in os.environ
-
-
-class Evil:
-    """An object that calls a function when it is unpickled."""
-
-    def __init__(self, function: Any, *args: Any) -> None:
-        self.call = function, args
-
-    def __reduce__(self) -> Any:
-        return self.call
 
 
 @pytest.mark.usefixtures("as_edm")

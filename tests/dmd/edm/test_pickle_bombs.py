@@ -14,7 +14,7 @@ from torch import nn
 
 from dmd.edm.pickles import read_checkpoint
 from dmd.errors import PickleError
-from tests.dmd.edm.test_edm_checkpoints import Evil
+from tests.helpers.faults.pickles import Evil
 
 LEVELS = 60  # of two references each: 2^60 values
 
