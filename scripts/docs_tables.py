@@ -119,9 +119,9 @@ def seeds_of(folder: str) -> list[dict[str, Any]]:
     return [content[key] for key in sorted(content) if key.startswith("seed ")]
 
 
-def fashion_mnist_ratios() -> str:
+def ratios(folder: str) -> str:
     """Table of each seed's ratio to the teacher's best sampler."""
-    metrics, seeds = read_metrics(ROOT / "records/fashion_mnist/metrics.json"), seeds_of("records/fashion_mnist")
+    metrics, seeds = read_metrics(ROOT / folder / "metrics.json"), seeds_of(folder)
     rows: list[Row] = []
     for k, best in metrics.best_teacher.items():
         each = [(seed["ratio"]["fd"][k], seed["ratio"]["interval"][k]) for seed in seeds]
@@ -134,7 +134,8 @@ def fashion_mnist_ratios() -> str:
             ]
         )
     names = [f"FD, seed {i}" for i in range(len(seeds))]
-    return markdown(["student / best teacher", *names, "mean", "recall, seeds 0, 1, 2"], rows)
+    each_seed = ", ".join(str(i) for i in range(len(seeds)))
+    return markdown(["student / best teacher", *names, "mean", f"recall, seed{'s' * (len(seeds) > 1)} {each_seed}"], rows)
 
 
 def fashion_mnist_seeds() -> str:
@@ -212,7 +213,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "digits": lambda: sampler_table("reports", DIGITS),
     "fashion_mnist": lambda: sampler_table("records/fashion_mnist", FASHION),
     "fashion_mnist_seeds": fashion_mnist_seeds,
-    "fashion_mnist_ratios": fashion_mnist_ratios,
+    "fashion_mnist_ratios": lambda: ratios("records/fashion_mnist"),
+    "fashion_mnist_trunks": lambda: sampler_table("records/fashion_mnist_trunks", FASHION),
+    "fashion_mnist_trunks_ratios": lambda: ratios("records/fashion_mnist_trunks"),
     "fashion_mnist_text": lambda: sampler_table("records/fashion_mnist_text", TEXT),
     "dmd2_paper": lambda: ablation("dmd2_paper"),
     "teachers": lambda: ablation("teachers"),
