@@ -18,6 +18,8 @@ from flows.runtime.names import make_identifier
 from flows.runtime.yaml_models import load_model
 from flows.workspace.folders import PRESETS
 
+SEED = "train.seed"
+
 
 class Preset(BaseModel):
     """A preset file: a description, and dotted keys of params.yaml with their values."""
@@ -67,23 +69,26 @@ def make_variants(
 ) -> list[Variant]:
     """Return one variant per seed, a single variant if there are no seeds, or an empty list without any change.
 
-    Overrides replace values of the preset. `missing` holds the keys that the preset needs and that have no value yet.
-    from_commit: see `read_base`.
+    Overrides replace values of the preset, and seeds its train.seed. `missing` holds the keys that the preset needs and
+    that have no value yet. from_commit: see `read_base`.
 
-    Raises ConfigError for an unknown preset, a repeated seed, or changes that params.yaml does not allow.
+    Raises ConfigError for an unknown preset, a repeated seed, train.seed in the overrides beside seeds, or changes that
+    params.yaml does not allow.
     """
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds: {', '.join(map(str, seeds))}: list each seed once")
     base = read_base(root, from_commit)
     settings = load_preset(root, preset) if preset is not None else Preset(description="none", changes={})
     common = {**settings.changes, **overrides}
+    if seeds and SEED in overrides:
+        raise ConfigError(f"{SEED}: the seeds set it for each experiment; give it there, or leave the seeds out")
     missing = {key: meaning for key, meaning in settings.needs.items() if key not in common}
     if not common and not seeds and not preset:
         return []
     common |= resolve_local_paths(base, common, root)
     variants, where = list[Variant](), f"preset {preset}" if preset else "overrides"
     for seed in seeds or [None]:
-        changes = {**common, **({} if seed is None else {"train.seed": seed})}
+        changes = {**common, **({} if seed is None else {SEED: seed})}
         change_params(base, Variant("", changes, missing).fill(root), where, root)  # JSON cannot hold some wrong values
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:6]
         name = "-".join([make_identifier(preset or "run"), *([] if seed is None else [f"seed{seed}"]), digest])

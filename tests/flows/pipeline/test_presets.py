@@ -98,7 +98,7 @@ def test_a_path_that_only_the_user_knows_is_requested_before_any_work(
 
 
 def test_an_override_comes_after_the_preset_and_a_seed_after_both(project: Path) -> None:
-    one, two = make_variants(project, "more", {"train.seed": 5, "method.t_min": 0.1}, [0, 1])
+    one, two = make_variants(project, "more", {"method.t_min": 0.1}, [0, 1])
     assert dict(one.changes) == {"method.critic_turns": 7, "train.seed": 0, "method.t_min": 0.1}
     assert one.experiment.startswith("more-seed0-") and two.experiment.startswith("more-seed1-")
     assert make_variants(project, None, {"method.critic_turns": 9}, [])[0].experiment.startswith("run-")
@@ -140,6 +140,11 @@ def test_mistakes_are_one_line_each_before_any_work(project: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             make_variants(project, preset, overrides, [])
+    with pytest.raises(
+        ConfigError, match=r"train\.seed: the seeds set it for each experiment; give it there, or leave"
+    ):
+        make_variants(project, "more", {"train.seed": 5}, [0, 1])
+    assert make_variants(project, "more", {"train.seed": 5}, [])[0].changes["train.seed"] == 5
     with pytest.raises(ConfigError, match="seeds: 0, 1, 0: list each seed once"):
         make_variants(project, "more", {}, [0, 1, 0])
     (project / "experiments" / "presets" / "bad.yaml").write_text("changes: {a: 1}\n")
