@@ -4,7 +4,8 @@ import os
 import re
 
 HIDDEN = "***"
-USER_INFO = re.compile(r"(?<=://)[^/\s]*@")  # USER:PASSWORD@ in an address
+# USER:PASSWORD@ in an address, also if the password has a slash in place of %2F; but not the port of HOST:5000/A@B.
+USER_INFO = re.compile(r"(?<=://)(?:[^/\s:@]*:(?!\d+/)\S*@|[^/\s]*@)")
 NAMES = re.compile(r"(TOKEN|PASSWORD|SECRET|AUTH_STRING|ACCESS_KEY|API_KEY)")  # in names of variables with secrets
 SHORTEST = 8  # characters; a shorter value may be a part of an ordinary word
 

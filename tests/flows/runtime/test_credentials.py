@@ -51,6 +51,9 @@ def test_other_addresses_stay_as_they_are(uri: str) -> None:
         (f"http://me:{SECRET}@host/path", "http://***@host/path"),
         (f"a postgresql://me:{SECRET}@x@host/db?a=b http://h/", "a postgresql://***@host/db?a=b http://h/"),
         ("https://host/a@b me@host", "https://host/a@b me@host"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        (f"http://me:pa/{SECRET}#?@host/x", "http://***@host/x"),
+        (f"http://me:5/{SECRET}@host", f"http://me:5/{SECRET}@host"),
     ],
 )  # fmt: skip
 def test_redaction_hides_user_info_only(text: str, shown: str) -> None:
