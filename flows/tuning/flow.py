@@ -25,6 +25,7 @@ from flows.runtime.environment import project_root
 from flows.runtime.file_lock import hold_lock
 from flows.runtime.names import make_artifact_key
 from flows.runtime.process import STOP, CommandStopped, join_on_exit
+from flows.tuning import journal
 from flows.tuning import study as trials
 from flows.tuning.page import format_table, last_member, last_rung, list_trials, write_files
 from flows.tuning.plan import Plan, load_plan
@@ -116,6 +117,8 @@ def search(file: Path, at_once: Annotated[int | None, Field(ge=1)] = None) -> St
         with hold_lock(root / LOCK, BUSY):
             check_ready(root, plan, at_once)
             prepare(root, plan.name, get_run_logger().info)
+            if note := journal.repair(trials.find_journal(plan)):
+                get_run_logger().info(note)
             study = trials.open_study(plan)
             states = run_trials(study, plan, at_once or plan.search.at_once)
             page = write_and_publish(study, plan, return_state=True)

@@ -29,13 +29,18 @@ MOST_RANDOM = 10  # Optuna's own default
 FEWEST_IMPORTANCE = 4  # finished trials that an importance needs
 
 
+def find_journal(plan: Plan) -> Path:
+    """Return the file of the trials of a search, which may not exist yet."""
+    return plan.root / FOLDER / f"{plan.name}.journal"
+
+
 def open_study(plan: Plan) -> Study:
     """Open the trials of this search at the present commit."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = plan.root / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    journal = find_journal(plan)
+    journal.parent.mkdir(parents=True, exist_ok=True)
     commit = (git(plan.root, "rev-parse", "HEAD") or "none")[:12]
-    storage = JournalStorage(JournalFileBackend(str(folder / f"{plan.name}.journal")))
+    storage = JournalStorage(JournalFileBackend(str(journal)))
     name = f"{plan.name} {plan.digest} at {commit}"
     return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
 
