@@ -1,5 +1,6 @@
 """A request to run the pipeline, checked against the project before any work."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from flows.preflight.inputs import check_inputs
 from flows.preflight.networks import check_methods
 from flows.preflight.run import Run
 from flows.registry.gate import check_gate
+from flows.workspace import dvc_lock
 from flows.workspace.graph import StageSpec, find_running, read_graph, select_stages
 
 OPTION = ", or leave them out of this run (--from-commit)"  # a remedy for uncommitted changes
@@ -86,7 +88,7 @@ def read_request(
     target: str | None,
     from_commit: bool = False,
 ) -> Request:
-    """Read params.yaml, dvc.yaml and the preset.
+    """Read params.yaml, dvc.yaml and the preset. A dvc.lock that was cut off is repaired, with a note.
 
     Raises UserError if params.yaml or dvc.yaml is invalid, if a stage, preset, key or value is not allowed, or if DVC
     cannot read what they name.
@@ -96,6 +98,8 @@ def read_request(
     params = read_base(root, from_commit and bool(variants))
     changed = [change_params(params, v.fill(root), v.experiment, root) for v in variants]
     check_inputs(changed or [params], root, in_place=not variants)
+    if note := dvc_lock.repair(root):
+        print(f"note: {note}", file=sys.stderr, flush=True)
     graph = read_graph(root)
     for stage in force:
         select_stages(graph, stage)

@@ -8,12 +8,26 @@ from dmd.errors import UserError
 
 
 def git(root: Path, *args: str) -> str | None:
-    """Run git in `root` and return its output without surrounding spaces; None if git or the command fails."""
+    """Run git in `root` and return its output without surrounding spaces; None if git or the command fails.
+
+    `git status` would also write what it has found out, under a lock that a kill leaves behind, and which then blocks
+    the user's next commit.
+    """
     try:
-        done = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=False)
+        words = ["git", "--no-optional-locks", *args]
+        done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def show_file(root: Path, commit: str, name: str) -> bytes | None:
+    """Return the content of a file below `root` in a commit; None if there is no such file or commit."""
+    try:
+        done = subprocess.run(["git", "show", f"{commit}:./{name}"], cwd=root, capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def check_owner(root: Path) -> None:

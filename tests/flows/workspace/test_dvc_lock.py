@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.workspace.dvc_lock import FILE, remove_missing
+from dmd.errors import UserError
+from flows.workspace import dvc_lock
+from flows.workspace.dvc_lock import FILE, remove_missing, repair
+from flows.workspace.graph import read_graph
+from tests.helpers.toy_graph import commit, new_toy
 
 STAGES = """
 stages:
@@ -57,3 +61,44 @@ def test_a_result_of_this_machine_is_restored(clone: Path) -> None:
 def test_without_a_lock_nothing_is_missing(tmp_path: Path) -> None:
     Repo.init(str(tmp_path), no_scm=True).close()
     assert remove_missing(tmp_path) == [] and not (tmp_path / FILE).exists()
+
+
+LOCK = """schema: '2.0'
+stages:
+  aside:
+    cmd: echo aside > aside.txt
+    outs:
+    - path: aside.txt
+      hash: md5
+      md5: 5ee3b8ad5ed4a2b5e4dfbd1d7c2e2b76
+      size: 6
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with three cheap stages and a dvc.lock."""
+    monkeypatch.setattr(dvc_lock, "STILL", 0.2)
+    root = new_toy(tmp_path)
+    (root / FILE).write_text(LOCK)
+    return root
+
+
+@pytest.mark.parametrize("length", [0, 5, 20, 60, 120])
+def test_a_lock_that_was_cut_off_is_replaced(toy: Path, length: int) -> None:
+    assert repair(toy) is None and (toy / FILE).read_text() == LOCK
+    (toy / FILE).write_text(LOCK[:length])
+    assert repair(toy) == f"{FILE} was cut off, as by a full disk, and no process of DVC runs here: it is removed"
+    assert not (toy / FILE).exists() and repair(toy) is None and len(read_graph(toy)) == 3
+    (toy / FILE).write_text(LOCK)
+    commit(toy)
+    (toy / FILE).write_text(LOCK[:length])
+    assert str(repair(toy)).endswith("it is that of the last commit again") and (toy / FILE).read_text() == LOCK
+
+
+def test_a_lock_that_is_cut_off_is_kept_while_dvc_runs(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (toy / FILE).write_text(LOCK[:60])
+    monkeypatch.setattr(dvc_lock, "find_holders", lambda _: "pid 7")
+    with pytest.raises(UserError, match=r"dvc\.lock is cut off, and DVC runs in .* \(pid 7\); wait for it or end it"):
+        repair(toy)
+    assert (toy / FILE).read_text() == LOCK[:60]
