@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from dmd.storage.files import new_folder
 from dmd.storage.worktree import main_worktree
 from flows.registry.result import DETAILS, GENERATOR, LOSSES, METRICS, REPORT, SAMPLES, TIMING
 
@@ -18,15 +19,14 @@ def result_folder(root: Path, experiment: str) -> Path:
 
 def keep_result(place: Path, experiment: str) -> Path:
     """Copy the measures, the report and the generator out of a worktree, and return their folder."""
-    drop_result(place, experiment)
-    folder = result_folder(place, experiment)
-    for path in FILES:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(place / path, folder / path)
-    size = sum(file.stat().st_size for file in (place / GENERATOR).rglob("*"))
-    if size <= MOST_COPIED:
-        shutil.copytree(place / GENERATOR, folder / GENERATOR)
-    return folder
+    with new_folder(result_folder(place, experiment)) as folder:
+        for path in FILES:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(place / path, folder / path)
+        size = sum(file.stat().st_size for file in (place / GENERATOR).rglob("*"))
+        if size <= MOST_COPIED:
+            shutil.copytree(place / GENERATOR, folder / GENERATOR)
+    return result_folder(place, experiment)
 
 
 def drop_result(root: Path, experiment: str) -> None:

@@ -29,6 +29,7 @@ from flows.workspace.dvc_lock import remove_missing
 # (https://github.com/treeverse/dvc/issues/8763, https://github.com/treeverse/dvc/issues/8516).
 LOCK = Path("runs") / "worktrees.lock"
 NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # a user's hook, such as post-checkout, is not meant for a temporary copy
+CLOCK = 1.0  # seconds by which the system's clocks of processes and of files may differ
 CACHE = ".cache"  # beside the worktree, in a folder of its own
 OWNER = re.compile(r"onestep-(\d+)-")  # a folder's name holds the pid of the process that will remove it
 
@@ -82,14 +83,23 @@ def _share_cache(main: Path, place: Path) -> None:
 def _remove_abandoned(main: Path) -> None:
     """Remove the worktrees of processes that were killed."""
     for place, owner in _list_temporary(main):
-        if not psutil.pid_exists(owner):
+        if not _is_at_work(place, owner):
+            git(main, "worktree", "unlock", str(place))  # git locks a worktree while it checks the files out
             shutil.rmtree(place.parent, ignore_errors=True)
     git(main, "worktree", "prune")
 
 
+def _is_at_work(place: Path, owner: int) -> bool:
+    """Whether the process that made a worktree runs; a process that began later has only the same id."""
+    try:
+        return psutil.Process(owner).create_time() <= place.parent.stat().st_mtime + CLOCK
+    except (psutil.Error, OSError):
+        return False
+
+
 def find_owners(main: Path) -> list[int]:
     """Return the ids of the running processes that work in temporary worktrees of a project."""
-    return sorted({owner for _, owner in _list_temporary(main) if psutil.pid_exists(owner)})
+    return sorted({owner for place, owner in _list_temporary(main) if _is_at_work(place, owner)})
 
 
 def _list_temporary(main: Path) -> Iterator[tuple[Path, int]]:
