@@ -55,12 +55,17 @@ def _logged_model(version: "ModelVersion") -> str | None:
 
 
 def _files(client: "MlflowClient", version: "ModelVersion") -> Path | None:
-    """Return the folder of a version's files; None if a server keeps them."""
+    """Return the folder of a version's files; None if a server keeps them.
+
+    The address comes from the store, which other users may write to: a folder that is not the model's own stays.
+    """
     model = _logged_model(version)
     if model is None:
         return None
     place = urlsplit(client.get_logged_model(model).artifact_location)
-    return Path(unquote(place.path)) if place.scheme in ("", "file") else None
+    folder = Path(unquote(place.path))
+    is_own = place.scheme in ("", "file") and model in folder.parts and ".." not in folder.parts
+    return folder if is_own else None
 
 
 def _remove(client: "MlflowClient", version: "ModelVersion") -> None:

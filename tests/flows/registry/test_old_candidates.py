@@ -1,6 +1,7 @@
 """Old versions of the registered model go; champions, aliases and results of a dvc.lock stay."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -50,3 +51,25 @@ def test_old_candidates_are_found_and_what_is_named_stays(client: MlflowClient, 
     assert left == {1, 2, 3, 5, 6, 8, 9, 10}
     commits, data = find_tags(client, MODEL)
     assert commits == {f"commit lock {n}" for n in left} and data == {"d.dir"}
+
+
+@pytest.mark.parametrize("place", ["mine", "mine/{model}/../precious", "mine/not-{model}"])
+def test_only_a_folder_of_the_models_own_is_removed(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The address stands in a store that others may write to; it could be any folder of the user."""
+    experiment = client.create_experiment("e", artifact_location=(tmp_path / "artifacts").as_uri())
+    client.create_registered_model(MODEL)
+    for number in range(2):
+        new_version(client, experiment, f"lock {number}")
+    (item,) = find_old_candidates(client, MODEL, 1, set())
+    name = client.search_logged_models([experiment])[-1].model_id
+    folder = tmp_path / place.format(model=name)
+    for path in (tmp_path / "mine", tmp_path / "mine" / name, tmp_path / "mine/precious", folder):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "file").touch()
+    monkeypatch.setattr(
+        MlflowClient, "get_logged_model", lambda *_: SimpleNamespace(artifact_location=folder.as_posix())
+    )
+    item.remove()
+    assert len(list((tmp_path / "mine").rglob("file"))) >= 3 and (folder / "file").exists()
