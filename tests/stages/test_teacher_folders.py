@@ -197,6 +197,40 @@ def test_pickled_weights_are_refused_before_they_are_read(project: Path, folders
     assert code == 1 and "mine/unet holds no weights in safetensors" in line and not (project / "ran").exists()
 
 
+def with_code(index: dict[str, Any], *files: str) -> Change:
+    """Put entries into model_index.json, and files of Python that leave a trace if they run."""
+
+    def edit(folder: Path) -> None:
+        file = folder / "model_index.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | index))
+        for name in files:
+            (folder / name).write_text(f"open({str(folder.parent / 'ran')!r}, 'w')\nclass Evil: pass\n")
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_code({"_class_name": ["evil", "Evil"]}, "evil.py"),
+        with_code({}, "None.py", "pipeline.py", "__init__.py"),
+        with_code({"unet": ["evil", "Evil"]}, "unet/evil.py", "evil.py"),
+        with_code({"scheduler": ["evil", "Evil"]}, "scheduler/evil.py"),
+        with_code({"scheduler": ["mine.evil", "Evil"]}, "evil.py"),
+        with_code({"more": ["mine.evil", "Evil"]}, "evil.py"),
+        config(UNET, auto_map={"AutoModel": "evil.Evil"}),
+    ],
+    ids=["pipeline", "default names", "network", "scheduler", "module", "another part", "auto_map"],
+)
+def test_code_in_the_folder_of_a_teacher_does_not_run(
+    project: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, change: Change
+) -> None:
+    """The folder lies in the project, from which Python imports modules."""
+    monkeypatch.syspath_prepend(project)
+    fetch(project, folders["ddpm"], change)
+    assert not (project / "ran").exists()
+
+
 def test_a_variant_alone_is_refused(project: Path, folders: dict[str, Path]) -> None:
     name = "diffusion_pytorch_model.fp16.safetensors"
     code, line = fetch(
