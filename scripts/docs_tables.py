@@ -135,7 +135,9 @@ def ratios(folder: str) -> str:
         )
     names = [f"FD, seed {i}" for i in range(len(seeds))]
     each_seed = ", ".join(str(i) for i in range(len(seeds)))
-    return markdown(["student / best teacher", *names, "mean", f"recall, seed{'s' * (len(seeds) > 1)} {each_seed}"], rows)
+    return markdown(
+        ["student / best teacher", *names, "mean", f"recall, seed{'s' * (len(seeds) > 1)} {each_seed}"], rows
+    )
 
 
 def fashion_mnist_seeds() -> str:
