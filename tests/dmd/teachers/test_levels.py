@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fine(folder: Path) -> Teacher:
-    """The same teacher with COUNT levels."""
+    """Return the teacher with COUNT levels."""
     teacher = load_teacher(folder, CPU, 2.0, CAPTIONS)
     set_levels(teacher, COUNT)
     return teacher
