@@ -149,7 +149,7 @@ def test_a_table_gives_captions_and_labels(new_config: NewConfig, tmp_path: Path
         ("a.csv", "file_name,caption\n000.png,x\n000.png,y\n", r"line 3: 000\.png is named twice"),
         ("a.csv", "file,text\n000.png,x\n", "needs columns file_name and caption or label"),
         ("a.jsonl", '{"file_name": "000.png", "caption": "x"}\n{"file_na', "line 2: not JSON"),
-        ("b.csv", None, r"b\.csv cannot be read"),
+        ("b.csv", None, r"b\.csv is not a file; name one in data\.folder"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_an_error(
