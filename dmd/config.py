@@ -1050,10 +1050,11 @@ class Params(Group):
     def _check_penalty(self) -> "Params":
         gan = self.method.gan
         has_penalty = gan.trunk_r1_weight > 0 or gan.trunk_r2_weight > 0
-        if has_penalty and gan.penalty == "exact" and self.train.shard != "none":
+        reads_teacher = any(name.startswith("teacher") for name in gan.trunks)
+        if has_penalty and gan.penalty == "exact" and reads_teacher and self.train.shard != "none":
             raise ValueError(
-                "method.gan.penalty: exact passes through whole weights a second time, but FSDP has dropped them; use "
-                "finite_difference, or set train.shard to none"
+                "method.gan.penalty: exact passes through the teacher's weights a second time, but FSDP has dropped "
+                "them; use finite_difference, set train.shard to none, or take teacher out of method.gan.trunks"
             )
         return self
 

@@ -68,11 +68,14 @@ class Networks:
         return {"generator": self.generator, "critic": critic, "discriminator": discriminator}[network]
 
     def modules(self) -> list[nn.Module]:
-        """The modules that run a forward pass by themselves, each once."""
+        """The modules that run a forward pass by themselves and may be laid out over processes, each once.
+
+        The heads on frozen trunks are none of them: they are small, and an exact penalty passes through their weights
+        a second time, when FSDP would have dropped them.
+        """
         heads = [] if self.critic_heads is None else self.critic_heads.heads
-        own = [] if self.discriminator is None else self.discriminator.heads
         denoisers = [self.teacher.net, self.generator.net, self.critic.net, self.scorer.net]
-        return list(dict.fromkeys([*denoisers, *heads, *own]))
+        return list(dict.fromkeys([*denoisers, *heads]))
 
     @contextmanager
     def only_training(self, network: str) -> Iterator[nn.Module]:

@@ -75,7 +75,8 @@ def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> Tra
     trainable = {n: sum(p.numel() for p in nets.trained_in(n).parameters() if p.requires_grad) for n in TRAINED}
     laid_out = list(dict.fromkeys([*nets.modules(), *(average.net for average in averages)]))
     shared = shared_weights(laid_out)
-    held = _Held(shared)
+    heads = set() if nets.discriminator is None else set(nets.discriminator.parameters())
+    held = _Held(shared | heads)
     held.add("teacher", teacher.denoiser)
     _shrink_teacher(held, teacher.denoiser, cfg)
     held.add("generator", nets.generator)

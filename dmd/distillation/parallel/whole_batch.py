@@ -47,6 +47,9 @@ def backward_turn(
             losses = phase.loss(turn.name, nets, z, cond, rng)
         backward(losses["total"] / len(parts), scaler)
         numbers.append({name: value.detach() for name, value in losses.items()})
+    if turn.network == "discriminator":  # each process holds its heads whole, so that FSDP averages no gradient
+        heads = nets.trained_in(turn.network).parameters()
+        workers.average([p.grad for p in heads if p.grad is not None])
     return numbers, {}
 
 

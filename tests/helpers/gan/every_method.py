@@ -39,6 +39,10 @@ CASES: dict[str, dict[str, Any]] = {
         "name": "gdd",
         "gan": {"trunks": ["teacher:encoder"], "loss": "hinge", "penalty": "finite_difference", **PENALTIES},
     },
+    "gdd, exact penalty": {
+        "name": "gdd",
+        "gan": {"trunks": [FROZEN], "weight": 1.0, **PENALTIES},
+    },
     "dmd2, both kinds of trunk": {
         "name": "dmd2",
         "critic_turns": 2,

@@ -67,13 +67,14 @@ def test_a_network_that_cannot_be_loaded_is_one_line_with_its_key(params: Params
 
 
 @pytest.mark.parametrize("shard", ["full", 2])
-def test_an_exact_penalty_needs_whole_networks(params: Params, shard: str | int) -> None:
+def test_an_exact_penalty_needs_a_whole_teacher(params: Params, shard: str | int) -> None:
     raw = params.model_dump(by_alias=True)
     raw["train"] |= {"shard": shard, "processes": 2, "launcher": "accelerate"}
-    for changes in ({"penalty": "finite_difference"}, {"trunk_r2_weight": 0.0}):
-        raw["method"]["gan"] |= {"penalty": "exact", "trunk_r2_weight": 0.1, **changes}
+    exact = {"penalty": "exact", "trunk_r2_weight": 0.1, "trunks": ["teacher"]}
+    for changes in ({"penalty": "finite_difference"}, {"trunk_r2_weight": 0.0}, {"trunks": ["efficientnet_lite1"]}):
+        raw["method"]["gan"] |= exact | changes
         validate(raw, "params.yaml")
-    raw["method"]["gan"] |= {"penalty": "exact", "trunk_r2_weight": 0.1}
+    raw["method"]["gan"] |= exact
     with pytest.raises(ConfigError, match=r"method.gan.penalty: exact passes .* use finite_difference, or set train"):
         validate(raw, "params.yaml")
 

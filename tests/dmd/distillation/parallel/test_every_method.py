@@ -13,10 +13,11 @@ from tests.helpers.parallel.processes import join, start_together
 from tests.helpers.projects import ROOT
 from tests.helpers.training import alone
 
-# Cases of the test with two processes, and their layout; an exact penalty needs whole networks.
+# Cases of the test with two processes, and their layout.
 LAYOUTS: list[tuple[str, Shard]] = [
     ("gdd", "none"),
     ("gdd, finite differences", "full"),
+    ("gdd, exact penalty", "full"),
     ("dmd2, both kinds of trunk", "none"),
     ("decoupled, stable critic", "full"),
     ("f_distill, then fd_loss", "full"),
