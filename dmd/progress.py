@@ -105,6 +105,11 @@ class LiveLog:
             self.file = None
 
 
+def is_watched() -> bool:
+    """Whether a flow shows what this process logs."""
+    return _live_folder() is not None
+
+
 def show_picture(file: Path) -> None:
     """Hand a picture over, under the name of its file."""
     if folder := _live_folder():

@@ -8,6 +8,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from dmd.codecs.latents import Latents
+from dmd.codecs.pixels import Pixels
 from dmd.config import NONE, TeacherConfig
 from dmd.data.shards import Images
 from dmd.data.splits import Split
@@ -23,6 +24,7 @@ from dmd.teacher_training.architectures import new_network, new_scheduler
 from dmd.teacher_training.text_unet import TrainableTextUnet
 from dmd.teacher_training.trainer import TeacherState, train_teacher
 from dmd.teacher_training.vae import set_scale, train_vae
+from dmd.teacher_training.watching import show_samples
 
 CHECKPOINT_EVERY = 250  # steps
 LOG_EVERY = 10  # steps
@@ -43,16 +45,18 @@ def train_to_folder(
         load_start(net, Path(cfg.init_from) / "unet")
     scheduler = new_scheduler(cfg)
     saved = scratch.load()
-    x = _encode(parts.vae.to(device), cfg, images, scratch.part("vae")) if parts else images
+    x, codec = _encode(parts.vae.to(device), cfg, images, scratch.part("vae")) if parts else (images, Pixels())
     state = TeacherState(as_denoiser(net, scheduler).to(device), cfg)
     if saved:
         state.load_state_dict(saved)
     labels = None if cfg.network == "unet" and not split.class_names else split.labels
+    null = len(split.conditions)
     with Progress("teacher", cfg.steps, "steps", state.step) as progress, postpone_stop() as stop, scratch:
         rows = list[dict[str, float]]()  # since the last checkpoint
-        for row in train_teacher(state, cfg, x, labels, len(split.conditions)):
+        for row in train_teacher(state, cfg, x, labels, null):
             progress.update(loss=row["loss"])
             scratch.check()
+            show_samples(state.ema, codec, tuple(x.shape[1:]), 0 if labels is None else null, state.step, cfg)
             is_last = state.step == cfg.steps
             if state.step % LOG_EVERY == 0 or is_last:
                 rows.append(row)
@@ -82,9 +86,10 @@ def load_start(net: nn.Module, folder: Path) -> None:
         ) from None
 
 
-def _encode(vae: Any, cfg: TeacherConfig, images: Images, scratch: Scratch) -> Tensor:
-    """Train the VAE, unless its last checkpoint holds it already, and return the images' latents."""
+def _encode(vae: Any, cfg: TeacherConfig, images: Images, scratch: Scratch) -> tuple[Tensor, Latents]:
+    """Train the VAE, unless its last checkpoint holds it already. Returns the images' latents, and their codec."""
     train_vae(vae, cfg, images, scratch)
     vae.eval().requires_grad_(False)
     set_scale(vae, images)
-    return Latents(vae).encode(images)
+    codec = Latents(vae)
+    return codec.encode(images), codec

@@ -61,8 +61,13 @@ WITHOUT_NUMBERS = {
     "signals",
     "yaml_files",
 }
-# Code that only fetched teachers need: a new reader of foreign checkpoints must not retrain this project's own teacher.
-LAZY = frozenset({("stages/teacher.py", f"dmd/teachers/{name}.py") for name in ("__init__", "fetch")})
+# Code on which no result of its stage depends: a new reader of foreign checkpoints must not retrain this project's own
+# teacher, and the pictures of a teacher in training are only shown.
+LAZY = frozenset(
+    {("stages/teacher.py", f"dmd/teachers/{name}.py") for name in ("__init__", "fetch")}
+    | {("dmd/teacher_training/watching.py", f"dmd/{name}.py") for name in (
+        "generator/__init__", "generator/pictures", "samplers/__init__", "samplers/ddim", "samplers/sampler")}
+)  # fmt: skip
 
 
 def needed_code(stage: str) -> set[str]:
