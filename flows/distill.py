@@ -50,8 +50,7 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
         raise ConfigError(f"{root} has no dvc.yaml: run this in the project's own folder")
     # These imports take a second; `--help` does not need them.
     from flows.pipeline.request import read_request
-    from flows.preflight.checks import check_before
-    from flows.preflight.networks import begin_checks
+    from flows.preflight.checks import begin_before, check_before
     from flows.runtime.moved import list_leftovers
     from flows.services.prefect_setup import begin_to_set_up_prefect
     from flows.services.servers import use_local_servers
@@ -74,7 +73,7 @@ def _distill(root: Path, args: argparse.Namespace) -> int:
         return _print_summary(root, version)
     request.find_commit()
     run = request.describe(registers=not args.no_register)
-    begin_checks(run)  # these take the longest: they import torch while Prefect and its server start
+    begin_before(run)  # some checks take the longest: they import torch while Prefect and its server start
     finish_setup = begin_to_set_up_prefect(root)
     _import_flow()
     check_before(run)

@@ -75,6 +75,7 @@ class Tracker:
                 while part := feed.read():
                     for row in feed.choose_new(part[0]):
                         place.log(feed.group, row)
+                        feed.accept([row], feed.position)  # an error at a later row must not send this one again
                     feed.accept(*part)
             for file in self.spool.find_pictures():
                 place.show(f"{file.parent.parent.name}/picture", file, _step(file))

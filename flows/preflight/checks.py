@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 from dmd.errors import ConfigError, UserError
 from dmd.redaction import redact
+from flows.preflight.migration import begin_migration, finish_migration
 from flows.preflight.networks import begin_checks, finish_checks
 from flows.preflight.places import check_places
-from flows.preflight.run import Check, Run, find_mistakes
-from flows.registry.store import check_store
+from flows.preflight.run import Check, Mistakes, Run, find_mistakes
+from flows.registry.store import check_reachable, check_store, tracking_uri
+from flows.services.prefect_address import check_prefect
 
 
 def check_encoding(_run: Run) -> Iterator[str]:
@@ -41,16 +43,35 @@ def check_result(run: Run) -> None:
         check_store(run.root, experiment, model)
 
 
-CHECKS: tuple[Check, ...] = (check_encoding, check_proxy, check_trackers, check_places)
+def check_servers(run: Run) -> Iterator[str]:
+    """Check that the servers that the environment names answer."""
+    if run.publishes:
+        check_reachable(tracking_uri(run.root))
+    check_prefect(os.environ.get("PREFECT_API_URL", ""))
+    yield from ()
+
+
+CHECKS: tuple[Check, ...] = (check_encoding, check_proxy, check_trackers, check_places, check_servers)
+
+
+def begin_before(run: Run) -> None:
+    """Run the checks that take no time, and begin those that take seconds. Raises as `check_before`."""
+    _refuse(find_mistakes(CHECKS, run))
+    begin_checks(run)
+    begin_migration(run)
 
 
 def check_before(run: Run) -> None:
-    """Run all checks before a run.
+    """Run all checks before a run; those that take seconds count only if the others find no mistake.
 
     Raises UserError with one line for each mistake; ConfigError, which is one, if a mistake is in the parameters.
     """
-    begin_checks(run)
-    found = [find_mistakes(CHECKS, run), finish_checks(run)]
-    if lines := [line for mistakes in found for line in mistakes.lines]:
-        raise (ConfigError if any(mistakes.in_parameters for mistakes in found) else UserError)("\n".join(lines))
+    begin_before(run)
+    _refuse(finish_checks(run))
+    finish_migration()
     check_result(run)  # only now, since it writes into the store
+
+
+def _refuse(found: Mistakes) -> None:
+    if found.lines:
+        raise (ConfigError if found.in_parameters else UserError)("\n".join(found.lines))

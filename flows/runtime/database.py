@@ -60,7 +60,7 @@ def prepare_database(file: Path, tool: Tool) -> None:
     file = file.resolve()  # of a link, the file that it leads to
     if file.is_dir():
         raise UserError(f"{file} is a folder, and {tool.name} needs a file there; name a file in it")
-    marker = file.with_name(f"{file.name}.version")
+    marker = _marker(file)
     with hold_lock(file.with_name(f"{file.name}.lock")):
         if _describe(file, tool) == _read_marker(marker):
             return
@@ -80,6 +80,16 @@ def prepare_database(file: Path, tool: Tool) -> None:
             raise UserError(f"{tool.name} cannot create the database {file}: {reason}")
         _replace(file, copy, exists, tool)
         write_text(marker, json.dumps(_describe(file, tool)) + "\n")
+
+
+def is_current(file: Path, tool: Tool) -> bool:
+    """Whether the database is there and of the version of the tool, so that `prepare_database` has nothing to do."""
+    file = file.resolve()
+    return _describe(file, tool) == _read_marker(_marker(file))
+
+
+def _marker(file: Path) -> Path:
+    return file.with_name(f"{file.name}.version")
 
 
 def _describe(file: Path, tool: Tool) -> dict[str, str | None]:

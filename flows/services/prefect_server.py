@@ -9,9 +9,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from dmd.errors import UserError
-from dmd.redaction import redact
 from flows.runtime.errors import one_line
-from flows.runtime.reach import find_silence
+from flows.services.prefect_address import check_prefect
 
 ENGINES = ("task_engine", "flow_engine")  # modules whose messages repeat the state of a run
 
@@ -30,11 +29,8 @@ def check_server() -> None:
 
     Raises UserError if the server does not answer.
     """
-    if is_configured() and (silence := find_silence(PREFECT_API_URL.value(), "/health")):
-        raise UserError(
-            f"the Prefect server {redact(PREFECT_API_URL.value())} can't be reached ({silence}): start it, or unset "
-            "PREFECT_API_URL (prefect config view shows where it is set)"
-        )
+    if is_configured():
+        check_prefect(PREFECT_API_URL.value() or "")
     failures: list[Exception] = []
     thread = threading.Thread(target=_request_health, args=(failures,), daemon=True)
     thread.start()

@@ -3,19 +3,18 @@
 import os
 import secrets
 import sys
-import threading
 import tomllib
 from collections.abc import Callable
-from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from dmd.errors import UserError
 from flows.runtime import guard
-from flows.runtime.database import PREFECT, prepare_database
+from flows.runtime.database import PREFECT, is_current, prepare_database
 from flows.runtime.environment import ROOT, temporary_database
-from flows.services import temporary_server
+from flows.services.temporary_server import TemporaryServer
 from flows.services.web import USER
 
 START_PATIENCE = 180.0  # seconds
@@ -42,32 +41,35 @@ def begin_to_set_up_prefect(root: Path) -> Callable[[], None]:
     for name, template in CONSOLE.items():
         os.environ.setdefault(name, template)
     guard.start()
-    _import_prefect()
+    protection, database = _protect(), temporary_database()
+    server = TemporaryServer(partial(_prepare, database), protection, START_PATIENCE)
+    if not os.environ.get("PREFECT_API_URL") and (database is None or is_current(database, PREFECT)):
+        server.start()  # already, since the import that says whether a profile names another server takes seconds
+    try:
+        _import_prefect()
+    except UserError:
+        server.cancel()
+        raise
     from flows.services import prefect_server
 
     prefect_server.filter_console()
     if prefect_server.is_configured():
+        server.cancel()
         return prefect_server.check_server
-    _protect_temporary_server()
     print("starting a temporary Prefect server (up to a minute the first time)", file=sys.stderr, flush=True)
-    started: Future[str] = Future()
-    threading.Thread(target=_start_server, args=(started,), daemon=True).start()
+    os.environ |= protection
+    server.start()
 
     def finish() -> None:
-        _use(started.result())
+        _use(server.wait())
         prefect_server.check_server()
 
     return finish
 
 
-def _start_server(started: "Future[str]") -> None:
-    """Start the temporary server, and pass on its address, or the error that it does not start for."""
-    try:
-        if (file := temporary_database()) is not None:
-            prepare_database(file, PREFECT)
-        started.set_result(temporary_server.start(START_PATIENCE))
-    except BaseException as e:
-        started.set_exception(e)
+def _prepare(database: Path | None) -> None:
+    if database is not None:
+        prepare_database(database, PREFECT)
 
 
 def _use(url: str) -> None:
@@ -92,11 +94,12 @@ def _import_prefect() -> None:
         raise UserError(f"Prefect's profiles.toml or prefect.toml is no valid TOML ({e}); correct or move it") from None
 
 
-def _protect_temporary_server() -> None:
-    """Give the temporary server a token that this process alone knows, and let pages of no other site read its answers.
+def _protect() -> dict[str, str]:
+    """Return the variables of a temporary server and its client.
 
-    The server starts with the environment of this process.
+    The server has a token that this process alone knows, and lets pages of no other site read its answers.
     """
     token = f"{USER}:{secrets.token_urlsafe(32)}"
-    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = token
-    os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = "http://127.0.0.1"
+    own = "http://127.0.0.1"
+    tokens = dict.fromkeys(("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"), token)
+    return tokens | {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": own}

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 
 import httpx
 import uvicorn
@@ -27,23 +29,75 @@ GRACE = 2.0  # seconds in which the server writes what it has received
 END_PATIENCE = 5.0  # seconds until a server that does not end by itself is killed
 
 
-def start(patience: float) -> str:
-    """Start a server with the environment of this process and return the address of its API.
+class TemporaryServer:
+    """A server that starts in the background, which takes seconds."""
 
-    The signals are blocked before the server starts, and stay blocked in it. It ends when this process closes the pipe,
-    which the system does for a process that is killed.
+    def __init__(self, prepare: Callable[[], None], env: Mapping[str, str], patience: float) -> None:
+        """prepare: is called first, such as to make the database. env: variables for the server beside this process's.
 
-    Raises UserError if the server does not answer within `patience` seconds.
+        patience: seconds within which it must answer.
+        """
+        self.prepare, self.env, self.patience = prepare, dict(env), patience
+        self.url: Future[str] = Future()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.lock, self.is_unwanted, self.is_started = threading.Lock(), False, False
+
+    def start(self) -> None:
+        """Begin to start; a second call does nothing."""
+        if not self.is_started:
+            self.is_started = True
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def wait(self) -> str:
+        """Return the address of its API. Raises UserError if it does not answer, and the errors of `prepare`."""
+        return self.url.result()
+
+    def cancel(self) -> None:
+        """End the server, which nobody has used."""
+        with self.lock:
+            self.is_unwanted = True
+            if self.process is not None:
+                self.process.kill()
+                self.process.wait()
+
+    def _end(self) -> None:
+        """End the server; at once if it has not answered yet, since it then has nothing to write."""
+        if self.url.done() and self.process is not None and not self.is_unwanted:
+            _end(self.process)
+        else:
+            self.cancel()
+
+    def _run(self) -> None:
+        try:
+            self.prepare()
+            port = _find_port()
+            with self.lock:
+                if self.is_unwanted:
+                    return
+                self.process = _spawn(port, self.env)
+            atexit.register(self._end)
+            self.url.set_result(_await_answer(self.process, f"http://{HOST}:{port}/api", self.patience))
+        except BaseException as e:
+            self.url.set_exception(e)
+
+
+def _spawn(port: int, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the process of a server.
+
+    The signals are blocked before it starts, and stay blocked in it. It ends when this process closes the pipe, which
+    the system does for a process that is killed.
     """
-    port = _find_port()
     argv = [sys.executable, "-m", "flows.services.temporary_server", str(port)]
+    variables = {**child_environment(), **env}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        process = subprocess.Popen(argv, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(argv, env=variables, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    atexit.register(_end, process)
-    url = f"http://{HOST}:{port}/api"
+
+
+def _await_answer(process: "subprocess.Popen[bytes]", url: str, patience: float) -> str:
+    """Return the address as soon as it answers. Raises UserError if the process ends, or after `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -3,35 +3,49 @@
 import socket
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dmd.config import Params
 from dmd.errors import ConfigError, UserError
-from flows.preflight import checks
+from flows.preflight import checks, migration
 from flows.preflight.checks import check_before
 from flows.preflight.places import check_places, list_places
-from flows.preflight.run import Run
+from flows.preflight.run import Mistakes, Run
 from flows.registry.store import check_reachable
 from flows.runtime.reach import find_silence
+from tests.helpers.faults.inputs import foreign_database
 from tests.helpers.params import with_values
 from tests.helpers.servers import free_port
 
 
-def test_every_mistake_is_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mistake_is_listed_and_those_that_take_no_time_come_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_run: Run) -> list[str]:
         raise UserError("two\nthree")
 
     monkeypatch.setattr(checks, "check_result", pytest.fail)
-    monkeypatch.setattr(checks, "CHECKS", (lambda _run: ["one"], refuse, lambda _run: []))
     of_critic = with_values(run.params[0], method={"name": "gdd"})  # its trunks are those of a critic, which it lacks
-    with pytest.raises(
-        ConfigError, match=r"^one\ntwo\nthree\nmethod\.gan\.trunks: gdd has no critic, so critic cannot "
-    ):
-        check_before(replace(run, params=[*run.params, of_critic], stages=frozenset({"train"})))
+    wrong = replace(run, params=[*run.params, of_critic, of_critic], stages=frozenset({"train"}))
+    with pytest.raises(ConfigError, match=r"^method\.gan\.trunks: gdd has no critic, so critic cannot "):
+        check_before(wrong)
+    monkeypatch.setattr(checks, "CHECKS", (lambda _run: ["one"], refuse, lambda _run: []))
+    monkeypatch.setattr(checks, "begin_checks", pytest.fail)
     with pytest.raises(UserError, match=r"^one\ntwo\nthree$") as caught:
-        check_before(replace(run, stages=frozenset({"data"})))
+        check_before(wrong)
     assert not isinstance(caught.value, ConfigError)
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL"])
+def test_a_server_of_the_environment_is_asked_before_the_checks_that_take_seconds(
+    run: Run, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}/api")
+    monkeypatch.setattr(checks, "begin_checks", pytest.fail)
+    with pytest.raises(UserError, match=rf"server http.* can't be reached .* unset {variable}"):
+        check_before(run)
 
 
 def test_a_locale_that_is_not_utf_8_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +108,26 @@ def test_a_server_that_says_nothing_is_named_in_time(monkeypatch: pytest.MonkeyP
         assert find_silence(f"http://127.0.0.1:{silent.getsockname()[1]}", "/health") in ("timed out", "no answer")
         assert find_silence(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/db") is None
     assert find_silence("sqlite:////tmp/x.db") is None and find_silence("databricks") is None
+
+
+def test_a_database_that_mlflow_cannot_use_is_found_beside_the_other_checks(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow says so after seconds, in which the checks of networks run."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", foreign_database("sqlite", "runs")(tmp_path))
+    begun = list[Path]()
+
+    def fail(file: Path, _tool: object) -> None:
+        begun.append(file)
+        raise UserError(f"MLflow cannot use the database {file}")
+
+    monkeypatch.setattr(migration, "prepare_database", fail)
+    monkeypatch.setattr(checks, "finish_checks", lambda _run: Mistakes([], False) if begun else pytest.fail("later"))
+    monkeypatch.setattr(checks, "begin_checks", lambda _run: None)
+    monkeypatch.setattr(checks, "check_result", pytest.fail)
+    with pytest.raises(UserError, match=r"^MLflow cannot use the database .*other\.db$"):
+        check_before(run)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new.db")
+    monkeypatch.setattr(checks, "check_result", lambda _run: None)
+    check_before(run)
+    assert len(begun) == 1  # a new database is made only after the checks
