@@ -1,7 +1,8 @@
 """`python -m benchmarks.chaos`: puts faults into runs of the pipeline, and checks that nothing of them remains.
 
-The plan follows from the seed. Each life is a fresh copy of the project with reduced numbers; its runs get one fault
-each, and a last run gets none. The project must then equal one without faults: the generator is identical to the byte,
+The plan follows from the seed. Each life begins with a fresh copy of the project with reduced numbers. Its runs get one
+fault each, and a last run gets none; if a run completes in spite of its fault, the next one has a new copy. Each copy
+must then equal a project without faults: the generator is identical to the byte,
 there is one complete MLflow run and one version, and no running MLflow run, process, stray file or lock is left. The
 default of 60 SIGKILLs takes hours: about 80 runs of one to two minutes each on an idle machine.
 """
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ space:
 READ_ONLY_PLACES = ("artifacts", "runs", ".dvc/cache", "reports")
 RESULTS = {FLOW: ("artifacts/generator", "reports/metrics.json"), SEARCH: ("reports/searches/chaos.json",)}
 MIB = 2**20
+LEAST_SHARE = 0.1  # a fault that came too late at a smaller share is not tried again
 LEAST_ROOM, MOST_ROOM = 1.02, 1.5  # size of a disk that fills up, times the project's before a run
 
 
@@ -74,20 +77,37 @@ class Laboratory:
         self.work, self.undisturbed = work, dict[str, tuple[State, Ended]]()
 
     def live(self, life: Life, number: int) -> dict[str, Any]:
-        """Run a life. Returns its row of the table."""
+        """Run a life, in a new project whenever one is complete. Returns its row of the table."""
         state, whole = self._without_faults(life.command)
-        rows = []
-        project = self._copy(f"life{number}")
-        with variables(life, project) as env:
-            for fault in life.faults:
-                ended = self._disturb(project, life, fault, whole, env)
-                rows.append({**vars(fault), "injected": ended.injected, "exit_code": ended.code, **judge(ended)})
-            last = Run(project, command(life.command), env).follow(None, {})
-            differences = list(find_differences(project, state, env))
-        if last.code:
-            differences.insert(0, f"the undisturbed run ended with exit code {last.code}: {last.output[-500:]}")
-        differences += [row["wrong"] for row in rows if row["wrong"]]
+        rows, differences, left = list[dict[str, Any]](), list[str](), list(life.faults)
+        while left:
+            project = self._copy(f"life{number}-{len(rows)}")
+            with variables(life, project) as env:
+                for row in self._disturb_until_complete(project, life, left, whole, env):
+                    rows.append(row)
+                    differences += filter(None, [row["wrong"]])
+                if rows[-1]["exit_code"]:
+                    last = Run(project, command(life.command), env).follow(None, {})
+                    if last.code:
+                        differences.append(f"the last run ended with exit code {last.code}: {last.output[-500:]}")
+                differences += find_differences(project, state, env)
         return {"life": number, "command": life.command, "faults": rows, "differences": differences}
+
+    def _disturb_until_complete(
+        self, project: Path, life: Life, left: list[Fault], whole: Ended, env: dict[str, str]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield a row for each run with a fault, up to the first that completes the project; remove the faults.
+
+        A moment that passed before its share of the expected time is tried again in the next run, at half the share.
+        """
+        while left:
+            fault = left.pop(0)
+            ended = self._disturb(project, life, fault, whole, env)
+            yield {**vars(fault), "injected": ended.injected, "exit_code": ended.code, **judge(ended)}
+            if not ended.injected and fault.share > LEAST_SHARE:
+                left.insert(0, replace(fault, share=fault.share / 2))
+            if ended.code == 0:
+                return
 
     def _copy(self, name: str) -> Path:
         project = copy_of_the_project(self.work / name)

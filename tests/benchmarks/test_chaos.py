@@ -21,8 +21,7 @@ def test_a_project_with_faults_ends_like_one_without(tmp_path: Path) -> None:
     out = tmp_path / "table.json"
     assert chaos.main(["--kills", "2", "--lives", "0", "--out", str(out), "--work", str(tmp_path)]) == 0
     (life,) = json.loads(out.read_text())["lives"]
-    assert len(life["faults"]) == 3 and life["differences"] == []
-    assert any(fault["injected"] for fault in life["faults"])
+    assert len([fault for fault in life["faults"] if fault["injected"]]) == 3 and life["differences"] == []
 
 
 def test_the_plan_spreads_the_kills_over_all_moments_and_has_every_other_fault() -> None:
@@ -102,3 +101,34 @@ def test_a_life_that_the_plan_lacks_is_one_line(capsys: pytest.CaptureFixture) -
     with pytest.raises(SystemExit):
         chaos.main(["--kills", "2", "--lives", "9"])
     assert "--lives: the plan has no life 9; its lives are 0 to 2" in capsys.readouterr().err
+
+
+def test_the_next_fault_meets_a_new_project_once_a_run_is_complete(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A complete project has no stage left to disturb. A fault that came too late is tried again, earlier."""
+    ends = iter(
+        [runs.Ended(-9, "", 1.0, injected=True), runs.Ended(0, "", 1.0), runs.Ended(-15, "", 1.0, injected=True)]
+    )
+    met = list[tuple[str, Fault]]()
+
+    def disturb(_: object, project: Path, _life: plan.Life, fault: Fault, *_args: object) -> runs.Ended:
+        met.append((project.name, fault))
+        return next(ends)
+
+    class Last:
+        def __init__(self, *_: object) -> None: ...
+        def follow(self, *_: object) -> runs.Ended:
+            return runs.Ended(0, "", 1.0)
+
+    compared = list[Path]()
+    monkeypatch.setattr(chaos.Laboratory, "_without_faults", lambda *_: (None, runs.Ended(0, "", 1.0)))
+    monkeypatch.setattr(chaos.Laboratory, "_copy", lambda self, name: self.work / name)
+    monkeypatch.setattr(chaos.Laboratory, "_disturb", disturb)
+    monkeypatch.setattr(chaos, "Run", Last)
+    monkeypatch.setattr(chaos, "find_differences", lambda project, *_: compared.append(project) or [])
+    first, late = Fault(KILL, "data", 0.5), Fault(TERM, "train", 0.4)
+    life = chaos.Laboratory(tmp_path).live(plan.Life(plan.FLOW, (first, late)), 7)
+    assert met == [("life7-0", first), ("life7-0", late), ("life7-2", Fault(TERM, "train", 0.2))]
+    assert [row["injected"] for row in life["faults"]] == [True, False, True] and life["differences"] == []
+    assert [path.name for path in compared] == ["life7-0", "life7-2"]
