@@ -65,6 +65,7 @@ Shard = Literal["none", "full"] | Annotated[int, Field(ge=2)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 PathOrNone = Annotated[str, Field(min_length=1), AfterValidator(_reject_former_none)]
 Origin = Literal["train", "folder", "hub"]
+Precision = Literal["fp32", "bf16"]  # of frozen networks that only sample
 
 
 class Group(BaseModel):
@@ -426,6 +427,10 @@ class BaselineConfig(Group):
         description="numbers of Heun steps that the teacher is evaluated at, 2 n - 1 network passes each; may be empty"
     )
     batch_size: Count = Field(description="images sampled at once")
+    precision: Precision = Field(
+        description="type of the weights of the teacher's linear layers and convolutions; bf16 needs half the memory, "
+        "and runs the teacher in bf16; noise, states of the sampler, VAE and images stay in float32"
+    )
     neighbours: Count = Field(description="k of precision, recall, density and coverage")
     pictures_per_class: int = Field(ge=1, le=20, description="images of each class in the report's pictures")
 
@@ -440,6 +445,7 @@ class PairsConfig(Group):
     steps: Count = Field(description="steps of the solver; N steps take N network passes by ddim, 2 N - 1 by heun")
     seed: Seed = Field(description="seed of the pairs' noise and labels")
     batch_size: Count = Field(description="pairs sampled at once")
+    precision: Precision = Field(description="type of the teacher's weights, as in baseline.precision")
 
 
 class GanConfig(Group):
@@ -868,6 +874,12 @@ class TrainConfig(Group):
         description="validations without a better generator after which the last phase ends; 0: never",
     )
 
+    @property
+    def teacher_precision(self) -> Precision:
+        """The type in which the teacher's weights are loaded: float32 if a copy of them is to train."""
+        only_adapters = self.lora_rank > 0 and self.lora_rank_critic > 0
+        return "bf16" if self.frozen_precision == "bf16" and only_adapters else "fp32"
+
     @model_validator(mode="before")
     @classmethod
     def _reject_former_tolerance(cls, value: object) -> object:
@@ -923,6 +935,10 @@ class EvaluateConfig(Group):
     """Metrics and timing of the student."""
 
     batch_size: Count = Field(description="images generated at once")
+    precision: Precision = Field(
+        description="type of the weights of the student, and of the teacher that is timed beside it, as in "
+        "baseline.precision; figures are those of this type"
+    )
     seed: Seed = Field(description="seed of the student's noise")
     timing_batch: Count = Field(description="images per timed call")
     timing_repeats: int = Field(ge=3, description="timed calls; their median is reported")

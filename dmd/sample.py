@@ -26,6 +26,8 @@ def parse() -> argparse.Namespace:
     p.add_argument("--batch-size", type=int, default=64, help="images made at once (default 64)")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU if there is one")
     engine = "what runs the network (default torch); onnx and openvino are extras, for the CPU (docs/scaling.md)"
+    half = "type of the network's weights (default fp32); bf16 needs half the memory, for large generators on a GPU"
+    p.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help=half)
     p.add_argument("--engine", choices=ENGINES, default="torch", help=engine)
     out = "a picture (.png): a column per label, a row per image; or a new folder: a PNG per image and labels.csv"
     p.add_argument("--out", type=Path, required=True, help=out)
@@ -52,6 +54,10 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--prompt and --labels cannot be used together; leave one out")
     if not all(text.strip() for text in args.prompt):
         raise ValueError("--prompt: a text is empty; write one, or leave the option out")
+    if args.precision != "fp32" and args.engine in ("onnx", "openvino"):
+        raise ValueError(
+            f"--precision: {args.engine} runs weights in float32; use the engine torch or compile, or fp32"
+        )
     if not args.out.suffix and args.out.exists():
         raise ValueError(f"--out: {args.out} exists; name a new folder, or a picture such as grid.png")
 
@@ -64,7 +70,7 @@ def draw(args: argparse.Namespace) -> str:
     from dmd.generator.generator import load_generator
     from dmd.storage.files import write_image
 
-    generator = load_generator(args.generator, choose_device(args.device), args.prompt)
+    generator = load_generator(args.generator, choose_device(args.device), args.prompt, precision=args.precision)
     if args.engine != "torch":
         from dmd.engines.engine import with_engine
 

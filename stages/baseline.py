@@ -22,11 +22,11 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     cfg, guidance = params.baseline, params.guidance
     data = EvaluationData.load(args.data, cfg.reference)
     encoded = load_encoded(args.encoded, data.train.class_captions)
-    teacher = load_teacher(args.teacher, device, guidance.scale, encoded.captions, encoded.texts, *guidance.details)
+    teacher = load_teacher(args.teacher, device, guidance.scale, *encoded.stored, *guidance.details, cfg.precision)
     check_fits(teacher, data.train.shape, len(data.train.class_names))
     extractors = Extractors.load(args.evaluator, params.extractors, device)
     samplers = [teacher.sampler(name) for name in list_samplers(cfg)]
-    identity = TeacherIdentity(sha256(args.teacher), guidance.scale, *guidance.details)
+    identity = TeacherIdentity(sha256(args.teacher), guidance.scale, *guidance.details, cfg.precision)
     work = SharedWork.join(device)
     with new_folder(args.out) if work.is_main else TemporaryDirectory() as folder:
         baseline = build_baseline(cfg, samplers, identity, data, extractors, device.type, Path(folder), work)

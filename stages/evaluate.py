@@ -12,7 +12,7 @@ from dmd.generator.generator import load_generator
 from dmd.teachers.teacher import load_teacher
 from dmd.training.shared_work import SharedWork
 from evaluation.evaluator.evaluator import Evaluator
-from evaluation.evaluator.student import add_student
+from evaluation.evaluator.student import add_student, name_source
 from evaluation.metrics.schema import Baseline, read_model
 from evaluation.report.outputs import collect_facts, write_outputs
 from evaluation.report.page import ReportInputs, Subject
@@ -30,11 +30,11 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     baseline, reference = read_model(Baseline, args.baseline / "baseline.json"), evaluator.reference
     real, test = (load_splits(args.data, names, with_images=False) for names in (reference.splits, ["test"]))
     encoded = load_encoded(args.encoded, reference.captions)
-    teacher = load_teacher(args.teacher, device, guidance.scale, encoded.captions, encoded.texts, *guidance.details)
-    generator = load_generator(args.generator, device)
+    teacher = load_teacher(args.teacher, device, guidance.scale, *encoded.stored, *guidance.details, cfg.precision)
+    generator = load_generator(args.generator, device, stored=encoded.stored, precision=cfg.precision)
     student, size = generator.sampler(), sum(p.numel() for p in generator.denoiser.parameters())
     facts = collect_facts({name: getattr(args, name) for name in INPUTS}, args.validation)
-    measures, scores = evaluator.evaluate(student, cfg.seed, cfg.batch_size, facts["generator sha256"])
+    measures, scores = evaluator.evaluate(student, cfg.seed, cfg.batch_size, name_source(facts, cfg.precision))
     if not evaluator.work.is_main:  # the rest is timed, drawn and written once
         return "done"
     metrics = add_student(baseline, measures, scores, args.validation, args.evaluator)

@@ -21,7 +21,9 @@ INPUTS = ("data", "teacher", "encoded")
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     train = load_split(args.data, "train", with_images=False)  # only its labels or prompts are used
     encoded, guidance = load_encoded(args.encoded, train.class_captions), params.guidance
-    teacher = load_teacher(args.teacher, device, guidance.scale, encoded.captions, encoded.texts, *guidance.details)
+    teacher = load_teacher(
+        args.teacher, device, guidance.scale, *encoded.stored, *guidance.details, params.pairs.precision
+    )
     check_fits(teacher, train.shape, len(train.class_names))
     groups = {g: getattr(params, g).model_dump() for g in ("guidance", "pairs")} | {"runtime": params.runtime.bits()}
     scratch = Scratch("pairs", groups | {"code": code_hash()}, {name: getattr(args, name) for name in INPUTS})

@@ -28,7 +28,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     workers = Workers.start(cfg, device, params.runtime.threads)
     split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
     encoded = load_encoded(args.encoded, split.class_captions)
-    teacher = load_teacher(args.teacher, workers.device, scale, encoded.captions, encoded.texts, *details)
+    teacher = load_teacher(args.teacher, workers.device, scale, *encoded.stored, *details, cfg.teacher_precision)
     pairs, labels = load_pairs(args.pairs).to(workers.device), encoded.draw_from(split.labels)
     method = new_method(params, teacher, split, encoded, pairs, args.trunk)
     nets = new_networks(method, teacher, cfg, params.method.init_from, workers.device)

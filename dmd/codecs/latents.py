@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from dmd.codecs.layouts import layout_of
 from dmd.codecs.pixels import Pixels
 from dmd.data.shards import Images
+from dmd.networks.half import own_precision
 
 IMAGES_AT_ONCE = 256  # largest batch of a VAE
 PIXELS_AT_ONCE = IMAGES_AT_ONCE * 64 * 64  # largest number of pixels in such a batch
@@ -23,7 +24,8 @@ def vae_batch_size(height: int, width: int) -> int:
 class Latents(nn.Module):
     """The codec of a network that works on latents of a VAE, scaled and shifted as Stable Diffusion does.
 
-    The VAE may give a distribution of latents, whose mode is taken, or the latents themselves (AutoencoderTiny).
+    The VAE may give a distribution of latents, whose mode is taken, or the latents themselves (AutoencoderTiny). One
+    whose weights are in bfloat16 encodes in that type.
     """
 
     def __init__(self, vae: Any) -> None:
@@ -42,12 +44,13 @@ class Latents(nn.Module):
 
     def encode_raw(self, images: Tensor) -> Tensor:
         """Encode images [B, C, H, W] on the VAE's device, in one batch, to latents that are not scaled."""
-        encoded = self.vae.encode(images[:, :, None] if self.layout.takes_video else images)
+        with own_precision(self.vae, images):
+            encoded = self.vae.encode(images[:, :, None] if self.layout.takes_video else images)
         if hasattr(encoded, "latent"):  # AutoencoderDC
-            return encoded.latent
+            return encoded.latent.to(images.dtype)
         latents = retrieve_latents(encoded, sample_mode="argmax")  # the mode of a distribution
         latents = latents[:, :, 0] if self.layout.takes_video else latents
-        return F.pixel_unshuffle(latents, self.layout.block)
+        return F.pixel_unshuffle(latents, self.layout.block).to(images.dtype)
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:

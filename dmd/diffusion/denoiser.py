@@ -7,7 +7,6 @@ outside this file does not distinguish eps, v, flow and EDM parametrisations.
 
 import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from dmd.config import EVERYWHERE
 from dmd.diffusion.process import Process, append_dims, is_flow, process_of
+from dmd.networks.half import own_precision
 
 Cond = Tensor | None
 
@@ -87,13 +87,6 @@ PARAMETRISATIONS: dict[str, Parametrisation] = {
     "sample": _sample,
     "flow": _flow,
 }
-
-
-def own_precision(net: nn.Module, x: Tensor) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 if some weights of a network are stored in it and its input x is float32."""
-    if x.dtype != torch.float32 or all(p.dtype != torch.bfloat16 for p in net.parameters()):
-        return nullcontext()
-    return torch.autocast(x.device.type, torch.bfloat16)
 
 
 class Denoiser(nn.Module):

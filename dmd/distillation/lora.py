@@ -4,7 +4,8 @@ peft injects them in place, so the network keeps its class. It is imported only 
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.parallel.sharding import to_placement_of
 from dmd.errors import ConfigError
+from dmd.networks.half import HALVED
 from dmd.networks.wrapper import TransformerWrapper, unwrap
 
 # The layers that DMD2 adapts in SDXL: attention and its feed-forward, convolutions and time embeddings of residual
@@ -21,10 +23,6 @@ TARGETS = (
     *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
     *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj"),
 )
-
-
-# Layers that autocast runs in half precision, whatever the type of their weights.
-HALVED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def student(denoiser: Denoiser, rank: int, seed: int, alpha: int = 0) -> Denoiser:
@@ -44,18 +42,26 @@ def with_adapters(denoiser: Denoiser, rank: int, seed: int, alpha: int = 0) -> D
         torch.manual_seed(seed)
         targets = [*TARGETS, *(new.net.lora_targets if isinstance(new.net, TransformerWrapper) else ())]
         config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=targets)
-        inject_adapter_in_model(config, unwrap(new.net))
+        with _shown_in_float32(new):
+            inject_adapter_in_model(config, unwrap(new.net))
     return new
 
 
-def halve(denoiser: Denoiser) -> None:
-    """Store the weights of linear layers and convolutions of a frozen denoiser in bfloat16, in place.
-
-    Adapters on these weights share them, so that all networks still hold one copy.
-    """
-    for module in denoiser.modules():
-        if isinstance(module, HALVED):
-            module.bfloat16()
+@contextmanager
+def _shown_in_float32(net: nn.Module) -> Iterator[None]:
+    """Put empty float32 tensors in the place of weights in bfloat16: peft gives an adapter the type of its weight."""
+    halved = [
+        module for module in net.modules() if isinstance(module, HALVED) and module.weight.dtype == torch.bfloat16
+    ]
+    weights = [module.weight for module in halved]
+    for module, weight in zip(halved, weights, strict=True):
+        empty = torch.empty((), device=weight.device).expand(weight.shape)  # one number, whatever the shape
+        module.weight = nn.Parameter(empty, requires_grad=weight.requires_grad)
+    try:
+        yield
+    finally:
+        for module, weight in zip(halved, weights, strict=True):
+            module.weight = weight
 
 
 def quantize(denoiser: Denoiser, others: Iterable[Denoiser]) -> None:

@@ -12,7 +12,7 @@ from dmd.data.splits import Split
 from dmd.diffusion.denoiser import Denoiser
 from dmd.diffusion.process import Process
 from dmd.distillation.inputs.batches import TrainingImages
-from dmd.distillation.lora import halve, quantize
+from dmd.distillation.lora import quantize
 from dmd.distillation.methods import Method, Setting, build_method, check_method, frozen_networks
 from dmd.distillation.networks import Networks, freeze_spatial
 from dmd.encoding.encoded import Encoded
@@ -22,6 +22,7 @@ from dmd.features.load import NetworkName, find_weights, load_frozen
 from dmd.features.own import OWN, load_own
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
+from dmd.networks.half import halve
 from dmd.samplers.few_step import level_times
 from dmd.samplers.sampler import to_uint8
 from dmd.storage.checkpoint import Scratch

@@ -2,6 +2,9 @@
 
 They are stored in shards, as the data are, and later stages read them from disk. A killed run continues after
 its last complete shard. A teacher that works on pixels with labels has nothing to encode.
+
+The teacher's own network is not loaded. VAE and text encoders are on the device one after the other, and run in
+bfloat16 if that is the stored type. In float16, text encoders such as T5 overflow: they then run in float32.
 """
 
 import json
@@ -23,7 +26,7 @@ from dmd.data.shards import Shard, shard_name
 from dmd.data.splits import Split
 from dmd.encoding.encoded import LATENTS, MANIFEST, PROMPTS, TEXTS, open_rows
 from dmd.errors import ConfigError, DataError
-from dmd.families.family import CAPTIONS_AT_ONCE, Family
+from dmd.families.family import Family
 from dmd.families.pipelines import find_family, load_pipeline
 from dmd.families.tables import Embedded
 from dmd.progress import Progress
@@ -54,7 +57,7 @@ def encode(
     for prompts that the teacher does not take.
     """
     prompts = _read_prompts(cfg)
-    pipe = load_pipeline(teacher)
+    pipe = load_pipeline(teacher, precision="bf16" if cfg.precision == "bf16" else "fp32", only_encoders=True)
     family, dtype = find_family(pipe, teacher), TYPES[cfg.precision]
     if prompts and not family.takes_captions:
         raise ConfigError(f"encode.prompts: {family.parts} takes no captions; set it to {NONE}")
@@ -122,7 +125,9 @@ def _encode_captions(
         return family.embed(pipe, captions[rows])
 
     with Progress("captions", len(captions), "captions") as progress:
-        files = _write_shards(work / "texts", len(captions), CAPTIONS_AT_ONCE, dtype, progress, embed_rows, share)
+        files = _write_shards(
+            work / "texts", len(captions), family.captions_at_once, dtype, progress, embed_rows, share
+        )
     empty = work / "texts.none.safetensors"
     return [*files, _save(family.embed_empty(pipe), dtype, empty) if share.is_main else empty]
 

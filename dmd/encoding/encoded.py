@@ -12,6 +12,7 @@ from dmd.data.prompts import read_prompts
 from dmd.data.sequences import LENGTHS, SequenceRows
 from dmd.data.shards import Rows, Shard
 from dmd.errors import DataError
+from dmd.families.tables import StoredTexts
 from dmd.storage.files import sha256
 
 MANIFEST = "manifest.json"
@@ -27,6 +28,11 @@ class Encoded:
     texts: dict[str, Rows | SequenceRows] | None  # tables: a row for each condition and, last, for the empty caption
     captions: tuple[str, ...] = ()  # of these rows: those of the data, then the generator's own prompts
     prompts: int = 0  # number of the generator's own prompts
+
+    @property
+    def stored(self) -> StoredTexts:
+        """The captions with the tables of their embeddings."""
+        return StoredTexts(self.captions, self.texts)
 
     def draw_from(self, labels: Tensor) -> Tensor:
         """Return the conditions [N] of generated images: the generator's own prompts, or the data's labels."""

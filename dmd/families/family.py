@@ -21,8 +21,6 @@ from dmd.families import tables
 from dmd.families.parts import part_folder
 from dmd.families.tables import Embedded, Tables
 
-CAPTIONS_AT_ONCE = 256  # captions in a batch of the text encoder
-
 
 class Family(ABC):
     """One kind of pipeline: which parts it has, how its network is called, and how captions become embeddings."""
@@ -34,6 +32,7 @@ class Family(ABC):
     packing: int = 1  # side of the square of latent pixels that become one, with packing^2 times the channels
     size_key: str = "sample_size"  # the key of the network's config that holds the size of its input
     embeds_guidance: bool = False  # the network may take the guidance scale as an input
+    captions_at_once: int = 256  # captions in a batch of the text encoders
 
     @abstractmethod
     def has_parts(self, pipe: DiffusionPipeline) -> bool:
@@ -119,11 +118,11 @@ def part(pipe: DiffusionPipeline, name: str) -> object:
 @torch.no_grad()
 def embed_all(family: Family, pipe: DiffusionPipeline, captions: Sequence[str]) -> Tables:
     """Return the tables: a row for each caption and, last, for the empty caption; computed on demand if too large."""
-    empty = family.embed_empty(pipe)
+    empty, size = family.embed_empty(pipe), family.captions_at_once
 
     def embed(index: Sequence[int]) -> dict[str, Embedded]:
         texts = [captions[i] for i in index if i < len(captions)]
-        parts = [family.embed(pipe, texts[i : i + CAPTIONS_AT_ONCE]) for i in range(0, len(texts), CAPTIONS_AT_ONCE)]
+        parts = [family.embed(pipe, texts[i : i + size]) for i in range(0, len(texts), size)]
         last = [] if len(texts) == len(index) else [empty]
         return {name: concatenate([part[name] for part in (*parts, *last)]) for name in empty}
 

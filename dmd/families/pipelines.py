@@ -6,6 +6,7 @@ from pathlib import Path
 from diffusers import DiffusionPipeline
 from diffusers.utils.logging import disable_progress_bar
 
+from dmd.config import Precision
 from dmd.errors import TeacherError
 from dmd.families import FAMILIES, Family
 from dmd.families.parts import load_networks
@@ -20,10 +21,13 @@ MAX_TIMESTEPS = 100_000  # noise levels of a schedule; a hundred times those of 
 UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")
 
 
-def load_pipeline(folder: Path, with_text: bool = True) -> DiffusionPipeline:
+def load_pipeline(
+    folder: Path, with_text: bool = True, precision: Precision = "fp32", only_encoders: bool = False
+) -> DiffusionPipeline:
     """Load a pipeline folder by diffusers' own loader, with every network in float32 whatever its stored type.
 
-    with_text: load the text encoders, too; without them, those of a text transformer stay on disk, where they are many
+    precision: bf16 holds the weights of the diffusion network in half of the memory (dmd/networks/half.py).
+    only_encoders: leave out the weights of the diffusion network; `precision` is then that of the others. with_text: load the text encoders, too; without them, those of a text transformer stay on disk, where they are many
     GiB. Raises TeacherError if that fails, if a weight is missing or wrong, or if the pipeline belongs to no family.
     """
     file = folder / "model_index.json"
@@ -37,7 +41,7 @@ def load_pipeline(folder: Path, with_text: bool = True) -> DiffusionPipeline:
         parts = {name: entry for name, entry in index.items() if name not in without and isinstance(entry, list)}
         _check_folders(folder, [name for name, entry in parts.items() if any(entry)])
         _check_schedule(folder)
-        networks = load_networks(folder, parts)
+        networks = load_networks(folder, parts, precision, only_encoders)
     with refuse(f"{folder} could not be loaded", "correct its configs"):
         pipe = DiffusionPipeline.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, **networks, **without

@@ -6,8 +6,9 @@ A small table is held in memory. A large one stays on disk, or is computed row b
 500,000 captions of Stable Diffusion take 118 GB.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,20 @@ Embedded = Tensor | Sequences  # rows of a table: [B, ...], or B sequences of di
 # [K + 1, D'] of the whole caption. The last row belongs to the empty caption.
 Table = Embedded | Rows | SequenceRows | ComputedRows
 Tables = Mapping[str, Table]
+
+
+class StoredTexts(NamedTuple):
+    """Captions, and the tables of their embeddings from stage `encode`; no tables for a teacher that takes none."""
+
+    captions: tuple[str, ...]
+    tables: Tables | None
+
+    def of(self, captions: Sequence[str]) -> Tables | None:
+        """Return the tables if they are those of these captions; None otherwise."""
+        return self.tables if self.captions == tuple(captions) else None
+
+
+NO_TEXTS = StoredTexts((), None)
 
 
 class TableInMemory(nn.Module):

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from dmd.codecs.latents import Codec
 from dmd.codecs.pixels import PIXELS
-from dmd.config import MOST_LEVELS
+from dmd.config import MOST_LEVELS, Precision
 from dmd.diffusion.denoiser import Cond, Denoiser
 from dmd.errors import TeacherError, quote, shorten
+from dmd.families.tables import NO_TEXTS, StoredTexts
 from dmd.samplers.few_step import Between, generate
 from dmd.samplers.sampler import Sampler
 from dmd.teachers.levels import set_levels
@@ -61,11 +62,19 @@ class Generator:
         return self.codec.decode(generate(self.denoiser, z, self.times, cond, self.between))
 
 
-def load_generator(folder: Path | str, device: torch.device | str = "cpu", prompts: Sequence[str] = ()) -> Generator:
+def load_generator(
+    folder: Path | str,
+    device: torch.device | str = "cpu",
+    prompts: Sequence[str] = (),
+    stored: StoredTexts = NO_TEXTS,
+    precision: Precision = "fp32",
+) -> Generator:
     """Read the folder that `export_generator` wrote.
 
-    prompts: the conditions of a generator that reads text, in place of the captions of its training. Raises
-    TeacherError if the folder cannot be read, or if there are prompts for a generator that reads none.
+    prompts: the conditions of a generator that reads text, in place of the captions of its training. stored: embeddings
+    of stage `encode`; for other captions than these, the text encoders of the folder compute them. precision: as
+    load_teacher takes it. Raises TeacherError if the folder cannot be read, or if there are prompts for a generator
+    that reads none.
     """
     folder = Path(folder)
     about = read_about(folder)
@@ -73,7 +82,9 @@ def load_generator(folder: Path | str, device: torch.device | str = "cpu", promp
         raise TeacherError(f"{folder}: this generator reads no prompts; give labels")
     if prompts:
         about = about.model_copy(update={"captions": list(prompts), "classes": list(prompts)})
-    net, times = about.with_levels(load_teacher(folder, device, captions=about.captions), folder), about.timesteps
+    texts, captions = stored.of(about.captions), about.captions
+    loaded = load_teacher(folder, device, captions=captions, texts=texts, precision=precision)
+    net, times = about.with_levels(loaded, folder), about.timesteps
     last = net.denoiser.process.timesteps - 1
     if len(times) > last + 1 or not all(0 <= t <= last for t in times):
         raise TeacherError(

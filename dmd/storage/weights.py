@@ -6,7 +6,7 @@ The libraries initialise a missing weight at random, ignore a surplus one and co
 import contextlib
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,17 @@ from dmd.storage.finite import find_infinite_weight
 from dmd.yaml_files import load_object
 
 
-def load_network(folder: Path, kind: Any, error: type[UserError]) -> Any:
-    """Load a network of class `kind` from its folder, in float32 whatever the stored type.
+def load_network(
+    folder: Path,
+    kind: Any,
+    error: type[UserError],
+    dtype: torch.dtype = torch.float32,
+    prepare: Callable[[nn.Module], None] | None = None,
+) -> Any:
+    """Load a network of class `kind` from its folder, in type `dtype` whatever the stored type.
+
+    prepare: gives the weights of a network of diffusers types of their own before they are read, in place of `dtype`,
+    so that no weight is ever in memory in another type.
 
     Raises `error` if it cannot be built from its config, or if a weight is missing, surplus, of another shape, an
     integer, NaN or infinite.
@@ -33,17 +42,43 @@ def load_network(folder: Path, kind: Any, error: type[UserError]) -> Any:
         raise error(f"{folder} holds only a variant, {files[0].name}; rename its files without the variant")
     with quiet(kind), refuse(f"{folder} could not be loaded", "correct its config.json or replace its weights", error):
         _check_layers(folder, files, error)
-        net, info = kind.from_pretrained(
+        net, info = (kind if prepare is None else _prepared(kind, prepare)).from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
-            dtype=torch.float32,
+            dtype=dtype if prepare is None else None,  # diffusers then keeps the types that the empty network has
             ignore_mismatched_sizes=True,  # transformers then lists them below; diffusers names them in its error
             output_loading_info=True,
         )
     if fault := _find_fault(folder, net, info) or find_bad_weight(folder, net):
         raise error(f"{fault}; replace the weights, or correct {folder / 'config.json'}")
     return net
+
+
+def empty_network(folder: Path, kind: Any, error: type[UserError]) -> Any:
+    """Build a network of class `kind` of diffusers by the config in its folder, without memory for its weights.
+
+    Raises `error` if it cannot be built.
+    """
+    from accelerate import init_empty_weights  # it takes seconds
+
+    _check_layers(folder, list(folder.glob("*.safetensors")), error)
+    with quiet(kind), refuse(f"{folder} could not be loaded", "correct its config.json", error), init_empty_weights():
+        return kind.from_config(kind.load_config(folder, local_files_only=True)).eval()
+
+
+def _prepared(kind: Any, prepare: Callable[[nn.Module], None]) -> Any:
+    """Return a class that loads networks of class `kind` of diffusers, each prepared while its weights are empty."""
+
+    class Prepared(kind):
+        @classmethod
+        def from_config(cls, *args: Any, **options: Any) -> Any:
+            net = kind.from_config(*args, **options)
+            prepare(net)
+            return net
+
+    Prepared.__name__ = kind.__name__  # diffusers looks up the names of its former classes
+    return Prepared
 
 
 LAYERS = re.compile(r"^n(um)?_(.*_)?layers$|layers_per_block$")  # keys that say how many layers there are

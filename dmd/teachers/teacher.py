@@ -12,7 +12,7 @@ from torch import Tensor
 from dmd.codecs.latents import Codec, Latents
 from dmd.codecs.layouts import layout_of
 from dmd.codecs.pixels import PIXELS
-from dmd.config import EVERYWHERE
+from dmd.config import EVERYWHERE, Precision
 from dmd.diffusion.denoiser import Cond, Denoiser, Guided, GuidedByInput, as_denoiser
 from dmd.errors import TeacherError
 from dmd.families.family import Family, embed_all
@@ -66,16 +66,18 @@ def load_teacher(
     texts: Tables | None = None,
     guidance_interval: tuple[float, float] = EVERYWHERE,
     guidance_rescale: float = 0.0,
+    precision: Precision = "fp32",
 ) -> Teacher:
     """Load the teacher in `folder`, frozen and in eval mode.
 
     captions: the conditions of a network that takes captions. texts: their embeddings from stage `encode`, computed
     here if there are none. guidance_interval: lowest and highest guided t, as shares of T. guidance_rescale: share of
-    the guided output that keeps the standard deviation without guidance. Raises TeacherError if the folder cannot be
-    used as a teacher, or if a network without conditions is to be guided.
+    the guided output that keeps the standard deviation without guidance. precision: bf16 holds the network's weights in
+    half of the memory and runs it in bfloat16; images and the states of samplers stay in float32. Raises TeacherError
+    if the folder cannot be used as a teacher, or if a network without conditions is to be guided.
     """
     folder = Path(folder)
-    pipe = load_pipeline(folder, with_text=texts is None)
+    pipe = load_pipeline(folder, texts is None, precision)
     return new_teacher(pipe, folder, device, guidance_scale, captions, texts, guidance_interval, guidance_rescale)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dmd.config import EVERYWHERE, BaselineConfig
+from dmd.config import EVERYWHERE, BaselineConfig, Precision
 from dmd.samplers.sampler import Sampler
 from dmd.training.shared_work import ALONE, SharedWork
 from evaluation.evaluator.evaluator import Evaluator
@@ -29,6 +29,7 @@ class TeacherIdentity:
     guidance_scale: float
     guidance_interval: tuple[float, float] = EVERYWHERE
     guidance_rescale: float = 0.0
+    precision: Precision = "fp32"  # of its weights
 
 
 def list_samplers(cfg: BaselineConfig) -> list[str]:
@@ -61,6 +62,7 @@ def build_baseline(
         guidance_scale=teacher.guidance_scale,
         guidance_interval=teacher.guidance_interval,
         guidance_rescale=teacher.guidance_rescale,
+        teacher_precision=teacher.precision,
         neighbours=cfg.neighbours,
         kernel_pairs=INDEPENDENT_PAIRS,
         made_by=substitute and substitute.name,
@@ -96,6 +98,8 @@ def evaluate_teacher(
         source += f" from {provenance.guidance_interval[0]} to {provenance.guidance_interval[1]}"
     if provenance.guidance_rescale:
         source += f" rescaled by {provenance.guidance_rescale}"
+    if provenance.teacher_precision != "fp32":
+        source += f" in {provenance.teacher_precision}"
     for sampler in samplers:
         if sampler.name not in results:
             measures, scores = evaluator.evaluate(sampler, cfg.seed, cfg.batch_size, source)

@@ -1,5 +1,6 @@
 """The student's measures beside those of its teacher."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
@@ -8,6 +9,12 @@ from evaluation.features.seen import find_seen
 from evaluation.metrics.schema import Baseline, GeneratorMeasures, Metrics, Ratio, Scores, TrainingCost
 from evaluation.models.names import list_selecting
 from evaluation.statistics.intervals import ratio_interval
+
+
+def name_source(facts: Mapping[str, str], precision: str) -> str:
+    """Return the identity of a generator in the store: the hash of its folder, and the type of its weights."""
+    sha256 = facts["generator sha256"]
+    return sha256 if precision == "fp32" else f"{sha256} {precision}"
 
 
 def add_student(

@@ -20,6 +20,7 @@ from dmd.distillation.methods.base import Setting
 from dmd.distillation.methods.dmd import Losses, Score
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase
+from dmd.networks.half import input_type
 from dmd.teachers.teacher import Teacher
 from dmd.training.random_source import RandomSource
 
@@ -44,7 +45,7 @@ class DMD2(Adversarial):
             return nets
         first = next(teacher.denoiser.parameters())
         zero, device = torch.zeros(1, dtype=torch.long, device=first.device), first.device
-        x = torch.zeros(1, *teacher.shape, device=device, dtype=first.dtype)
+        x = torch.zeros(1, *teacher.shape, device=device, dtype=input_type(first))
         with torch.no_grad():
             features = self.features(teacher.denoiser, x, zero, zero if teacher.conditions else None)
         shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in features]

@@ -24,6 +24,7 @@ from dmd.distillation.phases import Draw, Phase, Turn, Values
 from dmd.errors import FeatureNetworkError
 from dmd.features.load import NetworkName
 from dmd.features.own import OWN
+from dmd.networks.half import input_type
 from dmd.samplers.few_step import generate
 from dmd.teachers.teacher import Teacher
 from dmd.training.random_source import RandomSource
@@ -93,7 +94,7 @@ class FeatureMatching(DMD):
         """Add empty statistics for each network; `begin` sets them."""
         first = next(teacher.denoiser.parameters())
         with torch.no_grad():
-            features = self.features(torch.zeros(1, *teacher.shape, device=first.device, dtype=first.dtype))
+            features = self.features(torch.zeros(1, *teacher.shape, device=first.device, dtype=input_type(first)))
         widths = [f.shape[1] for f in features.values()]
         estimators = nn.ModuleList(self.new_estimator(width) for width in widths).to(first.device)
         return replace(super().extend(nets, teacher, seed), estimators=estimators)

@@ -55,6 +55,7 @@ class TextTransformerFamily(Family):
     packs_steps: bool = False  # its `latents` are not tokens, but its scheduler gets tokens [B, H W, C]
     on_latents = True
     takes_captions = True
+    captions_at_once = 32  # T5's attention to 512 tokens takes 64 MiB per caption and layer in float32, several times
 
     def __init_subclass__(cls) -> None:
         """Name the parts of the declared pipeline, for messages."""

@@ -56,7 +56,7 @@ def test_only_the_requested_samplers_are_reused(cfg: BaselineConfig) -> None:
     [
         {"reference_sha256": "9" * 64}, {"reference_images": 55_000}, {"held_out_sha256": "9" * 64},
         {"conditions_sha256": "9" * 64}, {"teacher_sha256": "9" * 64}, {"guidance_scale": 1.5}, {"neighbours": 5},
-        {"made_by": "ddim_100"},
+        {"made_by": "ddim_100"}, {"teacher_precision": "bf16"},
         {"extractors": {NAMES[0]: PROVENANCE.extractors[NAMES[0]]}},
         {"extractors": dict.fromkeys(NAMES, ExtractorFacts(sha256="9" * 64, dimensions=64, resize="none"))},
     ],

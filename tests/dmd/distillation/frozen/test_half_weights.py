@@ -8,13 +8,13 @@ import torch
 
 from dmd.config import Params
 from dmd.distillation.inputs.batches import TrainingImages
-from dmd.distillation.lora import halve
 from dmd.distillation.methods import METHODS
 from dmd.distillation.networks import Networks
 from dmd.distillation.setup import new_networks
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.generator.adapters import merge_adapters
+from dmd.networks.half import halve
 from dmd.networks.wrapper import unwrap
 from dmd.teachers.teacher import Teacher, load_teacher
 from tests.helpers.networks import CPU
