@@ -27,8 +27,9 @@ def load_pipeline(
     """Load a pipeline folder by diffusers' own loader, with every network in float32 whatever its stored type.
 
     precision: bf16 holds the weights of the diffusion network in half of the memory (dmd/networks/half.py).
-    only_encoders: leave out the weights of the diffusion network; `precision` is then that of the others. with_text: load the text encoders, too; without them, those of a text transformer stay on disk, where they are many
-    GiB. Raises TeacherError if that fails, if a weight is missing or wrong, or if the pipeline belongs to no family.
+    only_encoders: leave out the weights of the diffusion network; `precision` is then that of the others. with_text:
+    load the text encoders, too; without them, those of a text transformer stay on disk, where they are many GiB. Raises
+    TeacherError if that fails, if a weight is missing or wrong, or if the pipeline belongs to no family.
     """
     file = folder / "model_index.json"
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Estimates for --dry-run: size of each stage's work, memory of stage `train`, time of the stages that run networks.
+"""Estimates for --dry-run: size of each stage's work, memory and time of the stages that run the teacher's networks.
 
 Nothing is trained and nothing is written.
 """
@@ -19,8 +19,9 @@ from dmd.teachers.teacher import Teacher
 from flows.plan.devices import Target, pass_time, spread
 from flows.plan.images import read_manifest
 from flows.plan.memory import FLOAT, pairs_bytes, train_memory
-from flows.plan.network_config import blank_teacher, teacher_configs
+from flows.plan.network_config import blank_teacher, blank_text_encoders, teacher_configs
 from flows.plan.passes import backward_passes, forward_passes, passes_per_prediction
+from flows.plan.sampling import ENCODE, sampling_memory, total_bytes
 from flows.plan.sizes import baseline_passes, encoded_size, evaluated_images, passes_of, stage_sizes
 from flows.plan.throughput import PassTime, count_operations, measure_pass_time
 from flows.plan.trunks import missing_trunks
@@ -57,7 +58,7 @@ def estimate(
     memory: bool = True,
     on: Target | None = None,
 ) -> Estimate:
-    """Estimate the sizes of all stages, the memory of stage `train` and the time of the stages in `runs`.
+    """Estimate the sizes of all stages, the memory of those with large networks, and the time of those in `runs`.
 
     missing: parameters that still need a value, each with a description
     preset: name of the preset that params come from
@@ -81,6 +82,9 @@ def estimate(
     stages["pairs"] += f", {amount(pairs_bytes(teacher, params))}" if params.pairs.count else ""
     stages["train"] += f"; writes {amount(FLOAT * weights)}"
     summary = _memory(teacher, params, costs, on) if memory else []
+    if memory:
+        encoders = blank_text_encoders(params, configs, class_count)
+        summary += sampling_lines(sampling_memory(teacher, encoders, params), params, on)
     if not runs & TIMED:
         return Estimate(stages, [*summary, "time: none, no stage passes images through teacher or student"])
     each = _time_of_pass(blank, teacher, params, on)
@@ -115,19 +119,39 @@ def memory_lines(
 
     missing: names of frozen networks whose weights are not on this machine.
     """
-    parts = ", ".join(f"{name} {amount(size, DIGITS)}".replace(" ", NO_BREAK) for name, size in sizes.items())
+    parts = ", ".join(_list_sizes(sizes)).replace(" ", NO_BREAK).replace(f",{NO_BREAK}", ", ")
     on_gpu = on is not None or _device_type(params) == "cuda" or params.train.processes > 1
-    total = sum(sizes.values())
-    line = f"memory of train, per {'GPU' if on_gpu else 'CPU process'}: {amount(total, DIGITS)}"
-    if on is not None:
-        have = on.device.memory
-        remedy = "raise train.accumulate or set train.shard"
-        line += f" of {have} GiB" if total < have * GIB else f", more than {on.name.upper()}'s {have} GiB: {remedy}"
     return [
-        line,
+        _memory_line("train", sum(sizes.values()), on_gpu, on, "raise train.accumulate or set train.shard"),
         *(f"  {line}".replace(NO_BREAK, " ") for line in textwrap.wrap(parts, WIDTH)),
         f"  not counted: {', '.join([NOT_COUNTED, *missing])}",
     ]
+
+
+def sampling_lines(sizes: Mapping[str, Mapping[str, int]], params: Params, on: Target | None = None) -> list[str]:
+    """A line for each other stage that runs networks of the teacher, with the memory of one process and its parts."""
+    on_gpu, lines = on is not None or _device_type(params) == "cuda", list[str]()
+    for stage, contents in sizes.items():
+        if not contents:
+            continue
+        half = getattr(params, stage).precision == "bf16"
+        remedy = f"lower {stage}.batch_size, or use a larger GPU" if half else f"set {stage}.precision to bf16"
+        line = _memory_line(stage, total_bytes(stage, contents), on_gpu, on, remedy)
+        lines.append(f"{line} ({(', then ' if stage == ENCODE else ', ').join(_list_sizes(contents))})")
+    return lines
+
+
+def _list_sizes(sizes: Mapping[str, int]) -> list[str]:
+    return [f"{name} {amount(size, DIGITS)}" for name, size in sizes.items()]
+
+
+def _memory_line(stage: str, total: int, on_gpu: bool, on: Target | None, remedy: str) -> str:
+    """The memory of one process of a stage, and whether a GPU has it. remedy: what to do if it has less."""
+    line = f"memory of {stage}, per {'GPU' if on_gpu else 'CPU process'}: {amount(total, DIGITS)}"
+    if on is None:
+        return line
+    have = on.device.memory
+    return line + (f" of {have} GiB" if total < have * GIB else f", more than {on.name.upper()}'s {have} GiB: {remedy}")
 
 
 def stage_seconds(params: Params, costs: list[TurnCost], pass_time: PassTime) -> dict[str, float]:

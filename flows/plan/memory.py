@@ -10,11 +10,12 @@ from dmd.codecs.latents import Latents
 from dmd.config import Params, TrainConfig
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.cost import TurnCost, small_method
-from dmd.distillation.lora import HALVED, frozen_copy
+from dmd.distillation.lora import frozen_copy
 from dmd.distillation.networks import TRAINED, Networks
 from dmd.distillation.parallel.sharding import blocks_of, group_size, shared_weights
 from dmd.families.tables import MAX_BYTES_IN_MEMORY
 from dmd.features.frozen import FrozenNetwork
+from dmd.networks.half import HALVED
 from dmd.teachers.teacher import Teacher
 from flows.plan.activations import saved_bytes, saved_in_a_block, saved_in_heads, saved_in_trunks
 from flows.plan.trunks import blank_trunks
@@ -89,11 +90,11 @@ def count_memory(teacher: Teacher, params: Params, costs: list[TurnCost]) -> Tra
     for name, net in further.items():
         if net is not None:
             held.add(name, net)
-    fixed = {} if not isinstance(teacher.codec, Latents) else {"VAE": _bytes(teacher.codec)}
+    fixed = {} if not isinstance(teacher.codec, Latents) else {"VAE": count_bytes(teacher.codec)}
     if trunks:
-        fixed["trunks"] = sum(_bytes(net) for net in trunks.values())
+        fixed["trunks"] = sum(count_bytes(net) for net in trunks.values())
     if nets.estimators is not None:
-        fixed["statistics"] = _bytes(nets.estimators)
+        fixed["statistics"] = count_bytes(nets.estimators)
     if 0 < (in_memory := pairs_bytes(teacher, params)) <= MAX_BYTES_IN_MEMORY:  # a larger store stays on disk
         fixed["pairs"] = in_memory
     if cfg.precision != "fp32" or cfg.frozen_precision == "int8":
@@ -156,7 +157,7 @@ class _Held:
 
 def _shrink_teacher(held: _Held, teacher: nn.Module, cfg: TrainConfig) -> None:
     """Account for frozen weights of fewer bytes, and for those that stay in the memory of the CPU."""
-    saved = {"fp32": 0, "bf16": _halved_bytes(teacher), "int8": _quantized_bytes(teacher)}[cfg.frozen_precision]
+    saved = {"fp32": 0, "bf16": halved_bytes(teacher), "int8": _quantized_bytes(teacher)}[cfg.frozen_precision]
     held.sizes["teacher"] -= saved
     held.whole["teacher"] = max(0, held.whole["teacher"] - saved)
     if cfg.offload == "teacher":
@@ -194,7 +195,7 @@ def _kept_weights(trainable: Mapping[str, int], params: Params, costs: Iterable[
     return critics * trainable["critic"] + (1 + averages) * trainable["generator"]
 
 
-def _halved_bytes(net: nn.Module) -> int:
+def halved_bytes(net: nn.Module) -> int:
     """Bytes that a network saves if the layers of `halve` hold their weights in half precision."""
     return HALF * sum(p.numel() for m in net.modules() if isinstance(m, HALVED) for p in m.parameters())
 
@@ -225,7 +226,7 @@ def pairs_bytes(teacher: Teacher, params: Params) -> int:
     return params.pairs.count * 2 * FLOAT * torch.Size(teacher.shape).numel()
 
 
-def _bytes(net: nn.Module) -> int:
+def count_bytes(net: nn.Module) -> int:
     """Bytes of the weights and buffers of a network."""
     tensors: list[Tensor] = [*net.parameters(), *net.buffers()]
     return sum(t.numel() * t.element_size() for t in tensors)

@@ -42,7 +42,8 @@ OTHERS = (UNet2DModel, DiTTransformer2DModel, UNet2DConditionModel)
 NETWORKS: dict[str, Any] = {
     net.__name__: net for net in (*OTHERS, *(family.network_class for family in TEXT_TRANSFORMERS))
 }
-PARTS = ("unet", "transformer", "vae")
+TEXT_PARTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+PARTS = ("unet", "transformer", "vae", *TEXT_PARTS)
 
 Configs = Mapping[str, Any]  # name of a part of the pipeline -> its config.json
 
@@ -115,6 +116,29 @@ def blank_teacher(
     return Teacher(denoiser, denoiser, no_pipeline, shape, conditions, codec)
 
 
+def blank_text_encoders(params: Params, configs: Configs | None, class_count: int | None = None) -> list[nn.Module]:
+    """Build the text encoders of the teacher on the meta device; none if it has none, or if their configs are unknown.
+
+    Arguments are those of blank_teacher.
+    """
+    with torch.device("meta"):
+        if configs is not None:
+            return [_new_text_encoder(configs[name]) for name in TEXT_PARTS if name in configs]
+        count = class_count if class_count is not None else SOURCES[params.data.source].classes
+        encoder = getattr(_parts_of_params(params, count)[1], "text_encoder", None)
+        return [] if encoder is None else [encoder]
+
+
+def _new_text_encoder(config: Mapping[str, Any]) -> nn.Module:
+    """Build a network of transformers by its configuration, which names its class and its type."""
+    import transformers  # it takes seconds
+
+    values = {key: value for key, value in config.items() if key != "model_type"}
+    return getattr(transformers, config["architectures"][0])(
+        transformers.AutoConfig.for_model(config["model_type"], **values)
+    )
+
+
 def _input_shape(inner: Any, vae: Any, pixels: int) -> tuple[int, int, int]:
     """(C, H, W) of the network's input; pixels: side of the images, for a network whose config has no size."""
     family = TEXT_FAMILIES.get(type(inner).__name__)
@@ -126,6 +150,12 @@ def _input_shape(inner: Any, vae: Any, pixels: int) -> tuple[int, int, int]:
 
 def _networks_of_params(params: Params, class_count: int) -> tuple[Any, Any, int]:
     """The network that stage `teacher` would train, its VAE or None, and the number of tokens of a caption."""
+    net, parts, tokens = _parts_of_params(params, class_count)
+    return net, getattr(parts, "vae", None), tokens
+
+
+def _parts_of_params(params: Params, class_count: int) -> tuple[Any, Any, int]:
+    """The same, with all other parts of the pipeline in place of the VAE."""
     names = (*DIGIT_NAMES, *map(str, range(len(DIGIT_NAMES), class_count)))[:class_count]
     captions = tuple(params.data.caption.format(name=name) for name in names)
     if params.teacher.network in ("text_unet", "sana") and not captions:
@@ -135,10 +165,10 @@ def _networks_of_params(params: Params, class_count: int) -> tuple[Any, Any, int
     tokens = max((len(caption.encode()) for caption in captions), default=0) + 2
     if params.teacher.network == "sana":
         pipe = new_sana(params.teacher, shape)
-        return pipe.transformer, pipe.vae, tokens
+        return pipe.transformer, pipe, tokens
     split = SimpleNamespace(shape=shape, class_names=names, class_captions=captions)
     net, parts = new_network(params.teacher, cast(Split, split))
-    return unwrap(net), getattr(parts, "vae", None), tokens
+    return unwrap(net), parts, tokens
 
 
 def _networks_of_configs(configs: Configs) -> tuple[Any, Any, int]:

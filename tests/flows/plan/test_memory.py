@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from dmd.config import Params
 from dmd.distillation.cost import turn_costs
-from dmd.distillation.lora import halve
 from dmd.distillation.parallel.sharding import blocks_of
 from dmd.features.load import load_frozen
+from dmd.networks.half import halve
 from dmd.teacher_training.architectures import new_unet
 from flows.plan.activations import FusedAttention, SavedTensors, saved_bytes
 from flows.plan.memory import count_memory, train_memory
