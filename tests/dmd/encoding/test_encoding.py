@@ -19,6 +19,7 @@ from dmd.families import tables as lookups
 from dmd.families.family import embed_all
 from dmd.families.pipelines import find_family, load_pipeline
 from dmd.families.tables import TableOnDisk
+from dmd.networks.half import HALVED
 from dmd.teachers.teacher import load_teacher
 from tests.helpers.faults.damage import flip
 from tests.helpers.networks import CPU
@@ -177,6 +178,36 @@ def test_half_precision_takes_half_the_disk(folders: dict[str, Path], split: Spl
     torch.testing.assert_close(half.latents[:].float(), exact.latents[:], rtol=1e-3, atol=1e-3)
     net = load_teacher(folders["sd"], CPU, 1.0, split.class_captions, half.texts).denoiser.net
     assert net.embeddings(torch.tensor([1])).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["sd3", "sana", "flux2"])
+def test_encoders_run_in_bf16_if_that_is_stored_and_the_teachers_network_is_not_read(
+    folders: dict[str, Path], split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The statistics of latents stay in float32. fp16 is the stored type alone, since text encoders may exceed it."""
+    pipes = []
+    load = writer.load_pipeline
+    monkeypatch.setattr(writer, "load_pipeline", lambda *args, **how: pipes.append(load(*args, **how)) or pipes[-1])
+    found = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        cfg = EncodeConfig(precision=precision, prompts="none")
+        found[precision] = encode_and_load(folders[kind], split, tmp_path / precision, cfg)
+        pipe = pipes[-1]
+        encoders = [p for name, p in pipe.components.items() if name.startswith("text_encoder")]
+        types = {p.dtype for net in encoders for p in net.parameters()}
+        assert types == {torch.bfloat16 if precision == "bf16" else torch.float32}
+        assert {p.dtype for m in pipe.vae.modules() if isinstance(m, HALVED) for p in m.parameters()} == types
+        assert all(p.is_meta for p in pipe.transformer.parameters())
+    exact, close = found["fp32"], found["bf16"]
+    assert exact.texts and close.texts and exact.latents is not None and close.latents is not None
+    assert_near(exact.texts["embeddings"][:], close.texts["embeddings"][:])
+    assert_near(exact.latents[:], close.latents[:])
+
+
+def assert_near(exact: Tensor | Sequences, close: Tensor | Sequences) -> None:
+    """The values differ by rounding alone."""
+    a, b = (v.values.float() if isinstance(v, Sequences) else v.float() for v in (exact, close))
+    assert b.isfinite().all() and 0 < (a - b).std() < 0.05 * a.std()
 
 
 def test_pixels_and_labels_need_no_encoding(folders: dict[str, Path], split: Split, tmp_path: Path) -> None:

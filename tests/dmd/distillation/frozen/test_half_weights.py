@@ -66,6 +66,41 @@ def test_adapters_share_the_copy_and_train_in_float32(folders: dict[str, Path], 
     assert {p.dtype for p in merged.parameters()} == {torch.float32} and shared[0].dtype == BF16
 
 
+@pytest.mark.parametrize("kind", ["sd3", "sdxl"])
+def test_a_teacher_that_is_loaded_in_bf16_gives_the_same_networks(
+    folders: dict[str, Path], params: Params, kind: str
+) -> None:
+    """peft would round adapters beside such weights; heads on the critic and adapters are those of a float32 load."""
+    run = params.model_copy(update={"method": params.method.model_copy(update={"name": "dmd2"})})
+    data = TrainingImages(torch.zeros(2, *load_teacher(folders[kind], CPU, captions=CAPTIONS).shape), torch.arange(2))
+    states = []
+    for precision in ("fp32", "bf16"):
+        teacher = load_teacher(folders[kind], CPU, 2.0, CAPTIONS, precision=precision)
+        update = {"frozen_precision": "bf16", "lora_rank": 2, "lora_rank_critic": 3}
+        cfg = params.train.model_copy(update=update)
+        nets = new_networks(METHODS["dmd2"](run.method, 1000, NO_PAIRS, data), teacher, cfg, "none", CPU)
+        assert nets.critic_heads is not None
+        modules = (nets.teacher, nets.generator, nets.critic, nets.critic_heads)
+        trained = [p for net in modules for p in net.parameters() if p.requires_grad]
+        assert {p.dtype for p in trained} == {torch.float32}
+        own = {id(p) for p in nets.teacher.parameters()}
+        assert all(id(p) in own for p in nets.generator.parameters() if not p.requires_grad)
+        states.append([net.state_dict() for net in modules])
+    for whole, half in zip(*states, strict=True):
+        assert whole.keys() == half.keys()
+        assert all(v.dtype == half[k].dtype and torch.equal(v, half[k]) for k, v in whole.items())
+
+
+def test_only_a_teacher_of_adapters_is_loaded_in_bf16(params: Params) -> None:
+    def loaded(**changes: Any) -> str:
+        return params.train.model_copy(update=changes).teacher_precision
+
+    both = {"lora_rank": 2, "lora_rank_critic": 2}
+    assert loaded(frozen_precision="bf16", **both) == "bf16"
+    assert loaded(frozen_precision="fp32", **both) == loaded(frozen_precision="int8", **both) == "fp32"
+    assert loaded(frozen_precision="bf16", lora_rank=2) == loaded(frozen_precision="bf16", lora_rank_critic=2) == "fp32"
+
+
 def test_weights_that_train_stay_in_float32(folders: dict[str, Path], params: Params) -> None:
     _, nets, _ = halved(load_teacher(folders["sana"], CPU, 2.0, CAPTIONS), params, (0, 0))
     assert all(p.dtype == torch.float32 for net in (nets.generator, nets.critic) for p in net.parameters())
