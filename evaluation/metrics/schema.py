@@ -211,7 +211,7 @@ class Provenance(StrictModel):
         exclude_if=lambda rescale: rescale == 0,
         description="share of the guided output that keeps the standard deviation without guidance; absent if none",
     )
-    teacher_precision: str = Field("fp32", exclude_if=lambda p: p == "fp32", description="of its weights, if not fp32")
+    teacher_precision: str = Field(default="fp32", exclude_if=lambda p: p == "fp32", description="type of its weights")
     neighbours: int = Field(description="k of precision, recall, density and coverage")
     extractors: dict[str, ExtractorFacts]
     judges: dict[str, JudgeFacts] = Field(

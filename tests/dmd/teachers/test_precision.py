@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dmd.config import Precision
 from dmd.data.splits import DIGIT_NAMES
 from dmd.encoding.encoded import Encoded
 from dmd.errors import TeacherError
@@ -78,7 +79,7 @@ def test_a_missing_weight_is_named_in_bf16_too(folders: dict[str, Path], tmp_pat
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_generator_with_stored_embeddings_needs_no_text_encoder(
-    folders: dict[str, Path], tmp_path: Path, precision: str
+    folders: dict[str, Path], tmp_path: Path, precision: Precision
 ) -> None:
     """Its images are those of a generator that computes the embeddings."""
     teacher = load_teacher(folders["sd3"], CPU, captions=CAPTIONS)
