@@ -137,8 +137,8 @@ def change(nets: Any, order: dict[str, Any]) -> None:
     for denoiser in (nets.teacher, nets.generator, nets.critic):
         if order.get("channels_last"):
             denoiser.net.to(memory_format=torch.channels_last)
-        if mode := order.get("compile"):
-            denoiser.net.compile(mode=mode)
+    if mode := order.get("compile"):
+        nets.compile(mode)
 
 
 def main() -> None:

@@ -856,6 +856,10 @@ class TrainConfig(Group):
     gradient_checkpointing: bool = Field(
         description="recompute activations in the backward pass: less memory, more time"
     )
+    compile: Literal["none", "default", "reduce-overhead"] = Field(
+        description="torch.compile of teacher, generator and critic by its mode, for GPUs; their first turns take "
+        "minutes, and the result differs in the last bits; reduce-overhead uses CUDA graphs, for small networks"
+    )
     shard: Annotated[Shard, BeforeValidator(_reject_former_shard)] = Field(
         description="processes (FSDP2) that divide weights, gradients, optimizer moments and averages among them: none "
         "for whole networks in each, full for all processes, or a number that divides them, such as the GPUs of a "
@@ -914,6 +918,27 @@ class TrainConfig(Group):
             raise ValueError("offload: FSDP keeps a share of the teacher on each GPU; set it to none, or shard to none")
         if self.frozen_precision == "int8":
             raise ValueError("offload: weights of int8 cannot be moved for each pass; use bf16, or set it to none")
+        return self
+
+    @model_validator(mode="after")
+    def _check_compile(self) -> "TrainConfig":
+        if self.compile == "none":
+            return self
+        if self.offload != "none":
+            raise ValueError(
+                "compile: compiled code cannot move the layers of an offloaded teacher; set it to none, or offload to "
+                "none"
+            )
+        if self.compile == "reduce-overhead" and self.accumulate > 1:
+            raise ValueError(
+                f"compile: reduce-overhead overwrites the gradients of one part of a batch by those of the next; use "
+                f"default, or accumulate: 1 in place of {self.accumulate}"
+            )
+        if self.compile == "reduce-overhead" and self.processes > 1:
+            raise ValueError(
+                "compile: reduce-overhead needs weights at fixed places, but FSDP moves those of several processes; use "
+                "default, or processes: 1"
+            )
         return self
 
     @model_validator(mode="after")
@@ -1071,6 +1096,11 @@ class Params(Group):
             raise ValueError(
                 "method.gan.penalty: exact passes through the teacher's weights a second time, but FSDP has dropped "
                 "them; use finite_difference, set train.shard to none, or take teacher out of method.gan.trunks"
+            )
+        if has_penalty and gan.penalty == "exact" and reads_teacher and self.train.compile != "none":
+            raise ValueError(
+                "method.gan.penalty: exact needs second derivatives, which a compiled teacher does not have; use "
+                "finite_difference, set train.compile to none, or take teacher out of method.gan.trunks"
             )
         return self
 

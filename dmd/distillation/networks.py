@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dmd.diffusion.denoiser import Denoiser
 from dmd.distillation.gan.discriminator import Discriminator
 from dmd.distillation.gan.trunk_discriminator import TrunkDiscriminator
+from dmd.networks.compilation import compile_networks
 from dmd.networks.wrapper import unwrap
 
 TRAINED = ("generator", "critic", "discriminator")  # a turn has the name of the network that it trains
@@ -97,6 +98,10 @@ class Networks:
         """Recompute the activations of generator and critic in the backward pass, to save memory."""
         for denoiser in (self.generator, self.critic):
             cast(Checkpointing, denoiser.net).enable_gradient_checkpointing()
+
+    def compile(self, mode: str) -> None:
+        """Compile the networks that pass in turns, in place. Averages of the generator are copies and stay eager."""
+        compile_networks([each.net for each in (self.teacher, self.generator, self.critic, self.scorer)], mode)
 
     def offload_teacher(self, device: torch.device) -> None:
         """Keep the teacher's weights in the memory of the CPU; each layer is on `device` while it runs.

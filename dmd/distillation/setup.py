@@ -121,6 +121,8 @@ def new_networks(method: Method, teacher: Teacher, cfg: TrainConfig, init_from: 
         nets.checkpoint_gradients()
     if cfg.offload == "teacher":
         nets.offload_teacher(device)
+    if cfg.compile != "none":
+        nets.compile(cfg.compile)
     return nets
 
 

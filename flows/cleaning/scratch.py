@@ -20,7 +20,7 @@ DAY = 86400.0  # seconds
 def find_scratch(runs: Path, days: float) -> Iterator[Item]:
     """Yield unfinished runs, stored features and live logs in `runs` that nothing has written to for `days` days.
 
-    Downloads, logs and databases there are kept.
+    Downloads, compiled code, logs and databases there are kept.
     """
     before = time.time() - days * DAY
     for folder in sorted(runs.iterdir() if runs.is_dir() else ()):

@@ -1,0 +1,180 @@
+"""Compiled networks train like eager ones and keep their names, and settings that they do not support are one line."""
+
+import os
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from dmd.config import Params, TrainConfig, validate
+from dmd.distillation.inputs.batches import TrainingImages
+from dmd.distillation.methods import METHODS, Method
+from dmd.distillation.parallel.workers import Workers
+from dmd.distillation.setup import new_networks
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
+from dmd.errors import ConfigError
+from dmd.networks.compilation import CACHE, compile_networks
+from dmd.storage.checkpoint import Scratch
+from dmd.teachers.teacher import load_teacher
+from tests.helpers.networks import CPU
+from tests.helpers.sources import CAPTIONS
+from tests.helpers.teachers.hub_folders import hub_folder
+from tests.helpers.training import NO_PAIRS, alone, short_training
+
+Rows = list[dict[str, Any]]
+SLOW = pytest.mark.slow
+
+
+class Training(NamedTuple):
+    """A training that has not begun, or its present state."""
+
+    method: Method
+    cfg: TrainConfig
+    state: TrainState
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the compiler write to a folder of the test, and forget what it compiled for the test before."""
+    torch.compiler.reset()
+    monkeypatch.setenv("DMD_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+    monkeypatch.setenv(CACHE, "")
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+
+
+def compile_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace the networks and their gradients as the compiler does, but generate no code, which takes minutes."""
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, mode: compiler(call, backend="aot_eager"))
+
+
+def new_training(folder: Path, params: Params, **changes: Any) -> Training:
+    """A dmd2 training whose discriminator reads the critic. changes: to `train`."""
+    teacher = load_teacher(folder, CPU, captions=CAPTIONS)
+    sizes = {"generator_turns": 4, "batch_size": 4, "generator_batch_size": 2}
+    cfg = short_training(params, **(sizes | changes))
+    gan = params.method.gan.model_copy(update={"weight": 0.1, "critic_weight": 0.1, "r1_weight": 0.1})
+    rng = torch.Generator().manual_seed(1)
+    data = TrainingImages(torch.randn(12, *teacher.shape, generator=rng), torch.arange(12) % 10)
+    method = METHODS["dmd2"](
+        params.method.model_copy(update={"name": "dmd2", "critic_turns": 2, "gan": gan}), 1000, NO_PAIRS, data
+    )
+    return Training(method, cfg, TrainState(new_networks(method, teacher, cfg, "none", CPU), cfg))
+
+
+def run(training: Training, turns: int = 2, workers: Workers | None = None) -> Rows:
+    """Take generator turns, and return their rows."""
+    method, cfg, state = training
+    shape = tuple(method.data.x.shape[1:])
+    return list(islice(train(state, method, cfg, shape, torch.arange(10), workers or alone()), turns))  # type: ignore[arg-type]
+
+
+def compiled_parts(net: nn.Module) -> list[str]:
+    """Names of the modules of a network that are compiled; "" is the network itself."""
+    return [name for name, module in net.named_modules() if module._compiled_call_impl is not None]
+
+
+def assert_close(state: TrainState, rows: Rows, other: TrainState, others: Rows, tolerance: float) -> None:
+    """The numbers of both rows, and all weights of both states, differ by less than a share of the largest of them."""
+    for row, same in zip(rows, others, strict=True):
+        assert row.keys() == same.keys()
+        numbers = {key: value for key, value in row.items() if isinstance(value, float) and value == value}
+        assert {key: same[key] for key in numbers} == pytest.approx(numbers, rel=tolerance, abs=tolerance)
+    for name in ("generator", "critic"):
+        weights, same = (each.nets.trained_in(name).state_dict() for each in (state, other))
+        assert weights.keys() == same.keys()
+        for key, value in weights.items():
+            torch.testing.assert_close(same[key], value, rtol=tolerance, atol=tolerance, msg=f"{name} {key}")
+
+
+def names(state: dict[str, Any], prefix: str = "") -> set[str]:
+    """Names of all tensors and numbers in nested dicts."""
+    nested = (names(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}"} for k, v in state.items())
+    return set().union(*nested)
+
+
+@SLOW
+def test_a_compiled_training_equals_an_eager_one(teacher_folder: Path, params: Params) -> None:
+    eager, compiled = (new_training(teacher_folder, params, compile=mode) for mode in ("none", "default"))
+    rows, others = (run(each) for each in (eager, compiled))
+    assert_close(eager.state, rows, compiled.state, others, 1e-4)
+    assert any(Path(os.environ[CACHE]).rglob("*.so"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "blocks"),
+    [
+        ("ddpm", {"gradient_checkpointing": True}, set()),
+        ("sd", {"lora_rank": 2, "lora_rank_critic": 2}, {"BasicTransformerBlock"}),
+        pytest.param("sd", {"gradient_checkpointing": True}, {"BasicTransformerBlock"}, marks=SLOW),
+        pytest.param("flux", {}, {"FluxTransformerBlock", "FluxSingleTransformerBlock"}, marks=SLOW),
+        pytest.param("z_image", {"gradient_checkpointing": True}, {"ZImageTransformerBlock"}, marks=SLOW),
+        pytest.param("sana", {"lora_rank": 2, "lora_rank_critic": 2}, set(), marks=SLOW),
+    ],
+)
+def test_repeated_blocks_or_whole_networks_are_compiled_with_adapters_and_checkpointing(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any], blocks: set[str]
+) -> None:
+    compile_quickly(monkeypatch)
+    folder = hub_folder(kind, tmp_path / kind)
+    eager, compiled = (new_training(folder, params, compile=mode, **changes) for mode in ("none", "default"))
+    for net in (getattr(compiled.state.nets, name).net for name in ("teacher", "generator", "critic")):
+        modules = dict(net.named_modules())
+        parts = compiled_parts(net)
+        assert {type(modules[name]).__name__ for name in parts if blocks} == blocks and (blocks or parts == [""])
+    assert all(compiled_parts(average) == [] for average in compiled.state.averages.values())
+    assert_close(eager.state, run(eager), compiled.state, run(compiled), 1e-4)
+
+
+def test_a_checkpoint_of_a_compiled_training_continues_eagerly_and_the_reverse(
+    teacher_folder: Path, params: Params, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_quickly(monkeypatch)
+    whole = new_training(teacher_folder, params)
+    rows = run(whole, 4)
+    for first, second in (("default", "none"), ("none", "default")):
+        begun, continued = (new_training(teacher_folder, params, compile=mode) for mode in (first, second))
+        run(begun)
+        assert names(begun.state.state_dict()) == names(continued.state.state_dict()) | names(whole.state.state_dict())
+        scratch.save(begun.state.state_dict())
+        saved = scratch.load()
+        assert saved is not None
+        continued.state.load_state_dict(saved)
+        assert_close(whole.state, rows[2:], continued.state, run(continued), 1e-4)
+
+
+def test_compiled_code_is_kept_where_the_user_says_or_with_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_networks([nn.Linear(1, 1)], "default")
+    assert Path(os.environ[CACHE]) == Path(os.environ["DMD_SCRATCH"]) / "compiled"
+    monkeypatch.setenv(CACHE, "/own")
+    compile_networks([nn.Linear(1, 1)], "default")
+    assert os.environ[CACHE] == "/own"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"offload": "teacher"}, "compile: compiled code cannot move the layers of an offloaded teacher"),
+        ({"compile": "reduce-overhead", "accumulate": 2}, "compile: reduce-overhead overwrites the gradients of one part"),
+        ({"compile": "reduce-overhead", "processes": 2}, "compile: reduce-overhead needs weights at fixed places"),
+    ],
+)
+def test_settings_that_do_not_go_with_it_are_one_line(params: Params, changes: dict[str, Any], words: str) -> None:
+    cfg = {**params.train.model_dump(), "launcher": "torchrun", "compile": "default", **changes}
+    with pytest.raises(ValueError, match=words) as error:
+        type(params.train).model_validate(cfg)
+    assert error.value.error_count() == 1  # type: ignore[attr-defined]
+
+
+def test_a_compiled_teacher_has_no_second_derivative_for_an_exact_penalty(params: Params) -> None:
+    raw = params.model_dump(by_alias=True)
+    raw["train"]["compile"] = "default"
+    raw["method"]["gan"] |= {"trunks": ["teacher"], "trunk_r1_weight": 1.0}
+    with pytest.raises(ConfigError, match=r"method.gan.penalty: exact needs second derivatives, .* set train.compile"):
+        validate(raw, "params.yaml")
+    raw["method"]["gan"]["penalty"] = "finite_difference"
+    validate(raw, "params.yaml")
