@@ -63,6 +63,7 @@ Sigma = Annotated[float, Field(gt=0, le=1)]
 # The processes that hold one copy of the weights: one (none), all of them (full), or a number between.
 Shard = Literal["none", "full"] | Annotated[int, Field(ge=2)]
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
+StageThreads = Annotated[int, Field(ge=0, le=256)]
 PathOrNone = Annotated[str, Field(min_length=1), AfterValidator(_reject_former_none)]
 Origin = Literal["train", "folder", "hub"]
 Precision = Literal["fp32", "bf16"]  # of frozen networks that only sample
@@ -87,6 +88,10 @@ class RuntimeConfig(Group):
         description="processes of this machine that share the images of encode, baseline, pairs and evaluate; on GPUs, "
         "one for each; the results are the same (train has train.processes)",
     )
+
+    def threads_of(self, group: Group | None) -> int:
+        """Return the CPU threads of the stage that `group` belongs to: its own number, or else that of all stages."""
+        return getattr(group, "threads", 0) or self.threads
 
     def bits(self) -> dict[str, Any]:
         """The values that results depend on, by key."""
@@ -250,6 +255,10 @@ class TeacherConfig(ExternalSource):
     init_from: PathOrNone = Field(
         description="for source: train and network: unet, the folder of a teacher from whose weights training starts; "
         "none: random weights"
+    )
+    threads: StageThreads = Field(
+        description="CPU threads of this stage, where it has the machine to itself; 0: runtime.threads; another number "
+        "changes the last bits"
     )
     seed: Seed = Field(description="seed of initialisation, batches and noise")
     network: Literal["unet", "dit", "text_unet", "sana"] = Field(
@@ -803,6 +812,10 @@ class TrainConfig(Group):
     launcher_options: dict[str, Option] = Field(
         description="further options of accelerate or torchrun by name, such as {num_machines: 2}; {}: none"
     )
+    threads: StageThreads = Field(
+        description="CPU threads of each process of this stage, where it has the machine to itself; 0: "
+        "runtime.threads; another number changes the last bits"
+    )
     seed: Seed = Field(description="seed of noise, labels and noise levels")
     warm_start: WarmStartConfig = Field(description="training before distribution matching")
     generator_turns: Count = Field(description="generator turns of distribution matching, after the warm start")
@@ -936,8 +949,8 @@ class TrainConfig(Group):
             )
         if self.compile == "reduce-overhead" and self.processes > 1:
             raise ValueError(
-                "compile: reduce-overhead needs weights at fixed places, but FSDP moves those of several processes; use "
-                "default, or processes: 1"
+                "compile: reduce-overhead needs weights at fixed places, but FSDP moves those of several processes; "
+                "use default, or processes: 1"
             )
         return self
 

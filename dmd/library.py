@@ -52,7 +52,7 @@ class Distillation(Iterator[dict[str, Any]]):
         nets = new_networks(self.method, teacher, params.train, params.method.init_from, device)
         self.classes = split.conditions
         self.state = TrainState(nets, params.train)
-        workers = Workers.start(params.train, device, params.runtime.threads)
+        workers = Workers.start(params.train, device, params.runtime.threads_of(params.train))
         labels = split.labels if teacher.conditions else None
         self._rows = train(self.state, self.method, params.train, teacher.shape, labels, workers)
 

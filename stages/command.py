@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 from safetensors import SafetensorError
 
-from dmd.config import Params, RuntimeConfig
+from dmd.config import Group, Params, RuntimeConfig
 from dmd.config_paths import load_run_params
 from dmd.debug import CommandParser, print_traceback
 from dmd.device import choose_device
@@ -55,7 +55,7 @@ def run(name: str, stage: Stage, inputs: tuple[str, ...], outs: tuple[str, ...],
         _check_paths(args, inputs, outs)
         if shared and params.runtime.processes > 1:
             start_processes("torchrun", params.runtime.processes, {"standalone": True}, f"stages.{name}")
-        summary = stage(args, params, prepare_torch(params.runtime))
+        summary = stage(args, params, prepare_torch(params.runtime, getattr(params, name, None)))
     except (UserError, FloatingPointError) as e:
         fail(name, str(e))
     except (OSError, SafetensorError) as e:
@@ -110,10 +110,13 @@ def keep_freed_memory() -> None:
         mallopt(M_TOP_PAD, 64 * 2**20)
 
 
-def prepare_torch(cfg: RuntimeConfig) -> torch.device:
-    """Set threads and determinism from params.yaml, whatever the caller's environment; return the device."""
+def prepare_torch(cfg: RuntimeConfig, group: Group | None) -> torch.device:
+    """Set threads and determinism from params.yaml, whatever the caller's environment; return the device.
+
+    group: that of the stage, if it has one; it may have a number of threads of its own.
+    """
     keep_freed_memory()
-    torch.set_num_threads(cfg.threads)
+    torch.set_num_threads(cfg.threads_of(group))
     torch.set_deterministic_debug_mode(
         "warn"
     )  # use_deterministic_algorithms would import the compiler, for two seconds

@@ -25,7 +25,7 @@ INPUTS = ("data", "teacher", "encoded", "evaluator", "trunk", "pairs")
 def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     cfg, scale, details = params.train, params.guidance.scale, params.guidance.details
     start_processes(cfg.launcher, cfg.processes, cfg.launcher_options, "stages.train")
-    workers = Workers.start(cfg, device, params.runtime.threads)
+    workers = Workers.start(cfg, device, params.runtime.threads_of(cfg))
     split, validation = (load_split(args.data, name, with_images=False) for name in ("train", "validation"))
     encoded = load_encoded(args.encoded, split.class_captions)
     teacher = load_teacher(args.teacher, workers.device, scale, *encoded.stored, *details, cfg.teacher_precision)

@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         chosen = {name: choose(name, args) for name in dict.fromkeys(args.data_sets)}
-        prepare_torch(load_params(ROOT / "params.yaml").runtime)
+        params = load_params(ROOT / "params.yaml")
+        prepare_torch(params.runtime, params.train)
         for name, data_set in chosen.items():
             write_record(args.out, name, compare_data_set(data_set, args.work.resolve() / name))
     except UserError as e:

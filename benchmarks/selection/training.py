@@ -85,7 +85,8 @@ def train_run(data_set: DataSet, changes: Changes, work: Path, out: Path) -> Non
         torch.save(generator.denoiser.state_dict(), out / f"turn_{turn:04d}.pt")
         return Validation([0.0, 0.0], {})
 
-    workers = Workers.start(params.train, choose_device(params.runtime.device), params.runtime.threads)
+    threads = params.runtime.threads_of(params.train)
+    workers = Workers.start(params.train, choose_device(params.runtime.device), threads)
     method = _new_method(params, inputs)
     nets = new_networks(method, inputs.teacher, params.train, params.method.init_from, workers.device)
     scratch = Scratch(f"selection-{out.name}", params.model_dump(), {})

@@ -190,11 +190,18 @@ def time_lines(
         f"time: {least}{duration(total)}; cost: {least}{rounded(cost / 3600)} {device.upper()} hours",
         "  " + ", ".join([*parts.values(), f"start of {len(runs)} stage{'s' * (len(runs) > 1)} {duration(start)}"]),
         f"  per image {forward} forward, {backward} backward: {each.source}",
-        f"  not counted: {NOT_TIMED}",
+        f"  not counted: {', '.join([NOT_TIMED, *_speed_keys(params, device)])}",
     ]
     if device == "cpu" and total > LONGEST_ON_CPU:
         return [f"time: too long for this CPU; --dry-run --on {EXAMPLE} estimates it for GPUs", lines[2]]
     return lines
+
+
+def _speed_keys(params: Params, device: str) -> list[str]:
+    """The keys in use that change the speed of a stage, but not that of the timed pass."""
+    own = {f"{name}.threads": getattr(params, name).threads for name in ("teacher", "train")}
+    keys = [key for key, threads in own.items() if device == "cpu" and threads not in (0, params.runtime.threads)]
+    return keys if params.train.compile == "none" else [*keys, "train.compile"]
 
 
 def _device_type(params: Params) -> str:

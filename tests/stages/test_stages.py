@@ -14,7 +14,7 @@ from dmd.storage.scratch import scratch_root
 from stages.command import FREE_MIB
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
-from tests.helpers.stages import stage
+from tests.helpers.stages import PATHS, arguments, stage
 
 TEACHER = ("--data", "artifacts/data", "--out", "artifacts/teacher", "--losses", "reports/teacher_losses.csv")
 
@@ -143,8 +143,8 @@ def test_threads_come_from_params_and_not_from_the_environment(project: Path) ->
     """OMP_NUM_THREADS must not change the results. Algorithms are deterministic, and no compiler is imported for it."""
     code = (
         "import sys, torch; from pathlib import Path; from dmd.config import load_params;"
-        "from stages.command import prepare_torch;"
-        "prepare_torch(load_params(Path('params.yaml')).runtime); print(torch.get_num_threads(), "
+        "from stages.command import prepare_torch; params = load_params(Path('params.yaml'));"
+        "prepare_torch(params.runtime, params.data); print(torch.get_num_threads(), "
         "torch.get_deterministic_debug_mode(), torch.is_deterministic_algorithms_warn_only_enabled(), "
         "'torch._dynamo' in sys.modules)"
     )
@@ -152,6 +152,22 @@ def test_threads_come_from_params_and_not_from_the_environment(project: Path) ->
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     out = subprocess.run([sys.executable, "-c", code], cwd=project, env=env, capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["3", "1", "True", "False"]
+
+
+def test_a_stage_may_have_threads_of_its_own(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage train also hands them to the processes that it starts, where accelerate sets another number."""
+    set_params(project / "params.yaml", {"runtime.threads": 3, "teacher.threads": 5, "train.threads": 7})
+    used = list[int]()
+    monkeypatch.setattr("torch.set_num_threads", used.append)
+    monkeypatch.setattr("dmd.distillation.parallel.workers.Accelerator", lambda **_: None)
+    for name in ("teacher", "encoded", "evaluator", "trunk", "pairs"):
+        (project / "artifacts" / name).mkdir()
+    stage("data", "--out", "out")
+    set_params(project / "params.yaml", {"teacher.source": "folder", "teacher.folder": "no/where"})
+    check_error(stage("teacher", *TEACHER), "teacher", "'no/where' is not a folder")
+    assert used == [3, 5]
+    stage("train", *arguments(*PATHS), "--out", "out", "--losses", "losses.csv", "--validation", "validation")
+    assert used == [3, 5, 7, 7]
 
 
 def test_an_unavailable_device_is_one_line(project: Path) -> None:

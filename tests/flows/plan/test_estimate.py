@@ -33,3 +33,11 @@ def test_processes_divide_the_time_but_not_the_cost(params: Params) -> None:
     assert "teacher" not in lines[1]
     alone, eight = (stage_seconds(p, turn_costs(p), PASS_TIME) for p in (params, shared))
     assert eight == alone | {"train": alone["train"] / 8}
+
+
+def test_keys_that_change_the_speed_of_a_stage_alone_are_named(params: Params) -> None:
+    changed = with_values(
+        params, train={"compile": "default", "threads": 4}, teacher={"threads": params.runtime.threads}
+    )
+    for run, end in ((params, "load on the machine"), (changed, "load on the machine, train.threads, train.compile")):
+        assert time_lines({"train": 60.0}, {"train"}, run, PASS_TIME)[-1].endswith(end)
