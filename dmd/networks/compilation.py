@@ -21,7 +21,10 @@ def compile_networks(nets: Iterable[nn.Module], mode: str) -> None:
     mode: that of torch.compile. If diffusers names the blocks that a network repeats, they are compiled in place of the
     whole: blocks of a shape share their code, so that the compiler's time does not grow with their number.
     """
-    if not os.environ.get(CACHE):
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # it imports the compiler, for two seconds
+
+    # The import, which diffusers makes too, sets the variable to a folder that may not outlive a restart of the machine.
+    if os.environ.get(CACHE) in (None, "", default_cache_dir()):
         os.environ[CACHE] = str(scratch_root() / "compiled")
     torch.compiler.config.recompile_limit = FORMS
     for net in dict.fromkeys(nets):

@@ -144,10 +144,13 @@ def _divide(block: nn.Module) -> Iterator[nn.Module]:
 
 
 def _lists_in(block: nn.Module) -> list[nn.ModuleList]:
-    """The lists of blocks in a block. The list of layers after an attention is none: its layers are parts of it."""
+    """The lists of blocks in a block. The list of layers after an attention is none: its layers are parts of it.
+
+    A block without attention may have a list of None in the place of attentions.
+    """
     if isinstance(block, Attention):
         return []
-    return [child for child in block.children() if isinstance(child, nn.ModuleList)]
+    return [child for child in block.children() if isinstance(child, nn.ModuleList) and None not in child]
 
 
 def gather(value: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Compiled networks train like eager ones and keep their names, and settings that they do not support are one line."""
 
 import os
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from dmd.config import Params, Shard, TrainConfig, load_params, validate
 from dmd.diffusion.pipelines import save_pipeline
@@ -55,12 +57,13 @@ class Training(NamedTuple):
 
 
 @pytest.fixture
-def fresh_compiler(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh_compiler(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the compiler write to a folder of the test, and forget what it compiled for the test before."""
     torch.compiler.reset()
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
     monkeypatch.setenv(CACHE, "")
-    monkeypatch.setattr(torch.compiler.config, "fail_on_recompile_limit_hit", True)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield
 
 
 def stop_early(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
@@ -160,6 +163,7 @@ def test_repeated_blocks_or_whole_networks_are_compiled(
 
 
 @FRESH
+@SLOW
 def test_a_checkpoint_of_a_compiled_training_continues_eagerly_and_the_reverse(
     tmp_path: Path, params: Params, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,8 +209,10 @@ def test_compiled_networks_may_be_laid_out_over_processes(tmp_path: Path, params
 
 @FRESH
 def test_compiled_code_is_kept_where_the_user_says_or_with_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_networks([nn.Linear(1, 1)], "default")
-    assert Path(os.environ[CACHE]) == Path(os.environ["DMD_SCRATCH"]) / "compiled"
+    for unset in ("", default_cache_dir()):  # torch itself sets the variable to its default
+        monkeypatch.setenv(CACHE, unset)
+        compile_networks([nn.Linear(1, 1)], "default")
+        assert Path(os.environ[CACHE]) == Path(os.environ["DMD_SCRATCH"]) / "compiled"
     monkeypatch.setenv(CACHE, "/own")
     compile_networks([nn.Linear(1, 1)], "default")
     assert os.environ[CACHE] == "/own"
