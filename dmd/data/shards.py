@@ -108,7 +108,12 @@ class Selected(Images):
 
     def __init__(self, images: Images, start: int, step: int) -> None:
         super().__init__(images.shards, images.convert)
+        self.start, self.step = start, step
         self.index = torch.arange(start, super().__len__(), step)
+
+    def unit(self) -> "Selected":
+        """Return the same images in [-1, 1], converted after they are read."""
+        return Selected(Images(self.shards, to_unit), self.start, self.step)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dmd.config import ConfigError, Params, validate
+from dmd.data.shards import to_unit
 from dmd.data.splits import half, load_split
 from dmd.features.own import load_own, save_own
 from dmd.storage.checkpoint import Scratch
@@ -18,6 +19,7 @@ from tests.helpers.networks import CPU
 def test_halves_share_no_image_and_hold_all(data_folder: Path) -> None:
     split = load_split(data_folder, "train")
     (a, b), b_labels = (half(split, k).images for k in (0, 1)), half(split, 1).labels
+    assert torch.equal(b.unit()[torch.tensor([0, 3])], to_unit(split.images[torch.tensor([1, 7])]))
     assert (
         half(split, 1).captions[2] == split.captions[5]
         and len(a) + len(b) == len(split.images)
