@@ -23,7 +23,7 @@ def compile_networks(nets: Iterable[nn.Module], mode: str) -> None:
     """
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # it imports the compiler, for two seconds
 
-    # The import, which diffusers makes too, sets the variable to a folder that may not outlive a restart of the machine.
+    # The import, which diffusers makes too, sets the variable to a folder that may not outlive a restart.
     if os.environ.get(CACHE) in (None, "", default_cache_dir()):
         os.environ[CACHE] = str(scratch_root() / "compiled")
     torch.compiler.config.recompile_limit = FORMS
