@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dmd.codecs.latents import Codec
 from dmd.config import TeacherConfig
 from dmd.diffusion.denoiser import Denoiser
 from dmd.generator.pictures import image_grid, png
@@ -21,7 +22,7 @@ SAMPLER_STEPS = 10  # of DDIM: 400 passes of one image, about those of two train
 
 
 def show_samples(
-    denoiser: Denoiser, codec: torch.nn.Module, shape: tuple[int, ...], conditions: int, step: int, cfg: TeacherConfig
+    denoiser: Denoiser, codec: Codec, shape: tuple[int, ...], conditions: int, step: int, cfg: TeacherConfig
 ) -> None:
     """Show a picture of samples after every tenth of the steps, if someone watches.
 
@@ -37,9 +38,7 @@ def show_samples(
 
 
 @torch.no_grad()
-def _draw(
-    denoiser: Denoiser, codec: torch.nn.Module, shape: tuple[int, ...], conditions: int, cfg: TeacherConfig
-) -> Tensor:
+def _draw(denoiser: Denoiser, codec: Codec, shape: tuple[int, ...], conditions: int, cfg: TeacherConfig) -> Tensor:
     """Samples as uint8 images [ROWS, COLUMNS, C, H, W]."""
     device = next(denoiser.parameters()).device
     z = RandomSource(cfg.seed, 0, "teacher picture", range(ROWS * COLUMNS), device).noise(*shape)

@@ -150,7 +150,8 @@ def _lists_in(block: nn.Module) -> list[nn.ModuleList]:
     """
     if isinstance(block, Attention):
         return []
-    return [child for child in block.children() if isinstance(child, nn.ModuleList) and None not in child]
+    lists = [child for child in block.children() if isinstance(child, nn.ModuleList)]
+    return [each for each in lists if all(part is not None for part in each)]
 
 
 def gather(value: Tensor) -> Tensor:
