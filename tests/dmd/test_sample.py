@@ -113,3 +113,16 @@ def test_numbers_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch, argum
 def test_a_missing_generator_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="error: missing is not a generator folder"):
         run(monkeypatch, "--generator", "missing", "--out", "grid.png")
+
+
+def test_weights_in_bf16_make_nearly_the_same_picture(
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator_folder(teacher, tmp_path / "generator")
+    same = ["--generator", tmp_path / "generator", "--images", 2, "--device", "cpu"]
+    for precision in ("fp32", "bf16"):
+        run(monkeypatch, *same, "--precision", precision, "--out", tmp_path / f"{precision}.png")
+    exact, close = (np.array(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("fp32", "bf16"))
+    assert 0 < np.abs(exact - close).mean() < 3
+    with pytest.raises(SystemExit, match=r"--precision: onnx takes weights in float32 alone"):
+        run(monkeypatch, *same, "--precision", "bf16", "--engine", "onnx", "--out", tmp_path / "onnx.png")
