@@ -55,9 +55,7 @@ def check(args: argparse.Namespace) -> None:
     if not all(text.strip() for text in args.prompt):
         raise ValueError("--prompt: a text is empty; write one, or leave the option out")
     if args.precision != "fp32" and args.engine in ("onnx", "openvino"):
-        raise ValueError(
-            f"--precision: {args.engine} runs weights in float32; use the engine torch or compile, or fp32"
-        )
+        raise ValueError(f"--precision: {args.engine} takes weights in float32 alone; use torch or compile, or fp32")
     if not args.out.suffix and args.out.exists():
         raise ValueError(f"--out: {args.out} exists; name a new folder, or a picture such as grid.png")
 
