@@ -155,7 +155,7 @@ def _networks_of_params(params: Params, class_count: int) -> tuple[Any, Any, int
 
 
 def _parts_of_params(params: Params, class_count: int) -> tuple[Any, Any, int]:
-    """The same, with all other parts of the pipeline in place of the VAE."""
+    """Return the same as `_networks_of_params`, with all other parts of the pipeline in place of the VAE."""
     names = (*DIGIT_NAMES, *map(str, range(len(DIGIT_NAMES), class_count)))[:class_count]
     captions = tuple(params.data.caption.format(name=name) for name in names)
     if params.teacher.network in ("text_unet", "sana") and not captions:
