@@ -870,8 +870,8 @@ class TrainConfig(Group):
         description="recompute activations in the backward pass: less memory, more time"
     )
     compile: Literal["none", "default", "reduce-overhead"] = Field(
-        description="torch.compile of teacher, generator and critic by its mode, for GPUs; their first turns take "
-        "minutes, and the result differs in the last bits; reduce-overhead uses CUDA graphs, for small networks"
+        description="torch.compile of teacher, generator and critic by its mode, for GPUs; the first turns compile "
+        "and take longer, and the result differs in the last bits; reduce-overhead uses CUDA graphs, for small networks"
     )
     shard: Annotated[Shard, BeforeValidator(_reject_former_shard)] = Field(
         description="processes (FSDP2) that divide weights, gradients, optimizer moments and averages among them: none "

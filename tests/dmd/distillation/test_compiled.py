@@ -34,6 +34,7 @@ from tests.helpers.training import NO_PAIRS, alone, short_training
 
 Rows = list[dict[str, Any]]
 SLOW = pytest.mark.slow
+TOLERANCE = 2e-5  # after two turns, code of the compiler on a CPU had changed weights by 2.7e-6 and the log by 3e-7
 FRESH = pytest.mark.usefixtures("fresh_compiler")
 
 
@@ -104,16 +105,16 @@ def whole_weights(state: TrainState) -> dict[str, Tensor]:
     return {f"{name}.{k}": gather(v) for name, net in nets.items() for k, v in net.state_dict().items()}
 
 
-def assert_close(state: TrainState, rows: Rows, other: TrainState, others: Rows, tolerance: float) -> None:
-    """The numbers of both rows, and all weights of both states, differ by less than a share of the largest of them."""
+def assert_close(state: TrainState, rows: Rows, other: TrainState, others: Rows) -> None:
+    """The numbers of both rows, and all weights of both states, are equal up to TOLERANCE."""
     for row, same in zip(rows, others, strict=True):
         assert row.keys() == same.keys()
         numbers = {key: value for key, value in row.items() if isinstance(value, float) and value == value}
-        assert {key: same[key] for key in numbers} == pytest.approx(numbers, rel=tolerance, abs=tolerance)
+        assert {key: same[key] for key in numbers} == pytest.approx(numbers, rel=TOLERANCE, abs=TOLERANCE)
     weights, same = whole_weights(state), whole_weights(other)
     assert weights.keys() == same.keys()
     for key, value in weights.items():
-        torch.testing.assert_close(same[key], value, rtol=tolerance, atol=tolerance, msg=key)
+        torch.testing.assert_close(same[key], value, rtol=TOLERANCE, atol=TOLERANCE, msg=key)
 
 
 def names(state: dict[str, Any], prefix: str = "") -> set[str]:
@@ -124,11 +125,12 @@ def names(state: dict[str, Any], prefix: str = "") -> set[str]:
 
 @FRESH
 @SLOW
+@pytest.mark.long
 def test_a_compiled_training_equals_an_eager_one(tmp_path: Path, params: Params) -> None:
     folder = save_tiny(tmp_path / "teacher")
     eager, compiled = (new_training(folder, params, compile=mode) for mode in ("none", "default"))
     rows, others = (run(each) for each in (eager, compiled))
-    assert_close(eager.state, rows, compiled.state, others, 1e-4)
+    assert_close(eager.state, rows, compiled.state, others)
     assert any(Path(os.environ[CACHE]).rglob("*.so"))
 
 
@@ -159,7 +161,7 @@ def test_repeated_blocks_or_whole_networks_are_compiled(
         parts = compiled_parts(net)
         assert {type(modules[name]).__name__ for name in parts if blocks} == blocks and (blocks or parts == [""])
     assert all(compiled_parts(average) == [] for average in compiled.state.averages.values())
-    assert_close(eager.state, run(eager), compiled.state, run(compiled), 1e-4)
+    assert_close(eager.state, run(eager), compiled.state, run(compiled))
 
 
 @FRESH
@@ -180,7 +182,7 @@ def test_a_checkpoint_of_a_compiled_training_continues_eagerly_and_the_reverse(
         saved = scratch.load()
         assert saved is not None
         continued.state.load_state_dict(saved)
-        assert_close(whole.state, rows[2:], continued.state, run(continued), 1e-4)
+        assert_close(whole.state, rows[2:], continued.state, run(continued))
 
 
 def train_in_process(rank: int, processes: int, port: int, folder: Path, shard: Shard, out: Path) -> None:
