@@ -81,7 +81,7 @@ RUN_BY = {
     r"curl localhost:8000/invocations .*": "test_labels_seed_and_count_give_pngs",
     r"pre-commit install": "test_every_hook_runs_a_tool_of_the_environment",
     r"python scripts/docs_tables.py --hardware": "test_the_memory_of_each_preset_is_that_of_the_hardware_table",
-    r"python tests/planted_bugs.py": "test_a_bug_can_still_be_planted",
+    r"python -m tests\.planted( --protections.*)?": "test_a_bug_can_still_be_planted",
 }
 # Commands that .ci/run runs, and cheap commands that test_docs.py runs itself.
 RUN_BY_CI = (r"make test( ARGS=.*)?", r"make lint", r"make docs", r"\.ci/run")

@@ -1,38 +1,12 @@
-"""Plant bugs one at a time in a copy of the project, and check that the tests find each bug.
+"""Bugs of the algorithm, and the tests that must find them.
 
-    python tests/planted_bugs.py            # all of them, about half a minute each
-    python tests/planted_bugs.py guidance   # those with this word in their name
-
-Each bug could come from a careless edit: the code still runs and still generates images. The output is a table with the
-first test that fails for each bug, or MISSED. tests/project/test_planted_bugs.py checks that each bug can be planted.
+Each bug could come from a careless edit: the code still runs and still generates images.
 """
 
-import argparse
-import re
-import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
+from tests.planted.bug import Bug
 
-ROOT = Path(__file__).resolve().parents[1]
-SUITE = ("distillation", "diffusion", "families", "samplers", "training", "teacher_training")  # folders of tests/dmd
-
-
-@dataclass(frozen=True)
-class Bug:
-    """An edit that replaces the only occurrence of `right` in a file with `wrong`."""
-
-    name: str
-    file: str
-    right: str
-    wrong: str
-
-    def plant(self, root: Path) -> None:
-        """Make the edit in a copy of the project."""
-        path = root / self.file
-        path.write_text(path.read_text().replace(self.right, self.wrong))
-
+FOLDERS = ("distillation", "diffusion", "families", "samplers", "training", "teacher_training")  # of tests/dmd
+SUITE = tuple(f"tests/dmd/{name}" for name in FOLDERS)
 
 BUGS = (
     Bug(
@@ -331,49 +305,3 @@ BUGS = (
         "dmd/distillation/methods/sequence.py", "replace(start, starts_from_best=True)", "start",
     ),
 )  # fmt: skip
-
-
-def copy_to(root: Path) -> None:
-    """Copy the working tree without the files that git ignores."""
-    listed = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in names:
-        if name and (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes((ROOT / name).read_bytes())
-
-
-def first_failure(root: Path) -> str | None:
-    """Name of the first test that fails, or None if all pass."""
-    tests = [f"tests/dmd/{name}" for name in SUITE]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return None
-    if failed := re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE):
-        return failed[1].removeprefix("tests/")
-    raise SystemExit(f"pytest itself failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("word", nargs="?", default="", help="plant only bugs with this word in their name")
-    bugs = [bug for bug in BUGS if parser.parse_args().word in bug.name]
-    missed = 0
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        copy_to(root)
-        if (test := first_failure(root)) is not None:
-            raise SystemExit(f"without any bug, {test} fails; make the tests pass first")
-        print("| bug | found by |\n|---|---|", flush=True)
-        for bug in bugs:
-            bug.plant(root)
-            test = first_failure(root)
-            missed += test is None
-            print(f"| {bug.name} | {test or 'MISSED'} |", flush=True)
-            (root / bug.file).write_bytes((ROOT / bug.file).read_bytes())
-    raise SystemExit(f"{missed} of {len(bugs)} were missed" if missed else 0)
-
-
-if __name__ == "__main__":
-    main()
