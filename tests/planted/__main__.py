@@ -2,7 +2,7 @@
 
     python -m tests.planted                        # bugs of the algorithm, about half a minute each
     python -m tests.planted guidance               # those with this word in their name
-    python -m tests.planted --protections [WORD]   # without a protection, the test of its promise must fail
+    python -m tests.planted --protections [WORDS]  # without a protection, the test of its promise must fail
     python -m tests.planted --protections --out records/protections.csv
 
 The output is a table with the first test that fails for each bug, or MISSED. Tests that take minutes, those marked
@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from tests.planted.algorithm import BUGS, SUITE
 from tests.planted.bug import Bug, Protection
@@ -31,9 +32,11 @@ from tests.planted.runs import (
     bound_memory,
     copy_to,
     list_failures,
+    preload,
     run_tests,
 )
 
+B = TypeVar("B", bound=Bug)
 FAILS = Outcome("fails without it")
 
 
@@ -41,22 +44,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.planted", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("word", nargs="?", default="", help="plant only bugs with this word in their name")
+    parser.add_argument("words", nargs="*", default=[""], help="plant only bugs with one of these in their name")
     parser.add_argument("--protections", action="store_true", help="take out the protections of docs/reliability.md")
     parser.add_argument("--long", action="store_true", help="run tests that take minutes, too")
+    parser.add_argument("--sound", action="store_true", help="do not run the tests of protections without a bug first")
     parser.add_argument("--out", type=Path, help="file for the table of the protections, as CSV")
     args = parser.parse_args()
     bound_memory()
+    preload()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "project"
         copy_to(root)
         if args.protections:
-            chosen = [bug for bug in PROTECTIONS if args.word in bug.name]
-            outcomes = take_out(root, chosen, ANY if args.long else NOT_LONG, args.out)
+            chosen = choose(PROTECTIONS, args.words)
+            outcomes = take_out(root, chosen, ANY if args.long else NOT_LONG, args.out, not args.sound)
         else:
-            outcomes = plant(root, [bug for bug in BUGS if args.word in bug.name])
+            outcomes = plant(root, choose(BUGS, args.words))
     bad = [outcome for outcome in outcomes if outcome.kind in (MISSED, FAILS.kind)]
     raise SystemExit(f"{len(bad)} of {len(outcomes)} were missed" if bad else 0)
+
+
+def choose(bugs: Sequence[B], words: Sequence[str]) -> list[B]:
+    """Return the bugs that have a word in their name, in the order of the words."""
+    return list(dict.fromkeys(bug for word in words for bug in bugs if word in bug.name))
 
 
 def plant(root: Path, bugs: Sequence[Bug]) -> list[Outcome]:
@@ -71,10 +81,16 @@ def plant(root: Path, bugs: Sequence[Bug]) -> list[Outcome]:
     return outcomes
 
 
-def take_out(root: Path, protections: Sequence[Protection], marks: str, out: Path | None) -> list[Outcome]:
-    """Take out protections, each in turn, and run the test of each. marks: tests that run. out: the table to write."""
+def take_out(
+    root: Path, protections: Sequence[Protection], marks: str, out: Path | None, checks: bool
+) -> list[Outcome]:
+    """Take out protections, each in turn, and run the test of each.
+
+    marks: tests that run. out: the table to write. checks: run all tests without a bug first.
+    """
     recorded = read_record(out) if out else {}
-    failing = list_failures(root, [test for bug in protections for test in find_tests(bug.test)], marks)
+    tests = [test for bug in protections for test in find_tests(bug.test)]
+    failing = list_failures(root, tests, marks) if checks else set[str]()
     print("| protection | outcome | test | failure |\n|---|---|---|---|", flush=True)
     outcomes = []
     for bug in protections:

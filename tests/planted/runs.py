@@ -1,15 +1,21 @@
 """Runs tests in a copy of the project, and says what came of it."""
 
+import importlib
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.planted.bug import ROOT
 
@@ -18,7 +24,10 @@ MEMORY = 12 * 2**30  # bytes of a process; a bug can let one fill the memory
 FOUND, MISSED, SKIPPED, LEFT_OUT = "found", "MISSED", "not run: skipped", "not run: long"
 NOT_LONG, ANY = "not long", ""  # marks, in place of those that pyproject.toml leaves out
 LINE = re.compile(r"^(?:FAILED|ERROR) (\S+?\.py(?:::.*?)?)(?: - (.*))?$", re.MULTILINE)
-NO_TESTS = 5  # exit code of pytest if all tests are left out
+NO_TESTS, BROKEN = 5, 70  # exit codes: of pytest if all tests are left out, and of a process in which it raises
+PRELOADED = ("torch", "torchvision", "diffusers.pipelines.pipeline_utils", "diffusers.models.autoencoders",
+             "diffusers.models.unets", "transformers.models.clip.modeling_clip", "dvc.repo", "pandas", "scipy.linalg",
+             "sklearn.datasets", "matplotlib.pyplot", "peft")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,9 @@ def bound_memory() -> None:
 def run_tests(root: Path, tests: Iterable[str], marks: str | None = None, patience: float | None = PATIENCE) -> Outcome:
     """Run tests in a copy of the project up to the first failure. marks: those that run; None for pyproject.toml's."""
     code, output = _call_pytest(root, ["-x", *([] if marks is None else ["-m", marks]), *tests], patience)
-    if code is None:
-        return Outcome(FOUND, next(iter(tests)), f"no end after {patience:g} s")
+    if code is None or code < 0:
+        failure = f"no end after {patience:g} s" if code is None else f"the process got signal {-code}"
+        return Outcome(FOUND, next(iter(tests)), failure)
     if code == NO_TESTS:
         return Outcome(LEFT_OUT)
     if code == 0:
@@ -73,21 +83,54 @@ def list_failures(root: Path, tests: Sequence[str], marks: str) -> set[str]:
 
 def _call_pytest(root: Path, words: Sequence[str], patience: float | None) -> tuple[int | None, str]:
     """Return the exit code and output of pytest; the code is None if it did not end in time, and was killed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={root}.tests", *words]
-    process = subprocess.Popen(
-        command,
-        cwd=root,
-        env={**os.environ, "COLUMNS": "250"},  # pytest cuts the reason of a failure at the width of the terminal
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    with tempfile.TemporaryFile() as output:
+        for stream in (sys.stdout, sys.__stdout__, sys.__stderr__):
+            stream.flush()  # pyright: ignore[reportOptionalMemberAccess] - a command has them
+        if (pid := os.fork()) == 0:
+            os._exit(_be_pytest(root, words, output.fileno()))
+        code = _wait(pid, patience)
+        output.seek(0)
+        return code, output.read().decode(errors="replace")
+
+
+def preload() -> None:
+    """Import the packages that take longest, so that each run of pytest, a copy of this process, begins with them.
+
+    Prefect and MLflow are not among them: they read the variables that `flows` sets when they are imported.
+    """
+    for name in PRELOADED:
+        importlib.import_module(name)
+
+
+def _be_pytest(root: Path, words: Sequence[str], output: int) -> int:
+    """Run pytest in this process, which has begun as a copy, with the modules of the project in `root`."""
     try:
-        output, _ = process.communicate(timeout=patience)
-        return process.returncode, output
-    except subprocess.TimeoutExpired:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
-        return None, process.communicate()[0]
+        for descriptor in (1, 2):
+            os.dup2(output, descriptor)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # a test of this module runs in pytest itself
+        os.chdir(root)
+        os.environ["COLUMNS"] = "250"  # pytest cuts the reason of a failure at the width of the terminal
+        sys.path[:] = [str(root), *(place for place in sys.path if place and Path(place) != ROOT)]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+            del sys.modules[name]
+        code = int(pytest.main(["-q", "-p", "no:cacheprovider", f"--basetemp={root}.tests", *words]))
+        sys.stdout.flush()
+        return code
+    except BaseException:
+        traceback.print_exc()
+        return BROKEN
+
+
+def _wait(pid: int, patience: float | None) -> int | None:
+    """Return the exit code of a process; None if it does not end in time, and is killed with all that it started."""
+    end = time.monotonic() + patience if patience else float("inf")
+    while time.monotonic() < end:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    for child in psutil.Process(pid).children(recursive=True):
+        child.kill()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None

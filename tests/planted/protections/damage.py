@@ -45,7 +45,8 @@ DAMAGE = (
     ),
     Protection(
         "damage: a finished shard is taken as it is", "dmd/encoding/encode.py",
-        "if k % share.processes != share.rank or is_usable(file):", "if k % share.processes != share.rank or file.exists():",
+        "if k % share.processes != share.rank or is_usable(file):",
+        "if k % share.processes != share.rank or file.exists():",
         promise="finished batches of `pairs`", test="test_a_killed_run_resumes_after_its_last_complete_shard",
     ),
 )  # fmt: skip

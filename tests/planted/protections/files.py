@@ -128,7 +128,8 @@ FILES = (
         promise="A mistake in any of these", test="test_a_mistake_is_one_line_and_with_debug_its_traceback_comes_first",
     ),
     Protection(
-        "files: a traceback with its passwords", "dmd/debug.py", "print(printable(redact(text))", "print(printable(text)",
+        "files: a traceback with its passwords", "dmd/debug.py",
+        "print(printable(redact(text))", "print(printable(text)",
         promise="A mistake in any of these", test="test_a_mistake_is_one_line_and_with_debug_its_traceback_comes_first",
     ),
     Protection(
@@ -149,7 +150,8 @@ FILES = (
     ),
     Protection(
         "files: a table of captions is a device", "dmd/preparation/sources/table.py",
-        '    if not is_file(file):\n        raise DataError(f"data.captions: {file} is not a file', "    if not file.name:\n"
+        '    if not is_file(file):\n        raise DataError(f"data.captions: {file} is not a file',
+        "    if not file.name:\n"
         '        raise DataError(f"data.captions: {file} is not a file',
         promise="A line of a text file has at most", test="test_a_table_that_is_no_file_is_not_opened",
     ),

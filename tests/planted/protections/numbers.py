@@ -35,7 +35,8 @@ NUMBERS = (
     ),
     Protection(
         "numbers: NaN becomes a byte", "dmd/samplers/sampler.py",
-        '        check_finite(x, f"sampler {self.name}: an image", "use another number of steps or another network")\n', "",
+        '        check_finite(x, f"sampler {self.name}: an image", "use another number of steps or another network")\n',
+        "",
         promise="An image with NaN or infinite values",
         test="test_images_that_are_no_numbers_stop_baseline_and_evaluate",
     ),
@@ -51,7 +52,8 @@ NUMBERS = (
         test="test_a_training_that_goes_wrong_stops_with_the_best_generator",
     ),
     Protection(
-        "trainings: without a validated generator a run goes on to its export", "dmd/distillation/divergence/recovery.py",
+        "trainings: without a validated generator a run goes on to its export",
+        "dmd/distillation/divergence/recovery.py",
         "elif state.best.turn:", "elif state.turn:",
         promise="The best generator before is exported", test="test_without_a_validated_generator_it_is_an_error",
     ),

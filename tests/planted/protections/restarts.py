@@ -25,7 +25,8 @@ RESTARTS = (
     Protection(
         "restarts: a trunk resumes without its optimizer", "dmd/trunk_training/train.py",
         '{"net": net, "optimizer": optimizer}', '{"net": net}',
-        promise="The stages teacher, trunk and evaluator", test="test_a_trunk_that_is_ended_continues_to_the_same_bytes",
+        promise="The stages teacher, trunk and evaluator",
+        test="test_a_trunk_that_is_ended_continues_to_the_same_bytes",
     ),
     Protection(
         "restarts: the thread writes the weights themselves, not a copy", "dmd/storage/snapshot.py",
@@ -143,7 +144,8 @@ RESTARTS = (
     Protection(
         "restarts: a database of another version is made anew", "flows/runtime/database.py",
         "if _count(file, tool.content) != 0:", "if not tool.content:",
-        promise="A database of another version", test="test_a_database_of_another_version_with_content_is_kept_and_named",
+        promise="A database of another version",
+        test="test_a_database_of_another_version_with_content_is_kept_and_named",
     ),
     Protection(
         "restarts: a full disk in the words of the system", "stages/command.py",

@@ -37,12 +37,15 @@ SECRETS = (
     Protection(
         "watching: an error of MLflow ends the thread", "flows/live/attempts.py",
         "except Exception as e:  #", "except KeyError as e:  #",
-        promise="MLflow and Prefect neither stop nor delay", test="test_a_store_that_is_away_loses_no_row_and_stops_nothing",
+        promise="MLflow and Prefect neither stop nor delay",
+        test="test_a_store_that_is_away_loses_no_row_and_stops_nothing",
     ),
     Protection(
         "watching: rows count as sent before they are", "flows/live/sending.py",
-        "        rows = feed.choose_new(part[0])\n", "        rows = feed.choose_new(part[0])\n        feed.accept(*part)\n",
-        promise="A server that is killed while", test="test_a_training_is_watched_while_its_server_is_killed_and_started_again",
+        "        rows = feed.choose_new(part[0])\n",
+        "        rows = feed.choose_new(part[0])\n        feed.accept(*part)\n",
+        promise="A server that is killed while",
+        test="test_a_training_is_watched_while_its_server_is_killed_and_started_again",
     ),
     Protection(
         "watching: runs of flows that were killed are left", "flows/live/reporter.py",

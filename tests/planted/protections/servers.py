@@ -5,8 +5,8 @@ from tests.planted.bug import Protection
 SERVERS = (
     Protection(
         "servers: an origin is not compared with the server's own", "flows/services/web.py",
-        "        if origin is not None and origin.lower() not in (f\"http://{host}\", f\"https://{host}\"):\n"
-        "            return f\"origin {origin[:100]!r} is another site\"\n", "",
+        '        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):\n'
+        '            return f"origin {origin[:100]!r} is another site"\n', "",
         promise="A page of another site", test="test_a_page_of_another_site_starts_no_run_and_reads_nothing",
     ),
     Protection(

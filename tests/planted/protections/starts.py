@@ -20,7 +20,8 @@ STARTS = (
     ),
     Protection(
         "starts: a server that says nothing counts as one that answers", "flows/runtime/reach.py",
-        "        except (OSError, ValueError) as e:\n            reasons[:] = [str(getattr(e, \"reason\", None) or e)]\n",
+        "        except (OSError, ValueError) as e:\n"
+        '            reasons[:] = [str(getattr(e, "reason", None) or e)]\n',
         "        except (OSError, ValueError):\n            reasons.clear()\n",
         promise="A server that does not answer", test="test_a_server_that_says_nothing_is_named_in_time",
     ),
