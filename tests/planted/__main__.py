@@ -38,6 +38,7 @@ from tests.planted.runs import (
 
 B = TypeVar("B", bound=Bug)
 FAILS = Outcome("fails without it")
+RAN = (FOUND, MISSED, FAILS.kind)
 
 
 def main() -> None:
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*", default=[""], help="plant only bugs with one of these in their name")
     parser.add_argument("--protections", action="store_true", help="take out the protections of docs/reliability.md")
     parser.add_argument("--long", action="store_true", help="run tests that take minutes, too")
+    parser.add_argument("--rest", action="store_true", help="only those whose outcome is not in the file yet")
     parser.add_argument("--sound", action="store_true", help="do not run the tests of protections without a bug first")
     parser.add_argument("--out", type=Path, help="file for the table of the protections, as CSV")
     args = parser.parse_args()
@@ -57,6 +59,9 @@ def main() -> None:
         copy_to(root)
         if args.protections:
             chosen = choose(PROTECTIONS, args.words)
+            if args.out and args.rest:
+                ran = [digest for digest, outcome in read_record(args.out).items() if outcome.kind in RAN]
+                chosen = [bug for bug in chosen if bug.digest not in ran]
             outcomes = take_out(root, chosen, ANY if args.long else NOT_LONG, args.out, not args.sound)
         else:
             outcomes = plant(root, choose(BUGS, args.words))
@@ -98,7 +103,7 @@ def take_out(
         outcome = with_bug(root, bug, find_tests(bug.test), marks) if sound else FAILS
         outcomes.append(outcome)
         print(f"| {bug.name} | {outcome.kind} | {outcome.test} | {outcome.failure} |", flush=True)
-        if outcome.kind in (FOUND, MISSED, FAILS.kind) or bug.digest not in recorded:
+        if outcome.kind in RAN or bug.digest not in recorded:
             recorded[bug.digest] = outcome
         if out:
             write_record(out, PROTECTIONS, recorded)

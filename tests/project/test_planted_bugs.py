@@ -15,7 +15,7 @@ from tests.planted.bug import ROOT, Bug, Protection
 from tests.planted.promises import Promise, bare_name, find_promise, find_tests, read_promises
 from tests.planted.protections import PROTECTIONS
 from tests.planted.record import NOT_RUN, read_record, write_record
-from tests.planted.runs import ANY, FOUND, LEFT_OUT, MISSED, NOT_LONG, SKIPPED, Outcome, list_failures, run_tests
+from tests.planted.runs import ANY, FOUND, KILLED, LEFT_OUT, MISSED, NOT_LONG, SKIPPED, Outcome, list_failures, run_tests
 
 RECORD = ROOT / "records/protections.csv"
 
@@ -48,7 +48,7 @@ def test_the_record_has_a_row_for_each_protection_and_none_that_was_missed() -> 
     with RECORD.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert [(row["taken out"], row["digest"]) for row in rows] == [(bug.name, bug.digest) for bug in PROTECTIONS]
-    assert {row["outcome"] for row in rows} <= {FOUND, NOT_RUN.kind, LEFT_OUT, SKIPPED}
+    assert {row["outcome"] for row in rows} <= {FOUND, NOT_RUN.kind, LEFT_OUT, SKIPPED, KILLED}
 
 
 def test_a_record_keeps_outcomes_until_the_bug_changes(tmp_path: Path) -> None:
