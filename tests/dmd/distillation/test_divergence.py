@@ -71,16 +71,31 @@ class Losses:
 
 @pytest.fixture
 def run(params: Params, scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Run a distillation. stop: turns after whose validation the process gets SIGTERM; kill: raises there instead."""
+    """Run a distillation. stop: turns after whose validation the process gets SIGTERM; kill: raises there instead.
+
+    best: turns after which the generator has the lowest score; 0 for the last ones. validated: gets the weights of each
+    generator that was validated, by its turn.
+    """
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
-    def start(cfg: TrainConfig, teacher: Any, name: str, stop: int = 0, kill: int = 0) -> Distilled:
+    def start(
+        cfg: TrainConfig,
+        teacher: Any,
+        name: str,
+        stop: int = 0,
+        kill: int = 0,
+        best: int = 0,
+        validated: dict[int, list[Tensor]] | None = None,
+    ) -> Distilled:
         def validate(generator: Generator, turn: int) -> Validation:
             if turn == stop:
                 os.kill(os.getpid(), signal.SIGTERM)
             if turn == kill:
                 raise KeyboardInterrupt
-            return Validation([1.0 / turn, 1.0 / turn], {})
+            if validated is not None:
+                validated[turn] = [v.clone() for v in generator.denoiser.state_dict().values()]
+            score = 1.0 + abs(turn - best) if best else 1.0 / turn
+            return Validation([score, score], {})
 
         part = scratch.part(name)
         labels, m = torch.arange(10), method(params, critic_turns=1)
@@ -116,6 +131,17 @@ def test_a_training_that_goes_wrong_stops_with_the_best_generator(
     assert event["turn"] == BAD_TURN and event["action"] == action
     assert re.search(text, event["problem"]), event
     assert all(v.isfinite().all() for v in weights(result)) and event["problem"] in result.summary()
+
+
+def test_the_generator_that_is_exported_is_the_best_and_not_the_last(
+    run: Any, params: Params, teacher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Losses(monkeypatch, "loss", until_scale=0.0)
+    validated: dict[int, list[Tensor]] = {}
+    result = run(training(params), teacher, "best", best=2, validated=validated)
+    assert (result.turn, max(validated)) == (2, BAD_TURN)
+    assert all(torch.equal(a, b) for a, b in zip(weights(result), validated[2], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(weights(result), validated[BAD_TURN], strict=True))
 
 
 def test_without_a_validated_generator_it_is_an_error(

@@ -49,7 +49,7 @@ NUMBERS = (
         "trainings: the last generator is exported", "dmd/distillation/run.py",
         "    load_trainable_state(best.denoiser, state.best.weights)\n", "",
         promise="The best generator before is exported",
-        test="test_a_training_that_goes_wrong_stops_with_the_best_generator",
+        test="test_the_generator_that_is_exported_is_the_best_and_not_the_last",
     ),
     Protection(
         "trainings: without a validated generator a run goes on to its export",

@@ -81,12 +81,6 @@ RESTARTS = (
         promise="A second Ctrl-C", test="test_a_second_interrupt_ends_at_once_and_a_second_sigterm_is_ignored",
     ),
     Protection(
-        "restarts: a second SIGTERM interrupts the cleaning up", "dmd/signals.py",
-        "signal.signal(number, signal.SIG_IGN if request and number in STOP_SIGNALS else handler)",
-        "signal.signal(number, handler)",
-        promise="A second Ctrl-C", test="test_a_second_interrupt_ends_at_once_and_a_second_sigterm_is_ignored",
-    ),
-    Protection(
         "restarts: a service whose first process was killed is not found", "flows/services/processes.py",
         'if os.getsid(process.pid) == record["pid"] and', 'if process.pid == record["pid"] and',
         promise="`make down` and `make up`", test="test_down_ends_the_whole_group",

@@ -74,7 +74,7 @@ STARTS = (
         test="test_it_works_up_to_where_it_failed[2 a tokenizer without model_max_length]",
     ),
     Protection(
-        "begin: the checks of networks begin after the server", "flows/distill.py",
+        "begin: the checks of networks do not begin before the server", "flows/distill.py",
         "    begin_checks(run)  #", "    #",
         promise="A server that is needed starts", test="test_the_checks_that_take_seconds_run_while_the_server_starts",
     ),
