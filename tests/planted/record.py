@@ -9,7 +9,7 @@ from tests.planted.bug import Protection
 from tests.planted.promises import find_promise, find_tests
 from tests.planted.runs import Outcome
 
-NOT_RUN = Outcome("not run")
+NEVER = Outcome("not run")
 COLUMNS = ("section", "promise", "taken out", "file", "test", "outcome", "failure", "digest")
 
 
@@ -28,7 +28,7 @@ def write_record(file: Path, protections: Iterable[Protection], outcomes: Mappin
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
     for protection in protections:
-        outcome, promise = outcomes.get(protection.digest, NOT_RUN), find_promise(protection.promise)
+        outcome, promise = outcomes.get(protection.digest, NEVER), find_promise(protection.promise)
         named = outcome.test or find_tests(protection.test)[0].removeprefix("tests/")
         row = (promise.section, promise.text, protection.name, protection.file, named)
         table.writerow((*row, outcome.kind, outcome.failure, protection.digest))
