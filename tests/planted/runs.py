@@ -114,7 +114,7 @@ def _be_pytest(root: Path, words: Sequence[str], output: int) -> int:
         sys.path[:] = [str(root), *(place for place in sys.path if place and Path(place) != ROOT)]
         for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
             del sys.modules[name]
-        code = int(pytest.main(["-q", "-p", "no:cacheprovider", f"--basetemp={root}.tests", *words]))
+        code = int(pytest.main(["-p", "no:cacheprovider", f"--basetemp={root}.tests", *words]))
         sys.stdout.flush()
         return code
     except BaseException:

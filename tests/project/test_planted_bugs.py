@@ -90,7 +90,7 @@ def test_of_a_case(case): raise ValueError(case)
 
 
 def test_a_run_says_what_came_of_the_tests(tmp_path: Path) -> None:
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -m 'not slow'\nmarkers =\n    slow\n    long\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -m 'not slow' -q\nmarkers =\n    slow\n    long\n")
     (tmp_path / "test_a.py").write_text(TESTS)
 
     def run(test: str, marks: str = NOT_LONG, patience: float = 60) -> tuple[str, str, str]:

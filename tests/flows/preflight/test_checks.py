@@ -14,6 +14,7 @@ from flows.preflight.checks import check_before
 from flows.preflight.places import check_places, list_places
 from flows.preflight.run import Mistakes, Run
 from flows.registry.store import check_reachable
+from flows.runtime import reach
 from flows.runtime.reach import find_silence
 from tests.helpers.faults.inputs import foreign_database
 from tests.helpers.params import with_values
@@ -101,6 +102,7 @@ def test_a_server_that_is_not_there_is_named_at_once(scheme: str, monkeypatch: p
 
 
 def test_a_server_that_says_nothing_is_named_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reach.TIMEOUT <= 10, "seconds"
     monkeypatch.setattr("flows.runtime.reach.TIMEOUT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ MEMORY = (
     Protection(
         "memory: all latents are in one shard", "dmd/encoding/encode.py",
         "per_shard = max(1, SHARD_BYTES // row_bytes)", "per_shard = max(1, count)",
-        promise="`encode`: ", test="test_a_killed_run_resumes_after_its_last_complete_shard",
+        promise="`encode`: ", test="test_latents_are_the_vaes_output_for_every_image_in_order",
     ),
     Protection(
         "memory: pairs are kept until the last one is made", "dmd/teachers/pairs.py",
