@@ -175,6 +175,20 @@ def test_it_rolls_back_with_lower_rates_and_a_kill_changes_nothing(
         assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(again), strict=True)), name
 
 
+def test_it_does_not_roll_back_to_the_checkpoint_of_a_signal(
+    run: Any, params: Params, teacher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last checkpoint at a fixed turn is that before the first one; the signal leaves a later one at turn 3."""
+    cfg = training(params, on_divergence="roll_back").model_copy(update={"checkpoint_every": 100})
+    Losses(monkeypatch, "collapse", until_scale=1.0)
+    whole = run(cfg, teacher, "whole")
+    assert [event["action"].split(",")[0] for event in whole.events] == ["the run rolled back to turn 0"]
+    with pytest.raises(Stopped):
+        run(cfg, teacher, "stopped", stop=3)
+    again = run(cfg, teacher, "stopped")
+    assert again.events == whole.events and repr(again.rows) == repr(whole.rows)
+
+
 def test_it_rolls_back_a_bounded_number_of_times_and_to_the_start_if_need_be(
     run: Any, params: Params, teacher: Any, monkeypatch: pytest.MonkeyPatch, scratch: Scratch, tmp_path: Path
 ) -> None:

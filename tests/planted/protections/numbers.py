@@ -60,7 +60,7 @@ NUMBERS = (
     Protection(
         "trainings: a run rolls back to a checkpoint of a signal", "dmd/storage/checkpoint.py",
         "files = self.checkpoints(only_periodic=True)", "files = self.checkpoints()",
-        promise="A run that rolls back", test="test_it_rolls_back_with_lower_rates_and_a_kill_changes_nothing",
+        promise="A run that rolls back", test="test_it_does_not_roll_back_to_the_checkpoint_of_a_signal",
     ),
     Protection(
         "trainings: roll-backs beyond the bound", "dmd/distillation/divergence/recovery.py",

@@ -78,7 +78,7 @@ STARTS = (
     ),
     Protection(
         "begin: an error of the server's thread is lost", "flows/services/prefect_setup.py",
-        "started.set_exception(e)", 'started.set_result("")',
+        "started.set_exception(e)", 'started.set_result("http://127.0.0.1:9/api")',
         promise="A server that is needed starts",
         test="test_an_error_of_the_server_is_raised_when_the_setup_is_finished",
     ),
