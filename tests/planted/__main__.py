@@ -7,7 +7,8 @@
 
 The output is a table with the first test that fails for each bug, or MISSED. Tests that take minutes, those marked
 `long`, run with --long only; their protections are "not run" without it. With --out, outcomes of an earlier call are
-kept in the file, unless the bug has changed. tests/project/test_planted_bugs.py checks that each bug can be planted.
+kept in the file, unless the bug has changed; --rest runs only those that have none.
+tests/project/test_planted_bugs.py checks that each bug can be planted.
 """
 
 import argparse
