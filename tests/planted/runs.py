@@ -86,7 +86,8 @@ def _call_pytest(root: Path, words: Sequence[str], patience: float | None) -> tu
     """Return the exit code and output of pytest; the code is None if it did not end in time, and was killed."""
     with tempfile.TemporaryFile() as output:
         for stream in (sys.stdout, sys.__stdout__, sys.__stderr__):
-            stream.flush()  # pyright: ignore[reportOptionalMemberAccess] - a command has them
+            if stream is not None:
+                stream.flush()
         if (pid := os.fork()) == 0:
             os._exit(_be_pytest(root, words, output.fileno()))
         code = _wait(pid, patience)
