@@ -50,8 +50,7 @@ SERVERS = (
     ),
     Protection(
         "servers: a temporary server without a token", "flows/services/prefect_setup.py",
-        'os.environ["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = token',
-        'os.environ["PREFECT_API_AUTH_STRING"] = token',
+        '("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")', '("PREFECT_API_AUTH_STRING",)',
         promise="The temporary Prefect server", test="test_the_temporary_server_of_a_run_needs_its_token",
     ),
 )  # fmt: skip

@@ -73,12 +73,12 @@ STARTS = (
     ),
     Protection(
         "begin: the checks of networks do not begin before the server", "flows/distill.py",
-        "    begin_checks(run)  #", "    #",
+        "    begin_before(run)  #", "    #",
         promise="A server that is needed starts", test="test_the_checks_that_take_seconds_run_while_the_server_starts",
     ),
     Protection(
-        "begin: an error of the server's thread is lost", "flows/services/prefect_setup.py",
-        "started.set_exception(e)", 'started.set_result("http://127.0.0.1:9/api")',
+        "begin: an error of the server's thread is lost", "flows/services/temporary_server.py",
+        "self.url.set_exception(e)", 'self.url.set_result("http://127.0.0.1:9/api")',
         promise="A server that is needed starts",
         test="test_an_error_of_the_server_is_raised_when_the_setup_is_finished",
     ),
