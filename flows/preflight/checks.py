@@ -67,8 +67,8 @@ def check_before(run: Run) -> None:
     Raises UserError with one line for each mistake; ConfigError, which is one, if a mistake is in the parameters.
     """
     begin_before(run)
+    finish_migration()  # it takes less time than the checks of networks
     _refuse(finish_checks(run))
-    finish_migration()
     check_result(run)  # only now, since it writes into the store
 
 

@@ -124,12 +124,13 @@ def test_a_database_that_mlflow_cannot_use_is_found_beside_the_other_checks(
         raise UserError(f"MLflow cannot use the database {file}")
 
     monkeypatch.setattr(migration, "prepare_database", fail)
-    monkeypatch.setattr(checks, "finish_checks", lambda _run: Mistakes([], False) if begun else pytest.fail("later"))
+    monkeypatch.setattr(checks, "finish_checks", pytest.fail)
     monkeypatch.setattr(checks, "begin_checks", lambda _run: None)
     monkeypatch.setattr(checks, "check_result", pytest.fail)
     with pytest.raises(UserError, match=r"^MLflow cannot use the database .*other\.db$"):
         check_before(run)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new.db")
+    monkeypatch.setattr(checks, "finish_checks", lambda _run: Mistakes([], False))
     monkeypatch.setattr(checks, "check_result", lambda _run: None)
     check_before(run)
     assert len(begun) == 1  # a new database is made only after the checks
