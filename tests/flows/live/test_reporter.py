@@ -107,6 +107,25 @@ def test_a_failed_flow_ends_its_run_and_the_next_attempt_continues_it(root: Path
         assert begun is not None and begun.held["train/"]()["loss"].tolist() == [0.5, 0.4, 0.3]
 
 
+def test_a_thread_that_outlives_a_failed_flow_logs_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow may need longer for its first answer than a flow that fails at once."""
+    notes, is_asked, may_answer = Notes(), threading.Event(), threading.Event()
+
+    def slow(_place: Path) -> contextlib.AbstractContextManager[MlflowClient]:
+        is_asked.set()
+        assert may_answer.wait(60)
+        raise UserError("the folder of the run is gone")
+
+    monkeypatch.setattr(module, "connect", slow)
+    monkeypatch.setattr(module, "SHORT_PATIENCE", 0.01)
+    with pytest.raises(UserError), followed(root, notes) as reporter:
+        assert is_asked.wait(60)
+        raise UserError("stage data: no images")
+    may_answer.set()
+    reporter.thread.join(60)
+    assert not reporter.thread.is_alive() and not notes.lines
+
+
 def test_other_parameters_make_another_run_which_settles_that_of_a_killed_flow(root: Path) -> None:
     notes = Notes()
     with open_spool(root, "workspace") as spool:  # a flow that is gone before it sends its second row

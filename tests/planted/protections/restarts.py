@@ -150,6 +150,7 @@ RESTARTS = (
         "restarts: a folder that is not whole stays", "dmd/storage/files.py",
         "        tmp.replace(out)\n    finally:\n        shutil.rmtree(tmp, ignore_errors=True)\n",
         "        tmp.replace(out)\n    finally:\n        pass\n",
-        promise="A full disk gives a one-line error", test="test_a_full_disk_is_one_line",
+        promise="A full disk gives a one-line error",
+        test="test_a_disk_that_fills_up_is_one_line_and_leaves_nothing[prepare.write_text]",
     ),
 )  # fmt: skip

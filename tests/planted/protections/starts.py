@@ -87,4 +87,14 @@ STARTS = (
         "        os.environ.pop(name, None)\n", "        pass\n",
         promise="A git hook's variables", test="test_the_whole_flow_in_a_hard_environment",
     ),
+    Protection(
+        "begin: data in a folder are not listed", "flows/preflight/data.py",
+        "    thread.start()\n", "    return\n",
+        promise="Data in a folder are listed", test="test_a_mistake_is_one_line_for_each_kind_of_data",
+    ),
+    Protection(
+        "begin: a listing of any length is awaited", "flows/preflight/data.py",
+        "thread.join(PATIENCE)", "thread.join()",
+        promise="Data in a folder are listed", test="test_a_listing_that_takes_long_is_left_to_the_stage",
+    ),
 )  # fmt: skip
