@@ -52,7 +52,11 @@ def _request_health(failures: list[Exception]) -> None:
 
 
 def filter_console() -> None:
-    """Print messages of stages and warnings of Prefect on the terminal; the server still receives every message."""
+    """Print messages of stages and warnings of Prefect on the terminal; the server still receives every message.
+
+    A message that the server cannot take is lost there without a traceback on the terminal.
+    """
+    logging.raiseExceptions = False
     for handler in logging.getLogger().handlers:
         handler.addFilter(_is_for_terminal)
 

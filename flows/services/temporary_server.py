@@ -27,6 +27,7 @@ HOST = "127.0.0.1"
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 GRACE = 2.0  # seconds in which the server writes what it has received
 END_PATIENCE = 5.0  # seconds until a server that does not end by itself is killed
+RESTARTS = 3  # of a server that something else has killed, such as the system for want of memory
 
 
 class TemporaryServer:
@@ -62,7 +63,10 @@ class TemporaryServer:
 
     def _end(self) -> None:
         """End the server; at once if it has not answered yet, since it then has nothing to write."""
-        if self.url.done() and self.process is not None and not self.is_unwanted:
+        with self.lock:
+            has_answered = self.url.done() and self.process is not None and not self.is_unwanted
+            self.is_unwanted = True
+        if has_answered and self.process is not None:
             _end(self.process)
         else:
             self.cancel()
@@ -79,6 +83,18 @@ class TemporaryServer:
             self.url.set_result(_await_answer(self.process, f"http://{HOST}:{port}/api", self.patience))
         except BaseException as e:
             self.url.set_exception(e)
+        else:
+            self._keep_alive(self.process, port)
+
+    def _keep_alive(self, process: "subprocess.Popen[bytes]", port: int) -> None:
+        """Start the server again on its port if it ends before the run, whose client tries for a minute to reach it."""
+        for _ in range(RESTARTS):
+            code = process.wait()
+            with self.lock:
+                if self.is_unwanted:
+                    return
+                self.process = process = _spawn(port, self.env)
+            print(f"the temporary Prefect server ended with exit code {code}; it starts again", file=sys.stderr)
 
 
 def _spawn(port: int, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":

@@ -153,4 +153,10 @@ RESTARTS = (
         promise="A full disk gives a one-line error",
         test="test_a_disk_that_fills_up_is_one_line_and_leaves_nothing[prepare.write_text]",
     ),
+    Protection(
+        "restarts: a temporary server that is killed stays away", "flows/services/temporary_server.py",
+        "            self._keep_alive(self.process, port)\n", "            pass\n",
+        promise="A temporary Prefect server that is killed",
+        test="test_a_server_that_is_killed_starts_again_on_its_port",
+    ),
 )  # fmt: skip
