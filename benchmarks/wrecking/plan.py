@@ -16,6 +16,7 @@ OTHERS = (TERM, TERM_GROUP, INTERRUPT, INTERRUPT_TWICE, PAUSE)
 
 FLOW, SERVERS, SEARCH = "flow", "flow with servers", "search"  # what a life runs
 PER_LIFE = 6  # SIGKILLs of a life
+LATEST = 0.7  # largest share: a stage that resumes takes less time than one without faults
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ def make_plan(seed: int, kills: int) -> list[Life]:
     lives = []
     for k, first in enumerate(range(0, kills, PER_LIFE)):
         own = moments[first : first + PER_LIFE]
-        faults = [Fault(rng.choice(KILLS), moment, rng.random()) for moment in own]
-        faults.append(Fault(OTHERS[k % len(OTHERS)], rng.choice(MOMENTS), rng.random()))
+        faults = [Fault(rng.choice(KILLS), moment, LATEST * rng.random()) for moment in own]
+        faults.append(Fault(OTHERS[k % len(OTHERS)], rng.choice(MOMENTS), LATEST * rng.random()))
         if k % 6 == 2:
-            faults += [Fault(kind, rng.choice(PIPELINE), rng.random()) for kind in (KILL_MLFLOW, KILL_PREFECT)]
+            faults += [Fault(kind, rng.choice(PIPELINE), LATEST * rng.random()) for kind in (KILL_MLFLOW, KILL_PREFECT)]
         if k % 6 == 4:
             faults.insert(0, Fault((READ_ONLY, FULL_DISK)[k // 6 % 2], START, rng.random()))
         lives.append(Life(SERVERS if k % 6 == 2 else SEARCH if k == 5 else FLOW, _in_order(faults)))

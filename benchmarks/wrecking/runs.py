@@ -44,7 +44,8 @@ class Run:
             self.process = subprocess.Popen(
                 [sys.executable, *argv], cwd=project, env=env, stdout=log, stderr=log, start_new_session=True
             )
-        self.moment, self.since, self.parts = START, self.began, dict[str, float]()
+        self.since = {START: self.began}  # the moments of now, several if stages run beside each other
+        self.parts = dict[str, float]()
         self.stages = set[str]()
         self.has_result = (project / "dvc.lock").exists() and (project / "reports/metrics.json").exists()
 
@@ -53,9 +54,11 @@ class Run:
         injected = False
         while self.process.poll() is None:
             self._look(expected.get(START, 1.0))
-            waited = time.monotonic() - self.since
-            due = fault is not None and self.moment == fault.moment
-            if due and not injected and waited >= fault.share * expected.get(fault.moment, 1.0):
+            if (
+                fault is not None
+                and not injected
+                and self._waited(fault.moment) >= fault.share * expected.get(fault.moment, 1.0)
+            ):
                 injected = True
                 inject(fault.kind, self)
             if time.monotonic() - self.began > PATIENCE:
@@ -63,7 +66,7 @@ class Run:
                 break
             time.sleep(POLL)
         code = self.process.wait()
-        self._enter("")
+        self._enter(set())
         return Ended(code, self.log.read_text(errors="replace"), time.monotonic() - self.began, self.parts, injected)
 
     def _look(self, start: float) -> None:
@@ -75,15 +78,21 @@ class Run:
         stages = {name for process in self.members() if (name := _stage_of(process))}
         self.stages |= stages
         if stages:
-            self._enter(min(stages))
+            self._enter(stages)
         elif "evaluate" in self.stages or (self.has_result and time.monotonic() - self.began > start):
-            self._enter(PUBLISH)
+            self._enter({PUBLISH})
 
-    def _enter(self, moment: str) -> None:
-        if moment != self.moment:
-            now = time.monotonic()
-            self.parts[self.moment] = self.parts.get(self.moment, 0.0) + now - self.since
-            self.moment, self.since = moment, now
+    def _enter(self, moments: set[str]) -> None:
+        """Note the moments of now, and the time since those that have ended."""
+        now = time.monotonic()
+        for moment in self.since.keys() - moments:
+            self.parts[moment] = self.parts.get(moment, 0.0) + now - self.since.pop(moment)
+        for moment in moments - self.since.keys():
+            self.since[moment] = now
+
+    def _waited(self, moment: str) -> float:
+        """Seconds since a moment began; below 0 if it is not there."""
+        return time.monotonic() - self.since[moment] if moment in self.since else -1.0
 
     def members(self) -> list[psutil.Process]:
         """The processes of the command."""

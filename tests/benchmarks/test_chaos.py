@@ -11,7 +11,7 @@ import pytest
 from benchmarks import chaos
 from benchmarks.wrecking import checks, plan, runs
 from benchmarks.wrecking.checks import State, list_files
-from benchmarks.wrecking.plan import KILL, KILL_ALL, KILLS, MOMENTS, OTHERS, PAUSE, TERM, Fault, make_plan
+from benchmarks.wrecking.plan import KILL, KILL_ALL, KILL_STAGE, KILLS, MOMENTS, OTHERS, PAUSE, TERM, Fault, make_plan
 
 
 @pytest.mark.slow
@@ -50,6 +50,20 @@ def test_a_fault_meets_the_run(tmp_path: Path, kind: str) -> None:
     assert ended.injected and ended.code in (-9, -15) and ended.parts[plan.START] >= 1.0
     for member in run.members():
         member.kill()
+
+
+def test_a_fault_meets_a_stage_that_runs_beside_another(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    both = (
+        "import subprocess, sys\n"
+        f"words = sys.executable, '-c', {SLEEP!r}\n"
+        "stages = [subprocess.Popen([*words, f'stages.{name}']) for name in ('a', 'trunk')]\n"
+        "sys.exit(max(stage.wait() != 0 for stage in stages))"
+    )
+    run = runs.Run(project, ["-c", both], os.environ)
+    ended = run.follow(Fault(KILL_STAGE, "trunk", 0.5), {"trunk": 1.0})
+    assert (ended.injected, ended.code) == (True, 1) and {"a", "trunk"} <= ended.parts.keys()
 
 
 def test_a_pause_lets_the_run_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
