@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dmd.yaml_files import load_yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 
 GPU = "a100"  # of the published trainings that the hours on GPUs are derived from
@@ -67,9 +69,9 @@ def memory(words: Sequence[str]) -> str:
 
 def processes(words: Sequence[str]) -> int:
     """Number of processes of the train stage, from the plan's own changes or from the preset."""
-    text = " ".join(words) + (ROOT / "experiments" / "presets" / f"{words[1]}.yaml").read_text()
-    count = re.search(r"train\.processes[=:] ?(\d+)", text)
-    return int(count[1]) if count else 1
+    changes = load_yaml(ROOT / "experiments" / "presets" / f"{words[1]}.yaml")["changes"]
+    own = dict(word.split("=") for word in words[2:])
+    return int({"train.processes": 1, **changes, **own}["train.processes"])
 
 
 def hardware_table() -> tuple[list[str], list[list[str]]]:
