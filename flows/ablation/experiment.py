@@ -15,7 +15,7 @@ from flows.pipeline.changes import change_file, find_difference
 from flows.pipeline.worktrees import save_experiment, temporary_worktree
 from flows.registry.result import DETAILS, METRICS, QUALITY, SAMPLES, TIMING
 from flows.runtime.git import git
-from flows.runtime.process import run_streaming
+from flows.runtime.process import ENDING, STOP, CommandStopped, run_streaming
 
 FIGURES = (METRICS, DETAILS, TIMING, SAMPLES, QUALITY)  # what stage evaluate writes for git
 
@@ -62,7 +62,8 @@ def run(root: Path, member: Member, log: Log, target: str | None = None, watch: 
     log: called with each line of DVC's output. target: the last stage to run; figures are then left out of the
     experiment, since they are those of the commit. watch: called with the worktree, and entered until the experiment is
     saved; its value is the folder for the live logs of the stages. Raises UserError if git or DVC fails: MemberError if
-    a stage fails, or if the experiment holds another value than a change asks for.
+    a stage fails, or if the experiment holds another value than a change asks for. Raises CommandStopped if the flow
+    ends.
     """
     commit, lines = git(root, "rev-parse", "HEAD") or "", list[str]()
 
@@ -76,6 +77,8 @@ def run(root: Path, member: Member, log: Log, target: str | None = None, watch: 
             env = {LIVE: f"{live}/${DVC_STAGE}"} if live else {}
             argv = [sys.executable, "-m", "dvc", "repro", *([target] if target else [])]
             if code := run_streaming(argv, place, handle, env=env):
+                if STOP.is_set():  # a scheduler has sent its signal to the processes of the stages too
+                    raise CommandStopped(ENDING)
                 raise MemberError(_reason(lines, code))
             if target:
                 for path in FIGURES:

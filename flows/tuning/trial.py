@@ -12,6 +12,7 @@ from flows.ablation import experiment
 from flows.ablation.live import run_watched
 from flows.ablation.plan import Member
 from flows.registry.result import LOSSES, METRICS
+from flows.runtime.process import ENDING, STOP, CommandStopped
 from flows.tuning import study as trials
 from flows.tuning.plan import Plan
 
@@ -26,7 +27,7 @@ def run_trial(study: Study, plan: Plan, number: int, log: Log) -> str:
     """Run a trial from its first rung without a score to its end; return a line with its score.
 
     A trial of a killed search continues, and experiments that exist are not run again. If an experiment fails, the
-    trial ends as failed, and UserError is raised.
+    trial ends as failed, and UserError is raised. Raises CommandStopped if the flow ends: the trial then goes on later.
     """
     trial, last = trials.get_trial(study, number), len(plan.search.turns) - 1
     score = float("nan")
@@ -38,6 +39,8 @@ def run_trial(study: Study, plan: Plan, number: int, log: Log) -> str:
                 _run(plan, member, log, is_last=rung == last)
                 score = read_score(plan, member)
             except UserError as e:
+                if STOP.is_set():  # the same signal or Ctrl-C has ended a process of the trial
+                    raise CommandStopped(ENDING) from e
                 trials.fail(study, number, str(e), time.monotonic() - start)
                 raise
             trials.report(study, number, rung, score, time.monotonic() - start)

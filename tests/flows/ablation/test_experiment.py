@@ -22,6 +22,7 @@ from flows.ablation.runs import PARENT, publish_comparison, publish_member
 from flows.pipeline.changes import change_file
 from flows.registry.store import tracking_uri
 from flows.runtime.git import git
+from flows.runtime.process import STOP, CommandStopped
 from tests.helpers.projects import ROOT
 from tests.helpers.registry.stores import copy_store
 from tests.helpers.reports import generator_measures, run_metrics
@@ -152,6 +153,28 @@ def test_a_member_that_fails_has_a_reason(
     with pytest.raises(MemberError) as caught:
         experiment.run(project, MEMBER, lambda _: None)
     assert str(caught.value) == reason and not experiment.exists(project, MEMBER)
+
+
+def test_a_member_whose_processes_a_scheduler_ends_has_not_failed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm signals DVC and the flow at once: DVC is gone before its caller sees that the flow ends."""
+
+    def end(*_args: object, **_more: object) -> int:
+        STOP.set()
+        return -10
+
+    @contextlib.contextmanager
+    def worktree(root: Path, _commit: str) -> Iterator[Path]:
+        yield root
+
+    monkeypatch.setattr(experiment, "run_streaming", end)
+    monkeypatch.setattr(experiment, "temporary_worktree", worktree)
+    try:
+        with pytest.raises(CommandStopped):
+            experiment.run(project, MEMBER, lambda _: None)
+    finally:
+        STOP.clear()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from dmd.errors import ConfigError, UserError
+from flows.runtime.process import STOP, CommandStopped
 from flows.tuning import study as trials
 from flows.tuning import trial as running
 from flows.tuning.page import find_best, format_table, write_files
@@ -187,6 +188,22 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_is_not_repeated(
     search(plan)
     (trial,) = trials.open_study(plan).get_trials()
     assert trial.state == TrialState.FAIL and trial.user_attrs[trials.REASON] == "stage train ended with exit code 1"
+
+
+def test_a_trial_whose_processes_end_with_the_flow_has_not_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*args: object, **more: object) -> None:
+        STOP.set()
+        raise UserError("`dvc exp save` failed: exit code -2")
+
+    monkeypatch.setattr(running, "_run", end)
+    plan = new_plan(root, trials="trials: 1")
+    try:
+        with pytest.raises(CommandStopped):
+            search(plan)
+    finally:
+        STOP.clear()
+    study = trials.open_study(plan)
+    assert trials.list_unfinished(study) == [0] and trials.REASON not in trials.get_trial(study, 0).user_attrs
 
 
 def test_the_page_holds_history_importance_and_table(root: Path, experiments: Callable[[int], list[str]]) -> None:
