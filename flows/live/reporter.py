@@ -71,19 +71,23 @@ class Reporter:
 
     def close(self) -> None:
         """Remove the folder of a completed run once MLflow holds all of it; otherwise a later flow sends the rest."""
-        self.spool.state.status = "FINISHED"
-        self.spool.save()
+        self._note("FINISHED")
         if self.attempt(self._settle) is not None:
             self.spool.remove()
 
     def fail(self, status: str) -> None:
         """End the run with `status`, FAILED or KILLED. If the server does not answer, a later flow ends the run."""
-        self.spool.state.status = status
-        self.spool.save()
+        self._note(status)
         if self.thread.is_alive():
             self._stop(SHORT_PATIENCE)
         else:  # the result could not be published
             self.attempt(self._settle)
+
+    def _note(self, status: str) -> None:
+        """Note how the run has ended. A full disk must not hide why."""
+        self.spool.state.status = status
+        with contextlib.suppress(OSError):
+            self.spool.save()
 
     def _stop(self, patience: float) -> None:
         self.deadline = time.monotonic() + patience

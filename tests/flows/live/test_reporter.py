@@ -107,6 +107,18 @@ def test_a_failed_flow_ends_its_run_and_the_next_attempt_continues_it(root: Path
         assert begun is not None and begun.held["train/"]()["loss"].tolist() == [0.5, 0.4, 0.3]
 
 
+def test_a_full_disk_does_not_hide_why_a_flow_has_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(_spool: Spool) -> None:
+        raise OSError(28, "No space left on device")
+
+    notes = Notes()
+    with pytest.raises(UserError, match="stage train: no space"), followed(root, notes) as reporter:
+        assert eventually(lambda: notes.runs, 60)
+        monkeypatch.setattr(Spool, "save", fill)
+        raise UserError("stage train: no space")
+    assert reporter.has_failed
+
+
 def test_a_thread_that_outlives_a_failed_flow_logs_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow may need longer for its first answer than a flow that fails at once."""
     notes, is_asked, may_answer = Notes(), threading.Event(), threading.Event()
