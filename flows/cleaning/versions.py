@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from flows.cleaning.item import Item, size_of
-from flows.registry.champion import HISTORY
+from flows.registry.champion import HISTORY, WITHDRAWN
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,8 +29,10 @@ def find_old_candidates(client: "MlflowClient", name: str, keep: int, locks: set
         return
     model = client.get_registered_model(name)
     history = {v for v in model.tags.get(HISTORY, "").split(",") if v}
-    named = {str(version) for version in model.aliases.values()} | history
-    for version in _versions(client, name)[keep:]:
+    versions = _versions(client, name)
+    withdrawn = {str(version.version) for version in versions if WITHDRAWN in version.tags}  # by a rollback
+    named = {str(version) for version in model.aliases.values()} | history | withdrawn
+    for version in versions[keep:]:
         if str(version.version) not in named and version.tags.get(LOCK_HASH) not in locks:
             files = _files(client, version)
             size = size_of(files) if files else 0

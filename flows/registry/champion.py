@@ -72,7 +72,8 @@ def rollback(client: "MlflowClient", name: str) -> tuple[str, str]:
         raise UserError(f"{name} version {current} has no predecessor to restore; --promote VERSION sets one by hand")
     client.set_model_version_tag(name, current, WITHDRAWN, "rolled back")
     client.set_model_version_tag(name, current, VERDICT, f"withdrawn: rolled back to version {former[-1]}")
-    client.set_registered_model_tag(name, HISTORY, ",".join(history[: history.index(former[-1])]))
+    before = len(history) - 1 - history[::-1].index(former[-1])  # a version can have been champion more than once
+    client.set_registered_model_tag(name, HISTORY, ",".join(history[:before]))
     client.set_registered_model_alias(name, CHAMPION, former[-1])
     _clear_by_hand(client, name)
     return current, former[-1]

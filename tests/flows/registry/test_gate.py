@@ -174,6 +174,17 @@ def test_a_rollback_restores_the_predecessor_and_lasts(client: MlflowClient) -> 
     assert client.get_registered_model(NAME).tags[HISTORY] == "1"
 
 
+def test_a_rollback_keeps_every_champion_before(client: MlflowClient) -> None:
+    """Version 1 was champion twice, with version 2 in between."""
+    for values in (figures(0.5), figures(1.0), figures(1.1)):
+        register(client, values)
+    for version in ("2", "1", "3"):
+        promote(client, NAME, version, GATE)
+    assert client.get_registered_model(NAME).tags[HISTORY] == "1,2,1"
+    assert rollback(client, NAME) == ("3", "1") and client.get_registered_model(NAME).tags[HISTORY] == "1,2"
+    assert rollback(client, NAME) == ("1", "2")
+
+
 def test_a_promotion_by_hand_lasts_until_auto(client: MlflowClient) -> None:
     register(client, figures(0.5))
     register(client, figures(1.0))

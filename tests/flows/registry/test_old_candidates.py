@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.cleaning.versions import find_old_candidates, find_tags
+from flows.registry.champion import WITHDRAWN
 from flows.registry.store import open_store
 from tests.helpers.registry.stores import copy_store
 
@@ -40,15 +41,16 @@ def test_old_candidates_are_found_and_what_is_named_stays(client: MlflowClient, 
     client.set_registered_model_alias(MODEL, "champion", "5")
     client.set_registered_model_alias(MODEL, "mine", "2")
     client.set_registered_model_tag(MODEL, "champion.history", "1,3")
+    client.set_model_version_tag(MODEL, "4", WITHDRAWN, "rolled back")
     items = list(find_old_candidates(client, MODEL, 3, {"lock 6"}))
-    assert [item.name for item in items] == [f"{MODEL} version {n}" for n in (7, 4)]
+    assert [item.name for item in items] == [f"{MODEL} version 7"]
     assert all(item.size == 4 for item in items)
     folders = list((tmp_path / "artifacts").rglob("weights"))
     for item in items:
         item.remove()
-    assert len(folders) - len(list((tmp_path / "artifacts").rglob("weights"))) == 2
+    assert len(folders) - len(list((tmp_path / "artifacts").rglob("weights"))) == 1
     left = {int(v.version) for v in client.search_model_versions(f"name = '{MODEL}'")}
-    assert left == {1, 2, 3, 5, 6, 8, 9, 10}
+    assert left == {1, 2, 3, 4, 5, 6, 8, 9, 10}
     commits, data = find_tags(client, MODEL)
     assert commits == {f"commit lock {n}" for n in left} and data == {"d.dir"}
 
