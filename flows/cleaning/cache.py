@@ -88,6 +88,8 @@ def _files_of_worktrees(root: Path) -> Iterator[bytes]:
     for place in {root, *(Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree "))}:
         for pattern in ("dvc.lock", "*.dvc", "*/dvc.lock", "*/*/dvc.lock", ".dvc/tmp/exps/*/dvc.lock"):
             yield from (file.read_bytes() for file in place.glob(pattern) if file.is_file())
+        new = git(place, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *FILES) or ""
+        yield from (file.read_bytes() for name in new.split("\0") if name and (file := place / name).is_file())
 
 
 def hash_locks(root: Path) -> set[str]:

@@ -105,6 +105,16 @@ def test_an_object_that_nothing_names_is_an_orphan_and_any_reference_keeps_it(pr
     assert left == {d.removesuffix(".dir") for d in (*kept.values(), inside, folder)} and not run.exists()
 
 
+def test_a_data_folder_that_is_not_committed_yet_keeps_its_objects(project: Project) -> None:
+    """After `dvc add data/of/mine/photos`, its .dvc file lies beside the folder, where git does not track it yet."""
+    project.lock()
+    project.commit("first")
+    file = project.root / "data" / "of" / "mine" / "photos.dvc"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"outs:\n- md5: {project.store('picture')}\n")
+    assert project.orphans() == set()
+
+
 def test_a_lock_that_cannot_be_parsed_protects_its_objects(project: Project) -> None:
     digest = project.store("x")
     (project.root / "dvc.lock").write_text(f"<<<<<<< conflict\n md5: {digest}")
