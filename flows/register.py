@@ -18,9 +18,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(root: Path, is_rollback: bool, version: str | None) -> int:
-    # This import takes seconds; `--help` does not need it.
+    # These imports take seconds; `--help` does not need them.
     from flows.registry.versions import register_workspace, restore_champion, set_champion
+    from flows.services.servers import use_local_servers
 
+    use_local_servers(root)
     if is_rollback:
         print(restore_champion(root))
     elif version:

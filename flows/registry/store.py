@@ -23,6 +23,7 @@ REGISTRY = "MLFLOW_REGISTRY_URI"  # environment variable; the tracking server is
 # MLflow's tag for the pages of an experiment, and its value for those of model training (not GenAI's).
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 WRITE_ATTEMPTS = 5  # if other processes write the same rows
+SERVED = "mlflow-artifacts:"  # scheme of files that can be written through the server alone
 
 
 def tracking_uri(root: Path) -> str:
@@ -134,6 +135,11 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     if experiment is None:
         file = database(client.tracking_uri)
         return client.create_experiment(name, (file.parent / "artifacts").as_uri() if file else None, KIND)
+    if experiment.artifact_location.startswith(SERVED) and not client.tracking_uri.startswith("http"):
+        raise UserError(
+            f"a server keeps the files of the MLflow experiment {name!r}: start it (make up), set MLFLOW_TRACKING_URI "
+            "to its address, or choose another register.experiment"
+        )
     if experiment.lifecycle_stage != "active":
         raise UserError(f"the MLflow experiment {name!r} was deleted; restore it, or set register.experiment")
     for key in KIND.keys() - experiment.tags.keys():

@@ -92,6 +92,13 @@ def test_the_kind_of_an_experiment_is_set_once_and_can_be_changed_by_a_user(work
     assert client.get_experiment(number).tags["mlflow.experimentKind"] == "finetuning"
 
 
+def test_an_experiment_whose_files_a_server_keeps_is_refused_without_that_server(client: MlflowClient):
+    """`make up` made it. A run beside the server would fail only when it publishes, after its training."""
+    client.create_experiment("served", artifact_location="mlflow-artifacts:/7")
+    with pytest.raises(UserError, match=r"^a server keeps the files of the MLflow experiment 'served': start it"):
+        experiment_id(client, "served")
+
+
 def test_curves_are_complete(client: MlflowClient, run_id: str):
     critic = client.get_metric_history(run_id, "train/critic")
     assert [(m.step, m.value) for m in critic] == [(turn, 1 / (turn + 1)) for turn in range(1500)]
