@@ -97,7 +97,7 @@ def connect(root: Path) -> Iterator["MlflowClient"]:
 
     try:
         yield mlflow.MlflowClient(uri)
-    except (mlflow.MlflowException, SQLAlchemyError) as e:
+    except (mlflow.MlflowException, SQLAlchemyError, OSError) as e:  # OSError: files, and the answers about them
         raise UserError(f"MLflow at {redact(uri)}: {one_line(e)[:300]}") from e
     except ModuleNotFoundError as e:  # a driver of a database
         raise UserError(f"MLflow at {redact(uri)} needs a driver: pip install {e.name}") from e

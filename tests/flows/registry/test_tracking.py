@@ -10,13 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from requests import HTTPError
 
 from dmd.errors import UserError
 from evaluation.sources import SourceError, find_generator
 from flows.registry import tracking
 from flows.registry.description import Change, describe_changes, find_changes
 from flows.registry.result import RESULT, load_result
-from flows.registry.store import check_store, experiment_id, tracking_uri
+from flows.registry.store import check_store, connect, experiment_id, tracking_uri
 from flows.registry.tracking import Begun, publish
 from flows.runtime.git import git
 from tests.helpers.faults.damage import DAMAGES, do_damage
@@ -97,6 +98,13 @@ def test_an_experiment_whose_files_a_server_keeps_is_refused_without_that_server
     client.create_experiment("served", artifact_location="mlflow-artifacts:/7")
     with pytest.raises(UserError, match=r"^a server keeps the files of the MLflow experiment 'served': start it"):
         experiment_id(client, "served")
+
+
+def test_a_file_that_the_server_refuses_is_one_line(workspace: Path):
+    """MLflow raises an error of its HTTP library for it, such as for 413 of a proxy with a limit."""
+    words = "413 Client Error: Request Entity Too Large"
+    with pytest.raises(UserError, match=rf"^MLflow at sqlite:.*: {words}$"), connect(workspace):
+        raise HTTPError(words)
 
 
 def test_curves_are_complete(client: MlflowClient, run_id: str):
