@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -138,7 +139,10 @@ def _read_state(file: Path) -> State | None:
 
 
 def _digest(root: Path) -> str:
-    """Hash parameters, commit and changes of the code."""
-    changes = git(root, "diff", "HEAD", "--", ".", ":(exclude)dvc.lock", ":(exclude)reports") or ""
-    parts = ((root / "params.yaml").read_text(), git(root, "rev-parse", "HEAD") or "", changes)
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:12]
+    """Hash parameters, commit and changes of the code, whose lines may be in any encoding."""
+    words = ["git", "--no-optional-locks", "diff", "HEAD", "--", ".", ":(exclude)dvc.lock", ":(exclude)reports"]
+    changes = b""
+    with contextlib.suppress(FileNotFoundError):  # git is not installed
+        changes = subprocess.run(words, cwd=root, capture_output=True, check=False).stdout.strip()
+    parts = ((root / "params.yaml").read_bytes(), (git(root, "rev-parse", "HEAD") or "").encode(), changes)
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]

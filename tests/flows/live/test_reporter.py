@@ -23,6 +23,7 @@ from flows.registry.store import connect, tracking_uri
 from flows.registry.tracking import end_partial, is_missing, log_curves
 from tests.helpers.params import set_params
 from tests.helpers.servers import eventually
+from tests.helpers.toy_graph import commit, new_toy
 from tests.helpers.watched.runs import Notes, followed, history, log, status, wait_for
 
 
@@ -217,6 +218,19 @@ def test_a_long_curve_is_drawn_from_few_rows(tmp_path: Path) -> None:
     assert drawn.index.max() == 4000 and drawn["validation_score"].last_valid_index() == 3950
     png = draw_curves([feed])
     assert png is not None and png.startswith(b"\x89PNG") and len(png) < 60_000
+
+
+def test_a_changed_file_may_be_in_any_encoding(root: Path, tmp_path: Path) -> None:
+    place = new_toy(tmp_path)
+    (place / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
+    (place / "notes.txt").write_bytes("café\n".encode("latin-1"))
+    commit(place)
+    (place / "notes.txt").write_bytes("cafés\n".encode("latin-1"))
+    with open_spool(place, "workspace") as spool:
+        first = spool.folder
+    (place / "notes.txt").write_bytes("thé\n".encode("latin-1"))
+    with open_spool(place, "workspace") as spool:
+        assert spool.folder != first
 
 
 def test_two_threads_write_the_state_at_once(tmp_path: Path) -> None:
