@@ -50,7 +50,7 @@ def upload(folder: Path, repository: str, message: str, private: bool = False, u
             api.create_repo(repository, private=private or None)  # None: the default of the account
             created = True
         commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-    except (OSError, ValueError, RuntimeError) as e:  # the hub's errors are OSErrors, those of names ValueErrors
+    except Exception as e:  # also errors of the HTTP library below the hub's client, which has changed between versions
         again = "; the repository was created, so add --update" if created else ""
         raise UserError(f"{repository}: {explain(e)}{again}") from e
     return str(commit.commit_url)

@@ -149,6 +149,12 @@ def test_a_refused_upload_is_one_line(hub: Hub, folder: Path, monkeypatch: pytes
         upload(folder, REPOSITORY, "commit")
 
 
+def test_a_hub_that_goes_away_is_one_line(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # after `check_ready`
+    with pytest.raises(UserError, match=rf"^{REPOSITORY}: could not be uploaded \(.*\); run the command again$"):
+        upload(folder, REPOSITORY, "commit")
+
+
 def test_no_network_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
