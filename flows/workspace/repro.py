@@ -54,7 +54,7 @@ def reproduce(spec: StageSpec, root: Path, log: Log, force: bool = False, live: 
     """
     deadline = time.monotonic() + (spec.timeout or BUSY_PATIENCE)
     while True:
-        if note := rwlock.repair(root):
+        if note := _repair_rwlock(spec.name, root):
             log(note)
         lines, code = _run_dvc(spec, root, log, force, live)
         if code == 0:
@@ -63,6 +63,13 @@ def reproduce(spec: StageSpec, root: Path, log: Log, force: bool = False, live: 
             raise _explain_failure(spec.name, lines, code)
         log("waiting: another DVC process works on the files of this stage")
         time.sleep(BUSY_DELAY)
+
+
+def _repair_rwlock(stage: str, root: Path) -> str | None:
+    try:
+        return rwlock.repair(root)
+    except UserError as e:
+        raise StageError(stage, str(e)) from e
 
 
 def _run_dvc(spec: StageSpec, root: Path, log: Log, force: bool, live: Path | None) -> tuple[list[str], int]:

@@ -45,6 +45,17 @@ def test_dvc_itself_fails_on_such_a_file(toy: Path, monkeypatch: pytest.MonkeyPa
         reproduce(read_graph(toy)["first"], toy, ignore_line)
 
 
+def test_a_stage_beside_another_one_fails_with_the_reason(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect prints a traceback for any other error of its task."""
+
+    def refuse(_root: Path) -> None:
+        raise UserError("rwlock is cut off, and DVC runs")
+
+    monkeypatch.setattr("flows.workspace.rwlock.repair", refuse)
+    with pytest.raises(StageError, match=r"^stage first: rwlock is cut off, and DVC runs$"):
+        reproduce(read_graph(toy)["first"], toy, ignore_line)
+
+
 def test_a_whole_file_is_kept(toy: Path) -> None:
     assert repair(toy) is None
     (toy / FILE).write_text(WHOLE)
