@@ -95,14 +95,15 @@ def _parent(store: _Store, name: str) -> str:
     """Id of the parent run. A new parent run is ended at once, since the ablation may be killed before its members."""
     parents = [run for run in _find(store, store.tags) if EXPERIMENT not in run.data.tags]
     if parents:
-        return parents[-1].info.run_id
+        return parents[0].info.run_id
     with _new_run(store, store.tags, name) as run:
         return run
 
 
 def _find(store: _Store, tags: dict[str, str]) -> list["Run"]:
+    """Return the runs with these tags, the oldest first: MLflow answers with 1,000, which must hold the parent."""
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    return list(store.client.search_runs([store.experiment], query))
+    return list(store.client.search_runs([store.experiment], query, order_by=["attributes.start_time ASC"]))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import mlflow
 import pytest
@@ -15,11 +17,13 @@ from dmd.errors import ConfigError
 from evaluation.metrics.schema import write_model
 from evaluation.sources import mlflow_database
 from flows.ablation import experiment
+from flows.ablation import runs as members
 from flows.ablation.experiment import MemberError
 from flows.ablation.page import load_samples
 from flows.ablation.plan import Member
 from flows.ablation.runs import PARENT, publish_comparison, publish_member
 from flows.pipeline.changes import change_file
+from flows.registry.result import EXPERIMENT
 from flows.registry.store import tracking_uri
 from flows.runtime.git import git
 from flows.runtime.process import STOP, CommandStopped
@@ -175,6 +179,21 @@ def test_a_member_whose_processes_a_scheduler_ends_has_not_failed(
             experiment.run(project, MEMBER, lambda _: None)
     finally:
         STOP.clear()
+
+
+def test_the_parent_of_very_many_members_is_found() -> None:
+    """MLflow answers with 1,000 runs, by default with the newest ones; the parent is the oldest of its ablation."""
+
+    def new_run(name: str, tags: dict[str, str]) -> SimpleNamespace:
+        return SimpleNamespace(info=SimpleNamespace(run_id=name), data=SimpleNamespace(tags=tags))
+
+    found = [new_run("parent", {}), *(new_run(str(i), {EXPERIMENT: "e"}) for i in range(1500))]
+
+    def search_runs(_ids: list[str], _query: str, order_by: Sequence[str] = ()) -> list[SimpleNamespace]:
+        return (found if "attributes.start_time ASC" in order_by else found[::-1])[:1000]
+
+    client: Any = SimpleNamespace(search_runs=search_runs)  # without `create_run`
+    assert members._parent(members._Store(client, "1", {}), "x") == "parent"
 
 
 @pytest.mark.slow
