@@ -1,6 +1,7 @@
 """Find out within seconds whether a server answers; the clients of Prefect, MLflow and databases try for minutes."""
 
 import socket
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -40,6 +41,11 @@ def _request(address: str, path: str) -> None:
                 return
         except urllib.error.HTTPError:
             return
+        except urllib.error.URLError as e:
+            # A certificate that Python does not trust: the clients have settings of their own, such as their bundles.
+            if isinstance(e.reason, ssl.SSLCertVerificationError):
+                return
+            raise
     port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
     if port is not None:
         socket.create_connection((parts.hostname or "", port), timeout=TIMEOUT).close()

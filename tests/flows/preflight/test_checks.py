@@ -1,9 +1,11 @@
 """Before its first stage, a run checks all that its end needs; each mistake is one line with the remedy."""
 
 import socket
+import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 
@@ -110,6 +112,16 @@ def test_a_server_that_says_nothing_is_named_in_time(monkeypatch: pytest.MonkeyP
         assert find_silence(f"http://127.0.0.1:{silent.getsockname()[1]}", "/health") in ("timed out", "no answer")
         assert find_silence(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/db") is None
     assert find_silence("sqlite:////tmp/x.db") is None and find_silence("databricks") is None
+
+
+def test_a_server_with_a_certificate_of_its_own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clients trust it by REQUESTS_CA_BUNDLE, MLFLOW_TRACKING_SERVER_CERT_PATH or PREFECT_API_SSL_CERT_FILE."""
+
+    def distrust(*_args: object, **_more: object) -> None:
+        raise URLError(ssl.SSLCertVerificationError(1, "self-signed certificate in certificate chain"))
+
+    monkeypatch.setattr("urllib.request.urlopen", distrust)
+    assert find_silence("https://mlflow.example", "/health") is None
 
 
 def test_a_database_that_mlflow_cannot_use_is_found_beside_the_other_checks(
