@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from dmd.config import Params
 from evaluation.metrics.measures import MEASURES
@@ -34,7 +35,11 @@ def find_changes(root: Path, params: str) -> dict[str, Change]:
 
 
 def _flatten(text: str) -> dict[str, Any]:
-    return dict(flatten(YAML(typ="safe").load(text) or {}))
+    try:
+        content = YAML(typ="safe").load(text)
+    except (YAMLError, ValueError):  # of the last commit; since then the mistake has been corrected
+        content = None
+    return dict(flatten(content or {}))
 
 
 def describe_run(changes: Mapping[str, Change], metrics: Metrics) -> str:

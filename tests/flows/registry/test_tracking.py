@@ -84,6 +84,11 @@ def test_a_description_lists_changes_with_their_former_values(workspace: Path):
     assert describe_changes(many).endswith("`train.key11` 11 (was 0), and 8 more values")
 
 
+def test_a_mistake_in_the_last_commit_prevents_no_description(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flows.registry.description.git", lambda *_words: "<<<<<<< mine\ntrain: {seed: [\n")
+    assert find_changes(workspace, "train: {seed: 1}") == {"train.seed": Change(None, 1)}
+
+
 def test_the_kind_of_an_experiment_is_set_once_and_can_be_changed_by_a_user(workspace: Path, client: MlflowClient):
     number = client.create_experiment("old")
     assert experiment_id(client, "old") == number
