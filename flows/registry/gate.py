@@ -131,7 +131,8 @@ def explain(contender: Contender, champion: Contender, gate: GateConfig) -> str:
     if reason := advantage(champion.figures, contender.figures, gate):
         return f"beaten by version {champion.version}: {reason}"
     return (
-        f"within the noise of version {champion.version}, or better in one measure and worse in another; "
+        f"within the noise{' or the margin' if gate.margin else ''} of version {champion.version}, or better in one "
+        "measure and worse in another; "
         f"FD over the teacher's is {_mean_ratio(contender):.3f}, the champion's is {_mean_ratio(champion):.3f}"
     )
 

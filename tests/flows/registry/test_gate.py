@@ -84,6 +84,15 @@ def test_only_a_difference_beyond_the_noise_counts() -> None:
     assert not advantage(figures(1.0, recall=0.9), base, GATE.model_copy(update={"measures": ["fd"]}))
 
 
+def test_a_difference_beyond_the_noise_and_within_the_margin_is_not_called_noise() -> None:
+    better, base = contender(2, figures(0.8)), contender(1, figures(1.0))
+    assert explain(contender(3, figures(0.99)), base, GATE).startswith(
+        "within the noise of version 1, or better in one"
+    )
+    wide = GATE.model_copy(update={"margin": 0.5})
+    assert explain(better, base, wide).startswith("within the noise or the margin of version 1, or better in one")
+
+
 def test_a_missed_limit_is_named() -> None:
     assert missed_limit(figures(1.0), GATE) is None
     assert "max_fd_ratio is 1.25" in (missed_limit(figures(1.3), GATE) or "")
