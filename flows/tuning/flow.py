@@ -67,10 +67,10 @@ def run_trials(study: Study, plan: Plan, at_once: int) -> dict[int, State[Any]]:
     """
     STOP.clear()
     waiting = trials.list_unfinished(study)
-    futures: dict[int, PrefectFuture[Any]] = {}
+    futures, done = dict[int, PrefectFuture[Any]](), set[int]()
     with ThreadPoolTaskRunner(max_workers=at_once) as runner, join_on_exit(futures.values()):
         while not STOP.is_set():
-            active = sum(not future.state.is_final() for future in futures.values())
+            active = len(futures) - len(done)  # `future.state` would ask the server for each, which may be away
             has_score = any(trial.intermediate_values for trial in study.get_trials(deepcopy=False))
             number = None
             if active < (at_once if has_score else 1):
@@ -80,7 +80,8 @@ def run_trials(study: Study, plan: Plan, at_once: int) -> dict[int, State[Any]]:
             if number is None:
                 time.sleep(POLL)
                 continue
-            futures[number] = runner.submit(run_one, {"study": study, "plan": plan, "number": number})
+            future = futures[number] = runner.submit(run_one, {"study": study, "plan": plan, "number": number})
+            future.add_done_callback(lambda _future, ended=number: done.add(ended))
     return {number: future.state for number, future in futures.items()}
 
 

@@ -2,13 +2,16 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from optuna.trial import TrialState
 
 from dmd.errors import ConfigError, UserError
 from flows.runtime.process import STOP, CommandStopped
+from flows.tuning import flow
 from flows.tuning import study as trials
 from flows.tuning import trial as running
 from flows.tuning.page import find_best, format_table, write_files
@@ -204,6 +207,33 @@ def test_a_trial_whose_processes_end_with_the_flow_has_not_failed(root: Path, mo
         STOP.clear()
     study = trials.open_study(plan)
     assert trials.list_unfinished(study) == [0] and trials.REASON not in trials.get_trial(study, 0).user_attrs
+
+
+class Ended:
+    """A trial that has ended. Before `wait`, Prefect asks its server for the state of one."""
+
+    def __init__(self) -> None:
+        self.has_waited = False
+
+    def add_done_callback(self, call: Callable[["Ended"], None]) -> None:
+        call(self)
+
+    def wait(self) -> None:
+        self.has_waited = True
+
+    @property
+    def state(self) -> str:
+        assert self.has_waited
+        return "completed"
+
+
+def test_no_server_is_asked_whether_a_trial_has_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proposed = iter([0, 1, None])
+    runner = SimpleNamespace(submit=lambda *_words: Ended())
+    monkeypatch.setattr(flow, "ThreadPoolTaskRunner", lambda **_settings: nullcontext(runner))
+    monkeypatch.setattr(trials, "propose", lambda *_words: next(proposed))
+    plan = new_plan(root)
+    assert flow.run_trials(trials.open_study(plan), plan, 2) == {0: "completed", 1: "completed"}
 
 
 def test_the_page_holds_history_importance_and_table(root: Path, experiments: Callable[[int], list[str]]) -> None:
