@@ -16,7 +16,7 @@ def hold_lock(path: Path, busy: str | None = None) -> Iterator[None]:
 
     busy: the start of the error message if another process holds the lock; None waits for it.
 
-    Raises UserError if the file cannot be written, or if `busy` is given and another process holds the lock.
+    Raises UserError if the file cannot be written or locked, or if `busy` is given and another process holds the lock.
     """
     with _open(path) as file:
         try:
@@ -24,6 +24,8 @@ def hold_lock(path: Path, busy: str | None = None) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise UserError(f"{busy} (pid {file.read().strip() or 'unknown'})") from None
+        except OSError as e:  # such as Lustre without flock
+            raise UserError(f"{path} cannot be locked ({e.strerror}); use a file system that has locks") from e
         file.seek(0)
         file.truncate()
         file.write(str(os.getpid()))

@@ -1,5 +1,6 @@
 """The flow is DVC's graph, and a task reports whether DVC ran, restored or skipped its stage."""
 
+import errno
 import json
 import os
 import shutil
@@ -194,6 +195,15 @@ def test_a_second_run_in_the_same_folder_is_an_error_that_names_the_first(tmp_pa
             pytest.fail("two at a time")
     with hold_lock(lock, busy="at work"):
         pass
+
+
+def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match=r"lock cannot be locked \(Function not implemented\)"):
+        hold_lock(tmp_path / "lock").__enter__()
 
 
 def test_a_process_waits_for_a_lock(tmp_path: Path):
