@@ -33,9 +33,13 @@ def _run(root: Path, file: Path, at_once: int | None, dry_run: bool) -> int:
     finish_setup = begin_to_set_up_prefect(root)  # its server starts while the checks import torch
     check_ready(root, plan, at_once)
     finish_setup()
-    from flows.ablation.flow import INCOMPLETE, ablate
+    from prefect import tags
 
-    state = ablate(file, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
+    from flows.ablation.flow import INCOMPLETE, ablate
+    from flows.runtime.environment import TAG
+
+    with tags(TAG):
+        state = ablate(file, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
     if state.is_completed() or state.name == INCOMPLETE:
         print(f"\n{summarize(root, plan)}", flush=True)
     if not state.is_completed():

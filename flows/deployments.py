@@ -8,7 +8,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from flows.ablation.flow import ablate
 from flows.pipeline.flow import distill
 from flows.registry.watch import watch
-from flows.services.lost_runs import TAG
+from flows.runtime.environment import TAG
 from flows.tuning.flow import search
 
 NIGHTLY, WEEKLY = "0 3 * * *", "0 6 * * 1"

@@ -144,9 +144,13 @@ def _import_flow() -> None:
 
 def _run_flow(parameters: dict[str, Any]) -> str:
     """Run the flow and return the message of its final state. Raises UserError if it does not complete."""
-    from flows.pipeline.flow import distill
+    from prefect import tags
 
-    state = distill(**parameters, return_state=True)
+    from flows.pipeline.flow import distill
+    from flows.runtime.environment import TAG
+
+    with tags(TAG):
+        state = distill(**parameters, return_state=True)
     if not state.is_completed():
         raise error_of(state)
     return state.message or ""

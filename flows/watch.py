@@ -30,9 +30,13 @@ def _run(root: Path, seed: int | None) -> int:
     load_params(root / "params.yaml")
     use_local_servers(root)
     set_up_prefect(root)
-    from flows.registry.watch import watch
+    from prefect import tags
 
-    state = watch(seed, return_state=True)
+    from flows.registry.watch import watch
+    from flows.runtime.environment import TAG
+
+    with tags(TAG):
+        state = watch(seed, return_state=True)
     print(state.message)
     return 0 if state.is_completed() else 1
 

@@ -83,7 +83,7 @@ def run(root: Path, member: Member, log: Log, target: str | None = None, watch: 
             if target:
                 for path in FIGURES:
                     (place / path).unlink(missing_ok=True)
-            save_experiment(place, member.experiment)
+            save_experiment(place, member.experiment, target)
             if difference := _find_difference(root, member):
                 raise MemberError(f"{member.experiment}: params.yaml: {difference}")
 

@@ -173,8 +173,14 @@ def leave_out_changes(root: Path) -> str:
     return sha
 
 
-def save_experiment(place: Path, name: str) -> None:
-    """Save the worktree as a DVC experiment of its commit, with the new files in reports/."""
+def save_experiment(place: Path, name: str, target: str | None = None) -> None:
+    """Save the worktree as a DVC experiment of its commit, with the new files in reports/.
+
+    target: the last stage that has run; DVC saves no stage whose outputs are missing. None stands for all stages.
+    """
+    from flows.workspace.graph import read_graph, select_stages  # it imports DVC, which takes a second
+
+    stages = select_stages(read_graph(place), target) if target else []
     new = (git(place, "ls-files", "--others", "--exclude-standard", "reports") or "").splitlines()
     with hold_lock(main_worktree(place) / LOCK):
-        _dvc(place, "exp", "save", "-f", "-n", name, *(word for file in new for word in ("-I", file)))
+        _dvc(place, "exp", "save", "-f", "-n", name, *(word for file in new for word in ("-I", file)), *stages)

@@ -11,6 +11,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATABASE_URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 SQLITE = "sqlite+aiosqlite:///"
 ROOT = "ONESTEP_ROOT"  # environment variable with the project's folder
+TAG = "onestep"  # Prefect's tag of every run and deployment of this project, on a server that others use too
 
 DEFAULTS = {
     # No telemetry. MLflow accepts "true", not "1".

@@ -15,12 +15,14 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-TAG = "onestep"  # marks the deployments of this project on a server that others use too
+from flows.runtime.environment import TAG
+
 SILENCE = timedelta(seconds=120)  # four heartbeats, with the frequency that flows/runtime/environment.py sets
 ATTEMPTS = 3  # after this number a run that is killed each time, such as for lack of memory, stays crashed
 MARK = "onestep: a run whose process is gone"
 RESTART = "onestep: a run that was killed starts again"
 NO_HEARTBEAT = "no heartbeat"
+_OF_THIS_PROJECT = ResourceSpecification({"prefect.resource.id": [f"prefect.tag.{TAG}"]})
 KILLED = "Process exited with status code: -9"  # the message of Prefect's runner
 
 
@@ -43,6 +45,7 @@ def _mark() -> Automation:
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat"} | final,
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=_OF_THIS_PROJECT,
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -66,7 +69,7 @@ def _restart() -> Automation:
         trigger=EventTrigger(
             expect={"prefect.flow-run.Crashed"},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"], **killed}),
-            match_related=ResourceSpecification({"prefect.resource.id": [f"prefect.tag.{TAG}"]}),
+            match_related=_OF_THIS_PROJECT,
             for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,

@@ -8,12 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.services.lost_runs import SILENCE
+from flows.services.lost_runs import SILENCE, _mark, _restart
 from tests.helpers.params import set_params
 from tests.helpers.projects import copy_of_the_project
 from tests.helpers.servers import Ui, call, free_port
-
-pytestmark = pytest.mark.slow
 
 
 def until(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -23,6 +21,12 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> None:
         time.sleep(0.5)
 
 
+def test_runs_of_other_projects_on_a_shared_server_are_left_alone() -> None:
+    for automation in (_mark(), _restart()):
+        assert automation.trigger.match_related.root == {"prefect.resource.id": ["prefect.tag.onestep"]}
+
+
+@pytest.mark.slow
 def test_a_killed_run_is_marked_as_crashed_and_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     project, port = copy_of_the_project(tmp_path / "project"), free_port()
     set_params(project / "params.yaml", {"teacher.steps": 40_000})
