@@ -22,7 +22,8 @@ from benchmarks.wrecking.checks import State, find_differences, read_state
 from benchmarks.wrecking.plan import FLOW, FULL_DISK, KILLS, READ_ONLY, SEARCH, SERVERS, Fault, Life, make_plan
 from benchmarks.wrecking.runs import Ended, Run
 from dmd.storage.files import write_text
-from tests.helpers.projects import copy_of_the_project, environment
+from flows.runtime.git import git
+from tests.helpers.projects import ROOT, copy_of_the_project, environment
 from tests.helpers.servers import free_port
 
 DISTILL = ["-m", "flows.distill"]
@@ -46,27 +47,40 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=60, help="number of SIGKILLs; other faults are added")
     parser.add_argument("--lives", type=int, nargs="+", help="only these lives of the plan, counted from 0")
-    parser.add_argument("--out", type=Path, default=Path("runs/chaos.json"))
+    parser.add_argument("--out", type=Path, default=Path("runs/chaos.json"), help="keeps other lives of the same plan")
     parser.add_argument("--work", type=Path, help="folder for the projects; default: a temporary one")
     args = parser.parse_args(argv)
     plan = make_plan(args.seed, args.kills)
     lives = args.lives or range(len(plan))
     if wrong := [k for k in lives if not 0 <= k < len(plan)]:
         parser.error(f"--lives: the plan has no life {wrong[0]}; its lives are 0 to {len(plan) - 1}")
-    table: dict[str, Any] = {"seed": args.seed, "kills": args.kills, "lives": []}
+    table = read_table(args.out, args.seed, args.kills)
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         laboratory = Laboratory(Path(work))
         for k in lives:
             life = laboratory.live(plan[k], k)
-            table["lives"].append(life)
+            others = [other for other in table["lives"] if other["life"] != k]
+            table["lives"] = sorted([*others, life], key=lambda life: life["life"])
             write_text(args.out, json.dumps(table, indent=1) + "\n")
             print(describe(life), flush=True)
+    return summarize(table, args.out)
+
+
+def read_table(file: Path, seed: int, kills: int) -> dict[str, Any]:
+    """Read a table of the same plan, to which lives are added; an empty one if there is none."""
+    empty: dict[str, Any] = {"seed": seed, "kills": kills, "lives": []}
+    table = json.loads(file.read_text()) if file.exists() else empty
+    return table if table.keys() == empty.keys() and (table["seed"], table["kills"]) == (seed, kills) else empty
+
+
+def summarize(table: dict[str, Any], file: Path) -> int:
+    """Print what the faults have met. Returns 1 if something of a fault remains."""
     different = [life for life in table["lives"] if life["differences"]]
     faults = [fault for life in table["lives"] for fault in life["faults"]]
     kills = sum(fault["injected"] and fault["kind"] in KILLS for fault in faults)
     reached = sum(fault["injected"] for fault in faults)
     print(f"{reached} of {len(faults)} faults reached their moment, {kills} of them SIGKILLs of the run")
-    print(f"{len(table['lives'])} lives, {len(different)} of them not as without faults; table: {args.out}")
+    print(f"{len(table['lives'])} lives, {len(different)} of them not as without faults; table: {file}")
     return 1 if different else 0
 
 
@@ -91,7 +105,14 @@ class Laboratory:
                     if last.code:
                         differences.append(f"the last run ended with exit code {last.code}: {last.output[-500:]}")
                 differences += find_differences(project, state, env)
-        return {"life": number, "command": life.command, "faults": rows, "differences": differences}
+        commit = git(ROOT, "rev-parse", "--short=12", "HEAD")
+        return {
+            "life": number,
+            "command": life.command,
+            "commit": commit,
+            "faults": rows,
+            "differences": differences,
+        }
 
     def _disturb_until_complete(
         self, project: Path, life: Life, left: list[Fault], whole: Ended, env: dict[str, str]

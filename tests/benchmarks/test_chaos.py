@@ -117,6 +117,23 @@ def test_a_life_that_the_plan_lacks_is_one_line(capsys: pytest.CaptureFixture) -
     assert "--lives: the plan has no life 9; its lives are 0 to 2" in capsys.readouterr().err
 
 
+def test_a_table_keeps_the_other_lives_of_its_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The lives take hours, so that they may run in several calls."""
+    monkeypatch.setattr(chaos.Laboratory, "live", lambda _self, _life, k: {
+        "life": k, "command": "flow", "commit": "abc", "faults": [], "differences": ["x"] if k == 2 else [],
+    })  # fmt: skip
+    out = tmp_path / "chaos.json"
+
+    def lives(*words: str) -> list[int]:
+        chaos.main([*words, "--kills", "12", "--out", str(out), "--work", str(tmp_path)])
+        return [life["life"] for life in json.loads(out.read_text())["lives"]]
+
+    assert lives("--lives", "3", "1") == [1, 3]
+    assert lives("--lives", "0", "1") == [0, 1, 3]
+    assert chaos.main(["--kills", "12", "--lives", "2", "--out", str(out), "--work", str(tmp_path)]) == 1
+    assert lives("--seed", "1", "--lives", "0") == [0]
+
+
 def test_the_next_fault_meets_a_new_project_once_a_run_is_complete(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
