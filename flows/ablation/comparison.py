@@ -170,6 +170,11 @@ def load_comparison(root: Path, name: str) -> list[RowSummary]:
     return [RowSummary.from_dict(row) for row in json.loads(comparison_path(root, name).read_text())["rows"]]
 
 
+def load_commit(root: Path, name: str) -> str:
+    """Commit in reports/ablations/NAME.json."""
+    return json.loads(comparison_path(root, name).read_text())["commit"] or ""
+
+
 def describe_table(root: Path, plan: Plan, rows: list[RowSummary]) -> str:
     """Sentences that say what a table of the rows shows: data, method, commit, extractors, counts and directions."""
 
@@ -185,7 +190,7 @@ def describe_table(root: Path, plan: Plan, rows: list[RowSummary]) -> str:
     return " ".join(
         [
             f"Data: {values('data', 'source')}. Method: {values('method', 'name')}.",
-            f"Commit {git(root, 'log', '-1', '--format=%h of %cs') or 'unknown'}.",
+            f"Commit {git(root, 'log', '-1', '--format=%h of %cs', plan.commit) or 'unknown'}.",
             f"Judges: {', '.join(k + marks.get(k, '') for k in judges)}; measures that name none are means over them.",
             f"Each figure of a seed is of {values('baseline', 'draws')} x {values('baseline', 'samples')} images.",
             f"Lower is better: {better['lower']}. Higher is better: {better['higher']}.",
@@ -204,7 +209,7 @@ def write_comparison(root: Path, plan: Plan, rows: list[RowSummary]) -> list[Pat
     content = {
         "name": plan.name,
         "description": plan.ablation.description,
-        "commit": git(root, "rev-parse", "HEAD"),
+        "commit": plan.commit or None,
         "rows": [row.to_dict() for row in rows],
     }
     path = comparison_path(root, plan.name)

@@ -14,7 +14,6 @@ from flows.ablation.plan import Member
 from flows.pipeline.changes import change_file, find_difference
 from flows.pipeline.worktrees import save_experiment, temporary_worktree
 from flows.registry.result import DETAILS, METRICS, QUALITY, SAMPLES, TIMING
-from flows.runtime.git import git
 from flows.runtime.process import ENDING, STOP, CommandStopped, run_streaming
 
 FIGURES = (METRICS, DETAILS, TIMING, SAMPLES, QUALITY)  # what stage evaluate writes for git
@@ -36,15 +35,14 @@ class MemberError(UserError):
 
 
 def read(root: Path, member: Member, path: Path) -> bytes | None:
-    """Content of a file in the member's experiment at the present commit; None if there is no such file."""
-    head = git(root, "rev-parse", "HEAD") or ""
-    revision = f"refs/exps/{head[:2]}/{head[2:]}/{member.experiment}"
+    """Content of a file in the member's experiment; None if there is no such file."""
+    revision = f"refs/exps/{member.commit[:2]}/{member.commit[2:]}/{member.experiment}"
     done = subprocess.run(["git", "show", f"{revision}:{path.as_posix()}"], cwd=root, capture_output=True, check=False)
     return done.stdout if done.returncode == 0 else None
 
 
 def exists(root: Path, member: Member, file: Path = METRICS) -> bool:
-    """Whether the present commit has the member's experiment, with that file and with the changes asked for."""
+    """Whether the member's commit has the member's experiment, with that file and with the changes asked for."""
     return read(root, member, file) is not None and _find_difference(root, member) is None
 
 
@@ -57,7 +55,7 @@ def load_metrics(root: Path, member: Member) -> Metrics | None:
 
 
 def run(root: Path, member: Member, log: Log, target: str | None = None, watch: Watch = unwatched) -> None:
-    """Run the pipeline in a worktree of the last commit with the member's changes, and save it as an experiment.
+    """Run the pipeline in a worktree of the member's commit with its changes, and save it as an experiment.
 
     log: called with each line of DVC's output. target: the last stage to run; figures are then left out of the
     experiment, since they are those of the commit. watch: called with the worktree, and entered until the experiment is
@@ -65,13 +63,13 @@ def run(root: Path, member: Member, log: Log, target: str | None = None, watch: 
     a stage fails, or if the experiment holds another value than a change asks for. Raises CommandStopped if the flow
     ends.
     """
-    commit, lines = git(root, "rev-parse", "HEAD") or "", list[str]()
+    lines = list[str]()
 
     def handle(line: str) -> None:
         lines.append(line)
         log(line)
 
-    with temporary_worktree(root, commit) as place:
+    with temporary_worktree(root, member.commit) as place:
         change_file(member.changes, place / "params.yaml")
         with watch(place) as live:
             env = {LIVE: f"{live}/${DVC_STAGE}"} if live else {}

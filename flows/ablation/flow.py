@@ -93,7 +93,7 @@ def write_and_publish(root: Path, plan: Plan, reasons: dict[Member, str]) -> Sta
     try:
         for member in finished:
             publish_member(root, plan.name, member)
-        run = publish_comparison(root, plan.name, [*files, page])
+        run = publish_comparison(root, plan.name, plan.commit, [*files, page])
     except UserError as e:
         return Failed(message=f"publish: {e}", data=e)
     key = make_artifact_key("ablation", plan.name)
@@ -122,7 +122,7 @@ def ablate(file: Path, at_once: Annotated[int | None, Field(ge=1)] = None) -> St
         plan = load_plan(root, root / file)
         with hold_lock(root / LOCK, BUSY):
             check_ready(root, plan, at_once)
-            prepare(root, plan.name, get_run_logger().info)
+            prepare(root, plan.name, plan.commit, get_run_logger().info)
             states = run_members(root, plan, at_once or plan.ablation.at_once)
             reasons = {m: state.message or state.name or "failed" for m, state in states.items() if state.is_failed()}
             comparison = write_and_publish(root, plan, reasons, return_state=True)

@@ -21,14 +21,14 @@ class NotPublishedError(UserError):
     """The member's experiment is saved, and MLflow did not take its figures."""
 
 
-def prepare(root: Path, name: str, log: Log) -> None:
+def prepare(root: Path, name: str, commit: str, log: Log) -> None:
     """Create the parent run, and settle the runs of an ablation that was killed, so that its members continue them.
 
     This happens before the first member: each member settles such runs when it begins, too, and one could then hold a
     run that another one continues.
     """
     try:
-        begin(root, name)
+        begin(root, name, commit)
         settle_abandoned(root)
     except UserError as e:
         log(f"MLflow is not ready yet: {e}")
@@ -44,7 +44,7 @@ def run_watched(root: Path, name: str, member: Member, log: Log, target: str | N
     @contextlib.contextmanager
     def watch(place: Path) -> Iterator[Path | None]:
         try:
-            tags = begin(root, name)
+            tags = begin(root, name, member.commit)
         except UserError as e:
             log(f"this run can't be watched: {e}")
             yield None

@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dmd.errors import ConfigError
 from flows.pipeline.changes import Value, change_params, resolve_local_paths
 from flows.pipeline.presets import load_preset
 from flows.pipeline.ranges import Dimension, Range, expand, size
+from flows.runtime.git import read_head
 from flows.runtime.moved import check_path
 from flows.runtime.names import make_identifier
 from flows.runtime.yaml_models import load_model
@@ -98,6 +99,7 @@ class Member:
     changes: dict[str, Value] = field(hash=False)
     experiment: str  # name of the DVC experiment; it depends only on the file, the row, the seed and the changes
     upstream: str  # members with the same value share teacher, evaluator, baseline and pairs
+    commit: str  # sha of the commit that it runs, whatever the project's folder has meanwhile; "" if there is none
 
 
 @dataclass(frozen=True)
@@ -108,17 +110,26 @@ class Plan:
     ablation: Ablation
     members: list[Member]
     params: dict[str, Any]  # content of params.yaml, for the keys that a row does not change
+    commit: str  # that of the members
+
+    def at(self, commit: str) -> "Plan":
+        """Return the plan for members of another commit."""
+        return replace(self, commit=commit, members=[replace(m, commit=commit) for m in self.members])
 
 
 def load_plan(root: Path, file: Path) -> Plan:
-    """Read an ablation file. Raises ConfigError for a mistake in the file, in params.yaml or in their combination."""
+    """Read an ablation file, for members of the present commit.
+
+    Raises ConfigError for a mistake in the file, in params.yaml or in their combination.
+    """
+    commit = read_head(root)
     check_path(file, root)
     ablation, params_file = load_ablation(file), root / "params.yaml"
     if ablation.preset:
         base = {**load_preset(root, ablation.preset).changes, **ablation.base}
         ablation = ablation.model_copy(update={"base": base})
-    members = list_members(file.stem, ablation, params_file, downstream_groups(root))
-    return Plan(file.stem, ablation, members, YAML(typ="safe").load(params_file))
+    members = list_members(file.stem, ablation, params_file, downstream_groups(root), commit)
+    return Plan(file.stem, ablation, members, YAML(typ="safe").load(params_file), commit)
 
 
 def load_ablation(path: Path) -> Ablation:
@@ -134,7 +145,7 @@ def downstream_groups(root: Path) -> set[str]:
     return set().union(*groups.values()) - shared
 
 
-def list_members(name: str, ablation: Ablation, params_file: Path, downstream: set[str]) -> list[Member]:
+def list_members(name: str, ablation: Ablation, params_file: Path, downstream: set[str], commit: str) -> list[Member]:
     """Return a member for each row and seed; `downstream` holds the groups of params.yaml that only LAST_STAGES read.
 
     Raises ConfigError for a change that the schema of params.yaml does not allow.
@@ -152,7 +163,7 @@ def list_members(name: str, ablation: Ablation, params_file: Path, downstream: s
         upstream = {group: value for group, value in params.items() if group not in downstream}
         key = hashlib.sha256(json.dumps(upstream, sort_keys=True).encode()).hexdigest()
         experiment = "-".join([*map(make_identifier, (name, row.name)), f"seed{seed}", digest])
-        members.append(Member(row.name, seed, changes, experiment, key))
+        members.append(Member(row.name, seed, changes, experiment, key, commit))
     return members
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from dmd.config import validate
 from flows.ablation.plan import Plan
 from flows.pipeline.changes import change_params
-from flows.pipeline.worktrees import check_committed
+from flows.pipeline.worktrees import check_same_commit
 from flows.preflight.checks import check_before
 from flows.preflight.inputs import check_inputs
 from flows.preflight.run import Run
@@ -19,7 +19,7 @@ def check_ready(root: Path, plan: Plan, at_once: int | None = None) -> None:
     """
     params = [change_params(plan.params, m.changes, m.experiment, root) for m in plan.members]
     check_inputs(params, root, in_place=False)
-    check_committed(root)
+    check_same_commit(root, plan.commit, plan.params)
     check_before(
         Run(
             root=root,

@@ -11,7 +11,6 @@ from evaluation.metrics.measures import MEASURES
 from flows.ablation import experiment
 from flows.ablation.plan import Member, load_plan
 from flows.registry.result import DETAILS, LOSSES, METRICS, REPORT, SAMPLES, TIMING
-from flows.runtime.git import git
 
 BASELINE = Path("artifacts/baseline/baseline.json")
 IN_GIT = (METRICS, DETAILS, TIMING, SAMPLES, LOSSES, Path("params.yaml"), Path("dvc.lock"))
@@ -40,13 +39,13 @@ def keep(root: Path, file: Path, row: str) -> str:
         write_bytes(out / path.name, data)
     for path, name in IN_CACHE.items():
         _fetch(root, first, path, out / name)
-    write_text(out / "seeds.json", json.dumps(_summarize_seeds(root, members), indent=2) + "\n")
+    write_text(out / "seeds.json", json.dumps(_summarize_seeds(root, members, plan.commit), indent=2) + "\n")
     return f"{out}: files of {first.experiment}, figures of {len(members)} seeds"
 
 
-def _summarize_seeds(root: Path, members: list[Member]) -> dict[str, object]:
+def _summarize_seeds(root: Path, members: list[Member], commit: str) -> dict[str, object]:
     """Content of seeds.json: the commit, and for each seed the student's figures, the ratio and the best teacher."""
-    summary: dict[str, object] = {"commit": git(root, "rev-parse", "HEAD")}
+    summary: dict[str, object] = {"commit": commit}
     for member in members:
         metrics = experiment.load_metrics(root, member)
         if metrics is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ruamel.yaml import YAML
 
 from dmd.config import load_params, validate
+from dmd.yaml_files import parse_yaml
 from flows.ablation import experiment
 from flows.ablation.plan import Member
 from flows.registry.candidates import log_recorded
@@ -19,7 +20,7 @@ from flows.registry.figures import judge_tags, list_constants, list_metrics
 from flows.registry.result import EXPERIMENT, GENERATOR, LOSSES, SAMPLES, flatten
 from flows.registry.store import experiment_id, lock_store
 from flows.registry.tracking import DESCRIPTION, TRAIN, Begun, close_stale_runs, is_missing, log_curves
-from flows.runtime.git import git
+from flows.runtime.git import show_file
 from flows.runtime.names import make_identifier
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ class _Store(NamedTuple):
 
     client: "MlflowClient"
     experiment: str  # id of the MLflow experiment
-    tags: dict[str, str]  # tags that identify the ablation at the present commit
+    tags: dict[str, str]  # tags that identify the ablation at its commit
 
 
-def begin(root: Path, name: str) -> dict[str, str]:
-    """Create the parent run of an ablation if there is none; return the tags of its members."""
-    with _open(root, name) as store:
+def begin(root: Path, name: str, commit: str) -> dict[str, str]:
+    """Create the parent run of an ablation of a commit if there is none; return the tags of its members."""
+    with _open(root, name, commit) as store:
         return {**store.tags, PARENT: _parent(store, name)}
 
 
@@ -49,7 +50,7 @@ def publish_member(root: Path, name: str, member: Member, begun: Begun | None = 
 
     A finished run stays as it is; any other run of the member is replaced.
     """
-    with _open(root, name) as store:
+    with _open(root, name, member.commit) as store:
         tags = {**store.tags, PARENT: _parent(store, name), EXPERIMENT: member.experiment}
         runs = {run.info.run_id: run.info.status for run in _find(store, tags)}
         is_finished = "FINISHED" in runs.values()
@@ -67,15 +68,15 @@ def publish_member(root: Path, name: str, member: Member, begun: Begun | None = 
 
 def drop_members(root: Path, name: str, members: Sequence[Member]) -> None:
     """Delete the runs of members that others have taken the place of."""
-    with _open(root, name) as store:
-        for member in members:
+    for member in members:
+        with _open(root, name, member.commit) as store:
             for run in _find(store, {**store.tags, EXPERIMENT: member.experiment}):
                 store.client.delete_run(run.info.run_id)
 
 
-def publish_comparison(root: Path, name: str, files: list[Path]) -> str:
+def publish_comparison(root: Path, name: str, commit: str, files: list[Path]) -> str:
     """Log the present content of these files to the parent run; return its id."""
-    with _open(root, name) as store:
+    with _open(root, name, commit) as store:
         parent = _parent(store, name)
         for file in files:
             store.client.log_artifact(parent, str(file), "comparison")
@@ -83,12 +84,21 @@ def publish_comparison(root: Path, name: str, files: list[Path]) -> str:
 
 
 @contextlib.contextmanager
-def _open(root: Path, name: str) -> Iterator[_Store]:
-    tags = {NAME: make_identifier(name), COMMIT: git(root, "rev-parse", "HEAD") or "none"}
+def _open(root: Path, name: str, commit: str) -> Iterator[_Store]:
+    tags = {NAME: make_identifier(name), COMMIT: commit or "none"}
     with lock_store(root) as client:
-        experiment = experiment_id(client, load_params(root / "params.yaml").register_.experiment)
+        experiment = experiment_id(client, _name_experiment(root, commit))
         close_stale_runs(client, experiment)
         yield _Store(client, experiment, tags)
+
+
+def _name_experiment(root: Path, commit: str) -> str:
+    """Name of the MLflow experiment in params.yaml of a commit, or in that of the folder if the commit has none."""
+    text = show_file(root, commit, "params.yaml")
+    if text is None:
+        return load_params(root / "params.yaml").register_.experiment
+    where = f"params.yaml of commit {commit[:12]}"
+    return validate(parse_yaml(text.decode(), where), where).register_.experiment
 
 
 def _parent(store: _Store, name: str) -> str:
@@ -135,7 +145,7 @@ def _log_member(client: "MlflowClient", run: str, root: Path, member: Member, be
     values = validate(YAML(typ="safe").load(text), f"{member.experiment}: params.yaml").model_dump(by_alias=True)
     params = dict(flatten(values))
     if metrics := experiment.load_metrics(root, member):
-        tags = {DESCRIPTION: describe_run(find_changes(root, text), metrics), **judge_tags(metrics)}
+        tags = {DESCRIPTION: describe_run(find_changes(root, text, member.commit), metrics), **judge_tags(metrics)}
         for key, value in tags.items():
             client.set_tag(run, key, value)
         params |= list_constants(metrics)

@@ -14,6 +14,7 @@ from flows.ablation.comparison import (
     comparison_path,
     describe_table,
     format_table,
+    load_commit,
     load_comparison,
 )
 from flows.ablation.plan import Member, Plan
@@ -25,7 +26,7 @@ from flows.registry.store import shown_uri
 
 def summarize(root: Path, plan: Plan) -> str:
     """Return the text for an ablation whose comparison is written; members without a result are left out."""
-    rows = load_comparison(root, plan.name)
+    rows, plan = load_comparison(root, plan.name), plan.at(load_commit(root, plan.name))  # that of the flow
     lines = [text for member in plan.members if (text := _describe_member(root, member))]
     about = f"Mean ± standard deviation over seeds. {describe_table(root, plan, rows)}"
     lines += [format_table(rows), "", *textwrap.wrap(about, WIDTH), ""]

@@ -11,17 +11,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
+from ruamel.yaml import YAML
 
 from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 from flows.pipeline.changes import change_file
 from flows.pipeline.presets import Variant
 from flows.runtime.file_lock import hold_lock
-from flows.runtime.git import check_owner, ensure_identity, git
+from flows.runtime.git import check_owner, ensure_identity, git, show_file
 from flows.workspace.cache import find_cache
 from flows.workspace.dvc_lock import remove_missing
 
@@ -160,6 +162,16 @@ def check_committed(root: Path, remedy: str = "") -> str:
             f"(git commit -am MESSAGE), or take them back (git restore {file}){remedy}"
         )
     return leave_out_changes(root)
+
+
+def check_same_commit(root: Path, commit: str, params: Mapping[str, Any]) -> None:
+    """Make sure that experiments of a commit can be saved, and that they run with params.yaml as it was read.
+
+    Raises UserError if the workspace has uncommitted changes, or if it has another commit by now.
+    """
+    text = None if check_committed(root) != commit else show_file(root, commit, "params.yaml")
+    if text is None or YAML(typ="safe").load(text) != params:
+        raise UserError(f"{root} has another commit or params.yaml than when this command began; run it again")
 
 
 def leave_out_changes(root: Path) -> str:

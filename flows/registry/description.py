@@ -27,9 +27,9 @@ class Change(NamedTuple):
     after: Any
 
 
-def find_changes(root: Path, params: str) -> dict[str, Change]:
-    """The keys in which the text of a params.yaml differs from that of the last commit."""
-    before, after = (_flatten(text) for text in (git(root, "show", "HEAD:params.yaml") or "", params))
+def find_changes(root: Path, params: str, commit: str = "HEAD") -> dict[str, Change]:
+    """The keys in which the text of a params.yaml differs from that of a commit, by default the last one."""
+    before, after = (_flatten(text) for text in (git(root, "show", f"{commit}:params.yaml") or "", params))
     keys = dict.fromkeys([*after, *before])
     return {k: Change(before.get(k), after.get(k)) for k in keys if before.get(k) != after.get(k)}
 

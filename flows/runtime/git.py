@@ -21,6 +21,11 @@ def git(root: Path, *args: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def read_head(root: Path) -> str:
+    """Return the sha of the last commit; "" if there is none."""
+    return git(root, "rev-parse", "HEAD") or ""
+
+
 def show_file(root: Path, commit: str, name: str) -> bytes | None:
     """Return the content of a file below `root` in a commit; None if there is no such file or commit."""
     try:

@@ -93,7 +93,7 @@ def write_and_publish(study: Study, plan: Plan) -> State[Any]:
         for trial in list_trials(study):
             if trial.intermediate_values:
                 publish_trial(plan, trial)
-        run = publish_comparison(plan.root, plan.name, files)
+        run = publish_comparison(plan.root, plan.name, plan.commit, files)
     except UserError as e:
         return Failed(message=f"publish: {e}", data=e)
     key = make_artifact_key("search", plan.name)
@@ -117,7 +117,7 @@ def search(file: Path, at_once: Annotated[int | None, Field(ge=1)] = None) -> St
         plan = load_plan(root, root / file)
         with hold_lock(root / LOCK, BUSY):
             check_ready(root, plan, at_once)
-            prepare(root, plan.name, get_run_logger().info)
+            prepare(root, plan.name, plan.commit, get_run_logger().info)
             if note := journal.repair(trials.find_journal(plan)):
                 get_run_logger().info(note)
             study = trials.open_study(plan)

@@ -66,7 +66,7 @@ def write_files(study: Study, plan: Plan) -> list[Path]:
     content = {
         "name": plan.name,
         "description": plan.search.description,
-        "commit": git(plan.root, "rev-parse", "HEAD"),
+        "commit": plan.commit or None,
         "importance": dict(trials.compute_importances(study)),
         "trials": rows,
     }
@@ -78,12 +78,12 @@ def write_files(study: Study, plan: Plan) -> list[Path]:
 
 def describe(plan: Plan) -> str:
     """Return sentences that say what a table of the trials shows: score, turns, commit and seed."""
-    search = plan.search
+    search, commit = plan.search, git(plan.root, "log", "-1", "--format=%h of %cs", plan.commit) or "unknown"
     turns, about = " or ".join(map(str, search.turns)), search.description.removesuffix(".")
     return (
         f"{about}. Score: the lowest validation score of a trial's generators after {turns} generator turns; lower is "
         f"better, and scores after different numbers of turns do not compare. "
-        f"Commit {git(plan.root, 'log', '-1', '--format=%h of %cs') or 'unknown'}, train.seed {search.train_seed}."
+        f"Commit {commit}, train.seed {search.train_seed}."
     )
 
 

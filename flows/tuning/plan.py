@@ -15,6 +15,7 @@ from flows.ablation.plan import Member
 from flows.pipeline.changes import Change, Value, change_params, resolve_local_paths
 from flows.pipeline.presets import load_preset
 from flows.pipeline.ranges import Dimension, Range, edges
+from flows.runtime.git import read_head
 from flows.runtime.moved import check_path
 from flows.runtime.names import make_identifier
 from flows.runtime.yaml_models import load_model
@@ -69,6 +70,7 @@ class Plan:
     search: Search
     params: dict[str, Any]  # content of params.yaml
     root: Path
+    commit: str  # sha of the commit that the trials run, whatever the folder has meanwhile; "" if there is none
 
     @property
     def digest(self) -> str:
@@ -83,7 +85,7 @@ class Plan:
         changes |= resolve_local_paths(self.params, changes, self.root)
         digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:6]
         name = f"{make_identifier(self.name)}-trial{number:03d}-{turns}turns-{digest}"
-        return Member(f"trial {number}", search.train_seed, changes, name, upstream="")
+        return Member(f"trial {number}", search.train_seed, changes, name, "", self.commit)
 
     def check_values(self, values: Parameters, where: str) -> dict[str, Any]:
         """Return params.yaml with the values of a trial's last rung. Raises ConfigError if they are not allowed."""
@@ -92,10 +94,12 @@ class Plan:
 
 
 def load_plan(root: Path, file: Path) -> Plan:
-    """Read a search file. Raises ConfigError for a mistake in the file, in params.yaml or in their combination.
+    """Read a search file, for trials of the present commit.
 
-    Each bound and each listed value is checked together with the first value of every other parameter.
+    Raises ConfigError for a mistake in the file, in params.yaml or in their combination. Each bound and each listed
+    value is checked together with the first value of every other parameter.
     """
+    commit = read_head(root)
     check_path(file, root)
     search = load_model(file, Search)
     if search.preset:
@@ -103,7 +107,7 @@ def load_plan(root: Path, file: Path) -> Plan:
         base = {key: value for key, value in base.items() if key not in (*search.space, *OWN_KEYS)}
         search = search.model_copy(update={"base": base})
     load_run_params(root / "params.yaml", root)  # a mistake in params.yaml itself is reported under its own name
-    plan = Plan(file.stem, search, YAML(typ="safe").load(root / "params.yaml"), root)
+    plan = Plan(file.stem, search, YAML(typ="safe").load(root / "params.yaml"), root, commit)
     first = {key: edges(values)[0] for key, values in search.space.items()}
     for key, values in search.space.items():
         for value in edges(values):

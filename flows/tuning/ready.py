@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dmd.config import validate
 from flows.pipeline.ranges import edges
-from flows.pipeline.worktrees import check_committed
+from flows.pipeline.worktrees import check_same_commit
 from flows.preflight.checks import check_before
 from flows.preflight.inputs import check_inputs
 from flows.preflight.run import Run
@@ -20,7 +20,7 @@ def check_ready(root: Path, plan: Plan, at_once: int | None = None) -> None:
     first = {key: edges(values)[0] for key, values in plan.search.space.items()}
     params = plan.check_values(first, f"search {plan.name}")
     check_inputs([params], root, in_place=False)
-    check_committed(root)
+    check_same_commit(root, plan.commit, plan.params)
     check_before(
         Run(
             root=root,

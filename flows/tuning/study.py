@@ -18,7 +18,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from flows.pipeline.ranges import Dimension, Range
-from flows.runtime.git import git
 from flows.tuning.plan import Parameters, Plan
 
 FOLDER = Path("runs") / "searches"
@@ -35,13 +34,12 @@ def find_journal(plan: Plan) -> Path:
 
 
 def open_study(plan: Plan) -> Study:
-    """Open the trials of this search at the present commit."""
+    """Open the trials of this search at its commit."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = find_journal(plan)
     journal.parent.mkdir(parents=True, exist_ok=True)
-    commit = (git(plan.root, "rev-parse", "HEAD") or "none")[:12]
     storage = JournalStorage(JournalFileBackend(str(journal)))
-    name = f"{plan.name} {plan.digest} at {commit}"
+    name = f"{plan.name} {plan.digest} at {plan.commit[:12] or 'none'}"
     return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
 
 

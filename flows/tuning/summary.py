@@ -1,6 +1,8 @@
 """The text that a search prints at its end: the trials, the best one, the page and the next commands."""
 
+import json
 import textwrap
+from dataclasses import replace
 
 from flows.pipeline.summary import WIDTH, list_next_steps
 from flows.registry.store import shown_uri
@@ -10,7 +12,9 @@ from flows.tuning.study import open_study
 
 
 def summarize(plan: Plan) -> str:
-    """Return the text for a search of the present commit."""
+    """Return the text for a search whose results are written."""
+    results = json.loads(results_path(plan.root, plan.name).read_text())
+    plan = replace(plan, commit=results["commit"] or "")  # that of the flow
     study, uri = open_study(plan), shown_uri(plan.root)
     best = find_best(study)
     name = last_member(plan, best).experiment if best else "NAME"

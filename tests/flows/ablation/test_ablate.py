@@ -35,7 +35,7 @@ from flows.ablation.plan import (
 )
 from flows.ablation.record import keep
 from flows.pipeline.presets import load_preset
-from flows.runtime.git import git
+from flows.runtime.git import git, read_head
 from tests.helpers.projects import ROOT
 from tests.helpers.reports import generator_measures, run_metrics
 
@@ -65,11 +65,11 @@ def test_the_downstream_groups_come_from_dvc_yaml() -> None:
 
 
 def test_a_member_is_a_row_with_a_seed_and_its_name_depends_on_its_parameters() -> None:
-    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM, "")
     assert [(m.row, m.seed) for m in members] == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
     assert members[3].changes == {"method.critic_turns": 2, "train.seed": 1}
-    again = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    other = list_members("x", ablation(base={"train.batch_size": 32}), ROOT / "params.yaml", DOWNSTREAM)
+    again = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM, "")
+    other = list_members("x", ablation(base={"train.batch_size": 32}), ROOT / "params.yaml", DOWNSTREAM, "")
     assert members == again and not {m.experiment for m in members} & {m.experiment for m in other}
 
 
@@ -99,7 +99,7 @@ def test_an_unknown_row_is_reported_with_the_known_ones() -> None:
 def test_members_share_the_stages_upstream_of_their_changes() -> None:
     rows = [Row(name="a", changes={}), Row(name="b", changes={"train.batch_size": 32})]
     rows += [Row(name="c", changes={"teacher.steps": 10})]
-    a, b, c = list_members("x", ablation(rows=rows, seeds=[0]), ROOT / "params.yaml", DOWNSTREAM)
+    a, b, c = list_members("x", ablation(rows=rows, seeds=[0]), ROOT / "params.yaml", DOWNSTREAM, "")
     assert a.upstream == b.upstream != c.upstream
     assert split_waves([a, b, c]) == ([a, c], [b]) and split_waves([b, c]) == ([b, c], [])
 
@@ -140,11 +140,11 @@ def test_a_mistake_in_the_file_is_reported(tmp_path: Path, text: str, words: str
 )
 def test_a_change_that_params_do_not_allow_names_its_row(changes: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        list_members("x", ablation(rows=[Row(name="r", changes=changes)]), ROOT / "params.yaml", DOWNSTREAM)
+        list_members("x", ablation(rows=[Row(name="r", changes=changes)]), ROOT / "params.yaml", DOWNSTREAM, "")
 
 
 def test_rows_have_mean_and_spread_over_seeds() -> None:
-    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM, "")
     results = dict(zip(members, [*(headline(metrics(r)) for r in (1.0, 2.0, 5.0)), None], strict=True))
     one, two = summarize(ablation(), results)
     assert one.measures["fd_ratio.a"] == (1.5, pytest.approx(0.5**0.5)) and one.measures["fd_ratio"].mean == 2.0
@@ -164,8 +164,9 @@ def test_the_table_says_what_it_is_of(tmp_path: Path) -> None:
     ):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     file = ablation(base={"method.name": "dmd2"})
-    members = list_members("x", file, ROOT / "params.yaml", DOWNSTREAM)
-    plan = Plan("x", file, members, YAML(typ="safe").load(ROOT / "params.yaml"))
+    head = read_head(tmp_path)
+    members = list_members("x", file, ROOT / "params.yaml", DOWNSTREAM, head)
+    plan = Plan("x", file, members, YAML(typ="safe").load(ROOT / "params.yaml"), head)
     log = pd.DataFrame({"turn": range(1, 2151)})
     rows = summarize(file, {m: headline(metrics(1.0 + m.seed)) | training_cost(log) for m in members})
     _, table = write_comparison(tmp_path, plan, rows)
@@ -182,8 +183,8 @@ def test_the_table_says_what_it_is_of(tmp_path: Path) -> None:
 def test_marks_of_judges_and_the_mean_of_the_unmarked_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
-    plan = Plan("x", ablation(), members, YAML(typ="safe").load(ROOT / "params.yaml"))
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM, "")
+    plan = Plan("x", ablation(), members, YAML(typ="safe").load(ROOT / "params.yaml"), "")
     marked = metrics(2.0)
     marked.ratio.selects, marked.ratio.unseen = ["a"], 1.5
     monkeypatch.setattr(experiment, "load_metrics", lambda *_: marked)
@@ -194,7 +195,7 @@ def test_marks_of_judges_and_the_mean_of_the_unmarked_are_shown(
 
 
 def test_a_row_is_equal_after_writing_and_reading_json() -> None:
-    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM, "")
     _, row = summarize(ablation(), {m: headline(metrics(1.0 + m.seed)) for m in members})
     record = json.loads(json.dumps(row.to_dict()))
     assert record["changes"] == {"method.critic_turns": 2} and record["fd_ratio"]["mean"] == 2.0
@@ -203,7 +204,7 @@ def test_a_row_is_equal_after_writing_and_reading_json() -> None:
 
 def test_a_measure_that_a_seed_lacks_is_left_out() -> None:
     """A run without conditioning has no CLIP score, and the log of another method may lack a column."""
-    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM)
+    members = list_members("x", ablation(), ROOT / "params.yaml", DOWNSTREAM, "")
     results = {m: headline(metrics(1.0)) | ({"generator_x_mean": 0.5} if m.seed == 0 else {}) for m in members}
     assert all("generator_x_mean" not in row.measures for row in summarize(ablation(), results))
     blind = metrics(1.0, clip_score=None)

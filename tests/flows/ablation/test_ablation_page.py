@@ -17,8 +17,8 @@ from tests.helpers.projects import ROOT
 
 def plan(tmp_path: Path, **changes: Any) -> Plan:
     ablation = Ablation(**{"description": "What <does> what", "seeds": [0, 1], **changes})
-    members = list_members("x", ablation, ROOT / "params.yaml", downstream_groups(ROOT))
-    return Plan("x", ablation, members, YAML(typ="safe").load(ROOT / "params.yaml"))
+    members = list_members("x", ablation, ROOT / "params.yaml", downstream_groups(ROOT), "")
+    return Plan("x", ablation, members, YAML(typ="safe").load(ROOT / "params.yaml"), "")
 
 
 def numbers(value: float) -> Values:

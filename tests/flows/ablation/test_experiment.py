@@ -13,7 +13,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from dmd.errors import ConfigError
+from dmd.errors import ConfigError, UserError
 from evaluation.metrics.schema import write_model
 from evaluation.sources import mlflow_database
 from flows.ablation import experiment
@@ -23,15 +23,20 @@ from flows.ablation.page import load_samples
 from flows.ablation.plan import Member
 from flows.ablation.runs import PARENT, publish_comparison, publish_member
 from flows.pipeline.changes import change_file
+from flows.pipeline.worktrees import check_same_commit
 from flows.registry.result import EXPERIMENT
 from flows.registry.store import tracking_uri
-from flows.runtime.git import git
+from flows.runtime.git import git, read_head
 from flows.runtime.process import STOP, CommandStopped
+from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
 from tests.helpers.registry.stores import copy_store
 from tests.helpers.reports import generator_measures, run_metrics
 
-MEMBER = Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "")
+
+def new_member(root: Path) -> Member:
+    """A member of the present commit."""
+    return Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "", read_head(root))
 
 
 @pytest.fixture
@@ -47,9 +52,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def make_experiment(root: Path, member: Member = MEMBER) -> None:
+def make_experiment(root: Path, member: Member) -> None:
     """Write an experiment as `dvc exp run` does: a commit under refs/exps, with an unchanged workspace."""
-    head = git(root, "rev-parse", "HEAD") or ""
+    head = member.commit
     (root / "reports").mkdir()
     change_file(member.changes, root / "params.yaml")
     write_model(run_metrics(generator_measures({"a": 1.0}), {"a": 1.5}), root / "reports/metrics.json")
@@ -63,18 +68,18 @@ def make_experiment(root: Path, member: Member = MEMBER) -> None:
 
 
 def test_files_are_read_from_the_experiment(project: Path) -> None:
-    assert not experiment.exists(project, MEMBER)
-    make_experiment(project)
-    assert experiment.exists(project, MEMBER) and not (project / "reports").exists()
-    assert experiment.read(project, MEMBER, Path("reports/samples.png")) == b"\x89PNG\r\n"  # to the byte
-    assert experiment.read(project, MEMBER, Path("reports/none")) is None
+    assert not experiment.exists(project, new_member(project))
+    make_experiment(project, new_member(project))
+    assert experiment.exists(project, new_member(project)) and not (project / "reports").exists()
+    assert experiment.read(project, new_member(project), Path("reports/samples.png")) == b"\x89PNG\r\n"  # to the byte
+    assert experiment.read(project, new_member(project), Path("reports/none")) is None
 
 
 def test_a_row_shows_the_samples_of_its_first_seed(project: Path) -> None:
-    later = replace(MEMBER, seed=2, experiment="x-row-seed2-def")
-    make_experiment(project)
-    assert load_samples(project, [MEMBER, later]) == {MEMBER: b"\x89PNG\r\n"}
-    assert load_samples(project, [later, MEMBER]) == {}  # the first seed has no samples
+    later = replace(new_member(project), seed=2, experiment="x-row-seed2-def")
+    make_experiment(project, new_member(project))
+    assert load_samples(project, [new_member(project), later]) == {new_member(project): b"\x89PNG\r\n"}
+    assert load_samples(project, [later, new_member(project)]) == {}  # the first seed has no samples
 
 
 ODD = {
@@ -105,7 +110,7 @@ def pipeline(project: Path) -> Path:
 
 
 def test_a_member_runs_with_the_values_of_its_row_to_the_letter(pipeline: Path) -> None:
-    member = replace(MEMBER, changes=ODD)
+    member = replace(new_member(pipeline), changes=ODD)
     before = (pipeline / "params.yaml").read_bytes()
     experiment.run(pipeline, member, lambda _: None)
     for path in ("params.yaml", "reports/metrics.json"):
@@ -120,7 +125,27 @@ def test_a_member_runs_with_the_values_of_its_row_to_the_letter(pipeline: Path) 
 def test_an_experiment_with_other_values_is_an_error(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "change_file", lambda changes, file: change_file({**changes, "data.size": 9}, file))
     with pytest.raises(MemberError, match=r"x-row-seed1-abc: params\.yaml: data\.size: 8 became 9$"):
-        experiment.run(pipeline, replace(MEMBER, changes={"data.size": 8}), lambda _: None)
+        experiment.run(pipeline, replace(new_member(pipeline), changes={"data.size": 8}), lambda _: None)
+
+
+def test_a_commit_while_an_ablation_runs_changes_no_member(pipeline: Path) -> None:
+    member, params = new_member(pipeline), pipeline / "params.yaml"
+    text = params.read_text()
+    set_params(params, {"method.critic_turns": 3, "register.experiment": "other"})
+    subprocess.run(["git", "commit", "-qam", "other"], cwd=pipeline, check=True)
+    experiment.run(pipeline, member, lambda _: None)
+    assert experiment.exists(pipeline, member) and not experiment.exists(pipeline, new_member(pipeline))
+    ran = YAML(typ="safe").load(experiment.read(pipeline, member, Path("reports/metrics.json")) or b"")
+    assert ran["method"]["critic_turns"] == 5
+    assert members._name_experiment(pipeline, member.commit) == "onestep"
+    plan = YAML(typ="safe").load(text)
+    with pytest.raises(
+        UserError, match=r"has another commit or params\.yaml than when this command began; run it again"
+    ):
+        check_same_commit(pipeline, member.commit, plan)
+    with pytest.raises(UserError, match="run it again"):
+        check_same_commit(pipeline, read_head(pipeline), plan)
+    check_same_commit(pipeline, read_head(pipeline), YAML(typ="safe").load(params))
 
 
 @pytest.mark.parametrize("value", ["\x85x", "\ud800"])
@@ -155,8 +180,8 @@ def test_a_member_that_fails_has_a_reason(
     monkeypatch.setattr(experiment, "run_streaming", fail)
     monkeypatch.setattr(experiment, "temporary_worktree", worktree)
     with pytest.raises(MemberError) as caught:
-        experiment.run(project, MEMBER, lambda _: None)
-    assert str(caught.value) == reason and not experiment.exists(project, MEMBER)
+        experiment.run(project, new_member(project), lambda _: None)
+    assert str(caught.value) == reason and not experiment.exists(project, new_member(project))
 
 
 def test_a_member_whose_processes_a_scheduler_ends_has_not_failed(
@@ -176,7 +201,7 @@ def test_a_member_whose_processes_a_scheduler_ends_has_not_failed(
     monkeypatch.setattr(experiment, "temporary_worktree", worktree)
     try:
         with pytest.raises(CommandStopped):
-            experiment.run(project, MEMBER, lambda _: None)
+            experiment.run(project, new_member(project), lambda _: None)
     finally:
         STOP.clear()
 
@@ -198,9 +223,9 @@ def test_the_parent_of_very_many_members_is_found() -> None:
 
 @pytest.mark.slow
 def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path, empty_store: Path) -> None:
-    make_experiment(project)
+    make_experiment(project, new_member(project))
     copy_store(empty_store, mlflow_database(project))
-    publish_member(project, "x", MEMBER)
+    publish_member(project, "x", new_member(project))
     client = mlflow.MlflowClient(tracking_uri(project))
     (where,) = [e.experiment_id for e in client.search_experiments() if e.name == "onestep"]
     (child,) = [r for r in client.search_runs([where]) if PARENT in r.data.tags]
@@ -210,11 +235,11 @@ def test_a_member_has_one_run_in_mlflow_also_after_a_kill(project: Path, empty_s
     # Imitate a kill while publishing: the process does not exist, and its run is still open.
     client.update_run(child.info.run_id, status="RUNNING")
     client.set_tag(child.info.run_id, "publisher.pid", "999999999")
-    publish_member(project, "x", MEMBER)
-    publish_member(project, "x", MEMBER)
+    publish_member(project, "x", new_member(project))
+    publish_member(project, "x", new_member(project))
     file = project / "x.md"
     file.write_text("table")
-    parent = publish_comparison(project, "x", [file])
+    parent = publish_comparison(project, "x", read_head(project), [file])
     runs = client.search_runs([where])
     assert {r.info.status for r in runs} == {"FINISHED"} and len(runs) == 2
     assert {r.data.tags.get(PARENT) for r in runs} == {None, parent}

@@ -19,13 +19,13 @@ from flows.ablation.runs import PARENT, begin, drop_members, publish_member
 from flows.live import reporter
 from flows.live.spool import list_unsettled
 from flows.registry.store import tracking_uri
+from flows.runtime.git import read_head
 from tests.helpers.projects import ROOT
 from tests.helpers.registry.stores import copy_store
 from tests.helpers.reports import generator_measures, run_metrics
 from tests.helpers.servers import eventually
 from tests.helpers.watched.runs import Notes, history
 
-MEMBER = Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "")
 # The stage waits for a word, so that the test can look at the run before its end.
 WORK = """
 import os, shutil, sys, time
@@ -77,6 +77,11 @@ def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
     return root
 
 
+def new_member(root: Path) -> Member:
+    """A member of the present commit."""
+    return Member("row", 1, {"train.seed": 1}, "x-row-seed1-abc", "", read_head(root))
+
+
 def children(root: Path) -> dict[str, Any]:
     """The runs of members, by their id."""
     client = MlflowClient(tracking_uri(root))
@@ -88,7 +93,7 @@ def watch_until_a_row_came(root: Path, word: str) -> tuple[str, Exception | None
     """Run the member; say the word once its run shows the first row. Returns the run and the member's error."""
     lines: list[str] = []
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(live.run_watched, root, "x", MEMBER, lines.append)
+        done = pool.submit(live.run_watched, root, "x", new_member(root), lines.append)
         try:
             came = eventually(lambda: [r for r in children(root) if history(root, r) == [(1, 0.5)]] or done.done(), 120)
             assert came is not True, (done.exception(), lines)
@@ -101,16 +106,17 @@ def watch_until_a_row_came(root: Path, word: str) -> tuple[str, Exception | None
 
 def test_a_member_is_watched_and_completed_from_its_experiment(project: Path) -> None:
     run, error = watch_until_a_row_came(project, "on")
-    assert error is None and experiment.exists(project, MEMBER)
+    assert error is None and experiment.exists(project, new_member(project))
     (found,) = children(project).values()
-    assert (found.info.run_id, found.info.status, found.info.run_name) == (run, "FINISHED", MEMBER.experiment)
-    assert found.data.tags[PARENT] == begin(project, "x")[PARENT] and found.data.metrics["ratio.fd.a"] == 1.5
+    name, parent = new_member(project).experiment, begin(project, "x", read_head(project))[PARENT]
+    assert (found.info.run_id, found.info.status, found.info.run_name) == (run, "FINISHED", name)
+    assert found.data.tags[PARENT] == parent and found.data.metrics["ratio.fd.a"] == 1.5
     assert "**Outcome:**" in found.data.tags["mlflow.note.content"] and found.data.params["train.seed"] == "1"
     assert history(project, run) == [(1, 0.5), (2, 0.25)]  # from the record; no point twice
     assert not list_unsettled(project)
-    publish_member(project, "x", MEMBER)
+    publish_member(project, "x", new_member(project))
     assert list(children(project)) == [run]
-    drop_members(project, "x", [MEMBER])
+    drop_members(project, "x", [new_member(project)])
     assert not children(project)
 
 
@@ -119,7 +125,7 @@ def test_the_run_of_a_member_that_fails_has_failed_and_is_continued(project: Pat
     assert isinstance(error, MemberError) and str(error) == "train: no memory"
     assert [run.info.status for run in children(project).values()] == ["FAILED"]
     (project.parent / "go").write_text("on")
-    live.run_watched(project, "x", MEMBER, lambda _: None)
+    live.run_watched(project, "x", new_member(project), lambda _: None)
     assert [(run.info.run_id, run.info.status) for run in children(project).values()] == [(failed, "FINISHED")]
 
 
@@ -127,5 +133,5 @@ def test_a_member_runs_without_a_server(project: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     (project.parent / "go").write_text("on")
     lines: list[str] = []
-    live.run_watched(project, "x", MEMBER, lines.append)
-    assert experiment.exists(project, MEMBER) and any("can't be watched" in line for line in lines)
+    live.run_watched(project, "x", new_member(project), lines.append)
+    assert experiment.exists(project, new_member(project)) and any("can't be watched" in line for line in lines)

@@ -1,5 +1,6 @@
 """A search proposes the same trials each time, also after a kill, and cuts short those that do badly."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 from dmd.errors import ConfigError, UserError
 from flows.runtime.process import STOP, CommandStopped
 from flows.tuning import flow
+from flows.tuning import plan as plans
 from flows.tuning import study as trials
 from flows.tuning import trial as running
 from flows.tuning.page import find_best, format_table, write_files
@@ -129,6 +131,19 @@ def test_better_trials_go_further(root: Path, experiments: Callable[[int], list[
     assert len(pruned) + len(finished) == 12 and all(len(t.intermediate_values) == 3 for t in finished)
     best = find_best(trials.open_study(plan))
     assert best is not None and best.value == min(t.intermediate_values.get(2, 99.0) for t in all_trials)
+
+
+def test_a_commit_while_a_search_runs_changes_no_trial(
+    root: Path, experiments: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "read_head", lambda _root: "a" * 40)
+    plan = new_plan(root, trials="trials: 2")
+    monkeypatch.setattr(plans, "read_head", lambda _root: "b" * 40)
+    search(plan)
+    search(plan)
+    assert len(outcome(plan)) == 2 and not outcome(new_plan(root, trials="trials: 2"))
+    assert plan.member(0, outcome(plan)[0][2], 0).commit == "a" * 40
+    assert json.loads(write_files(trials.open_study(plan), plan)[0].read_text())["commit"] == "a" * 40
 
 
 def test_another_seed_proposes_other_trials(root: Path, experiments: Callable[[int], list[str]]) -> None:
