@@ -53,7 +53,7 @@ def resolve_local_paths(params: dict[str, Any], changes: Changes, root: Path) ->
     """Return, as absolute values by key, the paths of params with the changes that a copy of the commit lacks.
 
     A relative path is one of the user's folder `root`. Experiments run in copies of the last commit, so a file or
-    folder that git does not track would not exist there.
+    folder that git does not track would not exist there, and a folder of which git tracks a part would lack the rest.
     """
     resolved = {}
     for key in PATHS:
@@ -63,7 +63,8 @@ def resolve_local_paths(params: dict[str, Any], changes: Changes, root: Path) ->
         value = changes.get(key, value)
         if not isinstance(value, str) or value == NONE or Path(value).is_absolute() or not is_there(root / value):
             continue
-        if not git(root, "ls-files", "--", value):
+        tracked, others = ("ls-files", "--", value), ("ls-files", "--others", "--directory", "--", value)
+        if not git(root, *tracked) or git(root, *others):  # other files, also those of .gitignore
             resolved[key] = str((root / value).resolve())
     return resolved
 
