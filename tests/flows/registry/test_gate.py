@@ -212,6 +212,31 @@ def test_a_promotion_by_hand_lasts_until_auto(client: MlflowClient) -> None:
         promote(client, NAME, "9", GATE)
 
 
+def test_versions_that_were_deleted_are_passed_by(client: MlflowClient) -> None:
+    for values in (figures(1.0), figures(0.8), figures(0.6), figures(0.4)):
+        register(client, values)
+    assert client.get_registered_model(NAME).tags[HISTORY] == "1,2,3"
+    client.delete_model_version(NAME, "3")
+    assert rollback(client, NAME) == ("4", "2")
+    promote(client, NAME, "1", GATE)
+    client.delete_model_version(NAME, "1")
+    assert champion(client, NAME) is None
+    settle(client, NAME, GATE)
+    assert champion(client, NAME) == "2" and BY_HAND not in client.get_registered_model(NAME).tags
+
+
+def test_a_champion_that_misses_new_limits_loses_the_alias(client: MlflowClient) -> None:
+    register(client, figures(1.0))
+    settle(client, NAME, GATE.model_copy(update={"max_fd_ratio": 0.9}))
+    assert champion(client, NAME) is None and verdict(client, "1").startswith("refused: fd a is 1.000")
+    assert client.get_registered_model(NAME).tags[HISTORY] == "1"  # so that `clean` keeps it
+    settle(client, NAME, GATE)
+    assert champion(client, NAME) == "1"
+    promote(client, NAME, "1", strict := GATE.model_copy(update={"max_fd_ratio": 0.9}))
+    settle(client, NAME, strict)
+    assert champion(client, NAME) == "1" and verdict(client, "1") == "champion: by hand"
+
+
 def _register_elsewhere(uri: str, fd: float) -> None:
     register(MlflowClient(uri), figures(fd))
 
