@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from ruamel.yaml import YAML
 
 from dmd.errors import ConfigError
+from dmd.yaml_files import load_yaml, parse_yaml
 from flows.pipeline.changes import Changes, Value, change_params, resolve_local_paths
-from flows.runtime.git import git
+from flows.runtime.git import show_file
 from flows.runtime.moved import explain_preset
 from flows.runtime.names import make_identifier
 from flows.runtime.yaml_models import load_model
@@ -59,9 +59,22 @@ def load_preset(root: Path, name: str) -> Preset:
 
 
 def read_base(root: Path, from_commit: bool = False) -> dict[str, Any]:
-    """Read the params.yaml that experiments change: that of the folder, or that of the last commit if it has one."""
-    text = git(root, "show", "HEAD:./params.yaml") if from_commit else None
-    return YAML(typ="safe").load(root / "params.yaml" if text is None else text)
+    """Read the params.yaml that experiments change: that of the folder, or that of the last commit if it has one.
+
+    Raises ConfigError in one line if it is not YAML, or has no groups.
+    """
+    text = show_file(root, "HEAD", "params.yaml") if from_commit else None
+    if text is None:
+        base, where = load_yaml(root / "params.yaml"), "params.yaml"
+    else:
+        where = "params.yaml of the last commit"
+        try:
+            base = parse_yaml(text.decode("utf-8-sig"), where)
+        except (ConfigError, UnicodeDecodeError) as e:
+            raise ConfigError(f"{where} can't be read; correct the file and commit it: {e}") from None
+    if not isinstance(base, dict):
+        raise ConfigError(f"{where}: contains no groups; correct the file and commit it")
+    return base
 
 
 def make_variants(
@@ -77,7 +90,6 @@ def make_variants(
     """
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds: {', '.join(map(str, seeds))}: list each seed once")
-    base = read_base(root, from_commit)
     settings = load_preset(root, preset) if preset is not None else Preset(description="none", changes={})
     common = {**settings.changes, **overrides}
     if seeds and SEED in overrides:
@@ -85,6 +97,7 @@ def make_variants(
     missing = {key: meaning for key, meaning in settings.needs.items() if key not in common}
     if not common and not seeds and not preset:
         return []
+    base = read_base(root, from_commit)
     common |= resolve_local_paths(base, common, root)
     variants, where = list[Variant](), f"preset {preset}" if preset else "overrides"
     for seed in seeds or [None]:

@@ -48,6 +48,20 @@ def test_uncommitted_changes_are_left_out_on_request(project: Path) -> None:
     assert carried.changes == {**CHANGE, "data.folder": str(project / "mine")}
 
 
+@pytest.mark.parametrize("text", ["a: [", "- a", "a: \xff"])
+def test_a_mistake_in_the_last_commit_is_one_line(project: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    whole = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_bytes(text.encode("latin-1"))
+    commit(project)
+    (project / "params.yaml").write_text(whole)
+    for words in (["--dry-run", "--set", "method.t_min=0.1"], ["--from-commit", "--set", "method.t_min=0.1"]):
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: params.yaml of the last commit") and "correct the file and commit it" in err
+        assert err.count("\n") == 1
+    assert main(["--dry-run"]) == 0  # it is the plan of the folder
+
+
 def test_a_run_in_the_folder_itself_leaves_nothing_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--from-commit"]) == 2
     assert capsys.readouterr().err.startswith("error: --from-commit: only runs with --preset, --set or --seeds ")
