@@ -7,6 +7,7 @@ each stage.
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -138,8 +139,15 @@ def last_commit(root: Path) -> str:
 def find_uncommitted(root: Path) -> str | None:
     """Return a file that has changed since the last commit, apart from the files that every run writes."""
     outputs = (":(exclude)dvc.lock", ":(exclude)reports")
-    dirty = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
-    return dirty.split()[-1] if dirty else None
+    words = ["git", "--no-optional-locks", "status", "--porcelain=v2", "-z", "--untracked-files=no", "--", "."]
+    done = subprocess.run([*words, *outputs], cwd=root, capture_output=True, check=False)
+    path, entries = None, iter(done.stdout.decode(errors="backslashreplace").split("\0")[:-1])
+    for entry in entries:
+        # The fields before the path have no spaces; a rename has one more, an unmerged file two more.
+        path = entry.split(" ", {"1": 8, "2": 9, "u": 10}[entry[0]])[-1]
+        if entry[0] == "2":
+            next(entries)  # the former path
+    return path
 
 
 def _reason(text: str) -> str:
@@ -159,7 +167,7 @@ def check_committed(root: Path, remedy: str = "") -> str:
         applied = ", such as those of `dvc exp apply`" if file == "params.yaml" else ""
         raise UserError(
             f"{file} has uncommitted changes{applied}, and experiments start from the last commit: commit them "
-            f"(git commit -am MESSAGE), or take them back (git restore {file}){remedy}"
+            f"(git commit -am MESSAGE), or take them back (git restore {shlex.quote(file)}){remedy}"
         )
     return leave_out_changes(root)
 

@@ -1,5 +1,6 @@
 """Experiments start from the last commit, with or without what has changed since."""
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from dmd.errors import UserError
 from flows.distill import main
 from flows.pipeline.presets import make_variants
 from flows.pipeline.request import read_request
+from flows.pipeline.worktrees import check_committed, find_uncommitted
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
 from tests.helpers.toy_graph import commit
@@ -46,6 +48,25 @@ def test_uncommitted_changes_are_left_out_on_request(project: Path) -> None:
     assert (params.method.critic_turns, params.data.folder, params.method.t_min) == (5, "none", 0.1)
     (carried,) = make_variants(project, None, CHANGE, [])
     assert carried.changes == {**CHANGE, "data.folder": str(project / "mine")}
+
+
+@pytest.mark.parametrize("name", ["a b é.txt", "b.txt"])
+@pytest.mark.parametrize("change", ["edited", "staged", "renamed"])
+def test_the_file_that_has_changed_is_named_whole(toy: Path, name: str, change: str) -> None:
+    old = toy / ("o l d.txt" if change == "renamed" else name)
+    old.write_text("one line\n" * 9)
+    commit(toy)
+    assert find_uncommitted(toy) is None
+    if change == "renamed":
+        subprocess.run(["git", "mv", old.name, name], cwd=toy, check=True)
+    else:
+        (toy / name).write_text("another\n")
+    if change == "staged":
+        subprocess.run(["git", "add", "-A"], cwd=toy, check=True)
+    assert find_uncommitted(toy) == name
+    with pytest.raises(UserError) as e:
+        check_committed(toy)
+    assert str(e.value).endswith(f"(git restore {shlex.quote(name)})")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", "a: \xff"])
