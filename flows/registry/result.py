@@ -20,7 +20,7 @@ from evaluation.metrics.files import read_metrics
 from evaluation.metrics.schema import Metrics, read_model
 from evaluation.timing.schema import Timing
 from flows.runtime.git import git
-from flows.workspace.graph import list_stale
+from flows.workspace.repro import wait_for_stale
 
 GENERATOR = Path("artifacts/generator")
 DATA = Path("artifacts/data")
@@ -53,8 +53,11 @@ class Result:
 
 
 def load_result(root: Path) -> Result:
-    """Read the result of the workspace. Raises UserError if a file is missing or differs from dvc.lock."""
-    if stale := list_stale(root):
+    """Read the result of the workspace, after any other DVC process there has freed its lock.
+
+    Raises UserError if a file is missing or differs from dvc.lock.
+    """
+    if stale := wait_for_stale(root):
         raise UserError(f"the workspace differs from dvc.lock in {', '.join(stale)}; run `dvc repro` first")
     for path in PUBLISHED:
         if not (root / path).exists():

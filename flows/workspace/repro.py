@@ -11,7 +11,7 @@ from dmd.errors import UserError
 from dmd.progress import LIVE
 from flows.runtime.process import ENDING, STOP, CommandStopped, CommandTimeout, run_streaming
 from flows.workspace import rwlock
-from flows.workspace.graph import StageSpec
+from flows.workspace.graph import DvcBusyError, StageSpec, list_stale
 
 # `--wait-for-lock` waits for the lock of the repository only. For a file that another process reads or writes, DVC
 # fails at once (https://github.com/treeverse/dvc/issues/5795), so this module tries again.
@@ -62,6 +62,24 @@ def reproduce(spec: StageSpec, root: Path, log: Log, force: bool = False, live: 
         if not any(BUSY in line for line in lines) or time.monotonic() > deadline:
             raise _explain_failure(spec.name, lines, code)
         log("waiting: another DVC process works on the files of this stage")
+        time.sleep(BUSY_DELAY)
+
+
+def wait_for_stale(root: Path) -> list[str]:
+    """Return `list_stale`, after any other DVC process, such as `dvc push` or an editor, has freed its lock.
+
+    Waits as long as a stage without a timeout does, with a note. Raises UserError after that, and if DVC fails.
+    """
+    deadline, has_note = time.monotonic() + BUSY_PATIENCE, False
+    while True:
+        try:
+            return list_stale(root)
+        except DvcBusyError as e:
+            if time.monotonic() > deadline:
+                raise
+            if not has_note:
+                print(f"note: waiting: {e}", file=sys.stderr, flush=True)
+                has_note = True
         time.sleep(BUSY_DELAY)
 
 

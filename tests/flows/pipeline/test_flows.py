@@ -20,9 +20,10 @@ from dmd.errors import UserError
 from dmd.storage.worktree import main_worktree
 from flows import distill
 from flows.pipeline.tasks import make_stage_task, run_stage
+from flows.registry.result import load_result
 from flows.runtime.file_lock import hold_lock
 from flows.workspace import repro
-from flows.workspace.graph import StageSpec, is_up_to_date, list_stale, read_graph, select_stages
+from flows.workspace.graph import DvcBusyError, StageSpec, is_up_to_date, list_stale, read_graph, select_stages
 from flows.workspace.repro import StageError, reproduce
 from tests.helpers.params import set_params
 from tests.helpers.projects import ROOT
@@ -162,6 +163,25 @@ def test_a_stage_waits_for_another_process_that_locks_its_files(toy: Path, monke
 
     assert reproduce(read_graph(toy)["first"], toy, hear) == "Ran"
     assert len([line for line in lines if line.startswith("waiting:")]) == 1
+
+
+def test_a_result_waits_for_another_process_of_dvc(toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    answers: list[DvcBusyError | list[str]] = [DvcBusyError("busy"), DvcBusyError("busy"), ["first"]]
+
+    def answer(_root: Path) -> list[str]:
+        if isinstance(state := answers.pop(0), DvcBusyError):
+            raise state
+        return state
+
+    monkeypatch.setattr(repro, "list_stale", answer)
+    monkeypatch.setattr(repro, "BUSY_DELAY", 0.0)
+    with pytest.raises(UserError, match=r"differs from dvc\.lock in first"):
+        load_result(toy)
+    assert capsys.readouterr().err == "note: waiting: busy\n"
+    answers.append(DvcBusyError("still busy"))
+    monkeypatch.setattr(repro, "BUSY_PATIENCE", -1.0)
+    with pytest.raises(UserError, match="still busy"):
+        load_result(toy)
 
 
 # The command
