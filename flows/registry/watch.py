@@ -28,6 +28,9 @@ from flows.registry.drift import DriftReport, find_drift, find_exact_differences
 from flows.registry.result import METRICS
 from flows.registry.store import open_store
 from flows.runtime.environment import project_root
+from flows.runtime.file_lock import hold_lock
+
+BUSY = "a run works in this folder and replaces what the champion is evaluated with; wait for it, or stop it"
 
 
 @flow(name="watch", persist_result=False)
@@ -64,7 +67,7 @@ class Champion:
 def check_champion(root: Path, seed: int) -> DriftReport:
     """Evaluate the champion with the recorded noise and with fresh noise of `seed`.
 
-    Raises UserError if there is no champion, or if data, extractors or params differ from the recorded evaluation.
+    Raises UserError if there is no champion, if a run works in the project's folder, or if data, extractors or params differ from the recorded evaluation.
     """
     import torch
 
@@ -79,9 +82,10 @@ def check_champion(root: Path, seed: int) -> DriftReport:
     device = choose_device(params.runtime.device, fallback=True)
     with tempfile.TemporaryDirectory() as scratch:
         champion = _load_champion(root, params.register_.name, Path(scratch))
-        extractors = Extractors.load(root / "artifacts" / "evaluator", params.extractors, device)
-        data = EvaluationData.load(root / "artifacts" / "data", params.baseline.reference, with_images=True)
-        reference = build_reference(params.baseline, data, extractors.networks)
+        with hold_lock(root / "runs" / "flow.lock", BUSY):  # a run replaces the folders while its stages end
+            extractors = Extractors.load(root / "artifacts" / "evaluator", params.extractors, device)
+            data = EvaluationData.load(root / "artifacts" / "data", params.baseline.reference, with_images=True)
+            reference = build_reference(params.baseline, data, extractors.networks)
         check_comparable(champion, extractors.identities, len(reference.labels), reference.replicates)
         evaluator, sampler = Evaluator(extractors, reference), load_generator(champion.generator, device).sampler()
         repeated, _ = evaluator.evaluate(sampler, champion.measures.seed, params.evaluate.batch_size)

@@ -1,5 +1,6 @@
 """The watch expects equal measures for the recorded seed, and measures within the noise for a fresh seed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from dmd.errors import UserError
 from evaluation.metrics.schema import GeneratorMeasures
 from flows.registry.drift import DriftReport, find_drift, find_exact_differences, find_other_packages
-from flows.registry.watch import Champion, check_comparable
+from flows.registry.watch import Champion, check_champion, check_comparable
+from flows.runtime.file_lock import hold_lock
+from tests.helpers.projects import ROOT
 from tests.helpers.reports import generator_measures
 
 
@@ -37,6 +40,18 @@ def test_measures_by_different_protocols_are_not_compared(
     check_comparable(champion, {"a": "1"}, 1797, 3)
     with pytest.raises(UserError, match=f"version 3 was evaluated with other {key} than this workspace has"):
         check_comparable(champion, extractors, samples, draws)
+
+
+def test_the_folder_of_a_run_that_works_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    champion = Champion("3", measures(1.0), {"a": "1"}, Path("generator"), [])
+    monkeypatch.setattr("flows.registry.watch._load_champion", lambda *_: champion)
+    monkeypatch.setattr("torch.set_num_threads", lambda _number: None)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    with (
+        hold_lock(tmp_path / "runs" / "flow.lock"),
+        pytest.raises(UserError, match=rf"^a run works in this folder .*; wait for it, .* \(pid {os.getpid()}\)$"),
+    ):
+        check_champion(tmp_path, 0)
 
 
 def test_packages_of_other_versions_are_listed() -> None:
