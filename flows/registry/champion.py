@@ -49,8 +49,9 @@ def _settle_once(client: "MlflowClient", name: str, gate: GateConfig) -> bool:
         verdicts[by_hand] = "champion: by hand"
         choice = None
     else:
-        choice = choose(_comparable(contenders, current), gate)
-        verdicts = {c.version: explain(c, choice or c, gate) for c in contenders}
+        compared = _comparable(contenders, current)
+        choice = choose(compared, gate)
+        verdicts = {c.version: explain(c, choice or c, gate, compared) for c in contenders}
     if choice is not None:
         has_changed = _set_alias(client, name, choice.version)
     else:

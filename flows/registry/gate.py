@@ -2,8 +2,9 @@
 
 A version that misses an absolute limit is refused. Among the others, version A *beats* version B if A is better in a
 gated measure by more than the noise of both, and worse in no measure. The champion is the unbeaten version with the
-lowest ratio of its Fréchet distance to its teacher's. Between versions that are equal within the noise the choice is
-arbitrary, but it does not depend on the order of registration.
+lowest ratio of its Fréchet distance to its teacher's, the geometric mean over extractors; if versions beat each other
+in a circle, so that none is unbeaten, it is the version with the lowest ratio. Between versions that are equal within
+the noise the choice is arbitrary, but it does not depend on the order of registration.
 """
 
 import hashlib
@@ -115,14 +116,17 @@ def choose(contenders: Sequence[Contender], gate: GateConfig) -> Contender | Non
     return min(unbeaten or fit, key=_rank, default=None)
 
 
-def explain(contender: Contender, champion: Contender, gate: GateConfig) -> str:
-    """The reason why a version is champion or not, in one sentence."""
+def explain(contender: Contender, champion: Contender, gate: GateConfig, others: Sequence[Contender] = ()) -> str:
+    """The reason why a version is champion or not, in one sentence. others: the versions that `choose` chose from."""
     if reason := missed_limit(contender.figures, gate):
         return f"refused: {reason}"
     if contender.version == champion.version:
         marks = ", ".join(k + mark for k, mark in contender.figures.marks.items())
         by = f" (marked judges: {marks})" if marks else ""
-        return f"champion: FD over the teacher's is {_mean_ratio(contender):.3f}{by}, and no version beats it"
+        fit = [c.figures for c in others if missed_limit(c.figures, gate) is None]
+        in_circle = any(advantage(figures, contender.figures, gate) for figures in fit)
+        why = "the lowest of all: versions beat each other in a circle" if in_circle else "and no version beats it"
+        return f"champion: {_describe_ratio(contender)} is {_mean_ratio(contender):.3f}{by}, {why}"
     if contender.figures.protocol != champion.figures.protocol:
         return (
             f"not compared: evaluated with other extractors or another reference than version {champion.version}; "
@@ -130,11 +134,21 @@ def explain(contender: Contender, champion: Contender, gate: GateConfig) -> str:
         )
     if reason := advantage(champion.figures, contender.figures, gate):
         return f"beaten by version {champion.version}: {reason}"
+    ratios = (
+        f"{_describe_ratio(contender)} is {_mean_ratio(contender):.3f}, the champion's is {_mean_ratio(champion):.3f}"
+    )
+    if reason := advantage(contender.figures, champion.figures, gate):
+        return f"beats version {champion.version}, but versions beat each other in a circle: {reason}; {ratios}"
     return (
         f"within the noise{' or the margin' if gate.margin else ''} of version {champion.version}, or better in one "
-        "measure and worse in another; "
-        f"FD over the teacher's is {_mean_ratio(contender):.3f}, the champion's is {_mean_ratio(champion):.3f}"
+        f"measure and worse in another; {ratios}"
     )
+
+
+def _describe_ratio(contender: Contender) -> str:
+    """Words for `_mean_ratio`."""
+    count = sum(key.startswith("fd ") for key in contender.figures.ratios)
+    return "FD over the teacher's" + (f" (geometric mean over {count} extractors)" if count > 1 else "")
 
 
 def _mean_ratio(contender: Contender) -> float:

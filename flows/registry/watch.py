@@ -67,7 +67,8 @@ class Champion:
 def check_champion(root: Path, seed: int) -> DriftReport:
     """Evaluate the champion with the recorded noise and with fresh noise of `seed`.
 
-    Raises UserError if there is no champion, if a run works in the project's folder, or if data, extractors or params differ from the recorded evaluation.
+    Raises UserError if there is no champion, if a run works in the project's folder, or if data, extractors or params
+    differ from the recorded evaluation.
     """
     import torch
 

@@ -93,6 +93,27 @@ def test_a_difference_beyond_the_noise_and_within_the_margin_is_not_called_noise
     assert explain(better, base, wide).startswith("within the noise or the margin of version 1, or better in one")
 
 
+def test_a_verdict_says_what_the_ratio_is_and_when_versions_beat_each_other_in_a_circle() -> None:
+    noise = {"fd a": 1.0, "fd b": 1.0, "fd c": 1.0}
+
+    def placed(version: int, ratio: float, *values: float) -> Contender:
+        measures = {key: (value, noise[key]) for key, value in zip(noise, values, strict=True)}
+        return contender(version, Figures(measures, {"fd a": ratio, "fd b": ratio}, "p"))
+
+    # Each is better than the next one in one measure, and worse within the noise in the others.
+    a, b, c = placed(1, 0.7, 1, 2, 3), placed(2, 0.8, 3, 1, 2), placed(3, 0.9, 2, 3, 1)
+    for better, worse in ((a, b), (b, c), (c, a)):
+        assert advantage(better.figures, worse.figures, GATE) and not advantage(worse.figures, better.figures, GATE)
+    assert choose([a, b, c], GATE) == a
+    mean = "FD over the teacher's (geometric mean over 2 extractors) is"
+    circle = f"champion: {mean} 0.700, the lowest of all: versions beat each other in a circle"
+    assert explain(a, a, GATE, [a, b, c]) == circle
+    assert explain(c, a, GATE, [a, b, c]).startswith("beats version 1, but versions beat each other in a circle: fd ")
+    assert explain(c, a, GATE, [a, b, c]).endswith(f"; {mean} 0.900, the champion's is 0.700")
+    assert explain(a, a, GATE, [a, b]) == f"champion: {mean} 0.700, and no version beats it"
+    assert explain(b, a, GATE, [a, b]).startswith("beaten by version 1: fd a 1 against 3")
+
+
 def test_a_missed_limit_is_named() -> None:
     assert missed_limit(figures(1.0), GATE) is None
     assert "max_fd_ratio is 1.25" in (missed_limit(figures(1.3), GATE) or "")
