@@ -29,7 +29,7 @@ def keep_others_out(root: Path) -> Iterator[None]:
     main = main_worktree(root)
     with hold_lock(main / "runs" / "flow.lock", BUSY), hold_lock(main / LOCK, BUSY):
         if owners := find_owners(main):
-            raise UserError(f"{BUSY} (pid {', '.join(map(str, owners))})")
+            raise UserError(f"{BUSY} ({', '.join(owners)})")
         if holders := find_holders(main):
             raise UserError(f"DVC works in {main} ({holders}); wait for it or end it")
         yield

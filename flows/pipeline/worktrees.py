@@ -9,12 +9,13 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from ruamel.yaml import YAML
@@ -35,6 +36,22 @@ NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # a user's hook, such as post-che
 CLOCK = 1.0  # seconds by which the system's clocks of processes and of files may differ
 CACHE = ".cache"  # beside the worktree, in a folder of its own
 OWNER = re.compile(r"onestep-(\d+)-")  # a folder's name holds the pid of the process that will remove it
+# A worktree is locked with the name of its host: its process and folder may be visible there alone, so that git on
+# another node or in another container, with the project on a shared file system, would drop it.
+HOST = "onestep on "  # start of the reason of the lock
+
+
+class Temporary(NamedTuple):
+    """A temporary worktree."""
+
+    place: Path
+    owner: int  # id of the process that will remove it
+    host: str | None  # the host of that process; None if git still makes the worktree, or if the version is older
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another host has made it, where alone its process can be seen."""
+        return self.host not in (None, socket.gethostname())
 
 
 @contextlib.contextmanager
@@ -63,10 +80,12 @@ def temporary_worktree(root: Path, commit: str) -> Iterator[Path]:
         with hold_lock(main / LOCK):
             _remove_abandoned(main)
             _run(main, "git", *NO_HOOKS, "worktree", "add", "-q", "--detach", str(place), commit)
+            _run(main, "git", "worktree", "lock", "--reason", f"{HOST}{socket.gethostname()}", str(place))
             _share_cache(main, place)
         remove_missing(place)
         yield place
     finally:
+        git(main, "worktree", "unlock", str(place))
         shutil.rmtree(place.parent, ignore_errors=True)
         with hold_lock(main / LOCK):
             git(main, "worktree", "prune")
@@ -85,8 +104,8 @@ def _share_cache(main: Path, place: Path) -> None:
 
 
 def _remove_abandoned(main: Path) -> None:
-    """Remove the worktrees of processes that were killed."""
-    for place, owner in _list_temporary(main):
+    """Remove the worktrees of processes of this host that were killed."""
+    for place, owner in (known[:2] for known in _list_temporary(main) if not known.is_foreign):
         if not _is_at_work(place, owner):
             git(main, "worktree", "unlock", str(place))  # git locks a worktree while it checks the files out
             shutil.rmtree(place.parent, ignore_errors=True)
@@ -101,17 +120,28 @@ def _is_at_work(place: Path, owner: int) -> bool:
         return False
 
 
-def find_owners(main: Path) -> list[int]:
-    """Return the ids of the running processes that work in temporary worktrees of a project."""
-    return sorted({owner for place, owner in _list_temporary(main) if _is_at_work(place, owner)})
+def find_owners(main: Path) -> list[str]:
+    """Return words for each running process that works in a temporary worktree of a project, with its id.
+
+    Whether a process of another host still runs cannot be seen, so that it counts, with the command for its end.
+    """
+    owners = set()
+    for known in _list_temporary(main):
+        if known.is_foreign:
+            command = f"git worktree unlock {shlex.quote(str(known.place))}"
+            owners.add(f"pid {known.owner} on host {known.host}; if that has ended, {command}")
+        elif _is_at_work(known.place, known.owner):
+            owners.add(f"pid {known.owner}")
+    return sorted(owners)
 
 
-def _list_temporary(main: Path) -> Iterator[tuple[Path, int]]:
-    """Yield each temporary worktree, and the id of the process that will remove it."""
-    for line in (git(main, "worktree", "list", "--porcelain") or "").splitlines():
-        place = Path(line.removeprefix("worktree "))
-        if line.startswith("worktree ") and (owner := OWNER.match(place.parent.name)):
-            yield place, int(owner[1])
+def _list_temporary(main: Path) -> Iterator[Temporary]:
+    """Yield each temporary worktree."""
+    for record in (git(main, "worktree", "list", "--porcelain") or "").split("\n\n"):
+        fields = dict(line.partition(" ")[::2] for line in record.splitlines())
+        place, reason = Path(fields.get("worktree", "")), fields.get("locked", "")
+        if owner := OWNER.match(place.parent.name):
+            yield Temporary(place, int(owner[1]), reason.removeprefix(HOST) if reason.startswith(HOST) else None)
 
 
 def _dvc(cwd: Path, *words: str) -> str:

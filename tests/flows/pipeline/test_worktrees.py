@@ -30,9 +30,38 @@ def add(toy: Path, tmp_path: Path, owner: int) -> Path:
 
 def test_the_worktree_of_a_process_that_runs_stays(toy: Path, tmp_path: Path) -> None:
     place = add(toy, tmp_path, os.getpid())
-    assert worktrees.find_owners(toy) == [os.getpid()]
+    assert worktrees.find_owners(toy) == [f"pid {os.getpid()}"]
     worktrees._remove_abandoned(toy)
     assert place.is_dir()
+
+
+def test_the_worktree_of_another_host_stays(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its process nor its folder is visible here, where the project is on a shared file system."""
+    (toy / "params.yaml").write_text("a: 1\n")
+    commit(toy)
+    with worktrees.temporary_worktree(toy, git(toy, "rev-parse", "HEAD") or "") as place:
+        monkeypatch.setattr(worktrees.socket, "gethostname", lambda: "other")
+        hidden = place.parent.rename(place.parent.with_name(f"hidden-{place.parent.name}"))
+        monkeypatch.setattr(worktrees, "_is_at_work", lambda *_words: False)
+        worktrees._remove_abandoned(toy)
+        assert git(toy, "worktree", "prune") is not None  # as by another version, or by hand
+        assert str(place) in str(git(toy, "worktree", "list"))
+        (owner,) = worktrees.find_owners(toy)
+        host = monkeypatch.undo() or worktrees.socket.gethostname()
+        assert owner == f"pid {os.getpid()} on host {host}; if that has ended, git worktree unlock {place}"
+        hidden.rename(place.parent)
+        assert worktrees.find_owners(toy) == [f"pid {os.getpid()}"]
+    assert str(git(toy, "worktree", "list")).count("\n") == 0
+
+
+def test_the_worktree_of_a_killed_process_of_this_host_is_removed(toy: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    place = add(toy, tmp_path, ended.pid)
+    reason = f"{worktrees.HOST}{worktrees.socket.gethostname()}"
+    assert git(toy, "worktree", "lock", str(place), "--reason", reason) is not None
+    worktrees._remove_abandoned(toy)
+    assert not place.parent.exists() and str(git(toy, "worktree", "list")).count("\n") == 0
 
 
 @pytest.mark.parametrize("state", ["gone", "id of a later process", "locked by git", "folder gone"])
