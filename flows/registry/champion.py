@@ -51,7 +51,7 @@ def _settle_once(client: "MlflowClient", name: str, gate: GateConfig) -> bool:
     else:
         compared = _comparable(contenders, current)
         choice = choose(compared, gate)
-        verdicts = {c.version: explain(c, choice or c, gate, compared) for c in contenders}
+        verdicts = {c.version: explain(c, choice, gate, compared) for c in contenders}
     if choice is not None:
         has_changed = _set_alias(client, name, choice.version)
     else:

@@ -116,10 +116,20 @@ def choose(contenders: Sequence[Contender], gate: GateConfig) -> Contender | Non
     return min(unbeaten or fit, key=_rank, default=None)
 
 
-def explain(contender: Contender, champion: Contender, gate: GateConfig, others: Sequence[Contender] = ()) -> str:
-    """The reason why a version is champion or not, in one sentence. others: the versions that `choose` chose from."""
+def explain(
+    contender: Contender, champion: Contender | None, gate: GateConfig, others: Sequence[Contender] = ()
+) -> str:
+    """The reason why a version is champion or not, in one sentence.
+
+    champion: None if no version that was compared meets the limits. others: the versions that `choose` chose from.
+    """
     if reason := missed_limit(contender.figures, gate):
         return f"refused: {reason}"
+    if champion is None:
+        return (
+            "not compared: evaluated with other extractors or another reference than the versions that were compared, "
+            "of which none meets the limits; python -m flows.register --promote decides by hand"
+        )
     if contender.version == champion.version:
         marks = ", ".join(k + mark for k, mark in contender.figures.marks.items())
         by = f" (marked judges: {marks})" if marks else ""

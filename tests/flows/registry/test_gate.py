@@ -251,6 +251,9 @@ def test_a_champion_that_misses_new_limits_loses_the_alias(client: MlflowClient)
     settle(client, NAME, GATE.model_copy(update={"max_fd_ratio": 0.9}))
     assert champion(client, NAME) is None and verdict(client, "1").startswith("refused: fd a is 1.000")
     assert client.get_registered_model(NAME).tags[HISTORY] == "1"  # so that `clean` keeps it
+    register(client, figures(0.5, protocol="other"))
+    settle(client, NAME, GATE.model_copy(update={"max_fd_ratio": 0.9}))
+    assert champion(client, NAME) is None and verdict(client, "2").startswith("not compared: evaluated with other")
     settle(client, NAME, GATE)
     assert champion(client, NAME) == "1"
     promote(client, NAME, "1", strict := GATE.model_copy(update={"max_fd_ratio": 0.9}))
