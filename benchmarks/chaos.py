@@ -144,7 +144,7 @@ class Laboratory:
             ended = Run(project, command(name), environment()).follow(None, {})
             if ended.code:
                 raise RuntimeError(f"an undisturbed run ended with exit code {ended.code}: {ended.output[-2000:]}")
-            self.undisturbed[name] = read_state(project, RESULTS[name]), ended
+            self.undisturbed[name] = read_state(project, RESULTS[name], environment()), ended
         return self.undisturbed[name]
 
     def _disturb(self, project: Path, life: Life, fault: Fault, whole: Ended, env: dict[str, str]) -> Ended:

@@ -34,14 +34,19 @@ class State:
     results: dict[str, str]  # hash of each result; a file or folder
     counts: list[int]  # versions of the model, MLflow runs, and those still running
     files: frozenset[str]  # with placeholders for hashes and times
+    status: str  # that of DVC; a search leaves the project's own results as they are
 
 
-def read_state(project: Path, results: Iterable[str]) -> State:
+def read_state(project: Path, results: Iterable[str], env: Mapping[str, str]) -> State:
     """Read the state of a project whose run is complete."""
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status"], cwd=project, env=dict(env), capture_output=True, text=True, check=False
+    )
     return State(
         results={name: sha256(project / name) for name in results},
         counts=versions(project),
         files=frozenset(list_files(project)),
+        status=" ".join((status.stdout + status.stderr).split()),
     )
 
 
@@ -62,7 +67,7 @@ def find_differences(project: Path, undisturbed: State, env: Mapping[str, str]) 
     if absent := [name for name in undisturbed.results if not (project / name).exists()]:
         yield f"there is no {absent[0]}"
         return
-    state = read_state(project, undisturbed.results)
+    state = read_state(project, undisturbed.results, env)
     for name, digest in state.results.items():
         if digest != undisturbed.results[name]:
             yield f"{name} has other bytes"
@@ -72,8 +77,5 @@ def find_differences(project: Path, undisturbed: State, env: Mapping[str, str]) 
         yield f"stray files: {', '.join(stray[:5])}"
     if missing := sorted(undisturbed.files - state.files):
         yield f"missing files: {', '.join(missing[:5])}"
-    status = subprocess.run(
-        [sys.executable, "-m", "dvc", "status"], cwd=project, env=dict(env), capture_output=True, text=True, check=False
-    )
-    if status.returncode or "up to date" not in status.stdout:
-        yield f"dvc status: {' '.join((status.stdout + status.stderr).split())[-300:]}"
+    if state.status != undisturbed.status:
+        yield f"dvc status: {state.status[-300:]}"

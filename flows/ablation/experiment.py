@@ -18,6 +18,8 @@ from flows.runtime.process import ENDING, STOP, CommandStopped, run_streaming
 
 FIGURES = (METRICS, DETAILS, TIMING, SAMPLES, QUALITY)  # what stage evaluate writes for git
 
+STAGE_ERROR = "error: "  # start of a line in which a stage reports an error
+ATTEMPTS = 2  # of the pipeline, if a stage ends without saying why: something has killed it
 DVC_STAGE = "DVC_STAGE"  # variable in which DVC names the stage to the stage's command
 
 Log = Callable[[str], None]
@@ -63,21 +65,10 @@ def run(root: Path, member: Member, log: Log, target: str | None = None, watch: 
     a stage fails, or if the experiment holds another value than a change asks for. Raises CommandStopped if the flow
     ends.
     """
-    lines = list[str]()
-
-    def handle(line: str) -> None:
-        lines.append(line)
-        log(line)
-
     with temporary_worktree(root, member.commit) as place:
         change_file(member.changes, place / "params.yaml")
         with watch(place) as live:
-            env = {LIVE: f"{live}/${DVC_STAGE}"} if live else {}
-            argv = [sys.executable, "-m", "dvc", "repro", *([target] if target else [])]
-            if code := run_streaming(argv, place, handle, env=env):
-                if STOP.is_set():  # a scheduler has sent its signal to the processes of the stages too
-                    raise CommandStopped(ENDING)
-                raise MemberError(_reason(lines, code))
+            _reproduce(place, target, live, log)
             if target:
                 for path in FIGURES:
                     (place / path).unlink(missing_ok=True)
@@ -86,14 +77,39 @@ def run(root: Path, member: Member, log: Log, target: str | None = None, watch: 
                 raise MemberError(f"{member.experiment}: params.yaml: {difference}")
 
 
+def _reproduce(place: Path, target: str | None, live: Path | None, log: Log) -> None:
+    """Run the stages up to `target`; live: folder for their live logs. Raises MemberError, or CommandStopped."""
+    env = {LIVE: f"{live}/${DVC_STAGE}"} if live else {}
+    argv = [sys.executable, "-m", "dvc", "repro", *([target] if target else [])]
+    for left in reversed(range(ATTEMPTS)):
+        lines = list[str]()
+
+        def handle(line: str, to: list[str] = lines) -> None:
+            to.append(line)
+            log(line)
+
+        if not (code := run_streaming(argv, place, handle, env=env)):
+            return
+        if STOP.is_set():  # a scheduler has sent its signal to the processes of the stages too
+            raise CommandStopped(ENDING)
+        if _is_explained(lines) or not left:
+            raise MemberError(_reason(lines, code))
+        log(f"{_reason(lines, code)}; trying again")
+
+
 def _find_difference(root: Path, member: Member) -> str | None:
     """Return the first change that the experiment was not run with; None if it was run with all."""
     return find_difference(member.changes, read(root, member, Path("params.yaml")) or b"")
 
 
+def _is_explained(lines: list[str]) -> bool:
+    """Whether a stage has reported an error, so that a second attempt would fail in the same way."""
+    return any(line.startswith(STAGE_ERROR) for line in lines)
+
+
 def _reason(lines: list[str], code: int) -> str:
     """The stage's error lines, else DVC's error lines, else the last line of output."""
-    for prefix in ("error: ", "ERROR: "):
+    for prefix in (STAGE_ERROR, "ERROR: "):
         if errors := [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]:
             return "; ".join(errors)
     return next((line for line in reversed(lines) if line.strip()), f"DVC ended with exit code {code}")

@@ -88,7 +88,7 @@ def test_every_difference_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     monkeypatch.setattr(checks, "versions", lambda _: [2, 1, 1])
     monkeypatch.setattr(checks, "LEFT", 0.5)
-    state = State({"artifacts/generator": "other", "reports/metrics.json": "other"}, [1, 1, 0], frozenset({"gone"}))
+    state = State({"artifacts/generator": "other", "reports/metrics.json": "other"}, [1, 1, 0], frozenset({"gone"}), "")
     busy = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], cwd=tmp_path)
     try:
         found = list(checks.find_differences(tmp_path, state, os.environ))

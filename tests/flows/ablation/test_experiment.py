@@ -184,6 +184,31 @@ def test_a_member_that_fails_has_a_reason(
     assert str(caught.value) == reason and not experiment.exists(project, new_member(project))
 
 
+def test_a_stage_that_something_has_killed_runs_once_more(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member of an ablation, or a trial of a search, does not fail for good because memory was short once."""
+    codes, saved = [255, 0, 255, 255], list[str]()
+
+    def repro(_argv: Sequence[str], _cwd: Path, on_line: Callable[[str], None], env: object) -> int:
+        on_line("ERROR: failed to reproduce 'evaluator': exited with -9")
+        return codes.pop(0)
+
+    @contextlib.contextmanager
+    def worktree(root: Path, _commit: str) -> Iterator[Path]:
+        yield root
+
+    monkeypatch.setattr(experiment, "run_streaming", repro)
+    monkeypatch.setattr(experiment, "temporary_worktree", worktree)
+    monkeypatch.setattr(experiment, "save_experiment", lambda _place, name, _target: saved.append(name))
+    monkeypatch.setattr(experiment, "_find_difference", lambda *_: None)
+    member, lines = new_member(project), list[str]()
+    experiment.run(project, member, lines.append)
+    assert saved == [member.experiment]
+    assert lines[1] == "failed to reproduce 'evaluator': exited with -9; trying again"
+    with pytest.raises(MemberError, match="exited with -9"):
+        experiment.run(project, member, lines.append)
+    assert not codes and len(saved) == 1
+
+
 def test_a_member_whose_processes_a_scheduler_ends_has_not_failed(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
