@@ -138,7 +138,7 @@ def find_owners(main: Path) -> list[str]:
 def _list_temporary(main: Path) -> Iterator[Temporary]:
     """Yield each temporary worktree."""
     for record in (git(main, "worktree", "list", "--porcelain") or "").split("\n\n"):
-        fields = dict(line.partition(" ")[::2] for line in record.splitlines())
+        fields = {key: value for key, _, value in (line.partition(" ") for line in record.splitlines())}
         place, reason = Path(fields.get("worktree", "")), fields.get("locked", "")
         if owner := OWNER.match(place.parent.name):
             yield Temporary(place, int(owner[1]), reason.removeprefix(HOST) if reason.startswith(HOST) else None)
