@@ -104,7 +104,7 @@ class Laboratory:
                     last = Run(project, command(life.command), env).follow(None, {})
                     if last.code:
                         differences.append(f"the last run ended with exit code {last.code}: {last.output[-500:]}")
-                differences += find_differences(project, state, env)
+            differences += find_differences(project, state, environment())  # after the end of its servers
         commit = git(ROOT, "rev-parse", "--short=12", "HEAD")
         return {
             "life": number,

@@ -33,12 +33,10 @@ def _run(root: Path, file: Path, at_once: int | None, dry_run: bool) -> int:
     finish_setup = begin_to_set_up_prefect(root)  # its server starts while the checks import torch
     check_ready(root, plan, at_once)
     finish_setup()
-    from prefect import tags
-
     from flows.ablation.flow import INCOMPLETE, ablate
-    from flows.runtime.environment import TAG
+    from flows.services.prefect_server import calling_a_flow
 
-    with tags(TAG):
+    with calling_a_flow():
         state = ablate(file, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
     if state.is_completed() or state.name == INCOMPLETE:
         print(f"\n{summarize(root, plan)}", flush=True)

@@ -144,12 +144,10 @@ def _import_flow() -> None:
 
 def _run_flow(parameters: dict[str, Any]) -> str:
     """Run the flow and return the message of its final state. Raises UserError if it does not complete."""
-    from prefect import tags
-
     from flows.pipeline.flow import distill
-    from flows.runtime.environment import TAG
+    from flows.services.prefect_server import calling_a_flow
 
-    with tags(TAG):
+    with calling_a_flow():
         state = distill(**parameters, return_state=True)
     if not state.is_completed():
         raise error_of(state)

@@ -32,14 +32,12 @@ def _run(root: Path, file: Path, at_once: int | None, dry_run: bool) -> int:
     finish_setup = begin_to_set_up_prefect(root)  # its server starts while the checks import torch
     check_ready(root, plan, at_once)
     finish_setup()
-    from prefect import tags
-
     from flows.ablation.flow import INCOMPLETE
-    from flows.runtime.environment import TAG
+    from flows.services.prefect_server import calling_a_flow
     from flows.tuning.flow import search
     from flows.tuning.summary import summarize
 
-    with tags(TAG):
+    with calling_a_flow():
         state = search(file, at_once, return_state=True)  # type: ignore[call-arg]  # Prefect's own argument
     if state.is_completed() or state.name == INCOMPLETE:
         print(f"\n{summarize(plan)}", flush=True)

@@ -30,12 +30,10 @@ def _run(root: Path, seed: int | None) -> int:
     load_params(root / "params.yaml")
     use_local_servers(root)
     set_up_prefect(root)
-    from prefect import tags
-
     from flows.registry.watch import watch
-    from flows.runtime.environment import TAG
+    from flows.services.prefect_server import calling_a_flow
 
-    with tags(TAG):
+    with calling_a_flow():
         state = watch(seed, return_state=True)
     print(state.message)
     return 0 if state.is_completed() else 1

@@ -1,14 +1,19 @@
 """The Prefect server of a process: the configured one, or a temporary one that Prefect starts as a child process."""
 
+import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 
 import httpx
+from prefect import tags
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from dmd.errors import UserError
+from flows.runtime.command import CONTINUE
+from flows.runtime.environment import TAG
 from flows.runtime.errors import one_line
 from flows.services.prefect_address import check_prefect
 
@@ -49,6 +54,17 @@ def _request_health(failures: list[Exception]) -> None:
                 failures.append(problem)
     except (RuntimeError, ValueError, OSError, httpx.HTTPError) as e:
         failures.append(e)
+
+
+@contextlib.contextmanager
+def calling_a_flow() -> Iterator[None]:
+    """Tag the flow runs of the block. Raises UserError if the server goes away for longer than its client waits."""
+    try:
+        with tags(TAG):
+            yield
+    except httpx.HTTPError as e:
+        server = PREFECT_API_URL.value()
+        raise UserError(f"the Prefect server {server} does not answer any more ({one_line(e)}); {CONTINUE}") from e
 
 
 def filter_console() -> None:

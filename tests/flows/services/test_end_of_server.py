@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from dmd.errors import UserError
 from flows.services import temporary_server
 from flows.services.temporary_server import TemporaryServer
 from tests.helpers.projects import ROOT, environment
@@ -15,6 +16,7 @@ from tests.helpers.servers import eventually
 
 PROGRAM = """
 import logging
+from dmd.errors import UserError
 from flows.services import temporary_server
 
 class Server:
@@ -107,3 +109,17 @@ assert work() == 2
     )
     assert done.returncode == 0 and "it starts again" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and "Error" not in done.stderr, done.stderr
+
+
+def test_a_server_that_goes_away_for_good_is_one_line() -> None:
+    from prefect.context import TagsContext
+
+    from flows.services.prefect_server import calling_a_flow
+
+    with calling_a_flow():
+        assert TagsContext.get().current_tags == {"onestep"}
+    with (
+        pytest.raises(UserError, match=r"^the Prefect server .* does not answer any more \(refused\); finished stages"),
+        calling_a_flow(),
+    ):
+        raise httpx.ConnectError("refused")
