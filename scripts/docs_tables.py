@@ -171,6 +171,18 @@ def selection() -> str:
     return markdown([*head, "loss: last generator", "loss: former rule", "loss: this rule"], rows)
 
 
+def chaos() -> str:
+    """Table of the faults that benchmarks.chaos put into runs, and of what remained of them."""
+    lives = read("records/chaos.json")["lives"]
+    rows: list[Row] = []
+    for kind in sorted({fault["kind"] for life in lives for fault in life["faults"]}):
+        met = [(life, f) for life in lives for f in life["faults"] if f["kind"] == kind and f["injected"]]
+        moments = list(dict.fromkeys(f["moment"] for _, f in sorted(met, key=lambda pair: pair[1]["moment"])))
+        different = {life["life"] for life, _ in met if life["differences"]}
+        rows.append([kind, str(len(met)), ", ".join(moments), str(len(different))])
+    return markdown(["fault", "times", "in", "lives that differ"], rows)
+
+
 def cards(names: Iterable[str]) -> str:
     """Table of the plans that answer which card a preset needs: the options to type, and memory from hardware.md."""
     page = (ROOT / "docs" / "hardware.md").read_text()
@@ -212,6 +224,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "some_cards": lambda: cards(("SDXL, one card", "SDXL, two cards", "CIFAR-10, eight cards")),
     "measures": measures,
     "selection": selection,
+    "chaos": chaos,
     "digits": lambda: sampler_table("reports", DIGITS),
     "fashion_mnist": lambda: sampler_table("records/fashion_mnist", FASHION),
     "fashion_mnist_seeds": fashion_mnist_seeds,
