@@ -37,7 +37,7 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     measures, scores = evaluator.evaluate(student, cfg.seed, cfg.batch_size, name_source(facts, cfg.precision))
     if not evaluator.work.is_main:  # the rest is timed, drawn and written once
         return "done"
-    metrics = add_student(baseline, measures, scores, args.validation, args.evaluator)
+    metrics = add_student(baseline, measures, scores, args.validation, args.evaluator, bool(reference.class_names))
     timing = time_samplers(student, [teacher.sampler(name) for name in baseline.teachers], reference.labels, cfg, size)
     cells, subject = load_teacher_cells(args.baseline, baseline), Subject(params.data.source, params.method.title)
     pictures = draw_pictures(evaluator, real, test, cells, student, cfg.batch_size, args.validation)

@@ -18,19 +18,25 @@ def name_source(facts: Mapping[str, str], precision: str) -> str:
 
 
 def add_student(
-    baseline: Baseline, student: GeneratorMeasures, scores: list[Scores], training: Path, evaluator: Path
+    baseline: Baseline,
+    student: GeneratorMeasures,
+    scores: list[Scores],
+    training: Path,
+    evaluator: Path,
+    has_classes: bool,
 ) -> Metrics:
     """Metrics of a run: the baseline, the student, the student's FD over the best teacher's, and the training's cost.
 
-    training: the folder with the records of stage `train`; evaluator: the folder of stage `evaluator`. The interval of
-    a ratio comes from the FD of each replicate of the student and of the teacher.
+    training: the folder with the records of stage `train`; evaluator: the folder of stage `evaluator`. has_classes: of
+    the data; a student without conditions, or with few images of a class, has no measures of classes. The interval of a
+    ratio comes from the FD of each replicate of the student and of the teacher.
     """
     fd, intervals = {}, {}
     for k, best in baseline.best_teacher.items():
         fd[k] = student.values("fd")[k] / baseline.teachers[best].values("fd")[k]
         intervals[k] = ratio_interval([s.values("fd")[k] for s in scores], baseline.fd_replicates[best][k])
     seen = find_seen(training, baseline, evaluator)
-    selects = [k for k in list_selecting(bool(student.classes)) if k in fd]
+    selects = [k for k in list_selecting(has_classes) if k in fd]
     unmarked = [value for k, value in fd.items() if k not in (*seen, *selects)]
     mean = fmean(unmarked) if unmarked else None
     ratio = Ratio(fd=fd, interval=intervals, seen=seen, selects=selects, unseen=mean)

@@ -87,18 +87,23 @@ def test_the_ratio_shows_the_marks_and_the_mean_of_the_unmarked() -> None:
     assert "seen" not in plain and "selects" not in plain  # older files stay as they are
 
 
-def student_of(names: tuple[str, ...], folder: Path, *trunks: TrunkFacts, classes: bool = True) -> Ratio:
-    """The ratio of a student with FD 1, 2, ... over a teacher with FD 10 by each extractor."""
+def student_of(
+    names: tuple[str, ...], folder: Path, *trunks: TrunkFacts, classes: bool = True, measured: bool = True
+) -> Ratio:
+    """The ratio of a student with FD 1, 2, ... over a teacher with FD 10 by each extractor.
+
+    classes: whether the data have classes. measured: whether the student has measures of classes.
+    """
     write_facts(trunks, folder)
     teacher = generator_measures(dict.fromkeys(names, 10.0))
     student = generator_measures({k: 1.0 + i for i, k in enumerate(names)})
-    student = student if classes else student.model_copy(update={"classes": {}})
+    student = student if measured else student.model_copy(update={"classes": {}})
     names_of_scores = (*(m.name for m in Scores.measures()), "nearest", "classes")
     scores = [Scores(**{k: v for k, v in student.model_dump().items() if k in names_of_scores})] * 2
     metrics = run_metrics(student, dict.fromkeys(names, 1.0), teachers={"ddim_50": teacher})
     metrics.fd_replicates = {"ddim_50": {k: [9.0, 11.0] for k in names}}
     baseline = Baseline(**{key: value for key, value in dict(metrics).items() if key in Baseline.model_fields})
-    return add_student(baseline, student, scores, folder, folder).ratio
+    return add_student(baseline, student, scores, folder, folder, classes).ratio
 
 
 def test_judges_that_pick_the_generator_are_marked_and_left_out_of_the_mean(tmp_path: Path) -> None:
@@ -108,5 +113,11 @@ def test_judges_that_pick_the_generator_are_marked_and_left_out_of_the_mean(tmp_
     ratio = student_of(names, tmp_path, TrunkFacts(name="efficientnet_lite1", family="efficientnet", sha256="x"))
     assert set(ratio.seen) == {"efficientnet_lite0"} and ratio.unseen == pytest.approx(0.4)
     assert student_of(names[:2], tmp_path).unseen is None
-    without = student_of(names, tmp_path, classes=False)
+    without = student_of(names, tmp_path, classes=False, measured=False)
     assert without.selects == ["evaluator"] and without.unseen == pytest.approx((0.1 + 0.3 + 0.4) / 3)
+
+
+def test_a_student_without_measures_of_classes_is_still_selected_by_the_classifier(tmp_path: Path) -> None:
+    """A student without conditions has none, and neither has one with too few images of each class."""
+    ratio = student_of(("classifier", "evaluator"), tmp_path, measured=False)
+    assert ratio.selects == ["classifier", "evaluator"] and ratio.unseen is None
