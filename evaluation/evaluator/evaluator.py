@@ -13,6 +13,7 @@ from dmd.progress import Progress
 from dmd.samplers.sampler import Sampler
 from dmd.training.optim import step_rng
 from dmd.training.shared_work import ALONE, SharedWork
+from evaluation.evaluator.agreement import check_agreement
 from evaluation.evaluator.prefetch import prefetch
 from evaluation.features.extractors import Extractors
 from evaluation.features.store import FeatureStore
@@ -39,8 +40,12 @@ class Evaluator:
     def load(
         cls, folder: Path, baseline: Path, cfg: ExtractorsConfig, device: torch.device, work: SharedWork = ALONE
     ) -> "Evaluator":
-        """Load the folders of the evaluator and of the baseline stage, with the project's own store."""
+        """Load the folders of the evaluator and of the baseline stage, with the project's own store.
+
+        Raises EvaluatorError if the baseline was evaluated with other extractors.
+        """
         extractors = Extractors.load(folder, cfg, device)
+        check_agreement(extractors, baseline)
         return cls(extractors, Reference.load(baseline), FeatureStore.default(extractors.identities), work)
 
     def evaluate(
