@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmd.data.shards import Rows
-from dmd.errors import DataError
+from dmd.errors import DataError, EvaluatorError
 from evaluation.metrics.comparison import FeatureComparison
 from evaluation.metrics.measures import MEASURES, FeatureMeasure
 from evaluation.metrics.pairwise import pairs_between
@@ -30,17 +30,19 @@ def judge(
 
     images: uint8 [M, C, H, W]; reference: uint8 [N, C, H, W]. Images at the same position of both may be dependent,
     such as those of one label: KID leaves these pairs out. evaluator: folder of stage `evaluator`. names: extractors to
-    use, `evaluator` or `classifier`; both by default. Without classes the classifier is not trained, so use
-    `evaluator`. neighbours: k of precision, recall, density and coverage.
+    use, `evaluator` or `classifier`; both by default. Without classes the classifier is not trained, and is left out.
+    neighbours: k of precision, recall, density and coverage.
 
     FD is biased upward for few images, so compare it only between equal numbers. Raises DataError if there are too few
-    images for the k-th neighbour.
+    images for the k-th neighbour, and EvaluatorError if the folder has no extractor of a name.
     """
     if min(len(images), len(reference)) <= neighbours + 1:
         raise DataError(
             f"{len(images)} and {len(reference)} images are too few for {neighbours} neighbours; use more images"
         )
     _, networks = load_extractors(Path(evaluator), torch.device(device))
+    if unknown := [name for name in names if name not in networks]:
+        raise EvaluatorError(f"{evaluator} has no extractor {unknown[0]}; use {' or '.join(networks)}")
     chosen = {name: networks[name] for name in names or networks}
     x, y = (extract(chosen, part.split(BATCH)) for part in (images, reference))
     result: dict[str, dict[str, float]] = {name: {} for name in NAMES}

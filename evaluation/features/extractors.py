@@ -44,12 +44,16 @@ class Extractors:
         clip, own = load_extractors(folder, device)
         networks, skipped = load_networks(cfg, device)
         judges, without = load_judges(cfg, device)
-        hashes = {EVALUATOR: sha256(folder / "clip"), CLASSIFIER: sha256(folder / "classifier")}
+        parts = {EVALUATOR: "clip", CLASSIFIER: "classifier"}
+        hashes, resize = (
+            {name: sha256(folder / parts[name]) for name in own},
+            {EVALUATOR: OWN_RESIZE, CLASSIFIER: "none"},
+        )
         return cls(
             clip=clip,
             networks={**own, **{name: n.extract for name, n in networks.items()}},
             sha256=hashes | {name: n.sha256 for name, n in networks.items()},
-            resize={EVALUATOR: OWN_RESIZE, CLASSIFIER: "none"} | {name: n.resize for name, n in networks.items()},
+            resize={name: resize[name] for name in own} | {name: n.resize for name, n in networks.items()},
             skipped=skipped | without,
             judges=judges,
         )

@@ -49,8 +49,9 @@ def compute_scores(
         of_both = None if sources is None else (sources, reference.real_sources)
         pairs[name], distances = pairs_between(x, y, reference.pairs[name], k, groups, of_both)
         nearest[name] = measure_nearness(distances, reference.held_out_distances[name])
-    # Data with captions but without classes have no labels to predict.
-    predictions = conditions.classify(features[CLASSIFIER]) if conditions and reference.class_names else None
+    # Data without classes have no labels to predict, and with one class the classifier has learned nothing.
+    has_labels = reference.class_names and CLASSIFIER in features
+    predictions = conditions.classify(features[CLASSIFIER]) if conditions and has_labels else None
     classes = {}
     if conditions and predictions is not None:
         classes = measure_classes(features[CLASSIFIER], conditions.labels, predictions, reference)

@@ -46,6 +46,11 @@ class Classifier(nn.Module):
         )
         self.head = nn.Linear(features, classes)
 
+    @property
+    def is_trained(self) -> bool:
+        """False without several classes, which are what it learns."""
+        return self.settings["classes"] > 1
+
     def features(self, images: Tensor) -> Tensor:
         """Features [B, F] of uint8 images [B, C, H, W]."""
         return self.body(to_unit(images.to(self.head.weight.device)))
@@ -69,7 +74,8 @@ def train_classifier(
 ) -> float:
     """Train on labels, write the folder and return the accuracy on `held_out`.
 
-    Without classes the classifier is not trained: its features are those of random weights, and its accuracy is NaN.
+    Without classes the classifier is not trained: it keeps its random weights, its accuracy is NaN, and it is no
+    extractor.
     """
     torch.manual_seed(cfg.seed)
     classes, steps = max(len(train.class_names), 1), cfg.classifier_steps if train.class_names else 0

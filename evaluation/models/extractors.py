@@ -21,9 +21,13 @@ class Extractor(Protocol):
 
 
 def load_extractors(folder: Path, device: torch.device) -> tuple[ClipExtractor, dict[str, Extractor]]:
-    """Load the CLIP model, and every extractor by name, from the folder of the evaluator stage."""
-    clip = load_clip(folder / "clip", device)
-    return clip, {EVALUATOR: clip, CLASSIFIER: load_classifier(folder / "classifier", device)}
+    """Load the CLIP model, and every extractor by name, from the folder of the evaluator stage.
+
+    A classifier that has learned no classes is left out: its weights are random, so its distances rank nothing.
+    """
+    clip, classifier = load_clip(folder / "clip", device), load_classifier(folder / "classifier", device)
+    networks: dict[str, Extractor] = {EVALUATOR: clip}
+    return clip, networks | ({CLASSIFIER: classifier} if classifier.is_trained else {})
 
 
 def extract(extractors: dict[str, Extractor], batches: Iterable[Tensor], work: SharedWork = ALONE) -> dict[str, Tensor]:

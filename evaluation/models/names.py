@@ -1,4 +1,4 @@
-"""Names of the feature extractors that every run has; this module imports no torch."""
+"""Names of the feature extractors that the evaluator stage writes; this module imports no torch."""
 
 EVALUATOR, CLASSIFIER = "evaluator", "classifier"
 

@@ -63,8 +63,8 @@ def render_report(inputs: ReportInputs) -> str:
 
 def class_rows(metrics: Metrics) -> list[tuple[str, list[str]]]:
     """Each class with its measures, of the student and of the best teacher in turn; empty without classes."""
-    teacher = metrics.teachers[metrics.best_teacher[CLASSIFIER]].classes
     student = metrics.student.classes
+    teacher = metrics.teachers[metrics.best_teacher[CLASSIFIER]].classes if student else {}
     return [
         (name, [f"{getattr(side[name], measure):.3f}" for measure in CLASS_MEASURES for side in (student, teacher)])
         for name in student
