@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dmd.errors import EvaluatorError
+from dmd.storage.faults import refuse
 from dmd.storage.files import write_text
 from evaluation.metrics.pairwise import KERNELS, SetPairs, find_nearest, pairs_within
 from evaluation.statistics.frechet import Gaussian
@@ -117,7 +118,12 @@ class Reference:
 
     @classmethod
     def load(cls, folder: Path) -> "Reference":
-        """Read the folder that `save` wrote. Raises EvaluatorError if another version of the project wrote it."""
+        """Read the folder that `save` wrote. Raises EvaluatorError if it is damaged, or of another version."""
+        with refuse(f"{folder} holds no usable reference", "run dvc repro baseline", EvaluatorError):
+            return cls._read(folder)
+
+    @classmethod
+    def _read(cls, folder: Path) -> "Reference":
         tensors = load_file(folder / "reference.safetensors")
         if missing := [name for name in TENSORS if name not in tensors]:
             raise EvaluatorError(

@@ -7,18 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from dmd.config import Params
 from dmd.data.splits import DIGIT_NAMES
+from dmd.errors import EvaluatorError
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
 from evaluation.compare import main
-from evaluation.comparing.candidates import Candidate
+from evaluation.comparing.candidates import Candidate, check_fits, evaluate_sources, read_image_shape
 from evaluation.comparing.differences import find_differences, give_verdict, tabulate
 from evaluation.comparing.page import render_comparison
+from evaluation.evaluator.evaluator import Evaluator
 from evaluation.sources import SourceError, find_generator
 from evaluation.statistics.intervals import Interval, mean_interval
-from tests.helpers.evaluators import candidate
+from tests.helpers.evaluators import candidate, toy_evaluator
 from tests.helpers.projects import ROOT
 
 
@@ -76,6 +81,49 @@ def test_a_generator_folder_is_a_source_and_another_folder_is_an_error(teacher: 
     assert find_generator(str(tmp_path / "g"), tmp_path / "s") == tmp_path / "g"
     with pytest.raises(SourceError, match=r"has no generator\.json"):
         find_generator(str(tmp_path), tmp_path / "s")
+
+
+def test_a_generator_of_other_data_is_refused(teacher: Teacher) -> None:
+    """Other images ended in the extractors, fewer classes in the embedding; another order gave wrong figures."""
+    reference, shape = replace(toy_evaluator().reference, class_names=list(DIGIT_NAMES)), (1, 8, 8)
+    generator = Generator(teacher.denoiser, (999,), shape, DIGIT_NAMES)
+    check_fits("a", generator, reference, shape)
+    check_fits("a", replace(generator, classes=()), reference, shape)
+    of_captions = replace(reference, class_names=[], captions=list(reversed(DIGIT_NAMES)))
+    for other, target, line in (
+        (replace(generator, shape=(3, 8, 8)), reference, r"a: it makes images of shape \(3, 8, 8\), but"),
+        (
+            replace(generator, classes=DIGIT_NAMES[:5]),
+            reference,
+            "a: it has 5 classes or captions, but the baseline 10",
+        ),
+        (replace(generator, classes=(*DIGIT_NAMES[:8], "nine", "eight")), reference, "a: its label 8 is 'nine', but"),
+        (generator, of_captions, "a: its label 0 is 'zero', but that of the baseline 'nine'"),
+    ):
+        with pytest.raises(SourceError, match=line):
+            check_fits("a", other, target, shape)
+
+
+def test_all_generators_are_checked_before_the_first_is_evaluated(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels "0" to "9" of the toy are not the names of digits."""
+    monkeypatch.setattr(Evaluator, "load", lambda *_: toy_evaluator())
+    monkeypatch.setattr(Evaluator, "evaluate", None)
+    save_file({"ddim_50": torch.zeros(1, 1, 8, 8, dtype=torch.uint8)}, tmp_path / "pictures.safetensors")
+    right = Generator(teacher.denoiser, (999,), teacher.shape, tuple(map(str, range(10))))
+    for name, generator in (("right", right), ("wrong", replace(right, classes=DIGIT_NAMES))):
+        export_generator(generator, teacher, tmp_path / name)
+    with pytest.raises(SourceError, match="wrong: its label 0 is 'zero', but that of the baseline '0'"):
+        evaluate_sources([str(tmp_path / "right"), str(tmp_path / "wrong")], params, tmp_path, tmp_path)
+
+
+def test_the_shape_of_images_is_that_of_the_pictures_of_the_baseline(tmp_path: Path) -> None:
+    save_file({"ddim_50": torch.zeros(4, 3, 8, 16, dtype=torch.uint8)}, tmp_path / "pictures.safetensors")
+    assert read_image_shape(tmp_path) == (3, 8, 16)
+    (tmp_path / "pictures.safetensors").write_bytes(b"no")
+    with pytest.raises(EvaluatorError, match=r"pictures\.safetensors cannot be read: .*; run dvc repro baseline$"):
+        read_image_shape(tmp_path)
 
 
 @pytest.mark.slow
