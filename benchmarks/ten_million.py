@@ -103,7 +103,7 @@ def write_result(training: Distillation, rows: list[Row], out: Path) -> None:
     export_generator(training.generator(HALF_LIFE), training.teacher, out / "generator", training=words)
     write_text(out / "losses.csv", to_csv(rows))
     with tempfile.TemporaryDirectory() as scratch:
-        write_records(rows, (), method.phases(params.train), method.frozen, Path(scratch), out / "training")
+        write_records(rows, (), method.phases(params.train), training.facts, Path(scratch), out / "training")
 
 
 def to_csv(rows: list[Row]) -> str:

@@ -11,6 +11,7 @@ from dmd.config import NONE, Params
 from dmd.data.shards import Images, Shard
 from dmd.data.splits import Split
 from dmd.distillation.parallel.workers import Workers
+from dmd.distillation.records import learned_from
 from dmd.distillation.setup import new_generator, new_method, new_networks
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
@@ -49,6 +50,7 @@ class Distillation(Iterator[dict[str, Any]]):
         if pairs is None:
             pairs = collect_pairs(make_pairs(teacher, split.labels, params.pairs, device))
         self.method = new_method(params, teacher, split, latents or Encoded(None, None), pairs.to(device), Path(trunk))
+        self.facts = learned_from(self.method, split)
         nets = new_networks(self.method, teacher, params.train, params.method.init_from, device)
         self.classes = split.conditions
         self.state = TrainState(nets, params.train)

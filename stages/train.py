@@ -7,7 +7,7 @@ import torch
 from dmd.config import Params
 from dmd.data.splits import load_split
 from dmd.distillation.parallel.workers import Workers
-from dmd.distillation.records import write_records
+from dmd.distillation.records import learned_from, write_records
 from dmd.distillation.run import distill
 from dmd.distillation.setup import new_method, new_networks, new_scratch, validation_set
 from dmd.encoding.encoded import load_encoded
@@ -33,13 +33,13 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     method = new_method(params, teacher, split, encoded, pairs, args.trunk)
     nets = new_networks(method, teacher, cfg, params.method.init_from, workers.device)
     scratch = new_scratch(params, {name: getattr(args, name) for name in INPUTS})
-    real = validation_set(split, validation, pairs, teacher)  # images and labels
+    real, facts = validation_set(split, validation, pairs, teacher), learned_from(method, split)
     place = scratch.folder, workers.device, workers.shared_work
     validator = new_validator(args.evaluator, split, *real, cfg.validation, cfg.seed, *place)
     result = distill(method, nets, cfg, teacher, labels, split.conditions, scratch, validator, workers)
     if not workers.is_main:
         return "done"
-    write_records(result.rows, result.events, method.phases(cfg), method.frozen, scratch.folder, args.validation)
+    write_records(result.rows, result.events, method.phases(cfg), facts, scratch.folder, args.validation)
     write_text(args.losses, result.losses_csv())
     export_generator(result.generator, teacher, args.out, cfg.lora_adapter, describe_training(params.method, cfg))
     scratch.discard()

@@ -125,6 +125,14 @@ def split_sha256(folder: Path, *names: str) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
+def images_sha256(images: Images) -> str:
+    """Return the hash of the pixels of images in their order, which does not depend on how shards divide them."""
+    digest = hashlib.sha256(str(tuple(images.shape)).encode())
+    for part in images.split(64):  # few, since images may be large
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
 def _shard_names(manifest: Manifest, split: str) -> list[str]:
     """Return the names of a split's shards in order; there is at least one."""
     count = sum(f"{shard_name(split, k)}.safetensors" in manifest["sha256"] for k in range(len(manifest["sha256"])))

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmd.data.splits import Split, images_sha256
+from dmd.distillation.methods import Method
 from dmd.distillation.phases import Phase
-from dmd.features.facts import describe, write_facts
-from dmd.features.frozen import FrozenNetwork
+from dmd.features.facts import TrunkFacts, describe, write_facts
+from dmd.features.own import OWN
 from dmd.generator.cost import write_cost
 from dmd.storage.events import Event, write_events
 from dmd.storage.files import copy_files
@@ -16,20 +18,25 @@ def write_records(
     rows: Sequence[Mapping[str, Any]],
     events: Sequence[Event],
     phases: Iterable[Phase],
-    frozen: Mapping[str, FrozenNetwork],
+    facts: Iterable[TrunkFacts],
     scratch: Path,
     out: Path,
 ) -> None:
     """Write the records of a finished training into a new folder, which appears whole.
 
-    rows: the training log. events: times at which the training went wrong. frozen: the loaded trunks by name. scratch:
-    the folder with the pictures. Pictures of turns after the last row, which a run that rolled back may have left, are
-    not copied.
+    rows: the training log. events: times at which the training went wrong. facts: of the frozen networks that it
+    learned from. scratch: the folder with the pictures. Pictures of turns after the last row, which a run that rolled
+    back may have left, are not copied.
     """
     cost = write_cost(len(rows), count_images(phases, rows[-1]["step"]), scratch)
     pictures = [file for file in sorted(scratch.glob("turn_*.png")) if int(file.stem.split("_")[1]) <= rows[-1]["turn"]]
-    files = [*pictures, write_facts(describe(frozen), scratch), cost, *write_events(events, scratch)]
+    files = [*pictures, write_facts(facts, scratch), cost, *write_events(events, scratch)]
     copy_files(files, out)
+
+
+def learned_from(method: Method, split: Split) -> list[TrunkFacts]:
+    """The facts of the frozen networks of images that a method learns from. split: the train split."""
+    return describe(method.frozen, images_sha256(split.images) if OWN in method.frozen else "")
 
 
 def count_images(phases: Iterable[Phase], steps: int) -> dict[str, int]:

@@ -22,17 +22,19 @@ class TrunkFacts(BaseModel):
     name: str  # in method.gan.trunks
     family: str  # of its architecture
     sha256: str  # of its weights; empty for the run's own
+    split: str = ""  # hash of the images of the train split whose first half the run's own saw; empty if not known
 
 
 LIST = TypeAdapter(list[TrunkFacts])
 
 
-def describe(trunks: Mapping[str, FrozenNetwork]) -> list[TrunkFacts]:
-    """The facts of loaded trunks by name."""
-    return [
-        TrunkFacts(name=n, family=family(net.architecture), sha256="" if n == OWN else weights_sha256(n))
-        for n, net in trunks.items()
-    ]
+def describe(trunks: Mapping[str, FrozenNetwork], split: str = "") -> list[TrunkFacts]:
+    """The facts of loaded trunks by name. split: hash of the images of the train split, for the run's own."""
+    facts = []
+    for name, net in trunks.items():
+        weights = {"split": split, "sha256": ""} if name == OWN else {"sha256": weights_sha256(name)}
+        facts.append(TrunkFacts(name=name, family=family(net.architecture), **weights))
+    return facts
 
 
 def write_facts(facts: Iterable[TrunkFacts], folder: Path) -> Path:

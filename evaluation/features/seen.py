@@ -37,6 +37,10 @@ def find_seen(training: Path, baseline: Baseline, evaluator: Path) -> dict[str, 
                 seen[name] = f"a discriminator reads a network of its family ({trunk.name})"
             elif trunk.name.startswith(LEARNED_LABELS) and name in TRAINED_ON_IMAGENET:
                 seen[name] = f"a discriminator reads a network that learned labels of {IMAGENET} ({trunk.name})"
-            elif trunk.name == OWN and name in (CLASSIFIER, EVALUATOR) and not trained_on_second_half(evaluator):
+            elif (
+                trunk.name == OWN
+                and name in (CLASSIFIER, EVALUATOR)
+                and not trained_on_second_half(evaluator, trunk.split)
+            ):
                 seen[name] = "it was trained on images of the run's own trunk"
     return seen

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from dmd.config import EvaluatorConfig
-from dmd.data.splits import Split, half
+from dmd.data.splits import Split, half, images_sha256
 from dmd.errors import EvaluatorError
 from dmd.storage.checkpoint import Scratch
 from dmd.storage.files import write_text
@@ -20,6 +20,7 @@ from evaluation.models.extractors import load_extractors
 
 PARTS = ("clip", "classifier")
 SECOND_HALF = "second_half.txt"  # file that says which images the networks saw
+OF_SECOND_HALF = "Trained on the images at odd positions of the train split. The sha256 of all images of that split is:"
 
 
 def build_evaluator(
@@ -36,8 +37,8 @@ def build_evaluator(
         facts = [f"CLIP and classifier from {source}"]
     else:
         if cfg.images == "second_half":
+            write_text(folder / SECOND_HALF, f"{OF_SECOND_HALF}\n{images_sha256(train.images)}\n")
             train = half(train, 1)
-            write_text(folder / SECOND_HALF, "Trained on the images at odd positions of the train split.\n")
         _write_clip(cfg, train, captions, folder / "clip", device, scratch.part("clip"))
         held_out, part = splits["validation"], scratch.part("classifier")
         accuracy = train_classifier(cfg, train, held_out, folder / "classifier", device, part)
@@ -47,9 +48,13 @@ def build_evaluator(
     return "; ".join([*facts, *read_captions(clip.tokenizer, captions).describe()])
 
 
-def trained_on_second_half(folder: Path) -> bool:
-    """Whether the networks of an evaluator's folder saw no image of the run's own trunk."""
-    return (folder / SECOND_HALF).is_file()
+def trained_on_second_half(folder: Path, split: str) -> bool:
+    """Whether the networks of an evaluator's folder were trained on the second half of a train split.
+
+    split: hash of the images of that split. The second half of another partition may hold images of its first half.
+    """
+    file = folder / SECOND_HALF
+    return bool(split) and file.is_file() and file.read_text(errors="replace").split()[-1:] == [split]
 
 
 def find_complete_folder(cfg: EvaluatorConfig) -> Path | None:

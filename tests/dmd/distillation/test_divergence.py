@@ -201,7 +201,7 @@ def test_it_rolls_back_a_bounded_number_of_times_and_to_the_start_if_need_be(
     for turn in (4, 5):
         (tmp_path / f"turn_{turn:06d}.png").write_bytes(b"")
     phases = method(params, critic_turns=1).phases(cfg)
-    write_records(result.rows, result.events, phases, {}, tmp_path, tmp_path / "out")
+    write_records(result.rows, result.events, phases, [], tmp_path, tmp_path / "out")
     assert [f.name for f in (tmp_path / "out").glob("turn_*")] == ["turn_000004.png"]
     assert read_events(tmp_path / "out") == result.events
 

@@ -39,7 +39,7 @@ def test_a_run_that_ends_early_counts_the_turns_that_it_took() -> None:
 def test_the_folder_holds_pictures_trunks_and_the_cost(tmp_path: Path) -> None:
     (tmp_path / "turn_000006.png").write_bytes(b"picture")
     rows = [{"turn": 5, "step": 9}, {"turn": 6, "step": 14}]
-    write_records(rows, [], PHASES, {}, tmp_path, tmp_path / "out")
+    write_records(rows, [], PHASES, [], tmp_path, tmp_path / "out")
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["cost.json", "trunks.json", "turn_000006.png"]
     assert read_facts(tmp_path / "out") == []
     cost = TrainingCost.model_validate(read_cost(tmp_path / "out"))

@@ -2,16 +2,25 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+from dmd.config import Params
+from dmd.data.splits import SPLITS, images_sha256, load_split
+from dmd.distillation.records import learned_from
 from dmd.features.facts import TrunkFacts, describe, read_facts, write_facts
+from dmd.storage.checkpoint import Scratch
 from evaluation.evaluator.student import add_student
 from evaluation.features.seen import find_seen
 from evaluation.judges.load import JUDGES
 from evaluation.metrics.schema import Baseline, ExtractorFacts, JudgeFacts, Ratio, Scores
-from evaluation.models.build import SECOND_HALF
+from evaluation.models.build import OF_SECOND_HALF, SECOND_HALF, build_evaluator
 from tests.helpers.gan.trunks import FROZEN, small_trunk
+from tests.helpers.networks import CPU
+from tests.helpers.params import with_values
+from tests.helpers.projects import ROOT
 from tests.helpers.reports import generator_measures, run_metrics
 
 NAMES = ("evaluator", "classifier", "efficientnet_lite0", "clip_vit_b_32", "dinov2", "inception")
@@ -49,9 +58,46 @@ def test_equal_weights_are_marked_whatever_the_family(tmp_path: Path) -> None:
     assert seen(tmp_path, trunk) == {"classifier"}
 
 
-def test_judges_of_the_other_half_are_not_marked_by_the_own_trunk(tmp_path: Path) -> None:
-    (tmp_path / SECOND_HALF).touch()
-    assert seen(tmp_path, TrunkFacts(name="own", family="own", sha256="")) == set()
+@pytest.mark.parametrize(
+    ("half", "split", "marked"),
+    [
+        ("{text}\nabc\n", "abc", set()),
+        ("{text}\nabc\n", "abd", {"evaluator", "classifier"}),  # another partition of the images
+        ("{text}\nabc\n", "", {"evaluator", "classifier"}),  # the trunk of an earlier version
+        ("Trained on the images at odd positions of the train split.\n", "abc", {"evaluator", "classifier"}),
+        ("", "", {"evaluator", "classifier"}),
+    ],
+)
+def test_judges_of_the_other_half_of_the_same_split_are_not_marked_by_the_own_trunk(
+    tmp_path: Path, half: str, split: str, marked: set[str]
+) -> None:
+    (tmp_path / SECOND_HALF).write_text(half.format(text=OF_SECOND_HALF))
+    assert seen(tmp_path, TrunkFacts(name="own", family="own", sha256="", split=split)) == marked
+
+
+def test_stage_evaluator_and_stage_train_name_the_same_split(
+    params: Params, data_folder: Path, tmp_path: Path, scratch: Scratch
+) -> None:
+    splits = {name: load_split(data_folder, name) for name in SPLITS}
+    changes = {"steps": 1, "hidden_size": 16, "layers": 1, "classifier_steps": 1, "images": "second_half"}
+    build_evaluator(with_values(params, evaluator=changes).evaluator, splits, tmp_path, CPU, scratch)
+    method: Any = SimpleNamespace(frozen={"own": small_trunk()}, cfg=params.method)
+    of_train, of_another = ({*seen(tmp_path, *learned_from(method, splits[s]))} for s in ("train", "test"))
+    assert of_another - of_train == {"evaluator", "classifier"}
+
+
+def test_the_evaluator_of_fashion_mnist_names_a_split() -> None:
+    """Preset fashion_mnist_trunks takes it for one that has not seen the images of the trunk."""
+    text = (ROOT / "zoo/fashion_mnist/evaluator_second_half" / SECOND_HALF).read_text()
+    assert text.startswith(OF_SECOND_HALF) and len(text.split()[-1]) == 64
+
+
+def test_the_hash_of_a_split_ignores_its_shards() -> None:
+    images = torch.randint(256, (130, 1, 4, 4), dtype=torch.uint8)
+    hashes = {
+        images_sha256(x) for x in (images, images.clone(), images[:129], images.flip(0), images.reshape(130, 1, 2, 8))
+    }  # type: ignore[arg-type]
+    assert len(hashes) == 4
 
 
 def test_a_trunk_marks_the_judges_of_text_to_image_of_its_family_or_weights(tmp_path: Path) -> None:
@@ -67,8 +113,12 @@ def test_without_trunks_nothing_is_marked(tmp_path: Path) -> None:
 
 
 def test_facts_name_family_and_weights_of_loaded_trunks() -> None:
-    own, lite = describe({"own": small_trunk(), FROZEN: small_trunk()})
-    assert (own.name, own.sha256) == ("own", "") and lite.family == "efficientnet" and len(lite.sha256) == 64
+    own, lite = describe({"own": small_trunk(), FROZEN: small_trunk()}, "split")
+    assert (
+        (own.name, own.sha256, own.split, lite.split) == ("own", "", "split", "")
+        and lite.family == "efficientnet"
+        and len(lite.sha256) == 64
+    )
 
 
 def test_the_ratio_shows_the_marks_and_the_mean_of_the_unmarked() -> None:
