@@ -100,7 +100,9 @@ def write_result(training: Distillation, rows: list[Row], out: Path) -> None:
     params, method = training.params, training.method
     done = params.train.model_copy(update={"generator_turns": len(without_warm_start(rows))})
     words = describe_training(params.method, done)
-    export_generator(training.generator(HALF_LIFE), training.teacher, out / "generator", training=words)
+    export_generator(
+        training.generator(HALF_LIFE), training.teacher, out / "generator", training=words, learned_from=training.facts
+    )
     write_text(out / "losses.csv", to_csv(rows))
     with tempfile.TemporaryDirectory() as scratch:
         write_records(rows, (), method.phases(params.train), training.facts, Path(scratch), out / "training")

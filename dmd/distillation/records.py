@@ -4,14 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmd.config import NONE
 from dmd.data.splits import Split, images_sha256
 from dmd.distillation.methods import Method
 from dmd.distillation.phases import Phase
-from dmd.features.facts import TrunkFacts, describe, write_facts
+from dmd.features.facts import LPIPS, TrunkFacts, describe, read_facts, write_facts
+from dmd.features.load import family
 from dmd.features.own import OWN
 from dmd.generator.cost import write_cost
 from dmd.storage.events import Event, write_events
-from dmd.storage.files import copy_files
+from dmd.storage.files import copy_files, sha256
 
 
 def write_records(
@@ -35,8 +37,16 @@ def write_records(
 
 
 def learned_from(method: Method, split: Split) -> list[TrunkFacts]:
-    """The facts of the frozen networks of images that a method learns from. split: the train split."""
-    return describe(method.frozen, images_sha256(split.images) if OWN in method.frozen else "")
+    """The facts of the frozen networks of images that a generator learns from, with those of method.init_from.
+
+    split: the train split. Raises FeatureNetworkError if the facts of method.init_from are damaged.
+    """
+    cfg = method.cfg
+    facts = describe(method.frozen, images_sha256(split.images) if OWN in method.frozen else "")
+    if cfg.regression_loss == LPIPS:
+        facts.append(TrunkFacts(name=LPIPS, family=family("vgg"), sha256=sha256(Path(cfg.lpips.weights))))
+    before = read_facts(Path(cfg.init_from)) if cfg.init_from != NONE else []
+    return list(dict.fromkeys([*facts, *before]))
 
 
 def count_images(phases: Iterable[Phase], steps: int) -> dict[str, int]:

@@ -1,4 +1,7 @@
-"""Identities of a discriminator's trunks, which stage `train` records so that evaluation can mark their relatives."""
+"""Identities of the frozen networks that a generator learned from, so that evaluation can mark their relatives.
+
+Stage `train` writes them into its records, and into the folder of the generator for trainings that start from it.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,20 +9,23 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from dmd.errors import FeatureNetworkError
 from dmd.features.frozen import FrozenNetwork
 from dmd.features.load import family, weights_sha256
 from dmd.features.own import OWN
+from dmd.storage.faults import refuse
 from dmd.storage.files import write_text
 
 FILE = "trunks.json"
+LPIPS = "lpips"  # name of the VGG16 of the regression loss
 
 
 class TrunkFacts(BaseModel):
-    """The identity of a trunk that was trained before the run."""
+    """The identity of a frozen network of images, such as a trunk, that was trained before the run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str  # in method.gan.trunks
+    name: str  # in method.gan.trunks or method.moments.networks, or lpips
     family: str  # of its architecture
     sha256: str  # of its weights; empty for the run's own
     split: str = ""  # hash of the images of the train split whose first half the run's own saw; empty if not known
@@ -43,7 +49,18 @@ def write_facts(facts: Iterable[TrunkFacts], folder: Path) -> Path:
     return folder / FILE
 
 
+def has_facts(folder: Path) -> bool:
+    """Whether a folder says which frozen networks a generator learned from; one of an earlier version does not."""
+    return (folder / FILE).is_file()
+
+
 def read_facts(folder: Path) -> list[TrunkFacts]:
-    """The facts that `write_facts` wrote; none if the folder is older than they are."""
+    """The facts that `write_facts` wrote; none if the folder is older than they are.
+
+    Raises FeatureNetworkError if the file is damaged.
+    """
     file = folder / FILE
-    return LIST.validate_json(file.read_bytes()) if file.is_file() else []
+    if not has_facts(folder):
+        return []
+    with refuse(f"{file} cannot be read", "run the train stage that wrote it again", FeatureNetworkError):
+        return LIST.validate_json(file.read_bytes())

@@ -1,6 +1,7 @@
 """Writes a generator as a diffusers folder that runs without this project."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from dmd.config import NONE, MethodConfig, TrainConfig
 from dmd.diffusion.pipelines import save_pipeline
 from dmd.diffusion.process import is_flow
 from dmd.families.transformers.base import TextTransformer
+from dmd.features.facts import TrunkFacts, write_facts
 from dmd.generator.adapters import merge_adapters, save_adapter
 from dmd.generator.generator import Generator
 from dmd.generator.scheduler import sampling_scheduler
@@ -85,12 +87,18 @@ image.save("image.png")
 
 
 def export_generator(
-    generator: Generator, teacher: Teacher, out: Path, adapter: bool = False, training: str = ""
+    generator: Generator,
+    teacher: Teacher,
+    out: Path,
+    adapter: bool = False,
+    training: str = "",
+    learned_from: Iterable[TrunkFacts] | None = None,
 ) -> None:
     """Write the pipeline, generator.json and a card; the folder appears whole or not at all.
 
-    training: the training in words, for the card. Adapters are merged into the weights; with `adapter` they are also
-    written separately, to adapter/.
+    training: the training in words, for the card. learned_from: the frozen networks that the generator learned from,
+    for a training that starts from it and for its evaluation; None if they are not known. Adapters are merged into the
+    weights; with `adapter` they are also written separately, to adapter/.
     """
     about: dict[str, Any] = {
         "timesteps": list(generator.times),
@@ -117,6 +125,8 @@ def export_generator(
             save_adapter(net, teacher.pipeline, folder / "adapter")
         write_text(folder / "generator.json", json.dumps(about, indent=2) + "\n")
         write_text(folder / "README.md", card(generator, teacher, training))
+        if learned_from is not None:
+            write_facts(learned_from, folder)
 
 
 def describe_training(method: MethodConfig, train: TrainConfig) -> str:

@@ -20,6 +20,7 @@ from evaluation.models.extractors import load_extractors
 
 PARTS = ("clip", "classifier")
 SECOND_HALF = "second_half.txt"  # file that says which images the networks saw
+PUBLISHED = "published.txt"  # file that says that the CLIP model comes from a folder or from the hub
 OF_SECOND_HALF = "Trained on the images at odd positions of the train split. The sha256 of all images of that split is:"
 
 
@@ -43,6 +44,8 @@ def build_evaluator(
         held_out, part = splits["validation"], scratch.part("classifier")
         accuracy = train_classifier(cfg, train, held_out, folder / "classifier", device, part)
         quality = f"{100 * accuracy:.1f} % right on the validation split"
+        if cfg.source != "train":
+            write_text(folder / PUBLISHED, "The CLIP model was not trained by stage evaluator.\n")
         facts = [f"CLIP from {cfg.source}", f"classifier {quality if train.class_names else 'untrained: no classes'}"]
     clip, _ = load_extractors(folder, device)  # fail here, not in the next stage, if the folder cannot be read
     return "; ".join([*facts, *read_captions(clip.tokenizer, captions).describe()])
@@ -55,6 +58,11 @@ def trained_on_second_half(folder: Path, split: str) -> bool:
     """
     file = folder / SECOND_HALF
     return bool(split) and file.is_file() and file.read_text(errors="replace").split()[-1:] == [split]
+
+
+def has_published_clip(folder: Path) -> bool:
+    """Whether the CLIP model of an evaluator's folder was not trained here; False for folders of earlier versions."""
+    return (folder / PUBLISHED).is_file()
 
 
 def find_complete_folder(cfg: EvaluatorConfig) -> Path | None:

@@ -1,6 +1,7 @@
 """The names that `from dmd import ...` offers, and a distillation in memory."""
 
 import ast
+import json
 import subprocess
 import sys
 from importlib import import_module
@@ -105,6 +106,7 @@ def test_the_exported_generator_makes_the_same_images(short: Params, teacher_fol
     next(run)
     run.export(str(tmp_path / "generator"))
     loaded = load_generator(str(tmp_path / "generator"))
+    assert json.loads((tmp_path / "generator/trunks.json").read_text()) == []  # no frozen network taught it
     assert loaded.sampler().draw([3, 4], seed=1).equal(run.generator().sampler().draw([3, 4], seed=1))
 
 

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from dmd.config import Params
+from dmd.config import Params, WeightsSource
 from dmd.data.splits import SPLITS, images_sha256, load_split
 from dmd.distillation.records import learned_from
+from dmd.errors import FeatureNetworkError
 from dmd.features.facts import TrunkFacts, describe, read_facts, write_facts
 from dmd.storage.checkpoint import Scratch
 from evaluation.evaluator.student import add_student
 from evaluation.features.seen import find_seen
 from evaluation.judges.load import JUDGES
 from evaluation.metrics.schema import Baseline, ExtractorFacts, JudgeFacts, Ratio, Scores
-from evaluation.models.build import OF_SECOND_HALF, SECOND_HALF, build_evaluator
+from evaluation.models.build import OF_SECOND_HALF, PUBLISHED, SECOND_HALF, build_evaluator, has_published_clip
 from tests.helpers.gan.trunks import FROZEN, small_trunk
 from tests.helpers.networks import CPU
 from tests.helpers.params import with_values
@@ -84,6 +85,49 @@ def test_stage_evaluator_and_stage_train_name_the_same_split(
     method: Any = SimpleNamespace(frozen={"own": small_trunk()}, cfg=params.method)
     of_train, of_another = ({*seen(tmp_path, *learned_from(method, splits[s]))} for s in ("train", "test"))
     assert of_another - of_train == {"evaluator", "classifier"}
+
+
+def test_a_published_clip_is_of_the_family_of_a_clip_trunk_and_has_not_seen_its_images(tmp_path: Path) -> None:
+    clip = TrunkFacts(name="clip:folder", family="clip", sha256="another")
+    own = TrunkFacts(name="own", family="own", sha256="", split="x")
+    assert seen(tmp_path, clip) == {"clip_vit_b_32"}
+    (tmp_path / PUBLISHED).touch()
+    assert seen(tmp_path, clip) == {"clip_vit_b_32", "evaluator"} and seen(tmp_path, own) == {"classifier"}
+
+
+def test_a_clip_from_a_folder_is_published_and_one_that_is_trained_here_is_not(
+    params: Params, data_folder: Path, tmp_path: Path, scratch: Scratch
+) -> None:
+    splits = {name: load_split(data_folder, name) for name in SPLITS}
+    small = {"steps": 1, "hidden_size": 16, "layers": 1, "classifier_steps": 1}
+    folders = {"train": "none", "folder": str(tmp_path / "train/clip"), "copy": str(tmp_path / "folder")}
+    for name, folder in folders.items():
+        (tmp_path / name).mkdir()
+        source = "train" if name == "train" else "folder"
+        cfg = with_values(params, evaluator=small | {"source": source, "folder": folder}).evaluator
+        build_evaluator(cfg, splits, tmp_path / name, CPU, scratch.part(name))
+    assert [has_published_clip(tmp_path / name) for name in folders] == [False, True, True]
+
+
+def test_the_networks_of_an_earlier_training_are_kept(params: Params, data_folder: Path, tmp_path: Path) -> None:
+    """A generator learned from `first`, and the next one starts from it: it has seen the same judges."""
+    start, vgg, split = tmp_path / "start", tmp_path / "vgg.pth", load_split(data_folder, "train")
+    start.mkdir()
+    vgg.write_bytes(b"weights")
+    first = TrunkFacts(name="dinov2:x", family="dinov2", sha256="another")
+    values = {
+        "init_from": str(start),
+        "regression_loss": "lpips",
+        "lpips": WeightsSource(weights=str(vgg), sha256="any"),
+    }
+    method: Any = SimpleNamespace(frozen={}, cfg=with_values(params, method=values).method)
+    assert [facts.name for facts in learned_from(method, split)] == ["lpips"]  # nothing is known of an earlier folder
+    write_facts([first], start)
+    assert learned_from(method, split)[1:] == [first]
+    assert seen(tmp_path, *learned_from(method, split)) == OF_IMAGENET
+    (start / "trunks.json").write_text("{")
+    with pytest.raises(FeatureNetworkError, match=r"trunks\.json cannot be read: .*; run the train stage"):
+        learned_from(method, split)
 
 
 def test_the_evaluator_of_fashion_mnist_names_a_split() -> None:
