@@ -39,7 +39,7 @@ def compare(args: argparse.Namespace) -> str:
     from dmd.config import load_params
     from dmd.storage.files import write_text
     from evaluation.comparing.candidates import evaluate_sources
-    from evaluation.comparing.differences import find_differences, tabulate
+    from evaluation.comparing.differences import describe_marks, find_differences, tabulate
     from evaluation.comparing.page import render_comparison
     from evaluation.metrics.measures import list_compared
     from evaluation.report.caption import describe_directions
@@ -49,7 +49,8 @@ def compare(args: argparse.Namespace) -> str:
     differences, subject = find_differences(candidates), f"Data: {params.data.source}. {time.strftime('%Y-%m-%d')}."
     write_text(args.out, render_comparison(candidates, differences, subject))
     tables = f"{tabulate(candidates).to_string()}\n\n{differences.to_string(index=False)}"
-    return f"{tables}\n\n{subject} {describe_directions(list_compared())}\n{args.out}"
+    lines = f"{subject} {describe_directions(list_compared())}", describe_marks(candidates), args.out
+    return "\n".join([tables, "", *map(str, lines)])
 
 
 if __name__ == "__main__":

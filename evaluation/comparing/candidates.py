@@ -10,14 +10,18 @@ from safetensors import safe_open
 from dmd.config import Params
 from dmd.device import choose_device
 from dmd.errors import EvaluatorError, UserError, quote
+from dmd.features.facts import has_facts
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.pictures import image_grid, png
 from dmd.samplers.sampler import Sampler
 from dmd.storage.faults import refuse
 from dmd.storage.files import sha256
 from evaluation.evaluator.evaluator import Evaluator
+from evaluation.features.seen import find_seen
+from evaluation.metrics.marks import format_mark
 from evaluation.metrics.reference import Reference
-from evaluation.metrics.schema import GeneratorMeasures, Scores
+from evaluation.metrics.schema import Baseline, GeneratorMeasures, Scores, read_model
+from evaluation.models.names import list_selecting
 from evaluation.sources import SourceError, find_generator
 
 OF_ONE_DATA_SET = "compare generators of one data set"
@@ -25,13 +29,14 @@ OF_ONE_DATA_SET = "compare generators of one data set"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A generator with its measures, the scores of each replicate, and its picture as a PNG."""
+    """A generator with its measures, the scores of each replicate, its picture as a PNG, and the marks of judges."""
 
     name: str
     sha256: str
     measures: GeneratorMeasures
     scores: list[Scores]
     picture: bytes
+    marks: str = ""  # judges that are not independent of its training, in words
 
 
 def evaluate_sources(sources: list[str], params: Params, evaluator_folder: Path, baseline: Path) -> list[Candidate]:
@@ -44,6 +49,7 @@ def evaluate_sources(sources: list[str], params: Params, evaluator_folder: Path,
     torch.set_num_threads(params.runtime.threads)
     device = choose_device(params.runtime.device, fallback=True)
     evaluator = Evaluator.load(evaluator_folder, baseline, params.extractors, device)
+    of_teacher = read_model(Baseline, baseline / "baseline.json")
     candidates, cfg = [], params.evaluate
     with tempfile.TemporaryDirectory() as scratch:
         # All sources come first, so that a misspelt name or a wrong generator fails before minutes of evaluation. Each
@@ -56,8 +62,21 @@ def evaluate_sources(sources: list[str], params: Params, evaluator_folder: Path,
             sampler, digest = _load(source, folder, device).sampler(), sha256(folder)
             measures, scores = evaluator.evaluate(sampler, cfg.seed, cfg.batch_size, digest)
             picture = _draw_picture(evaluator, sampler, cfg.batch_size)
-            candidates.append(Candidate(source, digest, measures, scores, picture))
+            marks = describe_marks(folder, of_teacher, evaluator_folder, bool(evaluator.reference.class_names))
+            candidates.append(Candidate(source, digest, measures, scores, picture, marks))
     return candidates
+
+
+def describe_marks(generator: Path, baseline: Baseline, evaluator: Path, has_classes: bool) -> str:
+    """The marked judges of a generator's folder in words. has_classes: of the data.
+
+    A folder of an earlier version does not say which frozen networks the generator learned from.
+    """
+    seen, selects = find_seen(generator, baseline, evaluator), list_selecting(has_classes)
+    names = [*baseline.provenance.extractors, *baseline.provenance.judges]
+    marked = [name + mark for name in names if (mark := format_mark(name, seen, selects))]
+    unknown = [] if has_facts(generator) else ["the frozen networks that it learned from are not known"]
+    return ", ".join([*marked, *unknown]) or "none"
 
 
 def read_image_shape(baseline: Path) -> tuple[int, ...]:

@@ -46,6 +46,14 @@ def find_differences(candidates: list[Candidate]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def describe_marks(candidates: list[Candidate]) -> str:
+    """A line with the judges of measures that name none, and the marks of the judges of each generator."""
+    others = [m for m in list_compared() if m.judge not in ("", m.name)]
+    shown = [m for m in others if any(c.measures.values(m.name) for c in candidates)]
+    judges = f"Computed by: {', '.join(f'{m.name} {m.judge}' for m in shown)}. " if shown else ""
+    return f"{judges}Marked judges: {'; '.join(f'{c.name}: {c.marks}' for c in candidates)}."
+
+
 def _pair_replicates(first: Candidate, other: Candidate, measure: str, extractor: str) -> list[float]:
     """Differences of the two generators' values in each replicate; empty if one of them has no values."""
     sides = [[s.values(measure) for s in candidate.scores] for candidate in (first, other)]

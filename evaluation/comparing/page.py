@@ -3,7 +3,7 @@
 import pandas as pd
 
 from evaluation.comparing.candidates import Candidate
-from evaluation.comparing.differences import tabulate
+from evaluation.comparing.differences import describe_marks, tabulate
 from evaluation.metrics.measures import list_compared
 from evaluation.report.caption import describe_directions
 from evaluation.report.html import embed_png, render_template
@@ -25,6 +25,7 @@ def render_comparison(candidates: list[Candidate], differences: pd.DataFrame, su
         pictures=[(c.name, c.sha256, embed_png(c.picture)) for c in candidates],
         same="noise and labels" if any(c.measures.values("clip_score") for c in candidates) else "noise",
         directions=describe_directions(list_compared()),
+        marks=describe_marks(candidates),
         subject=subject,
         first=candidates[0].name,
         samples=candidates[0].measures.samples,

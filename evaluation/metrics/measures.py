@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from evaluation.models.names import CLASSIFIER, EVALUATOR
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -39,6 +41,7 @@ class Measure:
     for_real_images: bool = True  # also computed for held-out real images
     depends_on_count: bool = False  # on the number of images, also on average: other numbers cannot be compared
     floor: float | None = None  # true values are never below it; an estimate is by chance, and is not better for it
+    judge: str = ""  # that computes a measure without extractors; its marks are those of the measure
     is_compared: bool = True  # by `evaluation.compare`, by the gate and by `flows.watch`
 
     @property
@@ -209,27 +212,31 @@ _LINES: tuple[Measure, ...] = (
     ),
     ConditionMeasure(
         name="clip_score", label="CLIP score", direction="higher", unit="100 x cosine", compute=clip_score,
-        description="similarity of each image and its caption", headline=True,
+        description="similarity of each image and its caption", headline=True, judge=EVALUATOR,
     ),
     ConditionMeasure(
         name="pick_score", label="PickScore", direction="higher", unit="scale x cosine", compute=pick_score,
         description="people's preference as a CLIP has learned it; about 20", shows_interval=True,
+        judge="pick_score",
     ),
     ConditionMeasure(
         name="hps", label="HPS v2.1", direction="higher", unit="100 x cosine", compute=hps,
         description="people's preference as another CLIP has learned it; about 28", shows_interval=True,
+        judge="hps",
     ),
     ConditionMeasure(
         name="image_reward", label="ImageReward", direction="higher", unit="standard deviations", compute=image_reward,
         description="people's preference as a BLIP has learned it; 0 is the mean of its own data", shows_interval=True,
+        judge="image_reward",
     ),
     ConditionMeasure(
         name="vqa", label="VQA", direction="higher", unit="share of questions", compute=vqa,
         description="counts and colours that the prompt names and a BLIP finds in the image", shows_interval=True,
+        judge="vqa",
     ),
     ConditionMeasure(
         name="accuracy", label="accuracy", direction="higher", unit="share of images", compute=accuracy,
-        description="images that the classifier assigns to their own class",
+        description="images that the classifier assigns to their own class", judge=CLASSIFIER,
     ),
     FeatureMeasure(
         name="precision", label="precision", direction="higher", unit="share of generated images", compute=precision,

@@ -15,6 +15,7 @@ from dmd.config import EVERYWHERE
 from dmd.errors import EvaluatorError, NumberError, quote
 from dmd.storage.files import write_text
 from evaluation.metrics.finite import find_infinite_figure
+from evaluation.metrics.marks import SEEN, SELECTS, format_mark
 from evaluation.metrics.measures import MEASURES, Measure
 from evaluation.statistics.intervals import Interval
 
@@ -23,7 +24,6 @@ M = TypeVar("M", bound="StrictModel")
 
 RANKING = "fd"  # the measure that ranks samplers and whose ratio is the result; no file is without it
 WRITING = "writing"  # validation context of a model that is about to be written
-SEEN, SELECTS = "seen in training", "selects"  # marks of an extractor in tables, pages and tags
 ALL_PAIRS, INDEPENDENT_PAIRS = "all", "independent"  # values of Provenance.kernel_pairs
 
 
@@ -139,7 +139,7 @@ class Ratio(StrictModel):
     seen: dict[str, str] = Field(
         default_factory=dict,
         exclude_if=lambda seen: not seen,
-        description="extractors and judges that training has seen, by a discriminator's trunk, and how",
+        description="extractors and judges that training has seen, by a frozen network of its losses, and how",
     )
     selects: list[str] = Field(
         default_factory=list,
@@ -154,8 +154,7 @@ class Ratio(StrictModel):
 
     def mark(self, extractor: str) -> str:
         """Text of the marks of an extractor or judge, such as " (selects)"; empty without a mark."""
-        marks = [text for text, names in ((SEEN, self.seen), (SELECTS, self.selects)) if extractor in names]
-        return f" ({', '.join(marks)})" if marks else ""
+        return format_mark(extractor, self.seen, self.selects)
 
     def marks(self) -> dict[str, str]:
         """Text of the marks of each marked extractor and judge, with the reason for `seen`."""

@@ -1,5 +1,6 @@
 """Headline cards of the report."""
 
+from evaluation.metrics.measures import MEASURES
 from evaluation.metrics.schema import Metrics
 from evaluation.models.names import EVALUATOR
 from evaluation.report.html import Card
@@ -29,11 +30,7 @@ def ratio_card(metrics: Metrics, extractor: str) -> Card:
         tone, text = "good", f"The student is closer to the real images by {_percent(1 - ratio, 0)}."
     else:
         tone, text = "bad", f"The student is farther from the real images by {_percent(ratio - 1, 0)}."
-    if reason := metrics.ratio.seen.get(extractor):
-        text += f" Seen in training: {reason}."
-    if extractor in metrics.ratio.selects:
-        text += " Selects: this extractor picks the generator while training."
-    text += f" 95 % interval {interval.low:.2f} to {interval.high:.2f}."
+    text += f"{_describe_marks(metrics, extractor)} 95 % interval {interval.low:.2f} to {interval.high:.2f}."
     text += f" Fréchet distance {student:.3g}, the teacher's {teacher:.3g} at {metrics.teachers[best].nfe} passes."
     return Card(f"{ratio:.2f}", f"of the best teacher's distance, {extractor} features", text, tone)
 
@@ -80,6 +77,7 @@ def clip_card(metrics: Metrics) -> Card | None:
     if student is None or real is None:
         return None
     text = f"CLIP score {student:.2f}; real held-out images have {real:.2f}."
+    text += _describe_marks(metrics, MEASURES["clip_score"].judge)
     return Card(_percent(student / real if real > 0 else 0.0), "of the CLIP score of real images", text, "even")
 
 
@@ -93,6 +91,17 @@ def memory_card(metrics: Metrics) -> Card:
     label = "of held-out images' distance to the nearest training image"
     tone = "bad" if nearest.closer > MEMORISED else "even"
     return Card(f"{nearest.median / nearest.held_out:.2f}", label, text, tone)
+
+
+def _describe_marks(metrics: Metrics, judge: str) -> str:
+    """A sentence for each mark of an extractor, each after a space."""
+    reason = metrics.ratio.seen.get(judge)
+    seen = f" Seen in training: {reason}." if reason else ""
+    return (
+        f"{seen} Selects: this extractor picks the generator while training."
+        if judge in metrics.ratio.selects
+        else seen
+    )
 
 
 def _percent(share: float, decimals: int = 1) -> str:

@@ -72,7 +72,7 @@ def _measure_group(metrics: Metrics, title: str, extractor: str, sampler: str) -
         cells = [_cell(side, measure, extractor) for side in (metrics.student, metrics.teachers[sampler])]
         real = format_number(floor_values(metrics, measure).get(extractor, math.nan), measure.decimals)
         if any(cells):
-            rows.append((f"{_label(measure)}{metrics.ratio.mark(measure.name)}", [*cells, real]))
+            rows.append((f"{_label(measure)}{metrics.ratio.mark(measure.judge)}", [*cells, real]))
     return Group(title, rows)
 
 

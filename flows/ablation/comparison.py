@@ -185,13 +185,19 @@ def describe_table(root: Path, plan: Plan, rows: list[RowSummary]) -> str:
 
     judges = dict.fromkeys(k.partition(".")[2] for row in rows for k in row.measures if k.startswith(f"{FD_RATIO}."))
     marks = collect_marks(root, plan)
+    of_one = [
+        f"{m} is by {MEASURES[m].judge}; "
+        for m in COLUMNS[1:]
+        if MEASURES[m].judge and any(m in r.measures for r in rows)
+    ]
     directions = {FD_RATIO: "lower"} | {m.name: m.direction for m in MEASURES.values()}
     better = {d: ", ".join(c for c in COLUMNS if directions[c] == d) for d in ("lower", "higher")}
     return " ".join(
         [
             f"Data: {values('data', 'source')}. Method: {values('method', 'name')}.",
             f"Commit {git(root, 'log', '-1', '--format=%h of %cs', plan.commit) or 'unknown'}.",
-            f"Judges: {', '.join(k + marks.get(k, '') for k in judges)}; measures that name none are means over them.",
+            f"Judges: {', '.join(k + marks.get(k, '') for k in judges)}; {''.join(of_one)}other measures "
+            "that name none are means over them.",
             f"Each figure of a seed is of {values('baseline', 'draws')} x {values('baseline', 'samples')} images.",
             f"Lower is better: {better['lower']}. Higher is better: {better['higher']}.",
         ]

@@ -34,9 +34,9 @@ class Figures:
         return json.dumps(fields, sort_keys=True)
 
     def marked(self, key: str) -> str:
-        """The key of a measure with the mark of its extractor, or of the judge whose name it has."""
+        """The key of a measure with the mark of its extractor, or of the judge that computes it."""
         measure, _, extractor = key.partition(" ")
-        return key + self.marks.get(extractor or measure, "")
+        return key + self.marks.get(extractor or MEASURES[measure].judge, "")
 
     @classmethod
     def from_json(cls, text: str) -> "Figures":

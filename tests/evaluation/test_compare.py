@@ -13,18 +13,21 @@ from safetensors.torch import save_file
 from dmd.config import Params
 from dmd.data.splits import DIGIT_NAMES
 from dmd.errors import EvaluatorError
+from dmd.features.facts import TrunkFacts, write_facts
 from dmd.generator.export import export_generator
 from dmd.generator.generator import Generator
 from dmd.teachers.teacher import Teacher
 from evaluation.compare import main
+from evaluation.comparing import candidates
 from evaluation.comparing.candidates import Candidate, check_fits, evaluate_sources, read_image_shape
-from evaluation.comparing.differences import find_differences, give_verdict, tabulate
+from evaluation.comparing.differences import describe_marks, find_differences, give_verdict, tabulate
 from evaluation.comparing.page import render_comparison
 from evaluation.evaluator.evaluator import Evaluator
 from evaluation.sources import SourceError, find_generator
 from evaluation.statistics.intervals import Interval, mean_interval
 from tests.helpers.evaluators import candidate, toy_evaluator
 from tests.helpers.projects import ROOT
+from tests.helpers.reports import generator_measures, run_metrics
 
 
 def test_a_shifted_generator_is_worse_and_an_equal_one_is_not() -> None:
@@ -73,6 +76,26 @@ def test_the_page_shows_every_generator_and_makes_no_requests() -> None:
     html = render_comparison(pair, find_differences(pair), "Data: toy.")
     assert "&lt;second&gt;" in html and "<second>" not in html and "http" not in html.replace("http-equiv", "")
     assert list(tabulate(pair).index) == ["first", "<second>"] and "worse" in html
+
+
+def test_the_page_and_the_text_have_a_line_on_marks() -> None:
+    pair = [candidate("a", 0.0), replace(candidate("b", 0.3), marks="evaluator (selects)")]
+    line = describe_marks(pair)
+    assert (
+        line
+        == "Computed by: clip_score evaluator, accuracy classifier. Marked judges: a: none; b: evaluator (selects)."
+    )
+    assert line in render_comparison(pair, find_differences(pair), "Data: toy.")
+
+
+def test_marks_are_those_of_the_networks_that_a_generator_learned_from(tmp_path: Path) -> None:
+    names = ("evaluator", "classifier", "dinov2")
+    metrics = run_metrics(generator_measures(dict.fromkeys(names, 1.0)), dict.fromkeys(names, 1.0))
+    unknown = "the frozen networks that it learned from are not known"
+    assert candidates.describe_marks(tmp_path, metrics, tmp_path, False) == f"evaluator (selects), {unknown}"
+    write_facts([TrunkFacts(name="dinov2:x", family="dinov2", sha256="x")], tmp_path)
+    expected = "evaluator (selects), classifier (selects), dinov2 (seen in training)"
+    assert candidates.describe_marks(tmp_path, metrics, tmp_path, True) == expected
 
 
 def test_a_generator_folder_is_a_source_and_another_folder_is_an_error(teacher: Teacher, tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ def test_the_table_says_what_it_is_of(tmp_path: Path) -> None:
     title, _, head, *_ = table.read_text().splitlines()
     commit, date = git(tmp_path, "log", "-1", "--format=%h %cs").split()
     for words in (
-        "Data: digits. Method: dmd2.", f"Commit {commit} of {date}.", "Judges: a, b;",
+        "Data: digits. Method: dmd2.", f"Commit {commit} of {date}.",
+        "Judges: a, b; clip_score is by evaluator; other measures",
         "of 3 x 1,797 images", "Lower is better: fd_ratio. Higher is better: clip_score, precision, recall.",
     ):  # fmt: skip
         assert words in title, (words, title)

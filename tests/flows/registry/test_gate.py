@@ -52,9 +52,11 @@ def test_figures_are_read_from_the_metrics() -> None:
     assert result.measures["clip_score"] == (0.5, pytest.approx(0.2))
     assert set(result.measures) == {f"{m.name} a" if m.per_extractor else m.name for m in list_compared()}
     assert Figures.from_json(result.to_json()).protocol == result.protocol
-    metrics.ratio.seen = {"hps": "why"}  # a judge of text to image
+    metrics.ratio.fd |= {"evaluator": 1.0}
+    metrics.ratio.seen, metrics.ratio.selects = {"hps": "why"}, ["evaluator"]  # a judge of text to image, and CLIP
     marked = Figures.from_json(Figures.from_metrics(metrics).to_json())
     assert (marked.marked("hps"), marked.marked("fd a")) == ("hps (seen in training)", "fd a")
+    assert marked.marked("clip_score") == "clip_score (selects)"
     metrics.provenance.reference_sha256 = "y"
     assert Figures.from_metrics(metrics).protocol != result.protocol
 
