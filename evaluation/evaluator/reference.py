@@ -17,6 +17,7 @@ from dmd.training.shared_work import ALONE, SharedWork
 from evaluation.features.store import FeatureStore
 from evaluation.metrics.reference import Reference
 from evaluation.models.extractors import Extractor, extract
+from evaluation.statistics.noise import noise_of
 
 REAL_SPLITS = {"train": ["train"], "train_and_validation": ["train", "validation"]}  # names by baseline.reference
 MAX_ROWS = 100  # conditions in a picture: enough for all classes, but there may be thousands of captions
@@ -79,9 +80,10 @@ def build_reference(
     sources = torch.arange(cfg.samples) % prompts if prompts > 1 else torch.arange(cfg.samples)
     labels = data.train.labels[sources % prompts]
 
-    def features(name: str, split: Split, sha256: str, seed: int) -> dict[str, Tensor]:
+    def features(name: str, split: Split, sha256: str) -> dict[str, Tensor]:
         if substitute is not None:
-            return extract(extractors, substitute.batches(labels, cfg.batch_size, seed, work), work)
+            noise = noise_of("reference", cfg.seed, name)
+            return extract(extractors, substitute.batches(labels, cfg.batch_size, noise, work), work)
         batches = _read_batches(split, cfg.batch_size, f"{name} images, features", work)
         if store is None:
             return extract(extractors, batches, work)
@@ -90,8 +92,8 @@ def build_reference(
 
     return Reference(
         splits=REAL_SPLITS[cfg.reference],
-        features=features("real", data.real, data.real_sha256, cfg.seed),
-        held_out=features("test", data.test, data.test_sha256, cfg.seed + 1),
+        features=features("real", data.real, data.real_sha256),
+        held_out=features("test", data.test, data.test_sha256),
         real_labels=data.real.labels if substitute is None else labels,
         labels=labels,
         real_sources=torch.arange(len(data.real.labels)) if substitute is None else sources,

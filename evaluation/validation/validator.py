@@ -3,7 +3,6 @@
 Noise and real images are not those of the final measures.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -24,6 +23,7 @@ from dmd.storage.files import write_bytes
 from dmd.training.shared_work import ALONE, SharedWork
 from evaluation.models.extractors import Extractor, extract, load_extractors
 from evaluation.models.names import list_selecting
+from evaluation.statistics.noise import noise_of
 from evaluation.validation.score import Judge, combine
 
 MAX_BATCH = 256
@@ -67,11 +67,11 @@ class Validator:
 
     def images(self, sampler: Sampler, draw: int) -> Iterator[Tensor]:
         """The images of a draw in batches, those of this process. Their labels and noise are equal at every call."""
-        return sampler.batches(self.labels[draw], self.batch_size, noise_of(self.seed, draw), self.work)
+        return sampler.batches(self.labels[draw], self.batch_size, noise_of("validation", self.seed, draw), self.work)
 
     def draw_picture(self, sampler: Sampler, path: Path) -> None:
         """Write a picture with ROWS images of each condition."""
-        rng = noise_of(self.seed, "picture")
+        rng = noise_of("validation", self.seed, "picture")
         cell_labels = torch.arange(self.columns).repeat(ROWS)
         cells = torch.cat([sampler.images(part, rng) for part in cell_labels.split(self.batch_size)]).numpy()
         write_bytes(path, png(image_grid(cells.reshape(ROWS, self.columns, *cells.shape[1:]))))
@@ -81,12 +81,6 @@ class Validator:
 def spread(labels: Tensor, n: int) -> Tensor:
     """n labels in the proportions of `labels`: the classes of generated and real images must not differ by chance."""
     return labels.sort().values[torch.arange(n) * len(labels) // n]
-
-
-def noise_of(seed: int, draw: int | str) -> torch.Generator:
-    """Random numbers of a draw. The hash keeps them apart from those of training and of the final measures."""
-    digest = hashlib.blake2b(f"validation {seed} {draw}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
 def new_validator(

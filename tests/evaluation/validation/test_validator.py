@@ -13,7 +13,8 @@ from dmd.data.splits import Split, load_split
 from dmd.distillation.setup import validation_set
 from dmd.samplers.sampler import Sampler
 from evaluation.evaluator.evaluator import replicate_seed
-from evaluation.validation.validator import Validator, noise_of, spread
+from evaluation.statistics.noise import noise_of
+from evaluation.validation.validator import Validator, spread
 from tests.helpers.evaluators import sampler, toy_evaluator
 from tests.helpers.networks import CPU
 
@@ -80,7 +81,7 @@ def test_labels_are_spread_in_their_proportions() -> None:
 
 def test_the_noise_is_neither_that_of_the_final_measures_nor_that_of_another_seed() -> None:
     final = [torch.Generator().manual_seed(replicate_seed(s, r)) for s in (0, 1, 1000, 2000) for r in range(4)]
-    ours = [noise_of(seed, draw) for seed in (0, 1, 2000) for draw in (*range(4), "picture")]
+    ours = [noise_of("validation", seed, draw) for seed in (0, 1, 2000) for draw in (*range(4), "picture")]
     first, second = ({torch.randn(2, generator=rng)[0].item() for rng in rngs} for rngs in (final, ours))
     assert not first & second and len(second) == len(ours)
 
