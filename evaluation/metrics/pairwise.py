@@ -2,7 +2,7 @@
 
 Precision, recall, density, coverage and KID read these statistics. Products of 10,000 x 60,000 features take minutes,
 so each is computed once and serves all measures, both of all images and of all images without each of the jackknife's
-groups (image i is in group i % groups).
+groups (see `group_of`).
 
 Kernels are averaged over pairs of independent images only. A generated image has the label or caption of a training
 image, its source. Two images with one source are alike in what the source determines, so with them the mean over all
@@ -182,9 +182,26 @@ def distances_within(x: Tensor, conditions: Tensor, group: Tensor) -> list[float
     return (totals / counts).tolist() if counts.all() else []
 
 
+def shuffle(n: int) -> Tensor:
+    """The indices of n images in a random order [n], the same at every call."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))
+
+
+def group_of(n: int, groups: int) -> Tensor:
+    """The jackknife's group [n] of each of n images; the sizes of groups differ by one image at most.
+
+    The groups are random, because the order of the images follows their prompts: image i has prompt i % prompts, and
+    group i % groups would hold some prompts alone wherever both numbers share a factor. Any run of `shuffle` has equal
+    parts of all groups.
+    """
+    group = torch.empty(n, dtype=torch.int64)
+    group[shuffle(n)] = torch.arange(n) % max(groups, 1)
+    return group
+
+
 def group_masks(n: int, groups: int) -> Tensor:
     """Masks bool [1 + groups, n]: all rows, then all rows but those of each group."""
-    group = torch.arange(n) % max(groups, 1)
+    group = group_of(n, groups)
     return torch.stack([torch.ones(n, dtype=torch.bool), *(group != g for g in range(groups))])
 
 
@@ -211,7 +228,7 @@ def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor, dict[str, Ten
 
 def _membership(n: int, groups: int) -> Tensor:
     """Membership [n, groups] of rows in groups, 0 or 1; without groups all rows are in one."""
-    return torch.nn.functional.one_hot(torch.arange(n) % max(groups, 1), max(groups, 1)).double()
+    return torch.nn.functional.one_hot(group_of(n, groups), max(groups, 1)).double()
 
 
 def _sums_without_groups(sums: Tensor, groups: int) -> Tensor:

@@ -17,7 +17,14 @@ from evaluation.metrics.measures import (
     SpreadMeasure,
     coverage,
 )
-from evaluation.metrics.pairwise import CrossPairs, group_masks, mean_pairwise_distance, pairs_between, pairs_within
+from evaluation.metrics.pairwise import (
+    CrossPairs,
+    group_masks,
+    group_of,
+    mean_pairwise_distance,
+    pairs_between,
+    pairs_within,
+)
 from evaluation.metrics.reference import Reference
 from evaluation.metrics.schema import ClassMeasures, GeneratorMeasures, Intervals, Nearest, Scores
 from evaluation.models.names import CLASSIFIER, EVALUATOR
@@ -39,8 +46,8 @@ def compute_scores(
 
     conditions: None for an unconditional generator. sources: int64 [N], the sources of the images as the reference
     names them; None for images that are independent of the reference. Entry 0 is for all images. With groups, entry
-    1 + g is for all images but those of group g (image i is in group i % groups), with the classes and nearest images
-    of all images. judgements: [N, K] by judge, of images with conditions.
+    1 + g is for all images but those of group g (`group_of`), with the classes and nearest images of all images.
+    judgements: [N, K] by judge, of images with conditions.
     """
     pairs: dict[str, list[CrossPairs]] = {}
     nearest: dict[str, Nearest] = {}
@@ -184,7 +191,7 @@ def _spread(
     """
     count = len(reference.labels)
     labels = reference.labels.repeat(len(features))
-    group = (torch.arange(count) % min(GROUPS, count)).repeat(len(features))
+    group = group_of(count, min(GROUPS, count)).repeat(len(features))
     values, intervals = {}, {}
     for name in features[0]:
         if spread := measure.compute(torch.cat([f[name] for f in features]), labels, group):

@@ -6,7 +6,7 @@ import statistics
 from pydantic import BaseModel, ConfigDict
 
 CONFIDENCE = 0.95
-GROUPS = 10  # groups of the jackknife: image i is in group i % GROUPS, and images are in the order of the data
+GROUPS = 10  # groups of the jackknife; evaluation.metrics.pairwise.group_of divides the images among them
 
 
 class Interval(BaseModel):

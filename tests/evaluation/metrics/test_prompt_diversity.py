@@ -12,6 +12,7 @@ from evaluation.metrics import pairwise
 from evaluation.metrics.pairwise import distances_within
 from evaluation.metrics.schema import GeneratorMeasures
 from tests.helpers.evaluators import random_features, toy_evaluator
+from tests.helpers.networks import CPU
 
 
 def slow_mean(x: torch.Tensor, conditions: list[int]) -> float:
@@ -78,3 +79,18 @@ def test_a_generator_that_ignores_its_prompts_has_no_diversity_per_prompt() -> N
 def test_a_generator_that_repeats_itself_has_less() -> None:
     values = [evaluated(spread).values("prompt_diversity")["classifier"] for spread in (0.2, 0.05)]
     assert 0 < values[1] < 0.5 * values[0]
+
+
+def test_the_interval_does_not_depend_on_a_factor_that_prompts_and_groups_share() -> None:
+    """Of ten prompts with different spreads, each would be in one of ten groups, unless the groups are random."""
+    widths = []
+    for prompts in (10, 11):
+        toy = toy_evaluator()
+        reference = replace(toy.reference, labels=torch.arange(300) % prompts, replicates=2, class_names=[])
+        reference = replace(reference, captions=[str(i) for i in range(prompts)])
+        generator = Sampler(
+            "toy", 1, (1, 8, 8), True, CPU, lambda z, cond: (0.05 + 0.03 * cond)[:, None, None, None] * z
+        )
+        measures = Evaluator(toy.extractors, reference).evaluate(generator, 5, 64)[0]
+        widths.append(measures.interval.values("prompt_diversity")["classifier"].half_width)
+    assert widths[0] == pytest.approx(widths[1], rel=0.6)

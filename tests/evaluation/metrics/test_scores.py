@@ -5,6 +5,7 @@ import torch
 
 from evaluation.metrics.comparison import ConditionedImages, Conditions
 from evaluation.metrics.measures import MEASURES, clip_score
+from evaluation.metrics.pairwise import group_of
 from evaluation.metrics.scores import compute_scores, jackknife_scores
 from evaluation.statistics.intervals import GROUPS, jackknife
 from tests.helpers.evaluators import toy_evaluator
@@ -56,7 +57,7 @@ def test_scores_without_a_group_are_those_of_the_remaining_images() -> None:
     # Groups change the order in which the kernel is summed, so KID is equal up to rounding.
     assert whole.kid == pytest.approx(apart.kid, rel=1e-9)
     assert whole == apart.model_copy(update={"kid": whole.kid})
-    masks = [torch.arange(290) % 4 != g for g in range(4)]
+    masks = [group_of(290, 4) != g for g in range(4)]
     for part, mask in zip(parts, masks, strict=True):
         labels, captions = conditions.labels[mask], conditions.caption_embeds[mask]
         left = Conditions(labels, captions, lambda f, labels=labels: labels)
