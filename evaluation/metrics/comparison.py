@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from evaluation.metrics.pairwise import CrossPairs
+from evaluation.metrics.pairwise import CrossPairs, shuffle
 from evaluation.metrics.reference import Reference
 from evaluation.statistics.frechet import Gaussian, frechet_distance
 
@@ -17,12 +17,16 @@ MATCHED_SETS = 4  # largest number of sets of few images whose distances are ave
 
 @dataclass(frozen=True)
 class FeatureComparison:
-    """Features x [M, D] of generated images by one extractor, and the reference's features y by the same extractor."""
+    """Features x [M, D] of generated images by one extractor, and the reference's features y by the same extractor.
+
+    kept: bool [N], which images of a replicate of N these are; None if they are all.
+    """
 
     extractor: str
     features: Tensor
     pairs: CrossPairs
     reference: Reference
+    kept: Tensor | None = None
 
     @cached_property
     def gaussian(self) -> Gaussian:
@@ -37,14 +41,19 @@ class FeatureComparison:
         """Fréchet distance to the reference of sets of as many images as are held out, or as are generated if fewer.
 
         It is the mean over disjoint sets. A distance depends on the number of images, so that only sets of one size
-        compare generated images with held-out ones.
+        compare generated images with held-out ones. The sets are those of all images of the replicate, so that the
+        jackknife leaves a group out of the same sets, and an equal part out of each.
         """
-        reference, x = self.reference, self.features
-        size = min(len(x), len(reference.labels), len(reference.held_out[self.extractor]))
-        sets = min(MATCHED_SETS, len(x) // size)
+        reference = self.reference
+        kept = torch.ones(len(self.features), dtype=torch.bool) if self.kept is None else self.kept
+        size = min(len(kept), len(reference.labels), len(reference.held_out[self.extractor]))
+        count = min(MATCHED_SETS, len(kept) // size)
         # The order of the images may follow their classes, so that the sets are random.
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-        gaussians = [Gaussian.fit(x[rows]) for rows in order[: sets * size].split(size)]
+        parts = shuffle(len(kept))[: count * size].split(size)
+        place = kept.cumsum(0) - 1  # of each image among those that are kept
+        # One image has no covariance: of sets of two images, those that have lost one do not count.
+        sets = [rows for part in parts if len(rows := place[part[kept[part]]]) > 1] or [place[kept]]
+        gaussians = [Gaussian.fit(self.features[rows]) for rows in sets]
         return fmean(frechet_distance(g, reference.gaussians[self.extractor]) for g in gaussians)
 
 

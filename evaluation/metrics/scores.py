@@ -64,7 +64,7 @@ def compute_scores(
         classes = measure_classes(features[CLASSIFIER], conditions.labels, predictions, reference)
     scores = []
     for part, mask in enumerate(group_masks(len(next(iter(features.values()))), groups)):
-        comparisons = {k: FeatureComparison(k, v[mask], pairs[k][part], reference) for k, v in features.items()}
+        comparisons = {k: FeatureComparison(k, v[mask], pairs[k][part], reference, mask) for k, v in features.items()}
         images = conditions and ConditionedImages(
             image_embeds=features[EVALUATOR][mask],
             caption_embeds=conditions.caption_embeds[mask],

@@ -1,6 +1,7 @@
 """Held-out and generated images are compared by distances of equally many images."""
 
-from statistics import fmean
+from dataclasses import replace
+from statistics import fmean, stdev
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,13 +10,16 @@ import torch
 from torch import Tensor
 
 from evaluation.metrics.comparison import MATCHED_SETS, FeatureComparison
+from evaluation.metrics.pairwise import group_masks, group_of, shuffle
+from evaluation.metrics.scores import compute_scores
 from evaluation.statistics.frechet import Gaussian, frechet_distance
+from evaluation.statistics.intervals import GROUPS, jackknife, mean_interval
 from tests.helpers.evaluators import random_features, toy_evaluator
 
 
-def compare(x: Tensor, plan: Any) -> FeatureComparison:
+def compare(x: Tensor, plan: Any, kept: Tensor | None = None) -> FeatureComparison:
     nothing: Any = None
-    return FeatureComparison("a", x, nothing, plan)
+    return FeatureComparison("a", x, nothing, plan, kept)
 
 
 def test_a_faithful_generator_has_the_matched_distance_of_held_out_images() -> None:
@@ -55,3 +59,44 @@ def test_the_matched_distance_is_the_mean_over_disjoint_sets(
     sets = [x[rows] for rows in order[: sum(sizes)].split(sizes)]
     expected = sum(frechet_distance(Gaussian.fit(s), reference) for s in sets) / len(sizes)
     assert compare(x, plan).matched_distance() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_jackknife_leaves_a_group_out_of_the_same_sets() -> None:
+    toy = toy_evaluator().reference
+    reference = replace(toy, held_out={k: v[:100] for k, v in toy.held_out.items()})
+    whole, *parts = compute_scores(toy.held_out, None, reference, groups=4)
+    for name, x in toy.held_out.items():
+        sets = shuffle(300).split(100)
+        for g, scores in enumerate((whole, *parts), start=-1):
+            left = [Gaussian.fit(x[rows[group_of(300, 4)[rows] != g]]) for rows in sets]
+            expected = fmean(frechet_distance(gaussian, reference.gaussians[name]) for gaussian in left)
+            assert scores.values("fd_matched")[name] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("generated", "held_out"), [(1000, 100), (600, 300)])
+def test_its_interval_is_that_of_other_noise(generated: int, held_out: int) -> None:
+    """With new random sets for each group the interval would be several times too wide."""
+    plan: Any = SimpleNamespace(
+        labels=torch.zeros(generated),
+        held_out={"a": torch.zeros(held_out, 1)},
+        gaussians={"a": Gaussian.fit(random_features(5000, 8, 0))},
+    )
+    distances, widths = [], []
+    for seed in range(1, 21):
+        x = random_features(generated, 8, seed, scale=1.1)
+        whole, *parts = (compare(x[m], plan, m).matched_distance() for m in group_masks(generated, GROUPS))
+        distances.append(whole)
+        widths.append(mean_interval(jackknife(whole, parts)).half_width)
+    quantile = 2.262  # of Student's t with nine degrees of freedom
+    assert fmean(widths) == pytest.approx(quantile * stdev(distances), rel=0.5)
+
+
+def test_sets_of_two_images_have_an_interval() -> None:
+    """A set without one of its two images would have no covariance."""
+    plan: Any = SimpleNamespace(
+        labels=torch.zeros(8),
+        held_out={"a": torch.zeros(2, 4)},
+        gaussians={"a": Gaussian.fit(random_features(9, 4, 1))},
+    )
+    x = random_features(8, 4, 0)
+    assert all(compare(x[m], plan, m).matched_distance() > 0 for m in group_masks(8, GROUPS))
