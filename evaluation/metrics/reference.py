@@ -21,6 +21,7 @@ PLAN = {
     "splits": "splits", "class_names": "class_names", "captions": "captions", "draws": "replicates",
     "neighbours": "neighbours", "picture_seed": "picture_seed",
 }  # fmt: skip
+COPY = 1e-4  # of the features' norm: far above the rounding of a copy's distance, far below that of another image
 DERIVED = ("radii", "kernel", "nearest")
 TENSORS = ("real_labels", "labels", "picture_labels", "real_sources", "sources")
 
@@ -92,6 +93,11 @@ class Reference:
             k: self.stored[f"nearest.{k}"] if f"nearest.{k}" in self.stored else find_nearest(v, self.features[k])[0]
             for k, v in self.held_out.items()
         }
+
+    @cached_property
+    def copy_distances(self) -> dict[str, float]:
+        """Distance below which an image counts as a copy of a real image, per extractor."""
+        return {k: COPY * v.double().square().sum(dim=1).mean().sqrt().item() for k, v in self.features.items()}
 
     @cached_property
     def digest(self) -> str:

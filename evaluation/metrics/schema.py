@@ -90,7 +90,7 @@ class Nearest(StrictModel):
     """Distance of images to the training split; a copy has distance 0."""
 
     median: float = Field(description="median distance to the nearest training image")
-    held_out: float = Field(description="median distance of held-out images, which no generator has seen")
+    held_out: float = Field(description="median distance of held-out images without copies; 0: all are copies")
     closer: float = Field(description="share nearer than 1 % of the held-out images; well above 0.01: memorised images")
 
 

@@ -55,7 +55,8 @@ def compute_scores(
         y, k = reference.features[name], reference.neighbours
         of_both = None if sources is None else (sources, reference.real_sources)
         pairs[name], distances = pairs_between(x, y, reference.pairs[name], k, groups, of_both)
-        nearest[name] = measure_nearness(distances, reference.held_out_distances[name])
+        held_out, copy = reference.held_out_distances[name], reference.copy_distances[name]
+        nearest[name] = measure_nearness(distances, held_out, copy)
     # Data without classes have no labels to predict, and with one class the classifier has learned nothing.
     has_labels = reference.class_names and CLASSIFIER in features
     predictions = conditions.classify(features[CLASSIFIER]) if conditions and has_labels else None
@@ -88,12 +89,17 @@ def _compute(
     raise TypeError(f"the measure {measure.name} cannot be computed from one replicate")
 
 
-def measure_nearness(distances: Tensor, held_out: Tensor) -> Nearest:
-    """Compare distances [N] to the nearest training image with those of held-out images [M]."""
+def measure_nearness(distances: Tensor, held_out: Tensor, copy: float) -> Nearest:
+    """Compare distances [N] to the nearest training image with those of held-out images [M].
+
+    copy: distance below which an image is a copy. Held-out images that are copies do not count: their distance of zero
+    would be the quantile, and no generated image is nearer. Without any others, the copies are counted.
+    """
+    new = held_out[held_out > copy]
     return Nearest(
         median=distances.median().item(),
-        held_out=held_out.median().item(),
-        closer=(distances < held_out.quantile(CLOSE_QUANTILE)).double().mean().item(),
+        held_out=new.median().item() if len(new) else 0.0,
+        closer=(distances < (new.quantile(CLOSE_QUANTILE) if len(new) else copy)).double().mean().item(),
     )
 
 

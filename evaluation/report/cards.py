@@ -84,12 +84,16 @@ def clip_card(metrics: Metrics) -> Card | None:
 def memory_card(metrics: Metrics) -> Card:
     """Distance of the student's images to the nearest training image, over that of held-out images."""
     nearest = metrics.student.nearest[EVALUATOR]
+    label = "of held-out images' distance to the nearest training image"
+    tone = "bad" if nearest.closer > MEMORISED else "even"
+    if nearest.held_out == 0:
+        text = "All held-out images are copies of training images, so that they tell nothing of new images; "
+        text += f"{_percent(nearest.closer)} of the student's images are copies, too."
+        return Card("none", label, text, tone)
     text = (
         f"{_percent(nearest.closer)} of the student's images are nearer to a training image than 1 % of the held-out "
         f"images are; the median distance is {nearest.median:.3g}, that of held-out images {nearest.held_out:.3g}."
     )
-    label = "of held-out images' distance to the nearest training image"
-    tone = "bad" if nearest.closer > MEMORISED else "even"
     return Card(f"{nearest.median / nearest.held_out:.2f}", label, text, tone)
 
 

@@ -1,5 +1,7 @@
 """Scores of a set of images, of its parts, and of sets with known defects."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -26,6 +28,19 @@ def test_copies_of_training_images_are_detected() -> None:
     copy, fair = (compute_scores({"evaluator": x}, None, ref)[0].nearest["evaluator"] for x in features)
     assert copy.closer > 0.9 and copy.median < 1e-6
     assert fair.closer <= 0.02 and fair.median == pytest.approx(fair.held_out)
+
+
+@pytest.mark.parametrize("share", [0.03, 0.6, 1.0])
+def test_copies_are_detected_beside_test_images_that_are_copies(share: float) -> None:
+    """Their distance is zero up to rounding, so that no image would be nearer than the nearest of them."""
+    toy = toy_evaluator().reference
+    count = round(300 * share)
+    held_out = {k: torch.cat([toy.features[k][:count], v[count:]]) for k, v in toy.held_out.items()}
+    ref = replace(toy, held_out=held_out)
+    features = toy.features["evaluator"], toy.held_out["evaluator"]
+    copy, fair = (compute_scores({"evaluator": x}, None, ref)[0].nearest["evaluator"] for x in features)
+    assert copy.closer > 0.9 and fair.closer <= 0.03
+    assert copy.held_out == (0 if share == 1 else pytest.approx(fair.median, rel=0.1))
 
 
 def test_dropped_classes_and_noise_change_the_right_measures() -> None:
