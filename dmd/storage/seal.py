@@ -22,8 +22,9 @@ def seal_of(file: Path) -> Path:
 
 
 def write_seal(file: Path) -> None:
-    """Write the checksum of a complete file."""
-    write_text(seal_of(file), _line(file))
+    """Write the checksum of a complete file, which several processes may have written at the same time."""
+    with new_file(seal_of(file), shared=True) as tmp:
+        tmp.write_text(_line(file), encoding="utf-8")
 
 
 class HashedFile:

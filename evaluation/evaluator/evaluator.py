@@ -65,7 +65,7 @@ class Evaluator:
                 noise = replicate_seed(seed, replicate)
                 sets.append(self._extract(sampler, noise, batch_size, source, progress))
         if len(sets) == 1:
-            scores = jackknife_scores(self._score(sets[0], conditions, source, GROUPS))
+            scores = self.work.from_main(lambda: jackknife_scores(self._score(sets[0], conditions, source, GROUPS)))
         else:
             scores = self.work.join_up([self._score(s, conditions, source)[0] for s in self.work.own(sets)])
         features = [self._of_extractors(s) for s in sets]

@@ -7,6 +7,7 @@ not fit its checksum is named and computed again.
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dmd.storage.files import new_file, sha256, write_text
+from dmd.storage.files import new_file, sha256
 from dmd.storage.scratch import scratch_root
 from dmd.storage.seal import is_usable, remove_sealed, write_seal
 from dmd.training.shared_work import ALONE, SharedWork
@@ -91,11 +92,11 @@ class FeatureStore:
         key = {"made_by": source, "code": _hash_code(SCORES_CODE)}
         path = self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
         if is_usable(path):
-            with contextlib.suppress(ValidationError):
+            with contextlib.suppress(ValidationError, OSError):  # another process may have removed it
                 return SCORES_ADAPTER.validate_json(path.read_bytes())
         scores = compute()
-        write_text(path, SCORES_ADAPTER.dump_json(scores).decode())
-        write_seal(path)
+        with _new_entry(path) as tmp:
+            tmp.write_bytes(SCORES_ADAPTER.dump_json(scores))
         return scores
 
     def _path(self, source: dict[str, Any], entry: str) -> Path:
@@ -105,10 +106,13 @@ class FeatureStore:
 
     def _prune(self) -> None:
         """Delete the least recently used entries beyond MAX_BYTES."""
-        files = sorted(self.folder.glob("*.safetensors"), key=lambda p: p.stat().st_mtime, reverse=True)
+        files = []
+        for file in self.folder.glob("*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):  # another process prunes, too
+                files.append((file.stat().st_mtime, file.stat().st_size, file))
         total = 0
-        for file in files:
-            total += file.stat().st_size
+        for _, size, file in sorted(files, reverse=True):
+            total += size
             if total > MAX_BYTES:
                 remove_sealed(file)
 
@@ -143,13 +147,25 @@ def _read(path: Path, name: str) -> Tensor | None:
         return None
     try:
         tensor = load_file(path)[name]
+        os.utime(path)
     except (OSError, SafetensorError, KeyError):
         return None
-    path.touch()
     return tensor
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    with new_file(path, shared=True) as tmp:  # two runs may write the same entry at the same time
+    with _new_entry(path) as tmp:
         save_file({k: v.contiguous() for k, v in tensors.items()}, tmp)
-    write_seal(path)
+
+
+@contextlib.contextmanager
+def _new_entry(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for an entry, which is sealed afterwards.
+
+    Several processes or runs may write one entry at the same time. One that finds a damaged entry may remove the file
+    of another before its seal is written; it is then computed again.
+    """
+    with new_file(path, shared=True) as tmp:
+        yield tmp
+    with contextlib.suppress(FileNotFoundError):
+        write_seal(path)

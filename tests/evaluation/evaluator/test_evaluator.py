@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from dmd.training.shared_work import SharedWork
+from evaluation.evaluator.evaluator import Evaluator
 from evaluation.evaluator.prefetch import prefetch
 from evaluation.features.store import FeatureStore
 from tests.helpers.evaluators import sampler, toy_evaluator
@@ -41,6 +45,20 @@ def test_the_store_does_not_change_the_measures(tmp_path: Path) -> None:
     plain = toy_evaluator().evaluate(sampler(), 5, 64)[0]
     stored = [toy_evaluator(FeatureStore(tmp_path, {})).evaluate(sampler(), 5, 64, "source")[0] for _ in range(2)]
     assert stored[0] == stored[1] == plain
+
+
+def test_the_scores_of_a_single_replicate_are_computed_by_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process would compute the pairs of all images with the whole reference, and write one entry."""
+    toy = toy_evaluator()
+    reference = replace(toy.reference, replicates=1)
+    measures, scores = Evaluator(toy.extractors, reference).evaluate(sampler(), 5, 64)
+
+    class Second(SharedWork):
+        def from_main(self, compute: Any) -> Any:
+            return scores
+
+    monkeypatch.setattr("evaluation.evaluator.evaluator.compute_scores", None)
+    assert Evaluator(toy.extractors, reference, work=Second()).evaluate(sampler(), 5, 64) == (measures, scores)
 
 
 def test_prefetching_keeps_the_batches_and_raises_errors() -> None:

@@ -1,11 +1,14 @@
 """The store keeps features and images, and computes only what is missing."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from evaluation.features import store as store_module
 from evaluation.features.store import FeatureStore
 from evaluation.metrics.schema import Scores
 from tests.helpers.faults.damage import DAMAGES, do_damage
@@ -69,3 +72,56 @@ def test_a_damaged_entry_is_named_and_computed_again(
         named = capsys.readouterr().err
         assert [f"note: {file} is damaged" in named for file in kept] == [True, damage == "swapped"]
     assert generated == [1, 1, 2, 2] + ([1, 2, 1, 2] if damage == "swapped" else [1, 1])
+
+
+def read_entry(store: FeatureStore, kind: str) -> float:
+    """Features of a source, or its scores: read, or computed and written."""
+    if kind == "features":
+        images = torch.full((4, 1, 8, 8), 3, dtype=torch.uint8)
+        return store.features({}, {"a": lambda x: x.flatten(1).float()}, lambda: [images], False)["a"].mean().item()
+    scores = [Scores.model_validate({"fd": {"a": 3.0}, "nearest": {}, "classes": {}})]
+    return store.scores({}, lambda: scores)[0].values("fd")["a"]
+
+
+@pytest.mark.parametrize("moment", [1, 2], ids=["entry", "seal"])
+@pytest.mark.parametrize("kind", ["features", "scores"])
+def test_two_runs_may_write_one_entry_at_the_same_time(
+    kind: str, moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run writes the whole entry just before the file, or the seal, of this one gets its name."""
+    store, replace, calls = FeatureStore(tmp_path, {"a": "1"}), Path.replace, [0]
+
+    def interrupted(tmp: Path, target: Path) -> Any:
+        calls[0] += 1
+        if calls[0] == moment:
+            with monkeypatch.context() as other:
+                other.setattr(os, "getpid", lambda: -1)
+                assert read_entry(store, kind) == 3
+        return replace(tmp, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    assert read_entry(store, kind) == read_entry(store, kind) == 3 and calls[0] == 4
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ["features", "scores"])
+def test_an_entry_that_another_run_removes_is_computed_again(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be removed before its seal is written, or between the check of the seal and the reading."""
+    store, write_seal, is_usable = FeatureStore(tmp_path, {"a": "1"}), store_module.write_seal, store_module.is_usable
+
+    def removed_before(call: Any) -> Any:
+        return lambda path: (path.unlink(missing_ok=True), call(path))[1]
+
+    def removed_after(path: Path) -> bool:
+        result = is_usable(path)
+        path.unlink(missing_ok=True)
+        return result
+
+    with monkeypatch.context() as other:
+        other.setattr(store_module, "write_seal", removed_before(write_seal))
+        assert read_entry(store, kind) == 3
+    assert read_entry(store, kind) == 3
+    monkeypatch.setattr(store_module, "is_usable", removed_after)
+    assert read_entry(store, kind) == 3
