@@ -30,7 +30,11 @@ def ratio_card(metrics: Metrics, extractor: str) -> Card:
         tone, text = "good", f"The student is closer to the real images by {_percent(1 - ratio, 0)}."
     else:
         tone, text = "bad", f"The student is farther from the real images by {_percent(ratio - 1, 0)}."
-    text += f"{_describe_marks(metrics, extractor)} 95 % interval {interval.low:.2f} to {interval.high:.2f}."
+    text += _describe_marks(metrics, extractor)
+    if metrics.provenance.made_by:
+        text += " The reference is the teacher's own images, so that the teacher's distance is the bias of few images "
+        text += "alone, and the ratio grows with baseline.samples."
+    text += f" 95 % interval {interval.low:.2f} to {interval.high:.2f}."
     text += f" Fréchet distance {student:.3g}, the teacher's {teacher:.3g} at {metrics.teachers[best].nfe} passes."
     return Card(f"{ratio:.2f}", f"of the best teacher's distance, {extractor} features", text, tone)
 
