@@ -152,7 +152,10 @@ def fashion_mnist_seeds() -> str:
 
 
 def selection() -> str:
-    """Table of the comparison of validation measures: how their order agrees with that of the final figures."""
+    """Table of the comparison of validation measures: how their order agrees with that of the final figures.
+
+    The file has means of logarithms, so that each loss is a geometric mean over the runs.
+    """
     rows: list[Row] = []
     for name, result in read("records/selection.json").items():
         score, excess = result["spearman"]["score"], result["excess"]
