@@ -183,6 +183,8 @@ def measure_passes(size: Size, device: str, repeats: int) -> dict[str, Any]:
         return time.perf_counter()
 
     state, blocks = new_block(size, "dmd2", repeats + 2, device=device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # an earlier part may have had more
     next(blocks)
     with Passes(state.nets, clock) as passes:
         rows = [passes.measure(partial(next, blocks)) for _ in range(repeats)]

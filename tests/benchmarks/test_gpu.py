@@ -53,3 +53,13 @@ def test_no_part_starts_after_the_time_is_over(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(gpu.time, "monotonic", iter([0.0, 1.0, 1.0, 61.0, 61.0]).__next__)
     result = run(monkeypatch, tmp_path / "gpu.json", "--minutes", "1")
     assert result["first"] == 1 and result["second"] == "not measured: no time left"
+
+
+def test_the_peak_of_memory_is_that_of_its_own_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = [5 * 2**30]  # of an earlier part
+    make = gpu.new_block
+    monkeypatch.setattr(gpu, "new_block", lambda *order, device: make(*order, device="cpu"))
+    monkeypatch.setattr(gpu, "finish", lambda device: None)
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: peak.__setitem__(0, 2**30))
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: peak[0])
+    assert gpu.measure_passes(TINY, "cuda", 1)["peak GiB"] == 1
