@@ -978,7 +978,7 @@ class EvaluateConfig(Group):
         "baseline.precision; figures are those of this type"
     )
     seed: Seed = Field(description="seed of the student's noise")
-    timing_batch: Count = Field(description="images per timed call")
+    timing_batch: Count = Field(description="images per timed call; batch_size if that is smaller")
     timing_repeats: int = Field(ge=3, description="timed calls; their median is reported")
 
 

@@ -23,9 +23,9 @@ def time_samplers(
     """Time calls that generate images of the first cfg.timing_batch labels, from noise to bytes.
 
     Times are medians over cfg.timing_repeats. No batch is larger than cfg.batch_size, which is known to fit into
-    memory. parameters: number of parameters of the student's network.
+    memory: it replaces a larger cfg.timing_batch. parameters: number of parameters of the student's network.
     """
-    labels, repeats = labels[: cfg.timing_batch], cfg.timing_repeats
+    labels, repeats = labels[: min(cfg.timing_batch, cfg.batch_size)], cfg.timing_repeats
     samplers = (student, *teachers)
     seconds: dict[str, list[float]] = {s.name: [] for s in samplers}
     seconds_alone: dict[str, list[float]] = {s.name: [] for s in samplers}
@@ -46,7 +46,7 @@ def time_samplers(
         )
         for s in samplers
     }
-    best_batch, rate = _find_best_batch(student, labels, repeats, max(cfg.batch_size, len(labels)))
+    best_batch, rate = _find_best_batch(student, labels, repeats, cfg.batch_size)
     return Timing(
         student=latencies.pop(student.name),
         teachers=latencies,

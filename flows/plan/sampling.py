@@ -34,7 +34,7 @@ def sampling_memory(teacher: Teacher, encoders: Sequence[nn.Module], params: Par
         size = images * block
         return {"teacher": _network(teacher, precision), **vae, "activations": _in_precision(size, precision)}
 
-    evaluate = sample(max(cfg.batch_size, both * cfg.timing_batch), cfg.precision)
+    evaluate = sample(max(cfg.batch_size, both * min(cfg.timing_batch, cfg.batch_size)), cfg.precision)
     return {
         ENCODE: _encoders(teacher, encoders, params),
         "baseline": sample(both * params.baseline.batch_size, params.baseline.precision),

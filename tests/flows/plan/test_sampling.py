@@ -45,6 +45,8 @@ def test_a_pixel_teacher_takes_its_weights_and_the_activations_of_a_block(params
         "pairs": {"teacher": whole, "activations": 2 * 512 * block},
         "evaluate": {"teacher": whole, "student": whole, "activations": 80 * block},
     }
+    small = with_values(run, evaluate={"batch_size": 32})  # which bounds the batch that is timed
+    assert sampling_memory(teacher, [], small)["evaluate"]["activations"] == 64 * block
     none = with_values(run, pairs={"count": 0})
     assert sampling_memory(teacher, [], none)["pairs"]["activations"] == 0
     assert [line.split(",")[0] for line in sampling_lines(sampling_memory(teacher, [], run), run)] == [
