@@ -183,24 +183,26 @@ def _split_phases(phases: tuple[Phase, ...], name: str) -> tuple[Phase, tuple[Ph
 
 @dataclass(frozen=True)
 class Patience:
-    """Ends the last phase after a number of generator turns without a better generator.
+    """Ends the last phase at the first validation after a number of generator turns without a better generator.
 
     Earlier phases always run to their end.
     """
 
     turns: int  # 0: never end early
     start: int  # generator turns before the last phase
+    every: int  # generator turns between validations
 
     @classmethod
     def of(cls, cfg: TrainConfig, phases: tuple[Phase, ...]) -> "Patience":
         """Convert the patience of the parameters from validations to generator turns."""
         counts = [phase.generator_turns for phase in phases if phase.generator_turns]
-        return cls(cfg.patience * cfg.validate_every, sum(counts[:-1]))
+        return cls(cfg.patience * cfg.validate_every, sum(counts[:-1]), cfg.validate_every)
 
     def is_over(self, state: TrainState) -> bool:
-        """Whether the run must end now."""
-        turns_since_best = state.turn - max(state.best.turn, self.start)
-        return self.turns > 0 and state.turn > self.start and turns_since_best >= self.turns
+        """Whether the run must end now. A run that resumes between two validations ends where it would have ended."""
+        if self.turns == 0 or state.turn % self.every or state.turn <= self.start:
+            return False
+        return state.turn - max(state.best.turn, self.start) >= self.turns
 
 
 class PhaseProgress:

@@ -130,6 +130,30 @@ def test_patience_applies_to_the_last_phase_from_its_beginning(
     assert [r["phase"] for r in rows] == ["distill"] * 3 + ["adversarial"] * 4 and best == 5
 
 
+def test_a_run_with_patience_ends_at_the_same_turn_if_it_resumes_between_validations(
+    teacher: Teacher, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last phase begins after turn 3. Validations are at turns 2, 4, 6 and 8; at turn 8, 5 turns were no better."""
+    validation = tolerating(params, 0.0)
+    cfg = short_training(params, (3, 0), validate_every=2, checkpoint_every=1, validation=validation, patience=2)
+
+    def run(folder: str, kill: int) -> Distilled:
+        def validate(generator: Generator, turn: int) -> Validation:
+            if turn == kill:
+                raise KeyboardInterrupt
+            return draws_of(float(turn))
+
+        monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / folder))
+        m, scratch = method(params, PAIRS, critic_turns=1), Scratch("train", {}, {})
+        return distill(m, copies(teacher), cfg, teacher, LABELS, (), scratch, validate, alone())
+
+    whole = run("whole", 0)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", 8)
+    again = run("killed", 0)
+    assert len(whole.rows) == 8 and repr(again.rows) == repr(whole.rows)
+
+
 # Turn 4 is the last before the return to turn 2.
 @pytest.mark.parametrize("killed_at", [pytest.param(3, marks=SLOW), 4, pytest.param(5, marks=SLOW)])
 def test_a_resumed_run_equals_an_uninterrupted_one_across_the_return_to_the_best(
