@@ -25,6 +25,18 @@ from dmd.yaml_files import load_yaml
 NONE = "none"
 BESIDE = "weights"  # value of a judge's processor: its files lie beside the weights
 MOST_LEVELS = 1_000_000  # of method.levels.count; their tables take 32 MB for each network
+# Keys of `train` that say how the result is computed or what else is written: a run resumes after a change of them.
+SAME_RESULT = {
+    "launcher",
+    "processes",
+    "launcher_options",
+    "shard",
+    "accumulate",
+    "gradient_checkpointing",
+    "offload",
+    "lora_adapter",
+    "checkpoint_every",
+}
 EVERYWHERE = 0.0, 1.0  # guidance interval without an effect: all noise levels, as shares of T
 FORMER_NONE = "zoo/none"
 FORMER_TOLERANCE = "validation_tolerance"
@@ -890,6 +902,14 @@ class TrainConfig(Group):
         ge=0,
         description="validations without a better generator after which the last phase ends; 0: never",
     )
+
+    def bits(self) -> dict[str, Any]:
+        """The values that the result depends on beyond float32 rounding, by key.
+
+        A run that rolls back depends on the turns of its checkpoints.
+        """
+        needed = {"checkpoint_every"} if self.on_divergence == "roll_back" else set()
+        return self.model_dump(exclude=SAME_RESULT - needed)
 
     @property
     def teacher_precision(self) -> Precision:

@@ -145,8 +145,9 @@ def load_weights(generator: Denoiser, finished: Generator, folder: Path) -> None
 
 def new_scratch(params: Params, inputs: dict[str, Path]) -> Scratch:
     """The resumable state of a run, whose name is a hash of the parameters and files that the result depends on."""
-    groups = {name: getattr(params, name).model_dump() for name in ("guidance", "method", "train")}
-    return Scratch("train", groups | {"runtime": params.runtime.bits()}, inputs | files_in_params(params))
+    groups = {name: getattr(params, name).model_dump() for name in ("guidance", "method")}
+    groups |= {"train": params.train.bits(), "runtime": params.runtime.bits()}
+    return Scratch("train", groups, inputs | files_in_params(params))
 
 
 def files_in_params(params: Params) -> dict[str, Path]:
