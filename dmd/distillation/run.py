@@ -68,7 +68,7 @@ def distill(
     a signal to any process, all of them end after their turn, with a checkpoint: raises Stopped, or KeyboardInterrupt
     after SIGINT.
     """
-    state = _load_state(nets, cfg, scratch)
+    state = _load_state(nets, cfg, scratch, workers)
     phases, conditions = method.phases(cfg), labels if teacher.conditions else None
     recovery = Recovery(cfg, scratch, workers)
 
@@ -155,10 +155,11 @@ class _Run:
             stop.end()
 
 
-def _load_state(nets: Networks, cfg: TrainConfig, scratch: Scratch) -> TrainState:
+def _load_state(nets: Networks, cfg: TrainConfig, scratch: Scratch, workers: Workers) -> TrainState:
     """Return the state of the last checkpoint; that of a new run without one."""
     state = TrainState(nets, cfg)
-    if checkpoint := scratch.load():
+    workers.from_main(scratch.start)
+    if checkpoint := scratch.load(starts=False):
         state.load_state_dict(checkpoint)
     return state
 

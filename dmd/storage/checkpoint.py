@@ -123,21 +123,30 @@ class Scratch:
         """Wait until the last checkpoint is written, and raise the error of the thread, if it has failed."""
         self.writer.wait()
 
-    def load(self) -> dict[str, Any] | None:
+    def start(self) -> None:
+        """Discard the state if $DMD_RESUME asks for that.
+
+        Of several processes, the main one calls this before any of them loads; otherwise one would remove what another
+        one reads or has already written.
+        """
+        if os.environ.get(ON_CODE_CHANGE) == "fresh":
+            self.discard()
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, starts: bool = True) -> dict[str, Any] | None:
         """Return the state of the last intact checkpoint; None if there is no checkpoint. Later rows are cut off.
 
-        Raises CheckpointError if every checkpoint is damaged, or if other code wrote it and $DMD_RESUME is not set.
+        starts: whether to call `start` first, for a run of one process. Raises CheckpointError if every checkpoint is
+        damaged, or if other code wrote it and $DMD_RESUME is not set.
         """
-        choice = os.environ.get(ON_CODE_CHANGE)
         self.wait()
-        if choice == "fresh":
-            self.discard()
-            self.folder.mkdir(parents=True)
+        if starts:
+            self.start()
         content = self._load_last(self.checkpoints())
         self.rows.cut(content["rows"] if content else None)
         if content is None:
             return None
-        if content["code"] != self.code and choice != "continue":
+        if content["code"] != self.code and os.environ.get(ON_CODE_CHANGE) != "continue":
             raise CheckpointError(
                 f"{self.folder} holds an unfinished run of other code; set {ON_CODE_CHANGE}=continue to continue it, "
                 f"or {ON_CODE_CHANGE}=fresh to start again"

@@ -44,6 +44,20 @@ def test_a_checkpoint_of_other_code_is_an_error(tmp_path: Path, monkeypatch: pyt
     assert later.load() is None and not later.checkpoints()
 
 
+def test_of_several_processes_the_main_one_alone_discards(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main process may have saved before another one loads; and two may start at once, which is no error."""
+    monkeypatch.setenv("DMD_RESUME", "fresh")
+    save(scratch, 3)
+    other = Scratch.at(scratch.root, scratch.run, scratch.code)
+    with monkeypatch.context() as patch:
+        patch.setattr("dmd.storage.checkpoint.shutil.rmtree", lambda *_, **__: None)  # another one has made it anew
+        scratch.start()
+    scratch.start()
+    assert scratch.load(starts=False) is None
+    save(scratch, 1)
+    assert other.load(starts=False) == {"step": 1}
+
+
 def test_other_parameters_or_inputs_have_another_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DMD_SCRATCH", str(tmp_path / "scratch"))
     data = tmp_path / "data"
