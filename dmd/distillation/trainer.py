@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dmd.config import TrainConfig
 from dmd.diffusion.denoiser import Cond
-from dmd.distillation.divergence.signs import SPREAD
+from dmd.distillation.divergence.signs import SPREAD, batch_spread
 from dmd.distillation.inputs.reading import ReadAhead
 from dmd.distillation.methods import Method
 from dmd.distillation.parallel.whole_batch import backward_turn
@@ -128,10 +128,10 @@ def take_turn(
         losses, values = backward_turn(phase, turn, state.nets, draw, parts, workers, scaler, begin_part)
     lr = learning_rate(turn.lr, done // turn.every, cfg.warmup_turns, phase.count(turn), phase.lr_schedule)
     lr *= state.lr_scale
-    names = list(losses[0])
-    by_part = torch.stack([torch.stack([v.detach().double() for v in part.values()]) for part in losses])
+    names = [name for name in losses[0] if name != SPREAD]
+    by_part = torch.stack([torch.stack([part[name].detach().double() for name in names]) for part in losses])
     loss = by_part[:, names.index("total")].mean()
-    spread = by_part[:, names.index(SPREAD)].mean() if SPREAD in names else torch.ones_like(loss)
+    spread = _spread(losses, turn.batch_size, workers) if SPREAD in losses[0] else torch.ones_like(loss)
     norm = apply_gradients(state.optimizers[turn.network], net, lr, cfg.grad_clip, loss, scaler)
     if phase.after is not None:
         state.placement.drop_gathered(state.nets.modules())
@@ -140,8 +140,15 @@ def take_turn(
     # A scaler skips a step whose scaled gradient overflows, which is no error.
     log.add(
         f"{name} loss at generator turn {state.turn}, step {state.step}",
-        {f"{name}_{key}": value for key, value in means.items() if key != SPREAD},
+        {f"{name}_{key}": value for key, value in means.items()},
         loss,
         torch.zeros_like(loss) if scaler.is_enabled() else means["grad_norm"],
         spread,
     )
+
+
+def _spread(losses: list[dict[str, Tensor]], images: int, workers: Workers) -> Tensor:
+    """The spread of all images of a turn: a part of one image has none over images."""
+    moments = torch.stack([part[SPREAD] for part in losses]).mean(dim=0)
+    workers.average([moments])
+    return batch_spread(moments, images)

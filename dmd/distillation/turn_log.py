@@ -14,7 +14,7 @@ class TurnLog:
     """Losses, gradient norms and statistics of turns. The host waits for the device only when they are read."""
 
     def __init__(self, workers: Workers, min_spread: float) -> None:
-        """min_spread: images whose `image_spread` is smaller count as all equal."""
+        """min_spread: images whose `batch_spread` is smaller count as all equal."""
         self.workers, self.min_spread = workers, min_spread
         self.values: dict[str, list[Tensor]] = {}
         self.names: list[str] = []  # of the losses in `checks`

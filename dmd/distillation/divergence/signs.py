@@ -16,11 +16,23 @@ DECAY = 0.9  # of the moving average of the critic's loss, per row
 
 @torch.no_grad()
 def image_spread(x: Tensor) -> Tensor:
-    """Standard deviation over images x [B, C, H, W], averaged over pixels; of a single image, that over its pixels.
+    """What images x [B, C, H, W] of a part of a batch tell of the spread: mean and mean square by pixel [2, C, H, W].
 
-    The scalar is zero if all images are equal or the only one is blank, and not finite if a value of x is not.
+    The means of several parts of one size are those of the whole batch. In float64, so that the square of a small
+    spread is not lost in rounding.
     """
-    return x.std(dim=0, correction=0).mean() if len(x) > 1 else x.std(correction=0)
+    x = x.detach().double()
+    return torch.stack([x.mean(dim=0), x.square().mean(dim=0)])
+
+
+def batch_spread(moments: Tensor, images: int) -> Tensor:
+    """Standard deviation over the images of a batch, averaged over pixels; of a single image, that over its pixels.
+
+    moments: the mean of `image_spread` over all parts. The scalar is zero if all images are equal or the only one is
+    blank, and not finite if a value of an image is not.
+    """
+    mean, square = moments
+    return (square - mean.square()).clamp(min=0).sqrt().mean() if images > 1 else mean.std(correction=0)
 
 
 def check_spread(name: str, spread: float, smallest: float) -> None:

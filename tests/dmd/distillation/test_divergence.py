@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dmd.config import Params, TrainConfig
 from dmd.distillation import trainer
-from dmd.distillation.divergence.signs import CriticLevel, image_spread
+from dmd.distillation.divergence.signs import CriticLevel, batch_spread, image_spread
 from dmd.distillation.methods.dmd import DMD
 from dmd.distillation.records import write_records
 from dmd.distillation.run import Distilled, distill
@@ -65,7 +65,8 @@ class Losses:
         if self.kind == "critic" and network == "critic":
             return losses | {"total": losses["total"] * 1e4}
         if self.kind in ("image", "collapse") and network == "generator":
-            return losses | {"spread": torch.tensor(math.nan if self.kind == "image" else 1e-6)}
+            spread = math.nan if self.kind == "image" else 1e-6
+            return losses | {"spread": torch.tensor([0.0, spread**2]).double()[:, None].expand(2, 64)}
         return losses
 
 
@@ -213,10 +214,27 @@ def test_the_report_says_what_happened(tmp_path: Path) -> None:
 
 
 def test_the_spread_of_images() -> None:
+    def spread(x: Tensor) -> Tensor:
+        return batch_spread(image_spread(x), len(x))
+
     x = torch.rand(4, 1, 8, 8)
-    assert image_spread(x) > 0.1 and image_spread(x[:1]) > 0.1
-    assert image_spread(x[:1].expand(4, 1, 8, 8)) < 1e-6 and image_spread(torch.ones(1, 1, 8, 8)) == 0
-    assert not image_spread(x * math.nan).isfinite()
+    torch.testing.assert_close(spread(x), x.double().std(dim=0, correction=0).mean())
+    assert spread(x) > 0.1 and spread(x[:1]) > 0.1
+    assert spread(x[:1].expand(4, 1, 8, 8)) < 1e-6 and spread(torch.ones(1, 1, 8, 8)) == 0
+    assert not spread(x * math.nan).isfinite()
+
+
+@pytest.mark.parametrize("parts", [1, 4, 8])
+def test_equal_images_are_found_in_any_number_of_parts(
+    params: Params, teacher: Any, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    """With eight parts, each has one image, which differs from pixel to pixel."""
+    one = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr("dmd.distillation.methods.dmd.image_spread", lambda x: image_spread(one.expand_as(x)))
+    cfg, m = training(params), method(params, critic_turns=1)
+    rows = trainer.train(TrainState(copies(teacher), cfg), m, cfg, (1, 8, 8), torch.arange(10), alone(parts))
+    with pytest.raises(FloatingPointError, match="the generated images are all equal"):
+        next(rows)
 
 
 def test_a_critic_explodes_against_its_lowest_level_in_the_phase() -> None:
