@@ -110,7 +110,8 @@ def measure_host(case: str, repeats: int) -> dict[str, float]:
     """
     result = {}
     for batch_size in META_BATCHES:
-        with without_data(), patch.object(TurnLog, "read", lambda log: log.clear() or {}):
+        nothing = {"read": lambda log: log.clear() or {}, "check": lambda log: log.clear()}
+        with without_data(), patch.multiple(TurnLog, **nothing):
             result[f"meta, {batch_size}"] = host_milliseconds(Size(8, (1,), batch_size), case, repeats)
     return result | {"cpu, 2": host_milliseconds(Size(8, (1,), 2), case, repeats)}
 

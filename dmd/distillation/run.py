@@ -18,7 +18,7 @@ from dmd.distillation.phases import Phase
 from dmd.distillation.selection import Validation
 from dmd.distillation.setup import new_generator
 from dmd.distillation.state import TrainState
-from dmd.distillation.trainer import train
+from dmd.distillation.trainer import Pause, advance
 from dmd.generator.generator import Generator
 from dmd.progress import LiveLog, Progress
 from dmd.signals import StopRequest, postpone_stop
@@ -65,8 +65,8 @@ def distill(
 
     Every process trains and validates; only the main one saves and shows progress. A training that goes wrong stops or
     rolls back, as train.on_divergence says: raises FloatingPointError if it stops without a validated generator. After
-    a signal to any process, all of them end after their turn, with a checkpoint: raises Stopped, or KeyboardInterrupt
-    after SIGINT.
+    a signal to any process, all of them end after their turn, or at the next pause of a phase without generator turns,
+    with a checkpoint: raises Stopped, or KeyboardInterrupt after SIGINT.
     """
     state = _load_state(nets, cfg, scratch, workers)
     phases, conditions = method.phases(cfg), labels if teacher.conditions else None
@@ -79,7 +79,7 @@ def distill(
     with postpone_stop() as stop, scratch:
         recovery.begin(state)
         while not run.is_over:
-            turns = train(state, method, cfg, teacher.shape, conditions, workers)
+            turns = advance(state, method, cfg, teacher.shape, conditions, workers)
             try:
                 run.follow(turns, stop)
             except FloatingPointError as e:
@@ -113,8 +113,8 @@ class _Run:
         """Whether no turn is left: at the end, or in a run that was killed between its last turn and the export."""
         return self.state.turn >= self.total or self.patience.is_over(self.state)
 
-    def follow(self, turns: Iterable[dict[str, Any]], stop: StopRequest) -> None:
-        """Validate, save and show the rows of the training loop to its end.
+    def follow(self, turns: Iterable[dict[str, Any] | Pause], stop: StopRequest) -> None:
+        """Validate, save and show the rows of the training loop to its end; at a pause, show steps and hear signals.
 
         Raises FloatingPointError if the training goes wrong, and Stopped or KeyboardInterrupt after a signal.
         """
@@ -122,12 +122,16 @@ class _Run:
         with PhaseProgress(self.phases, self.state.turn, self.workers.is_main) as progress:
             for row in turns:
                 self.scratch.check()
+                if isinstance(row, Pause):
+                    progress.pause(row)
+                    self._save(stop, is_due=False)
+                    continue
                 is_last = self.state.turn == self.total
                 if is_last or self.state.turn % self.cfg.validate_every == 0:
                     is_last = self._validate(row) or is_last
                 self.unsaved.append(row)
                 progress.update(row)
-                self._save(is_last, stop)
+                self._save(stop, is_last or self.state.turn % self.cfg.checkpoint_every == 0, is_last)
                 if is_last:
                     break
 
@@ -143,10 +147,9 @@ class _Run:
         row["validation_kept"] = int(self.state.best.turn == self.state.turn)
         return self.patience.is_over(self.state)
 
-    def _save(self, is_last: bool, stop: StopRequest) -> None:
+    def _save(self, stop: StopRequest, is_due: bool, is_last: bool = False) -> None:
         """Save a checkpoint if one is due, or if a process has received a signal, and end the run after a signal."""
         is_stopped = self.workers.any(bool(stop))
-        is_due = self.state.turn % self.cfg.checkpoint_every == 0 or is_last
         if is_due or is_stopped:  # in every process, since each may have to send its shards
             self.scratch.save(self.state.state_dict(), self.unsaved, is_due, writes=self.workers.is_main)
             self.unsaved = []
@@ -212,7 +215,7 @@ class PhaseProgress:
     def __init__(self, phases: Iterable[Phase], turn: int, is_visible: bool) -> None:
         """turn: generator turns before this process started, over all phases."""
         self.is_visible = is_visible
-        self.totals = {phase.name: phase.generator_turns for phase in phases if phase.generator_turns}
+        self.phases = {phase.name: phase for phase in phases}
         self.turn, self.live = turn, LiveLog("train")
         self.validated: dict[str, Any] = {}  # the score of the last validation, shown until the next one
         self.current: tuple[str, Progress] | None = None
@@ -229,12 +232,25 @@ class PhaseProgress:
         if not self.is_visible:
             return
         self.live.write(row["turn"], {k: v for k, v in row.items() if k != "turn"})
-        name = row["phase"]
+        names = list(self.phases)
+        before = sum(self.phases[name].generator_turns for name in names[: names.index(row["phase"])])
+        line = self._line(row["phase"], max(self.turn - before, 0))
+        self.validated |= {k: row[k] for k in ("validation_score",) if k in row}
+        line.update(**{k: row[k] for k in PROGRESS_COLUMNS if k in row} | self.validated)
+
+    def pause(self, pause: Pause) -> None:
+        """Show the steps of a phase without generator turns."""
+        if self.is_visible:
+            line = self._line(pause.phase, pause.done)
+            line.update(pause.done - line.done)
+
+    def _line(self, name: str, start: int) -> Progress:
+        """The line of a phase. start: turns or steps of the phase that are done when the line begins."""
         if self.current is None or self.current[0] != name:
             self.__exit__(None, None, None)
-            place = list(self.totals).index(name)
-            before = sum(list(self.totals.values())[:place])
-            title = f"train, {name} ({place + 1} of {len(self.totals)})"
-            self.current = (name, Progress(title, self.totals[name], "turns", max(self.turn - before, 0), False))
-        self.validated |= {k: row[k] for k in ("validation_score",) if k in row}
-        self.current[1].update(**{k: row[k] for k in PROGRESS_COLUMNS if k in row} | self.validated)
+            phase, place = self.phases[name], list(self.phases).index(name) + 1
+            turns = phase.generator_turns
+            title = f"train, {name} ({place} of {len(self.phases)})"
+            size = (turns, "turns") if turns else (phase.steps, "steps")
+            self.current = (name, Progress(title, *size, start, False))
+        return self.current[1]

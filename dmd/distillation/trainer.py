@@ -1,4 +1,7 @@
-"""The training loop: yields after every generator turn; the caller logs, saves and validates."""
+"""The training loop: yields after every generator turn; the caller logs, saves and validates.
+
+In a phase without generator turns it yields a pause every so many steps, so that a signal is heard there too.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +24,16 @@ from dmd.distillation.turn_log import TurnLog
 from dmd.training.optim import apply_gradients, learning_rate
 from dmd.training.random_source import RandomSource
 
+PAUSE_EVERY = 10  # steps of a phase without generator turns; at a pause the host waits for the device
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A place between two steps of a phase without generator turns, at which a checkpoint loses nothing."""
+
+    phase: str
+    done: int  # steps of the phase
+
 
 def train(
     state: TrainState,
@@ -30,19 +43,34 @@ def train(
     labels: Tensor | None,
     workers: Workers,
 ) -> Iterator[dict[str, Any]]:
+    """Yield only the rows of `advance`, one after each generator turn. Arguments and errors are those of `advance`."""
+    for item in advance(state, method, cfg, shape, labels, workers):
+        if not isinstance(item, Pause):
+            yield item
+
+
+def advance(
+    state: TrainState,
+    method: Method,
+    cfg: TrainConfig,
+    shape: tuple[int, int, int],
+    labels: Tensor | None,
+    workers: Workers,
+) -> Iterator[dict[str, Any] | Pause]:
     """Advance `state` in place through the phases of the method; yield a row of numbers after each generator turn.
 
+    Also yields pauses, at fixed steps of phases without generator turns, and at their beginnings and ends. The losses
+    before a pause are checked: a run that ends there and resumes goes wrong where it would have gone wrong.
     shape: (C, H, W) of one image or latent; labels [N]: conditions to draw from, None for an unconditional teacher.
     Raises FloatingPointError with network, turn, step and value if a loss, gradient or image is not finite, if the
     generated images are all equal, or if the critic's loss explodes.
     """
     like = state.nets.like
-    device = like.device
-    batches = Batches(cfg.seed, method.noise_shape(shape), None if labels is None else labels.to(device))
+    batches = Batches(cfg.seed, method.noise_shape(shape), None if labels is None else labels.to(like.device))
     phases = method.phases(cfg)
     sources = partial(_list_sources, phases, state.step, cfg.seed, workers)
-    images = ReadAhead(method.data, sources(lambda phase: phase.reads_images), device)
-    pairs = ReadAhead(method.pairs, sources(lambda phase: phase.reads_pairs), device)
+    images = ReadAhead(method.data, sources(lambda phase: phase.reads_images), like.device)
+    pairs = ReadAhead(method.pairs, sources(lambda phase: phase.reads_pairs), like.device)
     log = TurnLog(workers, cfg.divergence.min_spread)
     start = 0  # step at which a phase starts
     with images, pairs:
@@ -52,6 +80,8 @@ def train(
                 if phase.begin is not None:
                     phase.begin(state.nets, partial(batches.draw_at, state.step, "begin", like))
             log.clear()
+            if state.step - start < phase.steps and _pauses(phase, state.step - start):
+                yield Pause(phase.name, state.step - start)
             while (done := state.step - start) < phase.steps:
                 turns = phase.turns_at(done)
                 for turn in turns:
@@ -60,13 +90,20 @@ def train(
                     take_turn(state, phase, turn, done, cfg, batches, workers, log)
                 state.step += 1
                 if generator_turn := next((turn for turn in turns if turn.network == "generator"), None):
-                    numbers = log.read()
+                    row = {"turn": state.turn + 1, "step": state.step, "phase": phase.name} | log.read()
                     state.update_averages(generator_turn.batch_size)
-                    row = {"turn": state.turn + 1, "step": state.step, "phase": phase.name} | numbers
                     state.critic_level.check(row, cfg.divergence.critic_factor)
                     state.turn += 1
                     yield row
+                elif _pauses(phase, done + 1):
+                    log.check()
+                    yield Pause(phase.name, done + 1)
             start += phase.steps
+
+
+def _pauses(phase: Phase, done: int) -> bool:
+    """Whether there is a pause after `done` steps of a phase."""
+    return not phase.generator_turns and (done % PAUSE_EVERY == 0 or done == phase.steps)
 
 
 def _list_sources(
@@ -112,7 +149,7 @@ def take_turn(
     """Run one optimizer step of a network, after `done` steps of the phase, and log the numbers of its batch.
 
     The host does not wait for the device here. A loss or gradient that is not finite changes no weight, and is reported
-    when the log is read.
+    when the log is read or checked.
     """
     name = turn.name
     scaler, parts = state.scalers[turn.network], workers.samples(turn.batch_size)

@@ -27,9 +27,14 @@ class TurnLog:
         self.names.append(loss_name)
         self.checks.append(torch.stack([loss, norm, spread]))
         if len(self.checks) == MOST_UNREAD:
+            self.check()
+
+    def check(self) -> None:
+        """Check the losses since the last read or check. Raises FloatingPointError as `read` does."""
+        if self.checks:
             self.workers.average(self.checks)
             self._check(torch.cat(self.checks).tolist())
-            self.names, self.checks = [], []
+        self.names, self.checks = [], []
 
     def clear(self) -> None:
         """Drop the numbers; the losses are still checked by the next read."""

@@ -83,6 +83,7 @@ def waits(method: Method, params: Params, monkeypatch: pytest.MonkeyPatch) -> di
 
     monkeypatch.setattr(trainer, "take_turn", watched)
     monkeypatch.setattr(TurnLog, "read", lambda log: log.clear() or {})  # there are no numbers to read
+    monkeypatch.setattr(TurnLog, "check", lambda log: log.clear())
     list(train(state, method, cfg, SHAPE, torch.zeros(20, dtype=torch.long, device="cpu"), alone()))
     return found
 

@@ -13,7 +13,7 @@ from dmd.distillation.networks import Networks
 from dmd.distillation.parallel.sharding import gather
 from dmd.distillation.parallel.workers import Workers
 from dmd.distillation.state import TrainState
-from dmd.distillation.trainer import train
+from dmd.distillation.trainer import Pause, advance
 from dmd.teachers.pairs import Pairs
 from dmd.teachers.teacher import Teacher
 from tests.helpers.gan.matching import matching_method
@@ -103,12 +103,22 @@ def run(
     m: Method, cfg: TrainConfig, state: TrainState, workers: Workers | None = None, until: int | None = None
 ) -> Iterator[dict[str, Any]]:
     """Train and yield the rows of the log; validation selects the generator after turn TURNS. until: the last turn."""
-    for row in train(state, m, cfg, SHAPE, split().labels, workers or alone()):
-        if row["turn"] == TURNS:
-            state.keep_if_best(20000, [1.0, 1.0], 0.0, whole=True)
-        yield row
-        if row["turn"] == until:
+    for item in run_with_pauses(m, cfg, state, workers):
+        if isinstance(item, Pause):
+            continue
+        yield item
+        if item["turn"] == until:
             return
+
+
+def run_with_pauses(
+    m: Method, cfg: TrainConfig, state: TrainState, workers: Workers | None = None
+) -> Iterator[dict[str, Any] | Pause]:
+    """Train as `run` does, and also yield the pauses."""
+    for item in advance(state, m, cfg, SHAPE, split().labels, workers or alone()):
+        if not isinstance(item, Pause) and item["turn"] == TURNS:
+            state.keep_if_best(20000, [1.0, 1.0], 0.0, whole=True)
+        yield item
 
 
 def everything(state: TrainState) -> dict[str, Tensor]:

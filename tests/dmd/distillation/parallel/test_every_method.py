@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from dmd.config import Params, Shard, load_params
+from dmd.distillation.trainer import Pause
 from dmd.storage.checkpoint import Scratch
-from tests.helpers.gan.every_method import CASES, TURNS, everything, new_training, run
+from tests.helpers.gan.every_method import CASES, TURNS, everything, new_training, run, run_with_pauses
 from tests.helpers.parallel.processes import join, start_together
 from tests.helpers.projects import ROOT
 from tests.helpers.training import alone
@@ -54,6 +55,34 @@ def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(
         assert repr(list(run(m, cfg, second))) == repr(rows[stop:])
         got = everything(second)
         assert got.keys() == wanted.keys() and all(torch.equal(got[k], wanted[k]) for k in wanted)
+
+
+@pytest.mark.parametrize("case", ["gdd", "gdd, then dmd with a stable critic"])
+def test_a_training_that_resumes_at_a_pause_equals_an_uninterrupted_one_to_the_bit(
+    params: Params, scratch: Scratch, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """The pauses lie before, in and after a phase of the discriminator, or of the critic of the second method."""
+    monkeypatch.setattr("dmd.distillation.trainer.PAUSE_EVERY", 1)
+    m, cfg, whole = new_training(params, case)
+    items = list(run_with_pauses(m, cfg, whole))
+    wanted = everything(whole)
+    stops = [place for place, item in enumerate(items) if isinstance(item, Pause)]
+    assert len(stops) == (2 if case == "gdd" else 3)
+    for stop in stops:
+        m, cfg, first = new_training(params, case)
+        running = run_with_pauses(m, cfg, first)
+        for _ in range(stop + 1):
+            next(running)
+        part = scratch.part(str(stop))
+        part.save(first.state_dict())
+        m, cfg, second = new_training(params, case)
+        saved = part.load()
+        assert saved is not None
+        second.load_state_dict(saved)
+        rows = [item for item in items[stop + 1 :] if not isinstance(item, Pause)]
+        assert repr(list(run(m, cfg, second))) == repr(rows)
+        got = everything(second)
+        assert all(torch.equal(got[k], wanted[k]) for k in wanted)
 
 
 @pytest.mark.parametrize("case", CASES)
