@@ -148,8 +148,9 @@ def take_turn(
 ) -> None:
     """Run one optimizer step of a network, after `done` steps of the phase, and log the numbers of its batch.
 
-    The host does not wait for the device here. A loss or gradient that is not finite changes no weight, and is reported
-    when the log is read or checked.
+    The host does not wait for the device here, except for two things: fd_loss, whose eigenvalues torch checks on the
+    host, and tables of captions on disk, which the host reads by the indices of the turn. A loss or gradient that is
+    not finite changes no weight, and is reported when the log is read or checked.
     """
     name = turn.name
     scaler, parts = state.scalers[turn.network], workers.samples(turn.batch_size)
@@ -174,10 +175,12 @@ def take_turn(
         state.placement.drop_gathered(state.nets.modules())
         phase.after(name, state.nets, values)
     means = dict(zip(names, by_part.nanmean(dim=0), strict=True)) | {"grad_norm": norm.double()}
+    # Nobody reads the numbers of a phase without generator turns.
+    numbers = {f"{name}_{key}": value for key, value in means.items()} if phase.generator_turns else {}
     # A scaler skips a step whose scaled gradient overflows, which is no error.
     log.add(
         f"{name} loss at generator turn {state.turn}, step {state.step}",
-        {f"{name}_{key}": value for key, value in means.items()},
+        numbers,
         loss,
         torch.zeros_like(loss) if scaler.is_enabled() else means["grad_norm"],
         spread,

@@ -1,4 +1,4 @@
-"""A phase without generator turns hears signals, and is shown."""
+"""A phase without generator turns hears signals, is shown, and keeps no numbers."""
 
 import os
 import signal
@@ -14,6 +14,7 @@ from dmd.distillation.run import Distilled, distill
 from dmd.distillation.selection import Validation
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import Pause, advance
+from dmd.distillation.turn_log import TurnLog
 from dmd.signals import Stopped
 from dmd.storage.checkpoint import Scratch
 from dmd.teachers.pairs import Pairs
@@ -97,6 +98,16 @@ def test_a_loss_that_is_not_finite_is_seen_at_the_next_pause(
     assert next(items) == Pause("catch_up", 0)
     with pytest.raises(FloatingPointError, match="critic loss at generator turn 1, step 1 is nan"):
         next(items)
+
+
+def test_a_phase_without_rows_keeps_no_numbers(
+    cfg: TrainConfig, new_method: Any, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs: list[TurnLog] = []
+    monkeypatch.setattr(trainer, "TurnLog", lambda *args: logs.append(TurnLog(*args)) or logs[-1])
+    items = advance(TrainState(copies(teacher), cfg), new_method(), cfg, teacher.shape, LABELS, alone())
+    pauses = [(item.done, dict(logs[0].values), list(logs[0].checks)) for item in items if isinstance(item, Pause)]
+    assert pauses == [(done, {}, []) for done in (0, 10, 20, CRITIC)]
 
 
 def test_a_distillation_in_memory_gives_rows_alone(teacher: Teacher) -> None:
