@@ -8,7 +8,7 @@ A small table is held in memory. A large one stays on disk, or is computed row b
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from dmd.data.sequences import Padded, SequenceRows, Sequences
 from dmd.data.shards import Rows
 
 MAX_BYTES_IN_MEMORY = 256 * 2**20  # a larger table is read from disk, batch by batch
+KEPT = 2  # batches that a table on disk keeps
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,19 @@ class StoredTexts(NamedTuple):
 NO_TEXTS = StoredTexts((), None)
 
 
-class TableInMemory(nn.Module):
+class Constant(nn.Module):
+    """A module of buffers that never change: copies of a network, as generator, critic and averages, share them."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return another module with the same buffers: to move or to cast one of the two leaves the other as it is."""
+        new = type(self).__new__(type(self))
+        nn.Module.__init__(new)
+        for name, buffer in self.named_buffers(recurse=False):
+            new.register_buffer(name, buffer, persistent=False)
+        return new
+
+
+class TableInMemory(Constant):
     """A table on the network's own device: index [B] -> rows [B, ...]."""
 
     table: Tensor
@@ -64,7 +77,7 @@ class TableInMemory(nn.Module):
         return self.table[index]
 
 
-class SequencesInMemory(nn.Module):
+class SequencesInMemory(Constant):
     """A table of sequences on the network's own device: index [B] -> sequences, padded to the longest of all.
 
     Padding to the longest of a batch would make the host wait for the device.
@@ -86,24 +99,27 @@ class SequencesInMemory(nn.Module):
 class TableOnDisk(nn.Module):
     """A table on disk, or one that is computed: index [B] -> rows [B, ...] or padded sequences, float32.
 
-    The table keeps the last batch, since teacher, critic and generator look up the same captions one after another.
+    The table keeps the last two batches, since teacher, critic and generator look up the same captions one after
+    another, and a guided teacher looks them up together with the null caption.
     """
 
     def __init__(self, rows: Rows | SequenceRows | ComputedRows) -> None:
         super().__init__()
         self.rows = rows
-        self.index: list[Tensor] = []  # the last index
-        self.last: list[Tensor | Padded] = []  # and its rows
+        self.kept: list[tuple[Tensor, Tensor | Padded]] = []  # indices and rows of the last batches, the newest first
 
     def forward(self, index: Tensor) -> Tensor | Padded:
-        if not self.index or self.index[0].device != index.device or not torch.equal(self.index[0], index):
-            rows = self.rows[index.cpu()]
-            self.last[:] = [rows.float().to(index.device) if isinstance(rows, Tensor) else _pad(rows).to(index.device)]
-            self.index[:] = [index]
-        return self.last[0]
+        for place, (earlier, found) in enumerate(self.kept):
+            if earlier.device == index.device and torch.equal(earlier, index):
+                self.kept.insert(0, self.kept.pop(place))
+                return found
+        rows = self.rows[index.cpu()]
+        found = rows.float().to(index.device) if isinstance(rows, Tensor) else _pad(rows).to(index.device)
+        self.kept[:] = [(index, found), *self.kept][:KEPT]
+        return found
 
     def __deepcopy__(self, memo: dict[int, object]) -> "TableOnDisk":
-        """Return the table itself, so that copies of a network share the last batch."""
+        """Return the table itself, so that copies of a network share the last batches."""
         return self
 
 

@@ -6,11 +6,15 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
-    """ema <- decay ema + (1 - decay) net, for the trainable parameters of `net`; buffers are copied."""
+    """ema <- decay ema + (1 - decay) net, for the trainable parameters of `net`; buffers are copied.
+
+    Buffers that both share, such as tables of captions, stay as they are.
+    """
     pairs = [(own(e), own(p)) for e, p in zip(ema.parameters(), net.parameters(), strict=True) if p.requires_grad]
     torch._foreach_lerp_([e for e, _ in pairs], [p for _, p in pairs], 1 - decay)
     for target, source in zip(ema.buffers(), net.buffers(), strict=True):
-        target.copy_(source)
+        if target.data_ptr() != source.data_ptr():  # the host knows the address: no wait for the device
+            target.copy_(source)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from dmd.errors import ConfigError, DataError
 from dmd.families import tables as lookups
 from dmd.families.family import embed_all
 from dmd.families.pipelines import find_family, load_pipeline
-from dmd.families.tables import TableOnDisk
+from dmd.families.tables import Embedded, TableOnDisk, new_table
 from dmd.networks.half import HALVED
 from dmd.teachers.teacher import load_teacher
 from tests.helpers.faults.damage import flip
@@ -125,6 +125,22 @@ def test_copies_of_a_network_share_the_embeddings_read_last(
     index = torch.tensor([2, 5])
     assert torch.equal(one(index), other(index)) and len(reads) == 1
     assert not torch.equal(one(index), other(index + 1)) and len(reads) == 2
+    guided = torch.cat([index, torch.tensor([10, 10])])
+    for each in (index, guided, index, guided):  # generator, teacher, critic, and the next network
+        one(each)
+    assert len(reads) == 3
+
+
+@pytest.mark.parametrize("rows", [torch.rand(5, 3), Sequences(torch.rand(6, 2), torch.tensor([1, 2, 3]), 3)])
+def test_copies_of_a_network_share_a_table_in_memory(rows: Embedded) -> None:
+    """To cast or to move a copy leaves the others as they are."""
+    one = new_table(rows)
+    other = copy.deepcopy(torch.nn.Sequential(one))
+    ours, theirs = list(one.buffers()), list(other.buffers())
+    assert ours and [a.data_ptr() for a in ours] == [b.data_ptr() for b in theirs]
+    other.double()
+    assert next(one.buffers()).dtype == torch.float32 and next(other.buffers()).dtype == torch.float64
+    assert not one.state_dict() and not other.state_dict()
 
 
 @pytest.mark.usefixtures("small_shards")

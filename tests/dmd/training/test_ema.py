@@ -21,3 +21,13 @@ def test_the_half_life_is_counted_in_images() -> None:
     """After one half-life of images, half of the old average is left, whatever the number of turns."""
     for images in (1, 64, 500):
         assert decay_from_half_life(4000, images) ** (4000 / images) == pytest.approx(0.5)
+
+
+def test_buffers_are_copied_unless_both_networks_share_them() -> None:
+    net, ema = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    net.running_mean = torch.ones(2)
+    ema.running_var = net.running_var
+    assert net.running_var is not None and ema.running_mean is not None
+    version = net.running_var._version
+    update_ema(ema, net, 0.9)
+    assert ema.running_mean.tolist() == [1.0, 1.0] and net.running_var._version == version
