@@ -76,9 +76,8 @@ class Distillation(Iterator[dict[str, Any]]):
         """Write the present generator as a diffusers folder. Arguments are those of `generator`."""
         cfg = self.params
         words = describe_training(cfg.method, cfg.train)
-        export_generator(
-            self.generator(half_life), self.teacher, Path(folder), cfg.train.lora_adapter, words, self.facts
-        )
+        generator, adapter = self.generator(half_life), cfg.train.lora_adapter
+        export_generator(generator, self.teacher, Path(folder), adapter, words, learned_from=self.facts)
 
 
 def _without_images(teacher: Teacher) -> Split:

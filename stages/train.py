@@ -41,7 +41,8 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
         return "done"
     write_records(result.rows, result.events, method.phases(cfg), facts, scratch.folder, args.validation)
     write_text(args.losses, result.losses_csv())
-    export_generator(result.generator, teacher, args.out, cfg.lora_adapter, describe_training(method.cfg, cfg), facts)
+    words = describe_training(params.method, cfg), encoded.own_prompts
+    export_generator(result.generator, teacher, args.out, cfg.lora_adapter, *words, facts)
     scratch.discard()
     return result.summary()
 

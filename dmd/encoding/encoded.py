@@ -34,6 +34,11 @@ class Encoded:
         """The captions with the tables of their embeddings."""
         return StoredTexts(self.captions, self.texts)
 
+    @property
+    def own_prompts(self) -> tuple[str, ...]:
+        """The generator's own prompts, which replace the captions of the data in training; empty if it has none."""
+        return self.captions[len(self.captions) - self.prompts :]
+
     def draw_from(self, labels: Tensor) -> Tensor:
         """Return the conditions [N] of generated images: the generator's own prompts, or the data's labels."""
         return torch.arange(len(self.captions) - self.prompts, len(self.captions)) if self.prompts else labels

@@ -1,7 +1,7 @@
 """Writes a generator as a diffusers folder that runs without this project."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,16 +21,16 @@ from dmd.teachers.levels import own_levels
 from dmd.teachers.teacher import Teacher
 
 LISTED = 20  # number of prompts in the card; generator.json has all of them
-# What a generator learns by, for the card; all other methods learn by distribution matching.
+# What a generator learns by, for the card: the methods without a critic. All others learn by distribution matching.
 LEARNS_BY = {"gdd": "adversarial training", "fd_loss": "FD-loss", "mmd_loss": "MMD loss"}
 
 CARD = """---
 library_name: diffusers
-tags: [one-step, distribution-matching-distillation]
+tags: [{tag}, diffusion-distillation]
 ---
 # A generator of {steps}
 
-Distilled from a diffusion model by Distribution Matching Distillation{training}:
+Distilled from a diffusion model{training}:
 
 ```python
 {snippet}
@@ -92,13 +92,15 @@ def export_generator(
     out: Path,
     adapter: bool = False,
     training: str = "",
+    prompts: Sequence[str] = (),
     learned_from: Iterable[TrunkFacts] | None = None,
 ) -> None:
     """Write the pipeline, generator.json and a card; the folder appears whole or not at all.
 
-    training: the training in words, for the card. learned_from: the frozen networks that the generator learned from,
-    for a training that starts from it and for its evaluation; None if they are not known. Adapters are merged into the
-    weights; with `adapter` they are also written separately, to adapter/.
+    training: the training in words, for the card. prompts: those that the generator was trained on, if they are not
+    all captions of the teacher. learned_from: the frozen networks that the generator learned from, for a training that
+    starts from it and for its evaluation; None if they are not known. Adapters are merged into the weights; with
+    `adapter` they are also written separately, to adapter/.
     """
     about: dict[str, Any] = {
         "timesteps": list(generator.times),
@@ -124,40 +126,53 @@ def export_generator(
         if adapter:
             save_adapter(net, teacher.pipeline, folder / "adapter")
         write_text(folder / "generator.json", json.dumps(about, indent=2) + "\n")
-        write_text(folder / "README.md", card(generator, teacher, training))
+        write_text(folder / "README.md", card(generator, teacher, training, prompts))
         if learned_from is not None:
             write_facts(learned_from, folder)
 
 
 def describe_training(method: MethodConfig, train: TrainConfig) -> str:
     """A sentence on the training for the card: initial weights, warm start, and generator turns of each method."""
-    warm, parts = train.warm_start, list[str]()
+    parts, then = list[str](), method.then
     if method.init_from != NONE:
         parts.append(f"the weights of {Path(method.init_from).name}")
-    if warm.turns:
-        parts.append(f"a warm start of {warm.turns:,} turns of regression on the teacher's pairs")
-    if warm.critic_turns:
-        parts.append(f"{warm.critic_turns:,} turns of the critic alone")
-    parts.append(f"{train.generator_turns:,} turns of {LEARNS_BY.get(method.name, 'distribution matching')}")
-    if (then := method.then).name != NONE:
-        parts.append(f"{then.generator_turns:,} turns of {LEARNS_BY.get(then.name, 'distribution matching')}")
+    if train.warm_start.turns:
+        parts.append(f"a warm start of {train.warm_start.turns:,} turns of regression on the teacher's pairs")
+    parts += _turns(method.name, train.warm_start.critic_turns, train.generator_turns)
+    if then.name != NONE:
+        parts += _turns(then.name, then.critic_turns, then.generator_turns)
     return ", then ".join(parts)
 
 
-def card(generator: Generator, teacher: Teacher, training: str = "") -> str:
-    """The text of the card: a description of the generator and code that makes an image with it."""
+def _turns(name: str, critic_turns: int, turns: int) -> list[str]:
+    """The turns of one method. critic_turns: those before its first generator turn; without a critic it takes none."""
+    alone = [f"{critic_turns:,} turns of the critic alone"] if critic_turns and name not in LEARNS_BY else []
+    return [*alone, f"{turns:,} turns of {LEARNS_BY.get(name, 'distribution matching')}"]
+
+
+def card(generator: Generator, teacher: Teacher, training: str = "", prompts: Sequence[str] = ()) -> str:
+    """The text of the card: a description of the generator and code that makes an image with it.
+
+    Arguments are those of `export_generator`.
+    """
     names = generator.classes
     if teacher.captions:
-        snippet = _text_snippet(generator, teacher)
-        more = len(teacher.captions) - LISTED
-        listed = ", ".join(repr(c) for c in teacher.captions[:LISTED])
+        known = prompts or teacher.captions
+        snippet = _text_snippet(generator, teacher, known[0])
+        more = len(known) - LISTED
+        listed = ", ".join(repr(c) for c in known[:LISTED])
         conditions = f"It was trained on the prompts: {listed}" + (f" and {more:,} more" if more > 0 else "")
     else:
         snippet = _snippet(generator, teacher)
         conditions = "Labels: " + (", ".join(f"{i} {name}" for i, name in enumerate(names)) or "none")
-    steps = "one step" if len(generator.times) == 1 else f"{len(generator.times)} steps"
-    course = f" ({training})" if training else ""
-    return CARD.format(steps=steps, training=course, snippet=snippet.strip(), conditions=conditions)
+    is_one = len(generator.times) == 1
+    return CARD.format(
+        tag="one-step" if is_one else "few-step",
+        steps="one step" if is_one else f"{len(generator.times)} steps",
+        training=f" ({training})" if training else "",
+        snippet=snippet.strip(),
+        conditions=conditions,
+    )
 
 
 def pipeline_arguments(generator: Generator, teacher: Teacher) -> dict[str, Any]:
@@ -174,8 +189,8 @@ def step_list(generator: Generator, teacher: Teacher) -> dict[str, list[Any]]:
     return {"timesteps": list(generator.times)}
 
 
-def _text_snippet(generator: Generator, teacher: Teacher) -> str:
-    pipeline, prompt = type(teacher.pipeline).__name__, teacher.captions[0]
+def _text_snippet(generator: Generator, teacher: Teacher, prompt: str) -> str:
+    pipeline = type(teacher.pipeline).__name__
     if not isinstance(teacher.denoiser.net, TextTransformer):
         return TEXT.format(pipeline=pipeline, prompt=prompt, times=list(generator.times))
     named = (f"{name}={value!r}" for name, value in pipeline_arguments(generator, teacher).items())

@@ -9,8 +9,7 @@ from flows.registry.result import Result
 
 CARD = """# {name}
 
-This generator takes {passes} per image. It was distilled from a diffusion model by Distribution Matching Distillation
-(`method.name: {method}`).
+This generator takes {passes} per image. It was distilled from a diffusion model (`method.name: {method}`).
 
 | | |
 |---|---|

@@ -56,7 +56,7 @@ def write_header(version: "ModelVersion", params: dict[str, str], has_text: bool
         license=licence.lower() if licence.lower() in LICENCES else "other",
         library_name="diffusers",
         pipeline_tag="text-to-image" if has_text else "unconditional-image-generation",
-        tags=["one-step", "distribution-matching-distillation", params.get("method.name", "dmd")],
+        tags=["one-step", "diffusion-distillation", params.get("method.name", "dmd")],
         model_name=version.name,
         eval_results=list_results(version, params),
         **more,

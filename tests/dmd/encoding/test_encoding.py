@@ -241,6 +241,7 @@ def test_prompts_of_the_generator_follow_the_captions_and_keep_the_null_row_last
     encoded = encode_and_load(folders["sana"], split, tmp_path, cfg)
     captions = (*split.class_captions, "a red seven", "two eights")
     assert encoded.captions == captions and encoded.draw_from(split.labels).tolist() == [10, 11]
+    assert encoded.own_prompts == ("a red seven", "two eights")
     given = load_teacher(folders["sana"], CPU, 2.0, captions, encoded.texts)
     computed = load_teacher(folders["sana"], CPU, 2.0, captions)
     x, t, labels = torch.randn(3, *given.shape), torch.tensor([3, 500, 999]), torch.tensor([2, 10, 11])
@@ -248,7 +249,8 @@ def test_prompts_of_the_generator_follow_the_captions_and_keep_the_null_row_last
         torch.testing.assert_close(given.guided(x, t, labels), computed.guided(x, t, labels), rtol=1e-4, atol=1e-5)
     assert given.guided.null == len(captions)
     without = encode_and_load(folders["sana"], split, tmp_path / "without")
-    assert without.captions == split.class_captions and torch.equal(without.draw_from(split.labels), split.labels)
+    assert without.captions == split.class_captions and without.own_prompts == ()
+    assert torch.equal(without.draw_from(split.labels), split.labels)
 
 
 def test_prompts_need_a_teacher_on_captions_and_a_file_with_prompts(

@@ -24,7 +24,7 @@ from dmd.distillation.setup import times_of_levels
 from dmd.errors import TeacherError
 from dmd.families.family import embed_all
 from dmd.families.pipelines import find_family
-from dmd.generator.export import export_generator, pipeline_arguments
+from dmd.generator.export import card, export_generator, pipeline_arguments
 from dmd.generator.generator import Generator, load_generator
 from dmd.generator.scheduler import check_exportable
 from dmd.samplers.few_step import generate, step_times
@@ -112,6 +112,16 @@ def test_the_registered_model_accepts_labels_and_prompts(teacher: Teacher, tmp_p
     else:
         with pytest.raises(MlflowException, match="reads no text"):
             model.predict(None, prompts)
+
+
+def test_the_card_names_the_prompts_of_the_training(folders: dict[str, Path]) -> None:
+    """A generator may have prompts of its own behind the captions of the data, which are then not those of training."""
+    teacher = load_teacher(folders["sd"], CPU, captions=("of the data", "one", "two"))
+    generator = Generator(teacher.denoiser, (999,), teacher.shape, (), teacher.codec)
+    assert "It was trained on the prompts: 'of the data', 'one', 'two'." in card(generator, teacher)
+    text = card(generator, teacher, prompts=("one", "two"))
+    assert "It was trained on the prompts: 'one', 'two'." in text and "pipe('one'," in text
+    assert "of the data" not in text and "Distribution Matching" not in text
 
 
 def test_text_encoders_stay_on_disk_where_captions_are_encoded_and_are_exported(

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from dmd.config import ConfigError, MethodConfig, Params, ThenConfig, validate
-from dmd.distillation.methods import build_method, check_method
+from dmd.distillation.methods import METHODS, build_method, check_method
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
-from dmd.generator.export import describe_training
+from dmd.generator.export import LEARNS_BY, describe_training
 from tests.helpers.gan.matching import matching_method, matching_networks
 from tests.helpers.gan.trunks import FROZEN
 from tests.helpers.params import with_values
@@ -143,3 +143,19 @@ def test_the_card_names_both_methods(params: Params) -> None:
     text = describe_training(cfg, short_training(params, generator_turns=20))
     assert cfg.title == "dmd, then fd_loss" and params.method.title == "dmd"
     assert text.endswith("20 turns of distribution matching, then 3 turns of FD-loss")
+
+
+def test_the_card_names_turns_of_the_critic_only_for_methods_with_one(params: Params) -> None:
+    """A second method has critic turns of its own; a first one without a critic ignores those of the warm start."""
+    assert {name for name, kind in METHODS.items() if not kind.has_critic} == set(LEARNS_BY)
+    train = short_training(params, (2, 7), generator_turns=20)
+    start = "a warm start of 2 turns of regression on the teacher's pairs, then "
+    cases = {
+        ("dmd", "none"): "7 turns of the critic alone, then 20 turns of distribution matching",
+        ("gdd", "none"): "20 turns of adversarial training",
+        ("gdd", "dmd"): "20 turns of adversarial training, then 5 turns of the critic alone, then 3 turns of "
+        "distribution matching",
+    }
+    for (first, second), text in cases.items():
+        changes = {"name": first, "then": then(params, second, critic_turns=5)}
+        assert describe_training(params.method.model_copy(update=changes), train) == start + text
