@@ -16,7 +16,7 @@ DECAY = 0.9  # of the moving average of the critic's loss, per row
 
 @torch.no_grad()
 def image_spread(x: Tensor) -> Tensor:
-    """What images x [B, C, H, W] of a part of a batch tell of the spread: mean and mean square by pixel [2, C, H, W].
+    """Mean and mean square of each pixel [2, C, H, W] over images x [B, C, H, W] of a part of a batch, for its spread.
 
     The means of several parts of one size are those of the whole batch. In float64, so that the square of a small
     spread is not lost in rounding.
