@@ -156,6 +156,12 @@ class _FixedStep(RandomSource):
         """Return the fixed step."""
         return self.common
 
+    def fork(self, purpose: str, device: torch.device | str | None = None) -> "_FixedStep":
+        """Return a source with the same fixed step."""
+        source = _FixedStep(*self.turn, self.samples, self.common)
+        source.purpose = purpose
+        return source
+
 
 @contextmanager
 def _counting(nets: Networks, frozen: Mapping[str, FrozenNetwork]) -> Iterator[Counter[str]]:

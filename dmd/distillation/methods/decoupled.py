@@ -23,8 +23,7 @@ class Decoupled(DMD):
             raise ValueError("decoupled needs a guided teacher and a condition")
         score = self.score(nets, nets.teacher.unguided, x, cond, rng)
         matching = self.matching(score)
-        step = self.last_step(rng.fork(rng.purpose))  # a source at its start: the step that `generate` has drawn
-        t = rng.integers(*self.augmentation_range(step))
+        t = rng.integers(*self.augmentation_range(self.last_step(rng)))
         with torch.no_grad():
             x_t = nets.teacher.process.add_noise(x, rng.noise_like(x), t)
             real, without = nets.teacher.predict_both(x_t, t, cond)

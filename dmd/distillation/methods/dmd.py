@@ -196,9 +196,9 @@ class DMD(Method):
         at a step that is drawn once for the whole batch and is equal in all processes. With `later_inputs: data`, the
         input of a later step is noised data in place of that trajectory, and cond are their labels.
         """
-        from_data, last = self.starts_from_data(rng), self.last_step(rng)
+        last = self.last_step(rng)
         with torch.set_grad_enabled(network == "generator"):
-            if from_data:
+            if self.starts_from_data(rng):
                 t = torch.full((len(z),), self.generator_times[last], device=z.device)
                 data, noise = self.data.draw(rng, z)[0], z if z.ndim == 4 else z[:, last]
                 x = nets.generator(nets.generator.process.add_noise(data, noise, t), t, cond)
@@ -208,11 +208,11 @@ class DMD(Method):
 
     def starts_from_data(self, rng: RandomSource) -> bool:
         """Whether the generator's input in a turn is noised data: at later steps, if the parameters say so."""
-        return self.cfg.later_inputs == "data" and self.last_step(rng.fork(rng.purpose)) > 0
+        return self.cfg.later_inputs == "data" and self.last_step(rng) > 0
 
     def last_step(self, rng: RandomSource) -> int:
-        """The step at which the trajectory of the batch stops; always the first draw of a turn."""
-        return rng.common_integer(len(self.generator_times)) if self.cfg.steps > 1 else 0
+        """The step at which the trajectory of the batch stops; each call in a turn returns the same one."""
+        return rng.fork("last step").common_integer(len(self.generator_times)) if self.cfg.steps > 1 else 0
 
     def critic_loss(
         self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource, denoise: Predictor | None = None

@@ -1,19 +1,28 @@
 """Turns with shifted times, with dropped conditions, and with noised data in place of a trajectory."""
 
+from collections import Counter
+
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from dmd.config import Params
+from dmd.diffusion.denoiser import Denoiser
 from dmd.diffusion.process import process_of, shift_indices, time_shift
 from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.methods import METHODS, Method, check_method
 from dmd.distillation.methods.base import Setting
+from dmd.distillation.methods.dmd import DMD
+from dmd.distillation.networks import Networks
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from dmd.errors import ConfigError
 from dmd.teachers.teacher import Teacher
+from dmd.training.random_source import RandomSource
 from tests.helpers.params import with_values
-from tests.helpers.training import NO_PAIRS, batch, draws, gan_method, method, networks
+from tests.helpers.sources import split
+from tests.helpers.training import NO_PAIRS, alone, batch, draws, gan_method, method, networks, short_training
 
 T = 1000
 
@@ -107,6 +116,39 @@ def test_a_later_step_starts_from_noised_data_with_their_labels(params: Params, 
         assert x.requires_grad == (turn == "generator")
         steps.add(k)
     assert steps == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_only_the_later_steps_of_a_training_start_from_data(
+    params: Params, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    """The trainer draws noise and labels before the step, so that a turn's source is not at its start."""
+    nets, m = networks(), few_step(params, later_inputs="data", critic_turns=1)
+    cfg = short_training(params, generator_turns=20, accumulate=parts)
+    inputs, called = list[tuple[Tensor, Tensor, RandomSource]](), list[tuple[Tensor, Tensor, Tensor]]()
+    generate, forward = DMD.generate, Denoiser.forward
+
+    def watched(self: DMD, network: str, nets: Networks, z: Tensor, cond: Tensor, rng: RandomSource) -> Tensor:
+        inputs.append((z, cond, rng))
+        return generate(self, network, nets, z, cond, rng)
+
+    def seeing(self: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        if self is nets.generator:
+            called.append((x_t.clone(), t, cond))
+        return forward(self, x_t, t, cond)
+
+    monkeypatch.setattr(DMD, "generate", watched)
+    monkeypatch.setattr(Denoiser, "forward", seeing)
+    list(train(TrainState(nets, cfg), m, cfg, (1, 8, 8), split().labels, alone(parts)))
+    steps = Counter[int]()
+    for (z, cond, rng), (x_t, t, labels) in zip(inputs, called, strict=True):  # one pass of the generator in each part
+        k = m.generator_times.index(int(t[0]))
+        data, of_data = m.data.draw(rng, z)
+        noised = nets.generator.process.add_noise(data, z[:, k], t)
+        torch.testing.assert_close(x_t, noised if k else nets.generator.process.prior(z[:, 0], t))
+        assert torch.equal(labels, cond) and (not k or torch.equal(labels, of_data))
+        steps[k] += 1
+    assert steps.keys() == {0, 1, 2, 3} and steps[0] < 0.4 * steps.total()
 
 
 def test_turns_from_data_are_read_ahead(params: Params) -> None:

@@ -11,9 +11,12 @@ from dmd.diffusion.denoiser import Denoiser, Guided
 from dmd.distillation.losses import add_augmentation, score_difference
 from dmd.distillation.methods import Method
 from dmd.distillation.networks import Networks
+from dmd.distillation.state import TrainState
+from dmd.distillation.trainer import train
 from tests.helpers.networks import toy_denoiser
 from tests.helpers.params import with_values
-from tests.helpers.training import batch, draws, method
+from tests.helpers.sources import split
+from tests.helpers.training import alone, batch, draws, method, short_training
 
 NULL = 10
 
@@ -86,20 +89,26 @@ def test_guidance_acts_below_the_level_at_which_a_step_starts(params: Params, st
 
 
 def test_the_step_of_the_turn_bounds_the_time_of_guidance(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    m, nets = method(params, name="decoupled", steps=4), guided(3.0)
-    times: list[int] = []
-    predict_both = Guided.predict_both
-    monkeypatch.setattr(
-        Guided, "predict_both", lambda s, x, t, c: times.append(int(t.max())) or predict_both(s, x, t, c)
-    )
-    z = torch.randn(6, 4, 1, 8, 8, dtype=torch.float64)
-    steps = []
-    for seed in range(12):
-        rng = draws(seed)
-        steps.append(m.last_step(draws(seed)))  # type: ignore[attr-defined]
-        m.loss("generator", nets, z, batch()[1], rng)  # type: ignore[attr-defined]
-    assert set(steps) == {0, 1, 2, 3}
-    assert all(t < m.generator_times[step] for t, step in zip(times, steps, strict=True))
+    """In a training: its source has drawn noise and labels before the step is known."""
+    m, nets = method(params, name="decoupled", steps=4, critic_turns=1), guided(3.0)
+    cfg = short_training(params, generator_turns=24)
+    levels, bounds = list[int](), list[tuple[int, int]]()
+    predict_both, forward = Guided.predict_both, Denoiser.forward
+
+    def watched(teacher: Guided, x_t: Tensor, t: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+        bounds.append((int(t.max()), levels[-1]))
+        return predict_both(teacher, x_t, t, cond)
+
+    def seeing(self: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        if self is nets.generator:
+            levels.append(int(t[0]))  # the last one is that of the step which trains
+        return forward(self, x_t, t, cond)
+
+    monkeypatch.setattr(Guided, "predict_both", watched)
+    monkeypatch.setattr(Denoiser, "forward", seeing)
+    list(train(TrainState(nets, cfg), m, cfg, (1, 8, 8), split().labels, alone()))
+    assert len(bounds) == 24 and {start for _, start in bounds} == set(m.generator_times)
+    assert all(t < start for t, start in bounds)
 
 
 def test_a_guided_teacher_predicts_with_and_without_the_condition_in_one_call() -> None:

@@ -40,7 +40,7 @@ def test_backward_simulation_is_the_samplers_trajectory_with_gradient_in_its_las
     z, y = torch.randn(3, 4, 1, 8, 8), torch.arange(3)
     ends = set()
     for seed in range(30):
-        last = draws(seed, 3).common_integer(4)
+        last = m.last_step(draws(seed, 3))  # type: ignore[attr-defined]
         ends.add(last)
         x = m.generate("critic", nets, z, y, draws(seed, 3))  # type: ignore[attr-defined]
         assert torch.equal(x, generate(nets.generator, z, (999, 749, 499, 249)[: last + 1], y)) and not x.requires_grad
@@ -57,7 +57,7 @@ def test_under_autocast_every_weight_of_the_last_step_has_a_gradient(params: Par
     """The cast weights of the earlier steps, which carry no gradient, must not be reused in the last step."""
     m = method(params, steps=4, gan={"weight": 0.0})
     nets = networks(m)
-    seed = next(s for s in range(100) if draws(s, 3).common_integer(4) == last)
+    seed = next(s for s in range(100) if m.last_step(draws(s, 3)) == last)  # type: ignore[attr-defined]
     with nets.only_training("generator") as learner, torch.autocast("cpu", torch.bfloat16):
         losses = m.loss("generator", nets, torch.randn(3, 4, 1, 8, 8), torch.arange(3), draws(seed, 3))
     losses["total"].backward()
