@@ -1077,6 +1077,13 @@ class Params(Group):
                 f"method.reuse_images: train.batch_size {sizes[0]} and generator_batch_size {sizes[1]} differ; make "
                 "them equal, or set it to false"
             )
+        then = self.method.then
+        has_critic = then.name not in (NONE, *WITHOUT_SCORES)
+        if self.method.reuse_images and has_critic and then.generator_batch_size not in ("same", sizes[0]):
+            raise ValueError(
+                f"method.reuse_images: train.batch_size {sizes[0]} and then.generator_batch_size "
+                f"{then.generator_batch_size} differ; make them equal, or set it to false"
+            )
         return self
 
     @model_validator(mode="after")

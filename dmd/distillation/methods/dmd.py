@@ -73,7 +73,7 @@ class DMD(Method):
         frozen: Mapping[str, FrozenNetwork] | None = None,
     ) -> None:
         super().__init__(cfg, timesteps, pairs, data, default_timestep, frozen)
-        self.kept: dict[object, tuple[Tensor, Cond]] = {}  # images of a generator turn, by its step and samples
+        self.kept: dict[tuple[int, range], tuple[Tensor, Cond]] = {}  # images of one step, by step and samples
         kind = cfg.regression_loss
         self.distance = Lpips(cfg.lpips) if kind == "lpips" else partial(regression_loss, kind=kind)
 
@@ -186,7 +186,7 @@ class DMD(Method):
             cond = self.data.draw(rng, z)[1]
         x = self.generate(network, nets, z, cond, rng)
         if network == "generator" and self.cfg.reuse_images:
-            self.kept[place] = x.detach(), cond
+            self.kept = {k: v for k, v in self.kept.items() if k[0] == place[0]} | {place: (x.detach(), cond)}
         return x, cond
 
     def generate(self, network: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Tensor:

@@ -18,6 +18,7 @@ from dmd.distillation.methods.dmd import DMD
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.networks.dit import DitWrapper
+from dmd.training.random_source import RandomSource
 from tests.helpers.networks import scheduler, unet_denoiser
 from tests.helpers.sources import split
 from tests.helpers.teachers.hub_folders import transformer
@@ -93,6 +94,29 @@ def test_a_critic_turn_takes_the_images_of_the_generator_turn_of_its_step(
     for block in range(2):
         assert torch.equal(seen[3 * block + 2], made[3 * block + 2][1])
     assert m.kept == {} and {"critic_denoising", "generator_dm"} <= rows[-1].keys()  # type: ignore[attr-defined]
+
+
+def test_images_that_no_critic_turn_takes_are_not_kept(params: Params) -> None:
+    """A step keeps those of all its parts, and drops those of earlier steps."""
+    m: Any = gan_method(params, "dmd", reuse_images=True)
+    nets, (z, y) = gan_networks(m), batch()
+    for step in range(3):
+        for samples in (range(6), range(6, 12)):
+            m.draw_images("generator", nets, z, y, RandomSource(0, step, "generator", samples))
+    assert list(m.kept) == [(2, range(6)), (2, range(6, 12))]
+
+
+def test_the_batch_of_a_second_method_must_fit_reused_images(params: Params) -> None:
+    values = params.model_dump(by_alias=True)
+    values["method"] |= {"reuse_images": True}
+    values["method"]["then"] |= {"name": "dmd2", "generator_batch_size": 32}
+    values["train"] |= {"batch_size": 64, "generator_batch_size": 64}
+    words = r"reuse_images: train.batch_size 64 and then.generator_batch_size 32 differ; make them equal, or set"
+    with pytest.raises(ConfigError, match=words):
+        validate(values, "params.yaml")
+    for then in ({"generator_batch_size": 64}, {"generator_batch_size": "same"}, {"name": "gdd"}, {"name": "none"}):
+        changed = {**values, "method": {**values["method"], "then": {**values["method"]["then"], **then}}}
+        validate(changed, "params.yaml")
 
 
 def test_options_that_do_not_fit_are_refused(params: Params) -> None:
