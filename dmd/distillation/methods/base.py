@@ -70,6 +70,10 @@ class Method(ABC):
         """Condition the generator on these indices of the teacher's grid, one for each step, in descending order."""
         self.generator_times = times
 
+    def set_null(self, null: int | None) -> None:
+        """Use this label for "no condition"; None if the teacher has no conditions."""
+        self.null = null
+
     @classmethod
     def check_params(cls, cfg: MethodConfig) -> list[str]:
         """Problems with the parameters alone, one line each, before any work is done."""
@@ -95,7 +99,7 @@ class Method(ABC):
         ranks are the LoRA ranks of generator and critic, 0 to train all weights; alpha is the LoRA alpha of both, 0 for
         the rank.
         """
-        self.null = teacher.conditions - 1 if teacher.conditions else None
+        self.set_null(teacher.conditions - 1 if teacher.conditions else None)
         generator = student(teacher.denoiser, ranks[0], seed, alpha)
         critic = student(teacher.denoiser, ranks[1], seed, alpha) if self.has_critic else teacher.denoiser
         return self.extend(Networks(teacher.guided, generator, critic), teacher, seed)

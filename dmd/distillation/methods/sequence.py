@@ -23,6 +23,12 @@ class Sequence(Method):
         for method in self.methods:
             method.set_times(times)
 
+    def set_null(self, null: int | None) -> None:
+        """Give both methods the label for "no condition"."""
+        super().set_null(null)
+        for method in self.methods:
+            method.set_null(null)
+
     def extend(self, nets: Networks, teacher: Teacher, seed: int) -> Networks:
         """Add the networks of both methods; those of one kind are equal, since both have the same parameters."""
         first, second = self.methods

@@ -11,6 +11,7 @@ from dmd.distillation.methods import METHODS, build_method, check_method
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.generator.export import LEARNS_BY, describe_training
+from dmd.training.random_source import RandomSource
 from tests.helpers.gan.matching import matching_method, matching_networks
 from tests.helpers.gan.trunks import FROZEN
 from tests.helpers.params import with_values
@@ -65,6 +66,16 @@ def test_the_second_method_has_its_own_budget_and_rates(params: Params) -> None:
     nets = matching_networks(m)
     assert nets.critic.net is nets.teacher.net  # no method has a critic
     assert nets.discriminator is not None and nets.estimators is not None
+
+
+def test_both_methods_drop_conditions(params: Params) -> None:
+    second = then(params, "dmd2").model_dump()
+    m: Any = matching_method(params, "dmd", then=second, condition_dropout=0.5)
+    matching_networks(m)
+    labels = torch.zeros(200, dtype=torch.long)
+    for one in m.methods:
+        dropped = one.drop_conditions(labels, RandomSource(0, 0, "critic", range(200))) == one.null
+        assert 0.4 < dropped.double().mean().item() < 0.6
 
 
 def test_fd_loss_begins_from_the_kept_generator(params: Params) -> None:
