@@ -17,7 +17,7 @@ from dmd.distillation.gan.trunks import OF_THE_CRITIC, of_the_critic
 from dmd.distillation.losses import r1_penalty
 from dmd.distillation.methods.adversarial import DISCRIMINATOR, Adversarial
 from dmd.distillation.methods.base import Setting
-from dmd.distillation.methods.dmd import Losses, Score
+from dmd.distillation.methods.dmd import DMD, Losses, Score
 from dmd.distillation.networks import Networks
 from dmd.distillation.phases import Phase
 from dmd.networks.half import input_type
@@ -61,8 +61,9 @@ class DMD2(Adversarial):
         gan, k = self.cfg.gan, self.cfg.critic_turns
         first = min(gan.from_turn, cfg.generator_turns)
         if not first:
-            changes = {"loss": self.adversarial_loss, "reads_images": self.turns_with_images()}
-            before = [replace(p, **changes) if p.name == "catch_up" else p for p in before]
+            before = [replace(p, loss=self.adversarial_loss) if p.name == "catch_up" else p for p in before]
+        else:
+            before = [replace(p, reads_images=alone) if p.name == "catch_up" else p for p in before]
         factor = gan.lr_factor if first else 1.0
         warm_up = tuple(replace(phase, starts_from_best=first > 0) for phase in self.warm_up(cfg, factor))
         start, end = (replace(turn, lr=turn.lr * factor) for turn in distill.turns)
@@ -72,10 +73,10 @@ class DMD2(Adversarial):
             steps=distill.steps - first * k,
             turns=(start, *self.discriminator_turns(cfg, k, factor), end),
             loss=self.adversarial_loss,
-            reads_images=self.turns_with_images(),
+        alone = DMD.turns_with_images(self)  # the losses of DMD read no images for the discriminator
             starts_from_best=first > 0 and not warm_up,
         )
-        phases = (*before, replace(distill, steps=first * k), *warm_up, adversarial)
+        phases = (*before, replace(distill, steps=first * k, reads_images=alone), *warm_up, adversarial)
         return tuple(phase for phase in phases if phase.steps)
 
     def adversarial_loss(self, network: str, nets: Networks, z: Tensor, cond: Cond, rng: RandomSource) -> Losses:

@@ -16,7 +16,7 @@ from dmd.distillation.trainer import train
 from dmd.samplers.few_step import generate
 from dmd.training.optim import optimizer_step
 from tests.helpers.sources import reals
-from tests.helpers.training import alone, batch, draws
+from tests.helpers.training import alone, batch, draws, short_training
 from tests.helpers.training import gan_method as method
 from tests.helpers.training import gan_networks as networks
 
@@ -178,6 +178,15 @@ def test_the_second_phase_starts_from_the_best_generator_at_lower_rates(params: 
     rows = list(train(state, m, cfg, (1, 8, 8), reals().labels, alone()))
     assert [r["phase"] for r in rows] == ["adversarial"] * 2
     assert {"critic_gan", "critic_accuracy", "generator_gan"} <= rows[0].keys()
+
+
+@pytest.mark.parametrize(("from_turn", "catch_up"), [(0, ("critic",)), (4, ())])
+def test_only_phases_with_a_discriminator_read_images(
+    params: Params, from_turn: int, catch_up: tuple[str, ...]
+) -> None:
+    phases = method(params, gan={"from_turn": from_turn}).phases(short_training(params, warm=(0, 2)))
+    taken = {p.name: tuple(t.name for t in p.turns if t.name in p.reads_images) for p in phases}
+    assert taken == {"catch_up": catch_up, **({"distill": ()} if from_turn else {}), "adversarial": ("critic",)}
 
 
 def test_a_phase_from_the_best_generator_takes_back_every_network_of_its_turn(params: Params) -> None:
