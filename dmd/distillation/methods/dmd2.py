@@ -31,6 +31,18 @@ class DMD2(Adversarial):
     """DMD and a GAN loss: discriminators on the critic's activations, or on frozen trunks, tell data from images."""
 
     @classmethod
+    def check_params(cls, cfg: MethodConfig) -> list[str]:
+        """In a shared pass, times and labels must have the distribution of those of data, or they tell images apart."""
+        problems = super().check_params(cfg)
+        if cfg.gan.shared_pass and (cfg.t_shift != 1 or cfg.condition_dropout):
+            problems.append(
+                f"method.gan.shared_pass: t_shift {cfg.t_shift:g} and condition_dropout {cfg.condition_dropout:g} "
+                "change times and labels of generated images alone; set method.t_shift to 1 and "
+                "method.condition_dropout to 0, or this to false"
+            )
+        return problems
+
+    @classmethod
     def check_setting(cls, cfg: MethodConfig, setting: Setting) -> list[str]:
         """The `detail` of an image is defined on pixels only."""
         problems = super().check_setting(cfg, setting)
@@ -60,6 +72,7 @@ class DMD2(Adversarial):
         *before, distill = super().phases(cfg)
         gan, k = self.cfg.gan, self.cfg.critic_turns
         first = min(gan.from_turn, cfg.generator_turns)
+        alone = DMD.turns_with_images(self)  # the losses of DMD read no images for the discriminator
         if not first:
             before = [replace(p, loss=self.adversarial_loss) if p.name == "catch_up" else p for p in before]
         else:
@@ -73,7 +86,6 @@ class DMD2(Adversarial):
             steps=distill.steps - first * k,
             turns=(start, *self.discriminator_turns(cfg, k, factor), end),
             loss=self.adversarial_loss,
-        alone = DMD.turns_with_images(self)  # the losses of DMD read no images for the discriminator
             starts_from_best=first > 0 and not warm_up,
         )
         phases = (*before, replace(distill, steps=first * k, reads_images=alone), *warm_up, adversarial)

@@ -14,12 +14,14 @@ from dmd.diffusion.denoiser import as_denoiser
 from dmd.distillation.gan.activations import Recorder, activations
 from dmd.distillation.gan.losses import GAN_LOSSES
 from dmd.distillation.losses import denoising_loss
+from dmd.distillation.methods import check_method
 from dmd.distillation.methods.dmd import DMD
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
 from dmd.networks.dit import DitWrapper
 from dmd.training.random_source import RandomSource
 from tests.helpers.networks import scheduler, unet_denoiser
+from tests.helpers.params import with_values
 from tests.helpers.sources import split
 from tests.helpers.teachers.hub_folders import transformer
 from tests.helpers.training import alone, batch, draws, gan_method, gan_networks, short_training
@@ -128,6 +130,18 @@ def test_options_that_do_not_fit_are_refused(params: Params) -> None:
     values["method"]["gan"] |= {"shared_pass": True, "t_max": 0.5}
     with pytest.raises(ConfigError, match=r"shared_pass: the critic denoises at every noise level"):
         validate(values, "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["dmd2", "f_distill"])
+@pytest.mark.parametrize("changes", [{"t_shift": 3.0}, {"condition_dropout": 0.1}])
+def test_a_shared_pass_does_not_show_heads_other_times_or_labels_than_those_of_data(
+    params: Params, name: str, changes: dict[str, float]
+) -> None:
+    gan = params.method.gan.model_copy(update={"shared_pass": True, "trunks": ["critic"]})
+    check_method(with_values(params, method={"name": name, "gan": gan}))
+    with pytest.raises(ConfigError) as error:
+        check_method(with_values(params, method={"name": name, "gan": gan, **changes}))
+    assert str(error.value).startswith("method.gan.shared_pass: t_shift ") and "\n" not in str(error.value)
 
 
 @pytest.mark.slow
