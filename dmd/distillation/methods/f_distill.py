@@ -28,10 +28,12 @@ class FDistill(DMD2):
 
     @classmethod
     def check_params(cls, cfg: MethodConfig) -> list[str]:
-        """Heads on the critic must train on every noise level at which they reweight."""
+        """Heads on the critic must estimate the ratio, and train on every noise level at which they reweight."""
         problems = super().check_params(cfg)
         if of_the_critic(cfg.gan.trunks) is None:
             problems.append("method.gan.trunks: f_distill weights by the critic's heads; add critic")
+        if cfg.gan.loss == "hinge":
+            problems.append("method.gan.loss: f_distill weights by the ratio that a logistic loss gives; use logistic")
         for key, value, needed in (("t_min", cfg.gan.t_min, 0.0), ("t_max", cfg.gan.t_max, 1.0)):
             if value != needed:
                 problems.append(

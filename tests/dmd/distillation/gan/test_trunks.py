@@ -34,6 +34,7 @@ def with_gan(params: Params, name: str = "dmd2", **gan: object) -> Params:
             {"trunks": ["teacher"]},
             "method.gan.trunks: f_distill weights by the critic's heads",
         ),
+        ("f_distill", {"loss": "hinge"}, "method.gan.loss: f_distill weights by the ratio that a logistic loss gives"),
         ("f_distill", {"t_min": 0.1}, "method.gan.t_min: 0.1 is not allowed; f_distill weights samples at every t"),
     ],
 )
