@@ -76,13 +76,19 @@ def new_method(
 
 
 def times_of_levels(cfg: MethodConfig, process: Process) -> tuple[int, ...]:
-    """Indices of the noise levels that method.levels lists or spaces evenly. Raises ValueError without a flow."""
+    """Indices of the noise levels that method.levels lists or spaces evenly.
+
+    Raises ValueError if two of them have one index, and for after_shift or a shift of the method's own without a flow.
+    """
     if cfg.levels.after_shift:
         return level_times(process, cfg.levels.after_shift)
     sigmas = cfg.levels.before_shift or [1 - k / cfg.steps for k in range(cfg.steps)]
     if cfg.levels.shift != "teacher":
         return level_times(process, sigmas, cfg.levels.shift)
-    return tuple(max(0, round(sigma * process.timesteps) - 1) for sigma in sigmas)
+    times = tuple(max(0, round(sigma * process.timesteps) - 1) for sigma in sigmas)
+    if len(set(times)) < len(times):
+        raise ValueError(f"method.levels: two of {list(sigmas)} are one of the teacher's levels; use other levels")
+    return times
 
 
 def load_trunks(cfg: MethodConfig, own: Path, device: torch.device) -> dict[str, FrozenNetwork]:

@@ -16,7 +16,7 @@ class Features:
         self.nets, self.all_levels = nets, all_levels
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        """Clip images x to [-1, 1] and return their features. Gradients flow to x where it is in that range."""
+        """Clip images x to [-1, 1] and return their features. Gradients flow to x as `clip` passes them."""
         features = {}
         for name, net in self.nets.items():
             levels = dict(zip(net.level_names, net(clip(x)), strict=True))

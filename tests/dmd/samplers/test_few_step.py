@@ -104,6 +104,8 @@ def test_levels_of_a_process_that_is_no_flow_are_an_error() -> None:
         level_times(toy_denoiser().process, [1.0, 0.5])
     with pytest.raises(ValueError, match=r"method.levels: two of \[0.5, 0.4999\] are one of the teacher's levels"):
         level_times(flow_process(1.0, 1000), [0.5, 0.4999])
+    with pytest.raises(ValueError, match=r"method.levels: two of \[0.5, 0.4999\] are one of the teacher's levels"):
+        times_of_levels(levels(2, before_shift=[0.5, 0.4999]), toy_denoiser().process)
 
 
 def test_an_ode_step_is_re_noising_with_the_noise_that_the_network_predicts() -> None:
