@@ -6,7 +6,7 @@ The estimates of time and memory use these counts. A new method needs no entry h
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def turn_costs(params: Params) -> list[TurnCost]:
     method = small_method(params)
     nets = method.networks(_small_teacher(params), seed=0)
     return [
-        TurnCost(phase, turn, count_passes(method, nets, phase, turn, params.train.processes * params.train.accumulate))
+        TurnCost(phase, turn, _count_mean(method, nets, phase, turn, params.train.processes * params.train.accumulate))
         for phase in method.phases(params.train)
         for turn in phase.turns
     ]
@@ -119,12 +119,27 @@ def _small_teacher(params: Params) -> Teacher:
     )
 
 
+def _count_mean(method: Method, nets: Networks, phase: Phase, turn: Turn, shares: int) -> Passes:
+    """The passes of a turn, averaged over the critic's turns of a block, of which one may reuse the generator's images.
+
+    The generator's turn comes first in a phase that reuses its images.
+    """
+    first = count_passes(method, nets, phase, turn, shares)
+    blocks = [t.every for t in phase.turns if t.network == "generator"]
+    if turn.network != "critic" or not method.cfg.reuse_images or not blocks:
+        return first
+    other, share = count_passes(method, nets, phase, turn, shares), 1 / blocks[0]
+    a, b = asdict(first), asdict(other)  # the first count has used up the images
+    return Passes(**{name: share * a[name] + (1 - share) * b[name] for name in a})
+
+
 def count_passes(method: Method, nets: Networks, phase: Phase, turn: Turn, shares: int = 1) -> Passes:
     """The passes of a turn, averaged over the steps of the generator that it may draw. shares: parts of its batch."""
     steps = len(method.generator_times)
     total: Counter[str] = Counter()
     for step in range(steps):
-        rng = _FixedStep(0, 0, turn.network, range(IMAGES), step)
+        part = range(step * IMAGES, (step + 1) * IMAGES)  # one for each step, since images are reused part by part
+        rng = _FixedStep(0, 0, turn.name, part, step)
         z = rng.noise(*method.noise_shape((1, SIDE, SIDE)))
         with nets.only_training(turn.network) as trained, _counting(nets, method.frozen) as counts:
             _loss(phase, turn, nets, shares, z, torch.zeros(IMAGES, dtype=torch.long), rng).backward()
@@ -137,7 +152,7 @@ def count_passes(method: Method, nets: Networks, phase: Phase, turn: Turn, share
 def _loss(phase: Phase, turn: Turn, nets: Networks, shares: int, z: Tensor, cond: Tensor, rng: RandomSource) -> Tensor:
     """The loss of a turn. A loss on the whole batch takes a second pass if the batch is divided, as in training."""
     if phase.batch_loss is None or turn.network != "generator":
-        return phase.loss(turn.network, nets, z, cond, rng)["total"]
+        return phase.loss(turn.name, nets, z, cond, rng)["total"]
     if shares > 1:
         with torch.no_grad():
             phase.batch_loss.part(turn.name, nets, z, cond, rng)

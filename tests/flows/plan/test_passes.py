@@ -105,6 +105,27 @@ def test_passes_of_further_methods_equal_a_calculation_by_hand(
     assert (forward_passes(cost.passes), backward_passes(cost.passes)) == (forward, backward)
 
 
+@pytest.mark.parametrize(("steps", "critic_turns", "forward"), [(1, 1, 1), (4, 1, 1), (1, 4, 1.75), (4, 2, 2.25)])
+def test_a_critic_turn_makes_no_images_that_it_reuses(
+    params: Params, steps: int, critic_turns: int, forward: float
+) -> None:
+    """One critic turn of each block passes through the critic alone; the others make images in 2.5 of 4 steps."""
+    method = {"regression_weight": 0.0, "steps": steps, "critic_turns": critic_turns, "reuse_images": True}
+    generator, critic = turn_costs(with_values(params, method=method))[-2:]
+    assert (generator.turn.network, critic.turn.network) == ("generator", "critic")
+    assert forward_passes(critic.passes) == forward and backward_passes(critic.passes) == 1
+
+
+def test_the_penalty_of_a_discriminator_is_counted_by_its_own_loss(params: Params) -> None:
+    """It makes an image; data, image and a neighbour of each pass through the trunk's encoder."""
+    gan = {"trunks": ["teacher"], "trunk_r1_weight": 1.0, "trunk_r2_weight": 1.0, "penalty": "finite_difference"}
+    cfg = params.method.gan.model_copy(update={**gan, "warmup_turns": 0})
+    costs = turn_costs(with_values(params, method={"name": "gdd", "gan": cfg, "regression_weight": 0.0}))
+    passes = {cost.turn.name: cost.passes for cost in costs}
+    assert (passes["discriminator_penalty"].forward, passes["discriminator_penalty"].encoder_forward) == (1, 4)
+    assert passes["discriminator_penalty"].backward == passes["discriminator_penalty"].encoder_backward == 0
+
+
 def test_both_methods_of_a_sequence_are_counted(params: Params) -> None:
     moments = params.method.moments.model_copy(update={"networks": ["efficientnet_lite1"]})
     then = params.method.then.model_copy(update={"name": "fd_loss", "generator_turns": 7, "generator_batch_size": 10})
