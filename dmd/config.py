@@ -1159,6 +1159,10 @@ class Params(Group):
         for key, name in (("method.name", self.method.name), ("method.then.name", self.method.then.name)):
             if name == "decoupled" and self.guidance.scale == 1:
                 raise ValueError(f"{key}: decoupled needs guidance; set guidance.scale above 1, or use dmd")
+            if name == "decoupled" and self.guidance.rescale:
+                raise ValueError(
+                    f"guidance.rescale: decoupled cannot rescale guided predictions; set it to 0, or {key} to dmd"
+                )
         return self
 
     @model_validator(mode="after")

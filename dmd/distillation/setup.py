@@ -9,7 +9,7 @@ from dmd.codecs.pixels import Pixels
 from dmd.config import NONE, MethodConfig, Params, TrainConfig
 from dmd.data.shards import Images
 from dmd.data.splits import Split
-from dmd.diffusion.denoiser import Denoiser
+from dmd.diffusion.denoiser import Denoiser, GuidedByInput
 from dmd.diffusion.process import Process
 from dmd.distillation.inputs.batches import TrainingImages
 from dmd.distillation.lora import quantize
@@ -49,7 +49,8 @@ def new_method(
     check_fits(teacher, split.shape, len(split.class_names))
     levels = params.method.levels
     has_null = bool(teacher.captions) or teacher.conditions > len(split.class_names)
-    check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs), has_null))
+    by_input = isinstance(teacher.guided, GuidedByInput)
+    check_method(params, Setting(isinstance(teacher.codec, Pixels), split.has_images, len(pairs), has_null, by_input))
     if not split.has_images:
         x = torch.empty(0, *teacher.shape)
     else:

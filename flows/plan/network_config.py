@@ -96,6 +96,13 @@ def _read_folder(folder: Path) -> Configs:
     return configs
 
 
+def is_guided_by_input(configs: Configs | None) -> bool:
+    """Whether the network of these configurations takes the guidance scale as an input; None: one trained here."""
+    config = (configs or {}).get("transformer", {})
+    family = TEXT_FAMILIES.get(config.get("_class_name", ""))
+    return family is not None and family.embeds_guidance and bool(config.get("guidance_embeds"))
+
+
 def blank_teacher(
     params: Params, configs: Configs | None, device: torch.device, class_count: int | None = None
 ) -> Teacher:

@@ -18,7 +18,7 @@ from dmd.launch import processes_of_a_machine
 from flows.preflight.data import check_data
 from flows.preflight.room import check_room
 from flows.preflight.run import Check, Mistakes, Run, find_mistakes
-from flows.preflight.teachers import check_teachers
+from flows.preflight.teachers import check_guidance, check_teachers
 from flows.runtime.environment import child_environment
 
 SHARED = frozenset({"encode", "baseline", "pairs", "evaluate"})  # stages that runtime.processes share
@@ -65,7 +65,7 @@ def _find_missing_gpus(params: Params, stages: Collection[str]) -> Iterator[str]
             )
 
 
-CHECKS: tuple[Check, ...] = (check_data, check_methods, check_device, check_room, check_teachers)
+CHECKS: tuple[Check, ...] = (check_data, check_methods, check_device, check_room, check_teachers, check_guidance)
 
 
 def begin_checks(run: Run) -> None:

@@ -5,6 +5,7 @@ The stage tries them once more, with images, classes and captions of the data.
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dmd.config import Params
@@ -21,6 +22,24 @@ def check_teachers(run: Run) -> Iterator[str]:
         if _size(run.root / params.teacher.folder) <= MOST_BYTES:
             _try(params, run.root / params.teacher.folder)
     yield from ()
+
+
+def check_guidance(run: Run) -> Iterator[str]:
+    """Yield a line if method `decoupled` is to take apart the guidance of a teacher that has it as an input.
+
+    A teacher whose configuration is not here yet is checked when stage `train` begins.
+    """
+    those = [p for p in run.params if "decoupled" in (p.method.name, p.method.then.name)]
+    if "train" not in run.stages or not those:
+        return
+    from dmd.distillation.methods.decoupled import GUIDED_BY_INPUT  # these take seconds
+    from flows.plan.network_config import Unknown, is_guided_by_input, teacher_configs
+
+    for params in those:
+        with suppress(Unknown):
+            if is_guided_by_input(teacher_configs(params, run.root, run.preset)):
+                yield GUIDED_BY_INPUT
+                return
 
 
 def _list_distinct(run: Run) -> list[Params]:

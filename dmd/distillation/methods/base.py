@@ -29,6 +29,7 @@ class Setting:
     has_images: bool  # the data hold images, not prompts alone
     pairs: int
     has_null: bool = True  # the teacher has a condition for "no condition"
+    guided_by_input: bool = False  # the teacher takes the guidance scale as an input
 
 
 class Method(ABC):

@@ -7,15 +7,30 @@ condition makes. The first part, DM, keeps the distribution; the second, CA, sha
 import torch
 from torch import Tensor
 
+from dmd.config import MethodConfig
 from dmd.diffusion.denoiser import Cond, Guided
 from dmd.distillation.losses import add_augmentation, score_difference
+from dmd.distillation.methods.base import Setting
 from dmd.distillation.methods.dmd import DMD, Losses, Score
 from dmd.distillation.networks import Networks
 from dmd.training.random_source import RandomSource
 
+GUIDED_BY_INPUT = (
+    "method.name: decoupled needs predictions without guidance, but this teacher takes guidance.scale as an input; use "
+    "dmd"
+)
+
 
 class Decoupled(DMD):
     """DMD whose guidance acts at noise levels below the one at which the generator's step starts."""
+
+    @classmethod
+    def check_setting(cls, cfg: MethodConfig, setting: Setting) -> list[str]:
+        """The teacher must predict without guidance."""
+        problems = super().check_setting(cfg, setting)
+        if setting.guided_by_input:
+            problems.append(GUIDED_BY_INPUT)
+        return problems
 
     def direction(self, nets: Networks, x: Tensor, cond: Cond, rng: RandomSource) -> tuple[Tensor, Score, Losses]:
         """DM - (scale - 1) CA, and the mean size of both terms. Raises ValueError without guidance or condition."""

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from dmd.errors import ConfigError, TeacherError, UserError
+from flows.pipeline.presets import load_preset
 from flows.preflight import networks
 from flows.preflight.networks import begin_checks, check_device, check_methods, finish_checks
 from flows.preflight.run import Run
-from flows.preflight.teachers import check_teachers
+from flows.preflight.teachers import check_guidance, check_teachers
 from tests.helpers.params import with_values
 from tests.helpers.projects import ROOT, environment
 from tests.helpers.teachers.changes import SCHEDULER, UNET, Change, config, network, pixel_unet, weights
@@ -92,6 +93,24 @@ def test_a_teacher_that_cannot_run_is_refused(
     assert not list(check_teachers(replace(bad, stages=frozenset({"data"}))))
     monkeypatch.setattr("flows.preflight.teachers.MOST_BYTES", 1)
     assert not list(check_teachers(bad))
+
+
+def test_decoupled_is_refused_for_a_teacher_that_takes_guidance_as_an_input(run: Run, tmp_path: Path) -> None:
+    """The configuration is that of a preset, or of a folder; the teacher itself is fetched later."""
+    values = {"method": {"name": "decoupled"}, "guidance": {"scale": 3.5}}
+    found = dict[str, list[str]]()
+    for preset in ("flux1_dev", "sd35_medium"):
+        changes = load_preset(ROOT, preset).changes
+        teacher = {key: changes[f"teacher.{key}"] for key in ("source", "hub_id", "revision")}
+        plain = with_values(run.params[0], teacher=teacher, guidance=values["guidance"])
+        of_preset = replace(run, root=ROOT, params=[with_values(plain, **values)], preset=preset)
+        found[preset] = list(check_guidance(of_preset))
+        assert not list(check_guidance(replace(of_preset, params=[plain])))
+        assert not list(check_guidance(replace(of_preset, stages=frozenset({"teacher"}))))
+    words = "method.name: decoupled needs predictions without guidance, but this teacher takes guidance.scale as an"
+    assert not found["sd35_medium"] and [line[: len(words)] for line in found["flux1_dev"]] == [words]
+    missing = with_values(run.params[0], teacher={"source": "hub", "hub_id": "a/b", "revision": "c" * 40}, **values)
+    assert not list(check_guidance(replace(run, params=[missing])))
 
 
 def test_a_command_and_its_flow_ask_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

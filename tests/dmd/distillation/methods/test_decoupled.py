@@ -1,5 +1,6 @@
 """Decoupled DMD: guidance and distribution matching at times of their own, and the interval of guidance."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from dmd.config import ConfigError, Params, validate
 from dmd.diffusion.denoiser import Denoiser, Guided
 from dmd.distillation.losses import add_augmentation, score_difference
-from dmd.distillation.methods import Method
+from dmd.distillation.methods import Method, Setting, check_method
 from dmd.distillation.networks import Networks
 from dmd.distillation.state import TrainState
 from dmd.distillation.trainer import train
@@ -140,6 +141,10 @@ def test_outside_of_its_interval_a_teacher_is_conditional_alone(params: Params) 
     ("changes", "words"),
     [
         ({"method": {"name": "decoupled"}}, "method.name: decoupled needs guidance; set guidance.scale above 1"),
+        (
+            {"method": {"name": "decoupled"}, "guidance": {"scale": 3.0, "rescale": 0.7}},
+            "guidance.rescale: decoupled cannot rescale guided predictions; set it to 0, or method.name to dmd",
+        ),
         ({"guidance": {"t_min": 0.5, "t_max": 0.5}}, "guidance.t_min: 0.5 must be below t_max (0.5)"),
     ],
 )
@@ -147,3 +152,11 @@ def test_what_guidance_cannot_do_is_one_line(params: Params, changes: dict[str, 
     with pytest.raises(ConfigError) as error:
         validate(with_values(params, **changes).model_dump(by_alias=True), "params.yaml")
     assert str(error.value).startswith(f"params.yaml: {words}")
+
+
+def test_a_teacher_that_takes_guidance_as_an_input_is_one_line(params: Params) -> None:
+    run = with_values(params, method={"name": "decoupled"}, guidance={"scale": 3.0})
+    setting = Setting(on_pixels=False, has_images=True, pairs=1)
+    check_method(run, setting)
+    with pytest.raises(ConfigError, match=r"^method\.name: decoupled needs predictions without guidance, .*; use dmd$"):
+        check_method(run, replace(setting, guided_by_input=True))
