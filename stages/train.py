@@ -33,15 +33,14 @@ def main(args: argparse.Namespace, params: Params, device: torch.device) -> str:
     method = new_method(params, teacher, split, encoded, pairs, args.trunk)
     nets = new_networks(method, teacher, cfg, params.method.init_from, workers.device)
     scratch = new_scratch(params, {name: getattr(args, name) for name in INPUTS})
-    real, facts = validation_set(split, validation, pairs, teacher), learned_from(method, split)
-    place = scratch.folder, workers.device, workers.shared_work
-    validator = new_validator(args.evaluator, split, *real, cfg.validation, cfg.seed, *place)
+    words, facts = (describe_training(params.method, cfg), encoded.own_prompts), learned_from(method, split)
+    real = *validation_set(split, validation, pairs, teacher), cfg.validation, cfg.seed  # images and labels first
+    validator = new_validator(args.evaluator, split, *real, scratch.folder, workers.device, workers.shared_work)
     result = distill(method, nets, cfg, teacher, labels, split.conditions, scratch, validator, workers)
     if not workers.is_main:
         return "done"
     write_records(result.rows, result.events, method.phases(cfg), facts, scratch.folder, args.validation)
     write_text(args.losses, result.losses_csv())
-    words = describe_training(params.method, cfg), encoded.own_prompts
     export_generator(result.generator, teacher, args.out, cfg.lora_adapter, *words, facts)
     scratch.discard()
     return result.summary()

@@ -82,7 +82,7 @@ def test_a_generator_that_repeats_itself_has_less() -> None:
 
 
 def test_the_interval_does_not_depend_on_a_factor_that_prompts_and_groups_share() -> None:
-    """Of ten prompts with different spreads, each would be in one of ten groups, unless the groups are random."""
+    """The spreads of ten prompts differ, and each prompt would be one of ten groups if the groups were not random."""
     widths = []
     for prompts in (10, 11):
         toy = toy_evaluator()
