@@ -49,7 +49,6 @@ def evaluate_sources(sources: list[str], params: Params, evaluator_folder: Path,
     torch.set_num_threads(params.runtime.threads)
     device = choose_device(params.runtime.device, fallback=True)
     evaluator = Evaluator.load(evaluator_folder, baseline, params.extractors, device)
-    of_teacher = read_model(Baseline, baseline / "baseline.json")
     candidates, cfg = [], params.evaluate
     with tempfile.TemporaryDirectory() as scratch:
         # All sources come first, so that a misspelt name or a wrong generator fails before minutes of evaluation. Each
@@ -58,6 +57,7 @@ def evaluate_sources(sources: list[str], params: Params, evaluator_folder: Path,
         shape = read_image_shape(baseline)
         for source, folder in zip(sources, folders, strict=True):
             check_fits(source, _load(source, folder, device), evaluator.reference, shape)
+        of_teacher = read_model(Baseline, baseline / "baseline.json")
         for source, folder in zip(sources, folders, strict=True):
             sampler, digest = _load(source, folder, device).sampler(), sha256(folder)
             measures, scores = evaluator.evaluate(sampler, cfg.seed, cfg.batch_size, digest)
@@ -68,7 +68,7 @@ def evaluate_sources(sources: list[str], params: Params, evaluator_folder: Path,
 
 
 def describe_marks(generator: Path, baseline: Baseline, evaluator: Path, has_classes: bool) -> str:
-    """The marked judges of a generator's folder in words. has_classes: of the data.
+    """The marked judges of a generator's folder in words, "" if there are none. has_classes: of the data.
 
     A folder of an earlier version does not say which frozen networks the generator learned from.
     """
@@ -76,7 +76,7 @@ def describe_marks(generator: Path, baseline: Baseline, evaluator: Path, has_cla
     names = [*baseline.provenance.extractors, *baseline.provenance.judges]
     marked = [name + mark for name in names if (mark := format_mark(name, seen, selects))]
     unknown = [] if has_facts(generator) else ["the frozen networks that it learned from are not known"]
-    return ", ".join([*marked, *unknown]) or "none"
+    return ", ".join([*marked, *unknown])
 
 
 def read_image_shape(baseline: Path) -> tuple[int, ...]:

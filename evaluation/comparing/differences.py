@@ -51,7 +51,8 @@ def describe_marks(candidates: list[Candidate]) -> str:
     others = [m for m in list_compared() if m.judge not in ("", m.name)]
     shown = [m for m in others if any(c.measures.values(m.name) for c in candidates)]
     judges = f"Computed by: {', '.join(f'{m.name} {m.judge}' for m in shown)}. " if shown else ""
-    return f"{judges}Marked judges: {'; '.join(f'{c.name}: {c.marks}' for c in candidates)}."
+    marks = "; ".join(f"{c.name}: {c.marks or 'none'}" for c in candidates)
+    return f"{judges}Marked judges: {marks}."
 
 
 def _pair_replicates(first: Candidate, other: Candidate, measure: str, extractor: str) -> list[float]:

@@ -12,8 +12,9 @@ from torch import Tensor
 from evaluation.evaluator.evaluator import Evaluator, replicate_seed
 from evaluation.features.store import FeatureStore
 from evaluation.judges.load import LoadedJudge
+from evaluation.metrics.pairwise import group_of
 from evaluation.metrics.schema import JudgeFacts
-from evaluation.statistics.intervals import mean_interval
+from evaluation.statistics.intervals import GROUPS, mean_interval
 from tests.helpers.evaluators import sampler, toy_evaluator
 
 FACTS = JudgeFacts(sha256="1" * 64, processor="2" * 64)
@@ -31,16 +32,17 @@ def count(images: Tensor, captions: Sequence[str]) -> Tensor:
     return torch.tensor([[1.0, 2.0] if caption == "3" else [0.0, 0.0] for caption in captions])
 
 
-def with_judges(store: FeatureStore | None = None, replicates: int = 3) -> Evaluator:
+def with_judges(store: FeatureStore | None = None, replicates: int = 3, labels: Tensor | None = None) -> Evaluator:
+    """The toy evaluator with two judges. labels: of the images, in place of the toy's own."""
     toy = toy_evaluator(store)
     judges = {"hps": LoadedJudge(brightness, FACTS), "vqa": LoadedJudge(count, FACTS)}
-    reference = replace(toy.reference, replicates=replicates)
+    reference = replace(toy.reference, replicates=replicates, labels=toy.reference.labels if labels is None else labels)
     return Evaluator(replace(toy.extractors, judges=judges), reference, store)
 
 
-def expected(replicate: int) -> float:
+def expected(replicate: int, labels: Tensor | None = None) -> float:
     """The score of a replicate, image by image."""
-    labels = toy_evaluator().reference.labels
+    labels = toy_evaluator().reference.labels if labels is None else labels
     images = torch.cat(list(sampler().batches(labels, 50, replicate_seed(SEED, replicate))))
     return brightness(images, [str(label) for label in labels.tolist()]).mean().item()
 
@@ -58,10 +60,11 @@ def test_the_figure_is_the_mean_over_replicates_with_their_interval() -> None:
 
 def test_a_single_replicate_has_the_interval_of_the_jackknife() -> None:
     """A share of questions that one group alone has is undefined without that group: it has no figure."""
-    measures, _ = with_judges(replicates=1).evaluate(sampler(), SEED, 64)
+    labels = group_of(len(toy_evaluator().reference.labels), GROUPS)  # the two questions are of one group's label
+    measures, _ = with_judges(replicates=1, labels=labels).evaluate(sampler(), SEED, 64)
     interval = measures.interval.values("hps")[""]
     assert interval.low < measures.values("hps")[""] < interval.high
-    assert measures.values("hps")[""] == pytest.approx(expected(0), rel=1e-6)
+    assert measures.values("hps")[""] == pytest.approx(expected(0, labels), rel=1e-6)
     assert measures.values("vqa") == {} and measures.interval.values("vqa") == {}
 
 

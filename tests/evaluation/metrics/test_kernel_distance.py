@@ -11,7 +11,7 @@ from torch import Tensor
 from dmd.config import Params
 from evaluation.evaluator.evaluator import replicate_seed
 from evaluation.evaluator.reference import EvaluationData, build_reference
-from evaluation.metrics.pairwise import pairs_between, pairs_within
+from evaluation.metrics.pairwise import group_of, pairs_between, pairs_within
 from evaluation.metrics.scores import compute_scores
 from evaluation.models.extractors import extract
 from tests.helpers.evaluators import sampler, toy_evaluator
@@ -62,7 +62,7 @@ def test_kid_without_a_group_leaves_out_the_pairs_of_one_source() -> None:
 
     parts, _ = pairs_between(x, y, pairs_within(y, 3), 3, 4, (sources, real_sources))
     for part, pairs in enumerate(parts):
-        rows = torch.arange(50) % 4 != part - 1
+        rows = group_of(50, 4) != part - 1
         a, of_a = x[rows], sources[rows]
         expected = mean(a, a, of_a, of_a) + mean(y, y, real_sources, real_sources)
         expected -= 2 * mean(a, y, of_a, real_sources)
